@@ -1,0 +1,71 @@
+//! The slices that a command line names.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+
+/// More than this in one command is a mistake, such as a path to the whole disk.
+const FILES_MAX: usize = 1_000_000;
+
+/// The files named, and all `.slice` files below the directories named, each directory's in the order of their names.
+pub fn expand(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            let before = files.len();
+            walk(path, &mut files)?;
+            if files.len() == before {
+                bail!("no file below `{}` has a name that ends in `.slice`", path.display());
+            }
+        } else {
+            files.push(path.clone());
+        }
+        if files.len() > FILES_MAX {
+            bail!("more than {FILES_MAX} slices; run them in several commands");
+        }
+    }
+    Ok(files)
+}
+
+/// Directories are entered, links to them are not: a link can make a circle.
+fn walk(directory: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+    let context = || format!("cannot list the directory `{}`", directory.display());
+    let mut entries = std::fs::read_dir(directory).with_context(context)?.collect::<Result<Vec<_>, _>>()?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let path = entry.path();
+        if entry.file_type().with_context(context)?.is_dir() {
+            walk(&path, files)?;
+        } else if path.extension().is_some_and(|extension| extension == "slice") {
+            files.push(path);
+        }
+        if files.len() > FILES_MAX {
+            bail!("more than {FILES_MAX} slices below `{}`; run them in several commands", directory.display());
+        }
+    }
+    Ok(())
+}
+
+/// Where in `out` the proof of `file` goes.
+pub fn proof_path(out: &Path, file: &Path) -> PathBuf {
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(".proof");
+    out.join(name)
+}
+
+/// Two slices of one name would overwrite each other's proof.
+pub fn check_distinct(files: &[PathBuf]) -> anyhow::Result<()> {
+    let mut seen = HashMap::new();
+    for file in files {
+        if let Some(other) = seen.insert(file.file_name(), file) {
+            bail!(
+                "`{}` and `{}` would both write their proof to `{}`; run them with different --out",
+                other.display(),
+                file.display(),
+                proof_path(Path::new("DIR"), file).display()
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,263 @@
+//! `node compute run`.
+
+use std::fs::Permissions;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures_util::{Stream, StreamExt as _, stream};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval_at};
+
+use super::{End, RunArgs, complain, files};
+use crate::node::{Node, Notice};
+use crate::proof::SliceProof;
+use crate::runner::{Answer, Request, Reuse, RunError, WorkloadRunner};
+use crate::slice::Slice;
+use crate::workload::{REFERENCE_NAMES, Workload};
+
+/// Slices that are under way or wait for the ones before them to be printed: enough for the proofs of many small ones
+/// to share a write to disk, and a handle each.
+const AHEAD: usize = 256;
+
+/// Threads beside those that run guests, for finished proofs on their way to the disk.
+const WRITERS: usize = 64;
+
+/// What takes longer than this shows a progress bar.
+const PROGRESS_AFTER: Duration = Duration::from_millis(500);
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+pub fn run(args: RunArgs, data_dir: &Path) -> anyhow::Result<End> {
+    let files = files::expand(&args.paths)?;
+    if args.id.is_some() && files.len() != 1 {
+        anyhow::bail!("--id names one slice, but {} are given", files.len());
+    }
+    if let Some(out) = &args.out {
+        files::check_distinct(&files)?;
+        std::fs::create_dir_all(out).with_context(|| format!("cannot make the directory `{}`", out.display()))?;
+    }
+    let jobs = args.jobs.map(|jobs| jobs as usize);
+    let node = Node::open(data_dir, jobs, |notice| match notice {
+        Notice::Waiting { directory } => {
+            complain("note", &format_args!("waiting for another node to be done with `{}`", directory.display()));
+        }
+        Notice::StoreMovedAside { to } => {
+            complain(
+                "warning",
+                &format_args!("the proof store was damaged: moved to `{}`, and begun anew", to.display()),
+            );
+        }
+    })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(node.config.capacity(jobs).jobs + WRITERS)
+        .enable_all()
+        .build()
+        .context("cannot start the threads that run slices")?;
+    let end = runtime.block_on(run_all(&args, files, &node));
+    // A guest that still runs after an interruption is not waited for; finished proofs are on disk.
+    runtime.shutdown_background();
+    end
+}
+
+/// A slice that was asked for, and what became of it.
+struct Done {
+    file: PathBuf,
+    result: Result<Answer, Failure>,
+}
+
+/// Why a slice has no answer: a stable code for programs, and a sentence.
+struct Failure {
+    code: &'static str,
+    message: String,
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        Self { code: error.code(), message: error.to_string() }
+    }
+}
+
+async fn run_all(args: &RunArgs, files: Vec<PathBuf>, node: &Node) -> anyhow::Result<End> {
+    let total = files.len();
+    let slices: Vec<(PathBuf, Result<Request, Failure>)> = files
+        .into_iter()
+        .map(|file| {
+            let request = request(args, &file, node);
+            (file, request)
+        })
+        .collect();
+    let bytes = slices.iter().filter_map(|(_, request)| Some(request.as_ref().ok()?.slice.bytes())).sum();
+    let results = stream::iter(slices)
+        .map(|(file, request)| async {
+            let result = match request {
+                Ok(request) => node.runner.run(request).await.map_err(Failure::from),
+                Err(error) => Err(error),
+            };
+            Done { file, result }
+        })
+        .buffered(AHEAD);
+    let report = Report { args, end: End::Done, finished: 0, total, bar: ProgressBar::hidden() };
+    report.follow(results, &node.runner, bytes).await
+}
+
+fn request(args: &RunArgs, file: &Path, node: &Node) -> Result<Request, Failure> {
+    let slice = Slice::from_file(file, node.config.compute.slice_bytes_max).map_err(RunError::from)?;
+    let workload = args.workload.as_deref().map_or_else(|| Workload::of_file(file), Workload::named);
+    let workload = workload.ok_or_else(|| Failure {
+        code: "unknown_workload",
+        message: format!(
+            "cannot tell the workload of `{}` from its name; say --workload {}",
+            file.display(),
+            REFERENCE_NAMES.join(" or --workload ")
+        ),
+    })?;
+    Ok(Request {
+        id: args.id.clone(),
+        limits: node.config.limits,
+        reuse: if args.no_cache { Reuse::Never } else { Reuse::Allowed },
+        ..Request::new(workload, slice)
+    })
+}
+
+/// Tells the user of each slice, in the order in which they were named.
+struct Report<'a> {
+    args: &'a RunArgs,
+    end: End,
+    finished: usize,
+    total: usize,
+    bar: ProgressBar,
+}
+
+impl Report<'_> {
+    async fn follow(
+        mut self,
+        results: impl Stream<Item = Done>,
+        runner: &WorkloadRunner,
+        bytes: u64,
+    ) -> anyhow::Result<End> {
+        let mut results = pin!(results);
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut ticks = interval_at(tokio::time::Instant::now() + PROGRESS_AFTER, PROGRESS_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                _ = interrupt.recv() => return Ok(self.interrupted()),
+                _ = terminate.recv() => return Ok(self.interrupted()),
+                done = results.next() => match done {
+                    Some(done) => self.tell(done)?,
+                    None => break,
+                },
+                _ = ticks.tick() => self.progress(runner.bytes_read(), bytes),
+            }
+        }
+        self.bar.finish_and_clear();
+        Ok(self.end)
+    }
+
+    fn interrupted(&self) -> End {
+        self.bar.finish_and_clear();
+        let Self { finished, total, .. } = self;
+        complain("interrupted", &format_args!("{finished} of {total} slices are done, and their proofs are kept"));
+        End::Interrupted
+    }
+
+    fn progress(&mut self, read: u64, bytes: u64) {
+        if self.bar.is_hidden() && self.bar.length().is_none() && io::stderr().is_terminal() {
+            let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {msg} {elapsed}");
+            self.bar = ProgressBar::new(bytes).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        }
+        self.bar.set_position(read);
+        self.bar.set_message(format!("{}/{} slices", self.finished, self.total));
+    }
+
+    fn tell(&mut self, Done { file, result }: Done) -> anyhow::Result<()> {
+        let result = result.and_then(|answer| {
+            self.args.out.as_deref().map_or(Ok(()), |out| write_proof(out, &file, &answer)).map(|()| answer)
+        });
+        let (end, complaint) = match &result {
+            Err(failure) => (End::Error, Some(("error", failure.message.clone()))),
+            Ok(answer) if answer.finished.outcome.is_done() => (End::Done, None),
+            Ok(answer) => {
+                let why = format!("`{}`: {}", file.display(), answer.finished.outcome);
+                (End::GuestFailed, Some(("failed", why)))
+            }
+        };
+        self.end = self.end.max(end);
+        self.finished += usize::from(result.is_ok());
+        let line = if self.args.json { json_line(&file, &result) } else { text_line(&file, &result) };
+        self.bar.suspend(|| {
+            if let Some((kind, message)) = complaint {
+                complain(kind, &message);
+            }
+            let mut stdout = io::stdout().lock();
+            stdout.write_all(&line)?;
+            Ok(stdout.flush()?)
+        })
+    }
+}
+
+/// `HASH  FILE`, as `b3sum` has it, or the outcome's code in the place of the hash. Nothing for an error.
+fn text_line(file: &Path, result: &Result<Answer, Failure>) -> Vec<u8> {
+    let Ok(answer) = result else { return Vec::new() };
+    let first = match answer.finished.proof.as_ref().and_then(SliceProof::proof) {
+        Some(hash) => hash.to_string(),
+        None => answer.finished.outcome.code().0.to_owned(),
+    };
+    let name = file.as_os_str().as_bytes();
+    let escaped = name.iter().any(|byte| matches!(byte, b'\\' | b'\n' | b'\r'));
+    let mut line = if escaped { b"\\".to_vec() } else { Vec::new() };
+    line.extend(first.as_bytes());
+    line.extend(b"  ");
+    for byte in name {
+        match byte {
+            b'\\' => line.extend(b"\\\\"),
+            b'\n' => line.extend(b"\\n"),
+            b'\r' => line.extend(b"\\r"),
+            other => line.push(*other),
+        }
+    }
+    line.push(b'\n');
+    line
+}
+
+/// One object: the file, and either the proof in its JSON form and where it came from, or the error.
+fn json_line(file: &Path, result: &Result<Answer, Failure>) -> Vec<u8> {
+    let mut object = json!({ "file": file.to_string_lossy() });
+    match result {
+        Err(failure) => object["error"] = json!({ "code": failure.code, "message": failure.message }),
+        Ok(answer) => {
+            object["source"] = json!(answer.source);
+            let proof = answer.finished.proof.as_ref().map(SliceProof::to_json);
+            let said = proof.unwrap_or_else(|| json!({ "outcome": { "code": answer.finished.outcome.code().0 } }));
+            if let (Value::Object(object), Value::Object(said)) = (&mut object, said) {
+                object.extend(said);
+            }
+        }
+    }
+    format!("{object}\n").into_bytes()
+}
+
+/// Replaces what is there as a whole, so that nobody reads half a proof. The store has it durably already.
+fn write_proof(out: &Path, file: &Path, answer: &Answer) -> Result<(), Failure> {
+    let Some(proof) = &answer.finished.proof else { return Ok(()) };
+    let path = files::proof_path(out, file);
+    let write = || -> io::Result<()> {
+        let mut file = tempfile::Builder::new().permissions(Permissions::from_mode(0o666)).tempfile_in(out)?;
+        file.write_all(&proof.to_bytes())?;
+        file.persist(&path)?;
+        Ok(())
+    };
+    write().map_err(|error| Failure {
+        code: "proof_not_written",
+        message: format!("cannot write the proof `{}`: {error}", path.display()),
+    })
+}

@@ -1,0 +1,28 @@
+//! A host for untrusted WebAssembly: a module and a slice of data in, a proof that anyone can check again out.
+//!
+//! The modules below stand in reading order, and each uses only those above it; `tests/it/tidy.rs` holds them to that.
+
+/// The BLAKE3 name of some bytes.
+pub mod digest;
+/// What a run may use, and what it did use.
+pub mod limits;
+/// Bytes in, bytes out: everything that touches a guest.
+pub mod sandbox;
+/// `Slice`, `SliceId`; slice files.
+pub mod slice;
+/// `Workload`: Transcode, Inference, Module; the reference guests.
+pub mod workload;
+/// `SliceProof`: what came out, and its canonical bytes.
+pub mod proof;
+/// What must last: proofs.
+pub mod store;
+/// Compiled modules, in memory and as files.
+pub mod modules;
+/// `WorkloadRunner`: cache, single flight, dispatch.
+pub mod runner;
+/// The settings file, parsed once, checked once.
+pub mod config;
+/// Owns the parts and wires them.
+pub mod node;
+/// The command line: one short function a command.
+pub mod cli;

@@ -1,0 +1,50 @@
+//! What a run may use, and what it did use.
+//!
+//! Work is bounded by wasmtime's fuel for now. Fuel differs between engines, so it is an upper bound and never part of
+//! what a proof claims to be reproducible; this module and `sandbox/engine` are the only ones that know the word.
+
+use serde::{Deserialize, Serialize};
+
+/// The bounds of one run. `memory_bytes` and `output_bytes` can decide what comes out, so they are part of the proof.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Units of wasmtime fuel: about one a WebAssembly instruction, and what [`host_call_fuel`] says for a host call.
+    pub fuel: u64,
+    /// Linear memory in bytes; growth beyond it answers -1, as the WebAssembly standard says.
+    pub memory_bytes: u64,
+    /// Output in bytes; one more ends the run.
+    pub output_bytes: u64,
+    /// Log in bytes; what is beyond is cut off, and the guest does not hear of it.
+    pub log_bytes: u64,
+}
+
+impl Limits {
+    /// 256 MiB of memory holds a decoded 4K frame several times over; 64 MiB of output a compressed one;
+    /// 10^11 units of fuel are about a minute of plain instructions on a 2020s core.
+    pub const DEFAULT: Self =
+        Self { fuel: 100_000_000_000, memory_bytes: 256 << 20, output_bytes: 64 << 20, log_bytes: 64 << 10 };
+
+    /// 32-bit WebAssembly addresses no more.
+    pub const MEMORY_BYTES_MAX: u64 = 1 << 32;
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// What a run did use. None of it is claimed to be the same on another engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub fuel: u64,
+    /// The largest size of linear memory, in bytes.
+    pub memory_bytes: u64,
+}
+
+/// The price of a host call that moves or hashes `bytes`: a base for the crossing and one unit for each 16 bytes, so
+/// that a guest cannot make the host work for longer than it could itself. BLAKE3 handles 16 bytes in 2 to 4 ns.
+pub const fn host_call_fuel(bytes: u64) -> u64 {
+    64 + bytes / 16
+}

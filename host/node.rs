@@ -1,0 +1,122 @@
+//! `Node`: one data directory and all that works on it, wired together.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::{COMMENTED, Config, ConfigError};
+use crate::digest::MacKey;
+use crate::modules::{CodeFiles, Modules};
+use crate::runner::WorkloadRunner;
+use crate::sandbox::{Sandbox, SandboxError};
+use crate::store::{ProofStore, StoreError};
+
+pub struct Node {
+    pub config: Config,
+    pub runner: WorkloadRunner,
+    /// Held while the node lives: two processes never open the same state.
+    _lock: File,
+}
+
+/// What the owner should hear of while the node opens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Another process has the data directory; this one waits until it is done.
+    Waiting { directory: PathBuf },
+    /// The proof store was damaged, moved to `to`, and begun anew.
+    StoreMovedAside { to: PathBuf },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    #[error("cannot write in the data directory `{}`: {source}; choose one that can be written with --data-dir", path.display())]
+    DataDirectory { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Node {
+    /// Opens the node whose files are in `directory`, which is made if it is not there. `jobs` goes before the config.
+    pub fn open(directory: &Path, jobs: Option<usize>, notify: impl Fn(Notice)) -> Result<Self, NodeError> {
+        let config = Config::read(&directory.join("config.toml"))?;
+        let files = DataDirectory::prepare(directory);
+        let DataDirectory { state, cache, key, lock } =
+            files.map_err(|source| NodeError::DataDirectory { path: directory.to_owned(), source })?;
+        wait_for(&lock, || notify(Notice::Waiting { directory: directory.to_owned() }))
+            .map_err(|source| NodeError::DataDirectory { path: directory.to_owned(), source })?;
+
+        let capacity = config.capacity(jobs);
+        let opened = ProofStore::open(&state.join("proofs"), config.store.proofs_max)?;
+        if let Some(to) = opened.moved_aside {
+            notify(Notice::StoreMovedAside { to });
+        }
+        let sandbox = Arc::new(Sandbox::new(u32::try_from(capacity.jobs).unwrap_or(u32::MAX))?);
+        let modules = Modules::new(sandbox.clone(), Some(CodeFiles::new(cache, key)));
+        let runner = WorkloadRunner::new(sandbox, modules, Some(opened.store), capacity);
+        Ok(Self { config, runner, _lock: lock })
+    }
+}
+
+/// The directories and files that every node has.
+struct DataDirectory {
+    state: PathBuf,
+    cache: PathBuf,
+    key: MacKey,
+    lock: File,
+}
+
+impl DataDirectory {
+    fn prepare(directory: &Path) -> io::Result<Self> {
+        let (state, cache) = (directory.join("state"), directory.join("cache"));
+        let private = |path: &Path| DirBuilder::new().recursive(true).mode(0o700).create(path);
+        private(directory)?;
+        private(&state)?;
+        private(&cache)?;
+        match create_new(&directory.join("config.toml"), 0o644) {
+            Ok(mut file) => file.write_all(COMMENTED.as_bytes())?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(state.join("lock"))?;
+        let key = cache_key(&state.join("cache.key"))?;
+        Ok(Self { state, cache, key, lock })
+    }
+}
+
+fn create_new(path: &Path, mode: u32) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(mode).open(path)
+}
+
+fn wait_for(lock: &File, waiting: impl FnOnce()) -> io::Result<()> {
+    match lock.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::Error(error)) => Err(error),
+        Err(TryLockError::WouldBlock) => {
+            waiting();
+            lock.lock()
+        }
+    }
+}
+
+/// The secret that authenticates what is in `cache/`; made at the first start. A file that holds no key is replaced:
+/// all it costs is to compile again.
+fn cache_key(path: &Path) -> io::Result<MacKey> {
+    let mut secret = [0; MacKey::BYTES];
+    match File::open(path).and_then(|mut file| file.read_exact(&mut secret)) {
+        Ok(()) => return Ok(MacKey::new(secret)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => {}
+        Err(error) => return Err(error),
+    }
+    rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty())?;
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    file.write_all(&secret)?;
+    file.persist(path)?;
+    Ok(MacKey::new(secret))
+}

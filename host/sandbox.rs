@@ -1,0 +1,189 @@
+//! Bytes in, bytes out: everything that touches a guest. Synchronous; a store and an instance a run, never shared.
+
+pub mod abi;
+pub mod check;
+mod engine;
+mod link;
+mod outcome;
+
+use std::sync::Arc;
+
+use wasmtime::{InstancePre, Linker, ModuleExport, Store};
+
+pub use self::abi::{Input, InputError};
+use self::abi::{RunState, Stop};
+pub use self::check::{Admitted, Refusal};
+use self::engine::Engine;
+pub use self::engine::{GUEST_STACK_BYTES, NAME as ENGINE_NAME};
+use self::link::{Growth, Guest};
+pub use self::outcome::{Outcome, Trap};
+use crate::digest::Digest;
+use crate::limits::{Limits, Usage};
+
+/// The host cannot run the guest. It proves nothing about the guest, and another try may go well.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    #[error("the engine failed: {0}")]
+    Engine(String),
+    #[error("the module cannot be compiled: {0}")]
+    Compile(String),
+    #[error("the host has no memory for the growth that the job's limit allows")]
+    HostMemory,
+    #[error("a memory limit of {0} bytes is more than the {max} that 32-bit WebAssembly can address", max = Limits::MEMORY_BYTES_MAX)]
+    MemoryLimitTooHigh(u64),
+    #[error(transparent)]
+    Input(#[from] InputError),
+}
+
+impl SandboxError {
+    fn engine(error: wasmtime::Error) -> Self {
+        Self::Engine(format!("{error:#}"))
+    }
+
+    fn compile(error: wasmtime::Error) -> Self {
+        Self::Compile(format!("{error:#}"))
+    }
+}
+
+pub struct Sandbox {
+    engine: Engine,
+    linker: Linker<Guest>,
+}
+
+/// A compiled module, ready to run any number of times, at once too.
+#[derive(Clone)]
+pub struct Program {
+    instance: InstancePre<Guest>,
+    run: ModuleExport,
+    memory: ModuleExport,
+    memory_bytes_min: u64,
+    digest: Digest,
+}
+
+impl Program {
+    /// The digest of the module that it was compiled from.
+    pub const fn digest(&self) -> Digest {
+        self.digest
+    }
+}
+
+/// What one run works on.
+pub struct Job {
+    pub input: Box<dyn Input>,
+    pub args: Arc<[u8]>,
+    pub assets: Arc<[Arc<[u8]>]>,
+    pub limits: Limits,
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Execution {
+    pub outcome: Outcome,
+    /// What the guest committed, or else the digest of its output; only where it is done.
+    pub proof: Option<Digest>,
+    /// What the guest wrote, up to where it ended.
+    pub output: Vec<u8>,
+    pub log: Vec<u8>,
+    pub usage: Usage,
+}
+
+impl Sandbox {
+    /// Reserves address space for `concurrent_runs` guests at once; one more is an error, not a wait.
+    pub fn new(concurrent_runs: u32) -> Result<Self, SandboxError> {
+        let engine = Engine::new(concurrent_runs)?;
+        let linker = link::linker(engine.inner()).map_err(SandboxError::engine)?;
+        Ok(Self { engine, linker })
+    }
+
+    pub fn compile(&self, admitted: &Admitted) -> Result<Program, SandboxError> {
+        self.prepare(admitted, self.engine.compile(admitted)?)
+    }
+
+    /// The program together with its native code, for [`Sandbox::load`].
+    pub fn compile_and_keep(&self, admitted: &Admitted) -> Result<(Program, Vec<u8>), SandboxError> {
+        let module = self.engine.compile(admitted)?;
+        let code = module.serialize().map_err(SandboxError::compile)?;
+        Ok((self.prepare(admitted, module)?, code))
+    }
+
+    /// Makes a program of native code that was kept.
+    ///
+    /// # Safety
+    ///
+    /// `code` must be what [`Sandbox::compile_and_keep`] gave for `admitted` on a sandbox of the same
+    /// [`Sandbox::settings_digest`]: it becomes native code in this process.
+    pub unsafe fn load(&self, admitted: &Admitted, code: &[u8]) -> Result<Program, SandboxError> {
+        // SAFETY: the caller's promise is `Engine::deserialize`'s condition.
+        self.prepare(admitted, unsafe { self.engine.deserialize(code) }?)
+    }
+
+    /// What native code depends on beside its module.
+    pub fn settings_digest(&self) -> Digest {
+        self.engine.settings_digest()
+    }
+
+    fn prepare(&self, admitted: &Admitted, module: wasmtime::Module) -> Result<Program, SandboxError> {
+        let export =
+            |name| module.get_export_index(name).ok_or_else(|| SandboxError::Compile(format!("no export `{name}`")));
+        Ok(Program {
+            run: export("run")?,
+            memory: export("memory")?,
+            memory_bytes_min: admitted.memory_bytes_min(),
+            digest: admitted.digest(),
+            instance: self.linker.instantiate_pre(&module).map_err(SandboxError::compile)?,
+        })
+    }
+
+    /// Runs `program` on `job` to its end, on this thread, which needs more than [`GUEST_STACK_BYTES`] of stack.
+    pub fn run(&self, program: &Program, job: Job) -> Result<Execution, SandboxError> {
+        let limits = job.limits;
+        if limits.memory_bytes > Limits::MEMORY_BYTES_MAX {
+            return Err(SandboxError::MemoryLimitTooHigh(limits.memory_bytes));
+        }
+        let run = RunState::new(job.input, job.args, job.assets, limits);
+        if program.memory_bytes_min > limits.memory_bytes {
+            return Ok(execution(Outcome::MemoryLimit, run, Usage::default()));
+        }
+        let guest = Guest { run, memory: None, stop: None, growth: Growth::new(&limits) };
+        let mut store = Store::new(self.engine.inner(), guest);
+        store.limiter(|guest| &mut guest.growth);
+        engine::grant(&mut store, &limits)?;
+        let returned = call(&mut store, program);
+        let fuel = engine::spent(&store, &limits)?;
+        let mut guest = store.into_data();
+        let outcome = conclude(returned, &mut guest)?;
+        Ok(execution(outcome, guest.run, Usage { fuel, memory_bytes: guest.growth.memory_bytes }))
+    }
+}
+
+/// Instantiates the program in `store` and calls its `run`.
+fn call(store: &mut Store<Guest>, program: &Program) -> wasmtime::Result<i32> {
+    let instance = program.instance.instantiate(&mut *store)?;
+    let no_such_export = || wasmtime::format_err!("an export that the gate saw is gone");
+    let memory = instance.get_module_export(&mut *store, &program.memory).and_then(|found| found.into_memory());
+    store.data_mut().memory = Some(memory.ok_or_else(no_such_export)?);
+    let run = instance.get_module_export(&mut *store, &program.run).and_then(|found| found.into_func());
+    run.ok_or_else(no_such_export)?.typed::<(), i32>(&*store)?.call(store, ())
+}
+
+/// Tells the guest's endings from the host's.
+fn conclude(returned: wasmtime::Result<i32>, guest: &mut Guest) -> Result<Outcome, SandboxError> {
+    if guest.growth.host_failed {
+        return Err(SandboxError::HostMemory);
+    }
+    match (returned, guest.stop.take()) {
+        (_, Some(Stop::Guest(outcome))) => Ok(outcome),
+        (_, Some(Stop::Input(error))) => Err(error.into()),
+        (Ok(0), None) => Ok(Outcome::Done),
+        (Ok(code), None) => Ok(Outcome::Failed(code)),
+        (Err(error), None) => {
+            let outcome = error.downcast_ref::<wasmtime::Trap>().and_then(|trap| engine::outcome_of(*trap));
+            outcome.ok_or_else(|| SandboxError::engine(error))
+        }
+    }
+}
+
+fn execution(outcome: Outcome, run: RunState, usage: Usage) -> Execution {
+    let proof = (outcome == Outcome::Done).then(|| run.committed.unwrap_or_else(|| Digest::of(&run.output)));
+    Execution { outcome, proof, output: run.output, log: run.log, usage }
+}

@@ -1,0 +1,143 @@
+//! The engine and its settings, one place. What only wasmtime has (fuel, traps, serialised code) is translated here.
+
+use std::hash::Hash as _;
+
+use wasmtime::{
+    Caller, Config, Enabled, InstanceAllocationStrategy, Module, OptLevel, PoolingAllocationConfig, Store, WasmFeatures,
+};
+
+use super::SandboxError;
+use super::check::{self, Admitted};
+use super::outcome::{Outcome, Trap};
+use crate::digest::Digest;
+use crate::limits::{self, Limits};
+
+/// Shown in proofs beside what was observed.
+pub const NAME: &str = concat!("wasmtime ", "48", " cranelift");
+
+/// Address space a run: with 4 GiB reserved and a guard behind it, no 32-bit access needs a bounds check.
+const MEMORY_RESERVATION_BYTES: u64 = Limits::MEMORY_BYTES_MAX;
+const MEMORY_GUARD_BYTES: u64 = 32 << 20;
+
+/// How much of what a run has touched is zeroed in place rather than given back to the system. The kernel is asked
+/// which pages those are (`PAGEMAP_SCAN`, Linux 6.7): 0.8 us more for a guest that touches one page, much less for one
+/// whose data lies a mebibyte in, where compilers put it. `benches/README.md` has the figures.
+const MEMORY_KEEP_RESIDENT_BYTES: usize = 1 << 20;
+
+/// Stack for the guest's own frames; the threads that run guests must have more than this.
+pub const GUEST_STACK_BYTES: usize = 512 << 10;
+
+pub struct Engine(wasmtime::Engine);
+
+impl Engine {
+    /// An engine with room for `concurrent_runs` instances at once.
+    pub fn new(concurrent_runs: u32) -> Result<Self, SandboxError> {
+        let mut pool = PoolingAllocationConfig::new();
+        pool.total_core_instances(concurrent_runs)
+            .total_memories(concurrent_runs)
+            .total_tables(concurrent_runs)
+            .max_memories_per_module(1)
+            .max_tables_per_module(1)
+            .max_memory_size(Limits::MEMORY_BYTES_MAX as usize)
+            .table_elements(check::TABLE_ELEMENTS_MAX as usize)
+            .linear_memory_keep_resident(MEMORY_KEEP_RESIDENT_BYTES)
+            .table_keep_resident(check::TABLE_ELEMENTS_MAX as usize * size_of::<usize>())
+            .pagemap_scan(Enabled::Auto);
+
+        let mut config = Config::new();
+        config
+            .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+            .memory_reservation(MEMORY_RESERVATION_BYTES)
+            .memory_guard_size(MEMORY_GUARD_BYTES)
+            .memory_may_move(false)
+            .signals_based_traps(true)
+            .max_wasm_stack(GUEST_STACK_BYTES)
+            .consume_fuel(true)
+            .cranelift_nan_canonicalization(true)
+            .cranelift_opt_level(OptLevel::Speed)
+            // Code for the debugger and the profiler: a fifth to two fifths of its size, and nobody reads it.
+            .generate_address_map(false)
+            .wasm_backtrace_max_frames(None)
+            .native_unwind_info(false)
+            .wasm_features(WasmFeatures::all(), false)
+            .wasm_features(check::features(), true);
+        wasmtime::Engine::new(&config).map(Self).map_err(SandboxError::engine)
+    }
+
+    pub fn compile(&self, admitted: &Admitted) -> Result<Module, SandboxError> {
+        // `Module::new` would accept text where some crate turns wasmtime's `wat` feature on.
+        Module::from_binary(&self.0, admitted.wasm()).map_err(SandboxError::compile)
+    }
+
+    /// What compiled code depends on beside the module: the compiler's version, its settings, the processor. wasmtime
+    /// itself does not compare all of these when it reads code back.
+    pub fn settings_digest(&self) -> Digest {
+        let mut hasher = SettingsHasher::default();
+        self.0.precompile_compatibility_hash().hash(&mut hasher);
+        Digest::in_domain("compute-host engine settings v1", &hasher.0)
+    }
+
+    /// Reads back what [`Module::serialize`] gave.
+    ///
+    /// # Safety
+    ///
+    /// `code` must be just what this node serialised, under the same [`Engine::settings_digest`]: it becomes native
+    /// code in this process.
+    pub unsafe fn deserialize(&self, code: &[u8]) -> Result<Module, SandboxError> {
+        // SAFETY: the caller's promise is `Module::deserialize`'s condition.
+        unsafe { Module::deserialize(&self.0, code) }.map_err(SandboxError::compile)
+    }
+
+    pub fn inner(&self) -> &wasmtime::Engine {
+        &self.0
+    }
+}
+
+/// Keeps what is hashed, so that the key is BLAKE3's and not that of a hash that may change with the compiler.
+#[derive(Default)]
+struct SettingsHasher(Vec<u8>);
+
+impl std::hash::Hasher for SettingsHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        0
+    }
+}
+
+/// Gives a new store the work that its run may do.
+pub fn grant<T: 'static>(store: &mut Store<T>, limits: &Limits) -> Result<(), SandboxError> {
+    store.set_fuel(limits.fuel).map_err(SandboxError::engine)
+}
+
+/// The work that was done under `limits`; the whole of it where the engine lost count at a trap.
+pub fn spent<T: 'static>(store: &Store<T>, limits: &Limits) -> Result<u64, SandboxError> {
+    store.get_fuel().map(|rest| limits.fuel - rest).map_err(SandboxError::engine)
+}
+
+/// Charges a host call that moves or hashes `bytes`, before it does.
+pub fn charge<T: 'static>(caller: &mut Caller<'_, T>, bytes: u64) -> wasmtime::Result<()> {
+    let rest = caller.get_fuel()?.checked_sub(limits::host_call_fuel(bytes));
+    caller.set_fuel(rest.unwrap_or(0))?;
+    rest.map(drop).ok_or_else(|| wasmtime::Trap::OutOfFuel.into())
+}
+
+/// What wasmtime's traps mean here; `None` for those that no admitted module can reach.
+pub fn outcome_of(trap: wasmtime::Trap) -> Option<Outcome> {
+    use wasmtime::Trap as Native;
+    Some(match trap {
+        Native::OutOfFuel => Outcome::OutOfFuel,
+        Native::StackOverflow => Outcome::StackOverflow,
+        Native::UnreachableCodeReached => Outcome::Trap(Trap::Unreachable),
+        Native::MemoryOutOfBounds => Outcome::Trap(Trap::MemoryOutOfBounds),
+        Native::TableOutOfBounds => Outcome::Trap(Trap::TableOutOfBounds),
+        Native::IndirectCallToNull => Outcome::Trap(Trap::IndirectCallToNull),
+        Native::BadSignature => Outcome::Trap(Trap::IndirectCallSignature),
+        Native::IntegerOverflow => Outcome::Trap(Trap::IntegerOverflow),
+        Native::IntegerDivisionByZero => Outcome::Trap(Trap::IntegerDivideByZero),
+        Native::BadConversionToInteger => Outcome::Trap(Trap::InvalidConversionToInteger),
+        _ => return None,
+    })
+}

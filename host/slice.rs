@@ -1,0 +1,324 @@
+//! `Slice`: a blob of input, in memory or in a file, and [`SliceId`], the name that a caller gives it.
+//!
+//! A slice that waits is a handle; it is opened when its turn comes. A file is read with `pread`, never mapped: a mapped
+//! file that shrinks kills the process. What a guest reads is checked against the digest that stands in its proof.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::digest::{Digest, GROUP_BYTES, HashThreads, Tree};
+use crate::sandbox::{Input, InputError};
+
+/// A file up to this length is read once and held while it runs; a longer one is read in groups.
+const HELD_BYTES_MAX: u64 = 1 << 20;
+
+/// The name that a caller gives a slice: 1 to 128 printable ASCII characters without a space.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SliceId(Arc<str>);
+
+impl SliceId {
+    pub const BYTES_MAX: usize = 128;
+
+    /// The id of a slice that was given none: the digest of all that decides its result.
+    pub fn derived(job: Digest) -> Self {
+        Self(job.to_string().into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for SliceId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is not a slice id: 1 to {max} printable ASCII characters without a space are expected", max = SliceId::BYTES_MAX)]
+pub struct NotASliceId(String);
+
+impl FromStr for SliceId {
+    type Err = NotASliceId;
+
+    fn from_str(text: &str) -> Result<Self, NotASliceId> {
+        let fits = (1..=Self::BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+        if fits { Ok(Self(text.into())) } else { Err(NotASliceId(text.chars().take(Self::BYTES_MAX).collect())) }
+    }
+}
+
+/// Why a slice cannot be used. The message names the file and, where there is one, the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum SliceError {
+    #[error("cannot open slice `{}`: {source}", path.display())]
+    Open { path: PathBuf, source: io::Error },
+    #[error("slice `{}` is {kind}; a regular file is expected (copy its content into one)", path.display())]
+    NotAFile { path: PathBuf, kind: &'static str },
+    #[error("slice `{}` has {bytes} bytes, more than the {max} that `compute.slice_bytes_max` allows", path.display())]
+    TooLarge { path: PathBuf, bytes: u64, max: u64 },
+    #[error("slice `{}` changed while it was read; run it again when nothing writes to it", path.display())]
+    Changed { path: PathBuf },
+    #[error("cannot read slice `{}`: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+}
+
+impl SliceError {
+    /// A file that ends early has shrunk since its length was taken.
+    fn reading(path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::UnexpectedEof => Self::Changed { path },
+            _ => Self::Read { path, source },
+        }
+    }
+
+    /// What the guest's run reported of the slice at `path`.
+    pub fn from_input(path: &Path, error: InputError) -> Self {
+        match error {
+            InputError::Changed => Self::Changed { path: path.to_owned() },
+            InputError::Io(source) => Self::reading(path, source),
+        }
+    }
+}
+
+/// A handle on some input.
+#[derive(Clone)]
+pub struct Slice(Source);
+
+#[derive(Clone)]
+enum Source {
+    Held { bytes: Arc<[u8]>, digest: Digest },
+    File { path: PathBuf, bytes: u64, bytes_max: u64 },
+}
+
+impl Slice {
+    pub fn from_bytes(bytes: impl Into<Arc<[u8]>>) -> Self {
+        let bytes = bytes.into();
+        Self(Source::Held { digest: Digest::of(&bytes), bytes })
+    }
+
+    /// A handle on a regular file of at most `bytes_max` bytes. Its content is not read yet.
+    pub fn from_file(path: impl Into<PathBuf>, bytes_max: u64) -> Result<Self, SliceError> {
+        let path = path.into();
+        let bytes = match std::fs::metadata(&path) {
+            Ok(metadata) => checked_len(&path, &metadata, bytes_max)?,
+            Err(source) => return Err(SliceError::Open { path, source }),
+        };
+        Ok(Self(Source::File { path, bytes, bytes_max }))
+    }
+
+    /// The length in bytes, when the handle was made.
+    pub fn bytes(&self) -> u64 {
+        match &self.0 {
+            Source::Held { bytes, .. } => bytes.len() as u64,
+            Source::File { bytes, .. } => *bytes,
+        }
+    }
+
+    pub fn path(&self) -> Option<&Path> {
+        match &self.0 {
+            Source::Held { .. } => None,
+            Source::File { path, .. } => Some(path),
+        }
+    }
+
+    /// The open slice, if it needs no reading.
+    pub fn held(&self) -> Option<OpenSlice> {
+        match &self.0 {
+            Source::Held { bytes, digest } => {
+                Some(OpenSlice { digest: *digest, content: Content::Held(bytes.clone()) })
+            }
+            Source::File { .. } => None,
+        }
+    }
+
+    /// Reads and hashes the slice; `progress` is advanced by the bytes that were hashed.
+    pub fn open(&self, threads: &HashThreads, progress: &AtomicU64) -> Result<OpenSlice, SliceError> {
+        match &self.0 {
+            Source::Held { bytes, digest } => {
+                progress.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                Ok(OpenSlice { digest: *digest, content: Content::Held(bytes.clone()) })
+            }
+            Source::File { path, bytes_max, .. } => open_file(path, *bytes_max, threads, progress),
+        }
+    }
+}
+
+fn checked_len(path: &Path, metadata: &Metadata, max: u64) -> Result<u64, SliceError> {
+    let kind = metadata.file_type();
+    if !kind.is_file() {
+        let kind = match () {
+            () if kind.is_dir() => "a directory",
+            () if kind.is_fifo() => "a FIFO",
+            () if kind.is_socket() => "a socket",
+            () => "a device",
+        };
+        return Err(SliceError::NotAFile { path: path.to_owned(), kind });
+    }
+    match metadata.len() {
+        bytes if bytes > max => Err(SliceError::TooLarge { path: path.to_owned(), bytes, max }),
+        bytes => Ok(bytes),
+    }
+}
+
+fn open_file(
+    path: &Path,
+    bytes_max: u64,
+    threads: &HashThreads,
+    progress: &AtomicU64,
+) -> Result<OpenSlice, SliceError> {
+    // Without O_NONBLOCK, opening what has become a FIFO since would wait for a writer.
+    let nonblock = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let opened = OpenOptions::new().read(true).custom_flags(nonblock).open(path);
+    let file = opened.map_err(|source| SliceError::Open { path: path.to_owned(), source })?;
+    let metadata = |file: &File| file.metadata().map_err(|source| SliceError::reading(path, source));
+    let before = metadata(&file)?;
+    let bytes = checked_len(path, &before, bytes_max)?;
+
+    let read = |offset: u64, buffer: &mut [u8]| {
+        file.read_exact_at(buffer, offset).map_err(|source| SliceError::reading(path, source))?;
+        progress.fetch_add(buffer.len() as u64, Ordering::Relaxed);
+        Ok(())
+    };
+    let content = if bytes <= HELD_BYTES_MAX {
+        let mut content = vec![0; bytes as usize];
+        read(0, &mut content)?;
+        Read::Held(content.into())
+    } else {
+        Read::Tree(Tree::build(bytes, threads, read)?)
+    };
+    let after = metadata(&file)?;
+    if (before.len(), before.mtime(), before.mtime_nsec()) != (after.len(), after.mtime(), after.mtime_nsec()) {
+        return Err(SliceError::Changed { path: path.to_owned() });
+    }
+    Ok(match content {
+        Read::Held(bytes) => OpenSlice { digest: Digest::of(&bytes), content: Content::Held(bytes) },
+        Read::Tree(tree) => OpenSlice {
+            digest: tree.root(),
+            content: Content::File(FileContent { file, bytes, tree, group: Vec::new(), group_index: None }),
+        },
+    })
+}
+
+/// What the first reading of a file leaves.
+enum Read {
+    Held(Arc<[u8]>),
+    Tree(Tree),
+}
+
+/// A slice whose digest is known.
+pub struct OpenSlice {
+    digest: Digest,
+    content: Content,
+}
+
+enum Content {
+    Held(Arc<[u8]>),
+    File(FileContent),
+}
+
+/// A long file; what is read of it again is checked, a group at a time.
+struct FileContent {
+    file: File,
+    bytes: u64,
+    tree: Tree,
+    group: Vec<u8>,
+    group_index: Option<u64>,
+}
+
+impl Input for OpenSlice {
+    fn len(&self) -> u64 {
+        match &self.content {
+            Content::Held(bytes) => bytes.len() as u64,
+            Content::File(content) => content.bytes,
+        }
+    }
+
+    fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), InputError> {
+        match &mut self.content {
+            Content::Held(bytes) => buffer.copy_from_slice(&bytes[offset as usize..][..buffer.len()]),
+            Content::File(content) => content.read(offset, buffer)?,
+        }
+        Ok(())
+    }
+}
+
+impl FileContent {
+    fn read(&mut self, mut offset: u64, mut buffer: &mut [u8]) -> Result<(), InputError> {
+        while !buffer.is_empty() {
+            let index = offset / GROUP_BYTES as u64;
+            let start = (offset % GROUP_BYTES as u64) as usize;
+            let group = self.group(index)?;
+            let count = buffer.len().min(group.len() - start);
+            let (filled, rest) = buffer.split_at_mut(count);
+            filled.copy_from_slice(&group[start..start + count]);
+            offset += count as u64;
+            buffer = rest;
+        }
+        Ok(())
+    }
+
+    /// The bytes of one group, just as they were when the digest was taken.
+    fn group(&mut self, index: u64) -> Result<&[u8], InputError> {
+        if self.group_index != Some(index) {
+            self.group_index = None;
+            self.group.resize(self.tree.group_len(index), 0);
+            self.file.read_exact_at(&mut self.group, index * GROUP_BYTES as u64)?;
+            if !self.tree.holds(index, &self.group) {
+                return Err(InputError::Changed);
+            }
+            self.group_index = Some(index);
+        }
+        Ok(&self.group)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(path: &Path) -> Result<OpenSlice, SliceError> {
+        Slice::from_file(path, u64::MAX)?.open(&HashThreads::new(2), &AtomicU64::new(0))
+    }
+
+    #[test]
+    fn a_long_file_reads_back_what_was_hashed_and_nothing_else() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let bytes: Vec<u8> =
+            (0..3 * HELD_BYTES_MAX as u32).map(|i| (i.wrapping_mul(0x9e37_79b9) >> 24) as u8).collect();
+        std::fs::write(&file, &bytes).unwrap();
+        let mut slice = open(file.path()).unwrap();
+        assert_eq!(slice.digest(), Digest::of(&bytes));
+
+        let across = GROUP_BYTES as u64 - 3;
+        let mut part = vec![0; GROUP_BYTES + 10];
+        slice.read(across, &mut part).unwrap();
+        assert_eq!(part, bytes[across as usize..][..part.len()]);
+
+        file.as_file().write_all_at(&[bytes[5] ^ 1], 5).unwrap();
+        assert!(matches!(slice.read(0, &mut [0; 4]), Err(InputError::Changed)));
+        file.as_file().set_len(HELD_BYTES_MAX).unwrap();
+        let shrunk = slice.read(2 * HELD_BYTES_MAX, &mut [0; 4]).unwrap_err();
+        assert!(matches!(SliceError::from_input(file.path(), shrunk), SliceError::Changed { .. }));
+    }
+
+    #[test]
+    fn ids_are_printable_and_short() {
+        for id in ["a", "frame-0001@2026", &"x".repeat(128)] {
+            assert_eq!(id.parse::<SliceId>().unwrap().as_str(), id);
+        }
+        for id in ["", "a b", "ä", "line\n", &"x".repeat(129)] {
+            assert!(id.parse::<SliceId>().is_err(), "{id:?}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What must last: finished proofs, by slice id, the oldest giving way to the newest.
+//!
+//! sled is not maintained and can lose or garble what a damaged disk gives it, so nothing of it shows outside of this
+//! file: its panics are caught where it opens, what it returns is checked, and a damaged directory is moved aside.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::proof::SliceProof;
+use crate::slice::SliceId;
+
+/// sled's own cache; its default of 1 GiB is meant for servers that do nothing else.
+const CACHE_BYTES: u64 = 8 << 20;
+
+/// The version of what is written below, itself under this key.
+const VERSION_KEY: &[u8] = b"v";
+const VERSION: &[u8] = &[0];
+/// `p` + slice id -> u64 sequence number, canonical bytes of the proof.
+const PROOF_PREFIX: u8 = b'p';
+/// `s` + u64 sequence number, big-endian -> slice id. Proofs in the order in which they came.
+const SEQUENCE_PREFIX: u8 = b's';
+/// How many proofs there are, u64: sled would have to read them all to say.
+const COUNT_KEY: &[u8] = b"c";
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("cannot use the proof store `{}`: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("the proof store `{}` was written by another version of this program", path.display())]
+    Version { path: PathBuf },
+    #[error("the proof store `{}` failed: {message}", path.display())]
+    Failed { path: PathBuf, message: String },
+}
+
+pub struct ProofStore {
+    path: PathBuf,
+    db: sled::Db,
+    proofs_max: u64,
+    /// What the next write needs to know.
+    next: Mutex<Next>,
+    /// The last sequence number that is known to be on disk, held while writing it there.
+    flushed: Mutex<u64>,
+}
+
+struct Next {
+    sequence: u64,
+    count: u64,
+}
+
+/// An opened store, and where a damaged predecessor was moved to.
+pub struct Opened {
+    pub store: ProofStore,
+    pub moved_aside: Option<PathBuf>,
+}
+
+impl ProofStore {
+    /// Opens or makes the store in the directory `path`, for `proofs_max` proofs. No other process may have it open.
+    pub fn open(path: &Path, proofs_max: u64) -> Result<Opened, StoreError> {
+        match Self::try_open(path, proofs_max) {
+            Err(StoreError::Failed { .. }) if path.exists() => {
+                let aside = free_name(path);
+                std::fs::rename(path, &aside).map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
+                let store = Self::try_open(path, proofs_max)?;
+                Ok(Opened { store, moved_aside: Some(aside) })
+            }
+            opened => Ok(Opened { store: opened?, moved_aside: None }),
+        }
+    }
+
+    fn try_open(path: &Path, proofs_max: u64) -> Result<Self, StoreError> {
+        let failed = |message: String| StoreError::Failed { path: path.to_owned(), message };
+        let sled_failed = |error: sled::Error| match error {
+            sled::Error::Io(source) if source.kind() != io::ErrorKind::Other => {
+                StoreError::Io { path: path.to_owned(), source }
+            }
+            other => StoreError::Failed { path: path.to_owned(), message: other.to_string() },
+        };
+        let open = || {
+            let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+            let db = config.open()?;
+            let version = db.get(VERSION_KEY)?;
+            let count = db.get(COUNT_KEY)?.map_or(0, |bytes| number(&bytes));
+            let last = db.scan_prefix([SEQUENCE_PREFIX]).next_back().transpose()?;
+            let sequence = last.map_or(0, |(key, _)| number(&key[1..]) + 1);
+            Ok((db, version, Next { sequence, count }))
+        };
+        let opened = catch_unwind(AssertUnwindSafe(open)).map_err(|_| failed("its files are damaged".to_owned()))?;
+        let (db, version, next) = opened.map_err(sled_failed)?;
+        match version {
+            Some(version) if version != VERSION => return Err(StoreError::Version { path: path.to_owned() }),
+            Some(_) => {}
+            None => drop(db.insert(VERSION_KEY, VERSION).map_err(sled_failed)?),
+        }
+        let flushed = Mutex::new(next.sequence);
+        Ok(Self { path: path.to_owned(), db, proofs_max: proofs_max.max(1), next: Mutex::new(next), flushed })
+    }
+
+    /// The proof under `id`. One that is damaged is not there: it will be computed again.
+    pub fn proof(&self, id: &SliceId) -> Result<Option<SliceProof>, StoreError> {
+        let value = self.db.get(proof_key(id)).map_err(|error| self.failed(error))?;
+        let proof = value.as_deref().and_then(|value| SliceProof::from_bytes(value.get(8..)?).ok());
+        Ok(proof.filter(|proof| proof.slice_id() == id))
+    }
+
+    /// Keeps `proof`, and returns when a crash cannot take it back. Callers that come at once share one write to disk.
+    pub fn keep(&self, proof: &SliceProof) -> Result<(), StoreError> {
+        let sequence = self.insert(proof)?;
+        let mut flushed = lock(&self.flushed);
+        if *flushed <= sequence {
+            let inserted = lock(&self.next).sequence;
+            self.db.flush().map_err(|error| self.failed(error))?;
+            *flushed = inserted;
+        }
+        Ok(())
+    }
+
+    /// Writes the proof, and forgets the oldest if there are too many, as one step.
+    fn insert(&self, proof: &SliceProof) -> Result<u64, StoreError> {
+        let mut next = lock(&self.next);
+        let sequence = next.sequence;
+        let key = proof_key(proof.slice_id());
+        let mut value = sequence.to_be_bytes().to_vec();
+        value.extend(proof.to_bytes());
+
+        let mut batch = sled::Batch::default();
+        let mut count = next.count;
+        match self.db.get(&key).map_err(|error| self.failed(error))? {
+            Some(older) => batch.remove(&sequence_key(number(older.get(..8).unwrap_or_default()))),
+            None => count += 1,
+        }
+        for oldest in self.db.scan_prefix([SEQUENCE_PREFIX]) {
+            if count <= self.proofs_max {
+                break;
+            }
+            let (sequence, id) = oldest.map_err(|error| self.failed(error))?;
+            if id != proof.slice_id().as_str().as_bytes() {
+                batch.remove(sequence);
+                batch.remove([&[PROOF_PREFIX], &id[..]].concat());
+                count -= 1;
+            }
+        }
+        batch.insert(key, value);
+        batch.insert(&sequence_key(sequence), proof.slice_id().as_str());
+        batch.insert(COUNT_KEY, &count.to_be_bytes());
+        self.db.apply_batch(batch).map_err(|error| self.failed(error))?;
+        *next = Next { sequence: sequence + 1, count };
+        Ok(sequence)
+    }
+
+    fn failed(&self, error: sled::Error) -> StoreError {
+        match error {
+            sled::Error::Io(source) => StoreError::Io { path: self.path.clone(), source },
+            other => StoreError::Failed { path: self.path.clone(), message: other.to_string() },
+        }
+    }
+}
+
+fn proof_key(id: &SliceId) -> Vec<u8> {
+    [&[PROOF_PREFIX], id.as_str().as_bytes()].concat()
+}
+
+fn sequence_key(sequence: u64) -> [u8; 9] {
+    let mut key = [SEQUENCE_PREFIX; 9];
+    key[1..].copy_from_slice(&sequence.to_be_bytes());
+    key
+}
+
+/// 0 for what is not a number: such a record is damaged, and as good as the oldest.
+fn number(bytes: &[u8]) -> u64 {
+    bytes.try_into().map_or(0, u64::from_be_bytes)
+}
+
+fn free_name(path: &Path) -> PathBuf {
+    let named = |n: u32| path.with_extension(format!("damaged-{n}"));
+    (1..).map(named).find(|name| !name.exists()).expect("there are fewer than 2^32 of them")
+}
+
+/// A panic while a lock was held leaves numbers that are whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,129 @@
+//! `Workload`: which guest runs. The reference guests are part of this binary, as text, and go through the same gate
+//! as anybody's.
+
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+use crate::digest::Digest;
+use crate::sandbox::{Admitted, Refusal};
+
+/// The guest that runs on a slice.
+#[derive(Clone)]
+pub enum Workload {
+    /// The reference transcode job; its proof is BLAKE3 of the slice.
+    Transcode,
+    /// The reference inference job; its proof is BLAKE3 of the slice.
+    Inference,
+    /// Anybody's module.
+    Module(Admitted),
+}
+
+/// What a workload can be called on a command line.
+pub const REFERENCE_NAMES: [&str; 2] = ["transcode", "inference"];
+
+impl Workload {
+    /// Reads a module in its text or its binary form.
+    pub fn from_module(bytes: &[u8]) -> Result<Self, ModuleError> {
+        Ok(Self::Module(Admitted::new(wat::parse_bytes(bytes)?.into_owned())?))
+    }
+
+    /// The workload that `file` names by how it begins: `transcode.slice`, `inference-7.slice`.
+    pub fn of_file(file: &Path) -> Option<Self> {
+        let name = file.file_name()?.to_str()?;
+        let rest = |kind| name.strip_prefix(kind).filter(|rest| rest.starts_with(['.', '-', '_']));
+        REFERENCE_NAMES.into_iter().find(|kind| rest(*kind).is_some()).and_then(Self::named)
+    }
+
+    /// The reference workload of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "transcode" => Some(Self::Transcode),
+            "inference" => Some(Self::Inference),
+            _ => None,
+        }
+    }
+
+    /// `transcode`, `inference` or `module`.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Transcode => "transcode",
+            Self::Inference => "inference",
+            Self::Module(_) => "module",
+        }
+    }
+
+    pub fn module(&self) -> &Admitted {
+        static TRANSCODE: LazyLock<Admitted> =
+            LazyLock::new(|| reference(include_str!("../guest-workloads/transcode.wat")));
+        static INFERENCE: LazyLock<Admitted> =
+            LazyLock::new(|| reference(include_str!("../guest-workloads/inference.wat")));
+        match self {
+            Self::Transcode => &TRANSCODE,
+            Self::Inference => &INFERENCE,
+            Self::Module(module) => module,
+        }
+    }
+}
+
+/// The streaming sister of [`Workload::Transcode`]: the same proof, by way of the guest's memory.
+pub fn transcode_streaming() -> Workload {
+    Workload::Module(reference(include_str!("../guest-workloads/transcode-streaming.wat")))
+}
+
+fn reference(text: &str) -> Admitted {
+    let wasm = wat::parse_str(text).expect("a reference guest is valid text");
+    Admitted::new(wasm).expect("a reference guest passes the gate")
+}
+
+/// Why a module is not one that runs here.
+#[derive(Debug, thiserror::Error)]
+pub enum ModuleError {
+    #[error("not the text of a module: {0}")]
+    Text(#[from] wat::Error),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+/// A blob that a job brings beside its slice, such as a model's weights; the guest reads it by its index.
+#[derive(Clone)]
+pub struct Asset {
+    bytes: Arc<[u8]>,
+    digest: Digest,
+}
+
+impl Asset {
+    pub fn new(bytes: impl Into<Arc<[u8]>>) -> Self {
+        let bytes = bytes.into();
+        Self { digest: Digest::of(&bytes), bytes }
+    }
+
+    pub const fn bytes(&self) -> &Arc<[u8]> {
+        &self.bytes
+    }
+
+    pub const fn digest(&self) -> Digest {
+        self.digest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_name_tells_the_workload() {
+        let told = |name: &str| Workload::of_file(Path::new(name)).map(|workload| workload.name());
+        assert_eq!(told("in/transcode.slice"), Some("transcode"));
+        assert_eq!(told("inference-7.slice"), Some("inference"));
+        assert_eq!(told("inference_x"), Some("inference"));
+        for name in ["transcoded.slice", "my-transcode.slice", "x.slice", "Transcode.slice", "transcode", ".."] {
+            assert_eq!(told(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_reference_guests_are_three_modules() {
+        let digests = [Workload::Transcode, Workload::Inference, transcode_streaming()].map(|w| w.module().digest());
+        assert!(digests[0] != digests[1] && digests[1] != digests[2] && digests[0] != digests[2]);
+    }
+}
