@@ -95,7 +95,7 @@ impl Config {
         }
         let text = std::fs::read_to_string(path).map_err(failed)?;
         Self::parse(&text).map_err(|Problem { at, message }| {
-            let line = text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
+            let line = line_at(&text, at);
             ConfigError::Invalid { path: path.to_owned(), line, message }
         })
     }
@@ -141,7 +141,13 @@ impl Config {
     }
 }
 
+/// The number, from 1 on, of the line that holds the byte `at`.
+fn line_at(text: &str, at: usize) -> usize {
+    text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
+}
+
 /// What is wrong, and at which byte of the file.
+#[derive(Debug)]
 struct Problem {
     at: usize,
     message: String,
@@ -188,8 +194,8 @@ mod tests {
     use super::*;
 
     fn problem(text: &str) -> (usize, String) {
-        let Problem { at, message } = Config::parse(text).err().expect("the text is wrong");
-        (text[..at].lines().count().max(1), message)
+        let Problem { at, message } = Config::parse(text).expect_err("the text is wrong");
+        (line_at(text, at), message)
     }
 
     #[test]
@@ -197,7 +203,7 @@ mod tests {
         assert_eq!(Config::parse(COMMENTED).ok(), Some(Config::default()));
         let is_key = |line: &&str| line.strip_prefix("# ").is_some_and(|rest| rest.split(' ').nth(1) == Some("="));
         let set: Vec<&str> = COMMENTED.lines().map(|line| if is_key(&line) { &line[2..] } else { line }).collect();
-        let set = Config::parse(&set.join("\n")).ok().expect("with its keys set, it is valid");
+        let set = Config::parse(&set.join("\n")).expect("with its keys set, it is valid");
         assert_eq!(set, Config { compute: Compute { jobs: Some(2), ..Compute::default() }, ..Config::default() });
         for (table, keys) in KEYS {
             assert!(COMMENTED.contains(&format!("[{table}]")));

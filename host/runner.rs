@@ -234,7 +234,7 @@ impl WorkloadRunner {
                 Claim::Follow(mut other) => {
                     drop((slice, permit));
                     if let Some(finished) = other.landed().await {
-                        return self.0.from_memory(&id, digest, finished);
+                        return self.0.remembered(&id, digest, finished);
                     }
                 }
             }
@@ -260,7 +260,7 @@ impl WorkloadRunner {
     async fn take(&self, turn: Turn, permit: Option<OwnedSemaphorePermit>, lead: Duty) -> Result<Answer, RunError> {
         if let Some(finished) = self.0.results.get(&turn.id).filter(|_| turn.request.reuse == Reuse::Allowed) {
             lead.land(finished.clone());
-            return self.0.from_memory(&turn.id, turn.digest, finished);
+            return self.0.remembered(&turn.id, turn.digest, finished);
         }
         let permit = match permit {
             Some(permit) => permit,
@@ -304,7 +304,7 @@ fn job_of(request: &Request, slice: &OpenSlice) -> Job {
 }
 
 impl Core {
-    fn from_memory(&self, id: &SliceId, job: Digest, finished: Arc<Finished>) -> Result<Answer, RunError> {
+    fn remembered(&self, id: &SliceId, job: Digest, finished: Arc<Finished>) -> Result<Answer, RunError> {
         if finished.job != job {
             return Err(RunError::SliceIdConflict(id.clone()));
         }

@@ -14,6 +14,9 @@ use crate::slice::SliceId;
 /// sled's own cache; its default of 1 GiB is meant for servers that do nothing else.
 const CACHE_BYTES: u64 = 8 << 20;
 
+/// sled writes out a segment whenever it opens; its default is 512 KiB.
+const SEGMENT_BYTES: usize = 64 << 10;
+
 /// The version of what is written below, itself under this key.
 const VERSION_KEY: &[u8] = b"v";
 const VERSION: &[u8] = &[0];
@@ -78,7 +81,11 @@ impl ProofStore {
             other => StoreError::Failed { path: path.to_owned(), message: other.to_string() },
         };
         let open = || {
-            let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+            let config = sled::Config::new()
+                .path(path)
+                .cache_capacity(CACHE_BYTES)
+                .segment_size(SEGMENT_BYTES)
+                .flush_every_ms(None);
             let db = config.open()?;
             let version = db.get(VERSION_KEY)?;
             let count = db.get(COUNT_KEY)?.map_or(0, |bytes| number(&bytes));
