@@ -76,8 +76,8 @@ const KEYS: &[(&str, &[&str])] = &[
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("cannot read `{}`: {source}", path.display())]
-    Read { path: PathBuf, source: io::Error },
+    #[error("cannot read `{}`: {cause}", path.display())]
+    Read { path: PathBuf, cause: io::Error },
     #[error("{}:{line}: {message}", path.display())]
     Invalid { path: PathBuf, line: usize, message: String },
 }
@@ -85,7 +85,7 @@ pub enum ConfigError {
 impl Config {
     /// Reads the file at `path`. One that is not there stands for the defaults.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+        let failed = |cause| ConfigError::Read { path: path.to_owned(), cause };
         match std::fs::metadata(path) {
             Ok(metadata) if metadata.len() > FILE_BYTES_MAX => {
                 return Err(failed(io::Error::other(format!("it is larger than {FILE_BYTES_MAX} bytes"))));

@@ -31,8 +31,8 @@ pub enum Notice {
 
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
-    #[error("cannot write in the data directory `{}`: {source}; choose one that can be written with --data-dir", path.display())]
-    DataDirectory { path: PathBuf, source: io::Error },
+    #[error("cannot write in the data directory `{}`: {cause}; choose one that can be written with --data-dir", path.display())]
+    DataDirectory { path: PathBuf, cause: io::Error },
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -47,9 +47,9 @@ impl Node {
         let config = Config::read(&directory.join("config.toml"))?;
         let files = DataDirectory::prepare(directory);
         let DataDirectory { state, cache, key, lock } =
-            files.map_err(|source| NodeError::DataDirectory { path: directory.to_owned(), source })?;
+            files.map_err(|cause| NodeError::DataDirectory { path: directory.to_owned(), cause })?;
         wait_for(&lock, || notify(Notice::Waiting { directory: directory.to_owned() }))
-            .map_err(|source| NodeError::DataDirectory { path: directory.to_owned(), source })?;
+            .map_err(|cause| NodeError::DataDirectory { path: directory.to_owned(), cause })?;
 
         let capacity = config.capacity(jobs);
         let opened = ProofStore::open(&state.join("proofs"), config.store.proofs_max)?;

@@ -56,25 +56,25 @@ impl FromStr for SliceId {
 /// Why a slice cannot be used. The message names the file and, where there is one, the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum SliceError {
-    #[error("cannot open slice `{}`: {source}", path.display())]
-    Open { path: PathBuf, source: io::Error },
+    #[error("cannot open slice `{}`: {cause}", path.display())]
+    Open { path: PathBuf, cause: io::Error },
     #[error("slice `{}` is {kind}; a regular file is expected (copy its content into one)", path.display())]
     NotAFile { path: PathBuf, kind: &'static str },
     #[error("slice `{}` has {bytes} bytes, more than the {max} that `compute.slice_bytes_max` allows", path.display())]
     TooLarge { path: PathBuf, bytes: u64, max: u64 },
     #[error("slice `{}` changed while it was read; run it again when nothing writes to it", path.display())]
     Changed { path: PathBuf },
-    #[error("cannot read slice `{}`: {source}", path.display())]
-    Read { path: PathBuf, source: io::Error },
+    #[error("cannot read slice `{}`: {cause}", path.display())]
+    Read { path: PathBuf, cause: io::Error },
 }
 
 impl SliceError {
     /// A file that ends early has shrunk since its length was taken.
-    fn reading(path: &Path, source: io::Error) -> Self {
+    fn reading(path: &Path, cause: io::Error) -> Self {
         let path = path.to_owned();
-        match source.kind() {
+        match cause.kind() {
             io::ErrorKind::UnexpectedEof => Self::Changed { path },
-            _ => Self::Read { path, source },
+            _ => Self::Read { path, cause },
         }
     }
 
@@ -82,7 +82,7 @@ impl SliceError {
     pub fn from_input(path: &Path, error: InputError) -> Self {
         match error {
             InputError::Changed => Self::Changed { path: path.to_owned() },
-            InputError::Io(source) => Self::reading(path, source),
+            InputError::Io(cause) => Self::reading(path, cause),
         }
     }
 }
@@ -108,7 +108,7 @@ impl Slice {
         let path = path.into();
         let bytes = match std::fs::metadata(&path) {
             Ok(metadata) => checked_len(&path, &metadata, bytes_max)?,
-            Err(source) => return Err(SliceError::Open { path, source }),
+            Err(cause) => return Err(SliceError::Open { path, cause }),
         };
         Ok(Self(Source::File { path, bytes, bytes_max }))
     }
@@ -176,13 +176,13 @@ fn open_file(
     // Without O_NONBLOCK, opening what has become a FIFO since would wait for a writer.
     let nonblock = rustix::fs::OFlags::NONBLOCK.bits() as i32;
     let opened = OpenOptions::new().read(true).custom_flags(nonblock).open(path);
-    let file = opened.map_err(|source| SliceError::Open { path: path.to_owned(), source })?;
-    let metadata = |file: &File| file.metadata().map_err(|source| SliceError::reading(path, source));
+    let file = opened.map_err(|cause| SliceError::Open { path: path.to_owned(), cause })?;
+    let metadata = |file: &File| file.metadata().map_err(|cause| SliceError::reading(path, cause));
     let before = metadata(&file)?;
     let bytes = checked_len(path, &before, bytes_max)?;
 
     let read = |offset: u64, buffer: &mut [u8]| {
-        file.read_exact_at(buffer, offset).map_err(|source| SliceError::reading(path, source))?;
+        file.read_exact_at(buffer, offset).map_err(|cause| SliceError::reading(path, cause))?;
         progress.fetch_add(buffer.len() as u64, Ordering::Relaxed);
         Ok(())
     };

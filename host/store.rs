@@ -29,8 +29,8 @@ const COUNT_KEY: &[u8] = b"c";
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("cannot use the proof store `{}`: {source}", path.display())]
-    Io { path: PathBuf, source: io::Error },
+    #[error("cannot use the proof store `{}`: {cause}", path.display())]
+    Io { path: PathBuf, cause: io::Error },
     #[error("the proof store `{}` was written by another version of this program", path.display())]
     Version { path: PathBuf },
     #[error("the proof store `{}` failed: {message}", path.display())]
@@ -64,7 +64,7 @@ impl ProofStore {
         match Self::try_open(path, proofs_max) {
             Err(StoreError::Failed { .. }) if path.exists() => {
                 let aside = free_name(path);
-                std::fs::rename(path, &aside).map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
+                std::fs::rename(path, &aside).map_err(|cause| StoreError::Io { path: path.to_owned(), cause })?;
                 let store = Self::try_open(path, proofs_max)?;
                 Ok(Opened { store, moved_aside: Some(aside) })
             }
@@ -75,11 +75,12 @@ impl ProofStore {
     fn try_open(path: &Path, proofs_max: u64) -> Result<Self, StoreError> {
         let failed = |message: String| StoreError::Failed { path: path.to_owned(), message };
         let sled_failed = |error: sled::Error| match error {
-            sled::Error::Io(source) if source.kind() != io::ErrorKind::Other => {
-                StoreError::Io { path: path.to_owned(), source }
+            sled::Error::Io(cause) if cause.kind() != io::ErrorKind::Other => {
+                StoreError::Io { path: path.to_owned(), cause }
             }
             other => StoreError::Failed { path: path.to_owned(), message: other.to_string() },
         };
+        let existed = path.join("db").exists();
         let open = || {
             let config = sled::Config::new()
                 .path(path)
@@ -98,6 +99,8 @@ impl ProofStore {
         match version {
             Some(version) if version != VERSION => return Err(StoreError::Version { path: path.to_owned() }),
             Some(_) => {}
+            // What sled cannot read, it may take for nothing.
+            None if existed => return Err(failed("its records are gone".to_owned())),
             None => drop(db.insert(VERSION_KEY, VERSION).map_err(sled_failed)?),
         }
         let flushed = Mutex::new(next.sequence);
@@ -158,7 +161,7 @@ impl ProofStore {
 
     fn failed(&self, error: sled::Error) -> StoreError {
         match error {
-            sled::Error::Io(source) => StoreError::Io { path: self.path.clone(), source },
+            sled::Error::Io(cause) => StoreError::Io { path: self.path.clone(), cause },
             other => StoreError::Failed { path: self.path.clone(), message: other.to_string() },
         }
     }

@@ -29,9 +29,12 @@ impl Workload {
 
     /// The workload that `file` names by how it begins: `transcode.slice`, `inference-7.slice`.
     pub fn of_file(file: &Path) -> Option<Self> {
-        let name = file.file_name()?.to_str()?;
-        let rest = |kind| name.strip_prefix(kind).filter(|rest| rest.starts_with(['.', '-', '_']));
-        REFERENCE_NAMES.into_iter().find(|kind| rest(*kind).is_some()).and_then(Self::named)
+        let name = file.file_name()?.as_encoded_bytes();
+        let begins = |kind: &&str| {
+            let rest = name.strip_prefix(kind.as_bytes());
+            rest.is_some_and(|rest| matches!(rest.first(), Some(b'.' | b'-' | b'_')))
+        };
+        REFERENCE_NAMES.into_iter().find(begins).and_then(Self::named)
     }
 
     /// The reference workload of that name.

@@ -1,0 +1,369 @@
+//! Guests that do what they should not. Each ends its own run, with just the outcome that its fault has.
+
+use std::sync::{Arc, OnceLock};
+
+use compute_host::digest::Digest;
+use compute_host::limits::Limits;
+use compute_host::sandbox::{Admitted, Execution, Input, Job, Outcome, Refusal, Sandbox, Trap};
+use compute_host::slice::Slice;
+
+use crate::common::root;
+
+/// Every function of the ABI, a memory of one page, and the slice `0123456789` in it from byte 100 on.
+const PRELUDE: &str = r#"
+    (import "compute" "input_len" (func $input_len (result i64)))
+    (import "compute" "input_read" (func $input_read (param i32 i64 i32) (result i32)))
+    (import "compute" "input_blake3" (func $input_blake3 (param i64 i64 i32)))
+    (import "compute" "blake3" (func $blake3 (param i32 i32 i32)))
+    (import "compute" "blake3_update" (func $blake3_update (param i32 i32)))
+    (import "compute" "blake3_finish" (func $blake3_finish (param i32)))
+    (import "compute" "args_len" (func $args_len (result i64)))
+    (import "compute" "args_read" (func $args_read (param i32 i64 i32) (result i32)))
+    (import "compute" "asset_len" (func $asset_len (param i32) (result i64)))
+    (import "compute" "asset_read" (func $asset_read (param i32 i32 i64 i32) (result i32)))
+    (import "compute" "output_write" (func $output_write (param i32 i32)))
+    (import "compute" "proof_commit" (func $proof_commit (param i32)))
+    (import "compute" "log" (func $log (param i32 i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 100) "0123456789")"#;
+
+const SLICE: &[u8] = b"abcdefghij";
+const ARGS: &[u8] = b"arguments";
+const ASSET: &[u8] = b"weights";
+
+fn sandbox() -> &'static Sandbox {
+    static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
+    SANDBOX.get_or_init(|| Sandbox::new(64).expect("address space for 64 guests"))
+}
+
+/// Small, so that attacks on them end soon.
+const LIMITS: Limits = Limits { fuel: 10_000_000, memory_bytes: 4 << 16, output_bytes: 1000, log_bytes: 20 };
+
+fn run_module(wat: &str, limits: Limits) -> Execution {
+    let module = Admitted::new(wat::parse_str(wat).expect("the test is valid text")).expect("the gate admits it");
+    let program = sandbox().compile(&module).unwrap();
+    let input: Box<dyn Input> = Box::new(Slice::from_bytes(SLICE).held().unwrap());
+    let job = Job { input, args: ARGS.into(), assets: Arc::new([ASSET.into()]), limits };
+    sandbox().run(&program, job).unwrap()
+}
+
+/// Runs `body` as the guest's `run`; it may add functions after it by closing the parenthesis itself.
+fn run(body: &str) -> Execution {
+    run_module(&format!("(module {PRELUDE} (func (export \"run\") (result i32) {body}))"), LIMITS)
+}
+
+#[track_caller]
+fn ends(body: &str, outcome: Outcome) {
+    let execution = run(body);
+    assert_eq!(execution.outcome, outcome, "{body}");
+    assert_eq!(execution.proof.is_some(), outcome == Outcome::Done, "{body}");
+}
+
+fn guest_file(name: &str) -> String {
+    std::fs::read_to_string(root().join("tests/guests").join(name)).unwrap()
+}
+
+#[test]
+fn endings_have_names() {
+    ends("(i32.const 0)", Outcome::Done);
+    ends("(i32.const 7)", Outcome::Failed(7));
+    ends("(i32.const -1)", Outcome::Failed(-1));
+    for (body, trap) in [
+        ("unreachable", Trap::Unreachable),
+        ("(i32.load (i32.const 65533))", Trap::MemoryOutOfBounds),
+        ("(i32.load offset=4294967295 (i32.const -1))", Trap::MemoryOutOfBounds),
+        ("(i32.div_s (i32.const 1) (i32.const 0))", Trap::IntegerDivideByZero),
+        ("(i32.div_s (i32.const 0x80000000) (i32.const -1))", Trap::IntegerOverflow),
+        ("(i32.trunc_f32_s (f32.const nan))", Trap::InvalidConversionToInteger),
+        ("(call_indirect (result i32) (i32.const 0))) (table 1 funcref", Trap::IndirectCallToNull),
+        ("(call_indirect (result i32) (i32.const 9))) (table 1 funcref", Trap::TableOutOfBounds),
+        ("(call_indirect (result i32) (i32.const 0))) (func $f) (table funcref (elem $f)", Trap::IndirectCallSignature),
+    ] {
+        ends(body, Outcome::Trap(trap));
+    }
+}
+
+#[test]
+fn an_endless_loop_ends() {
+    ends("(loop $again (br $again)) (i32.const 0)", Outcome::OutOfFuel);
+    assert!(!Outcome::OutOfFuel.is_reproducible());
+}
+
+#[test]
+fn calls_without_end_end() {
+    ends("(call $deeper)) (func $deeper (result i32) (i32.add (call $deeper) (i32.const 1))", Outcome::StackOverflow);
+    assert!(!Outcome::StackOverflow.is_reproducible());
+}
+
+/// A host call that is cheap for the guest must not be dear for the host.
+#[test]
+fn host_calls_are_charged_for_what_they_move() {
+    for call in [
+        "(call $blake3 (i32.const 0) (i32.const 65536) (i32.const 0))",
+        "(call $blake3_update (i32.const 0) (i32.const 65536))",
+        "(call $log (i32.const 0) (i32.const 65536))",
+        "(drop (call $input_read (i32.const 0) (i64.const 0) (i32.const 65536)))",
+        "(drop (call $args_read (i32.const 0) (i64.const 0) (i32.const 65536)))",
+        "(drop (call $asset_read (i32.const 0) (i32.const 0) (i64.const 0) (i32.const 65536)))",
+    ] {
+        let calls = |count| {
+            let body = format!(
+                "(local $i i32) (loop $l {call}
+                   (br_if $l (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const {count}))))
+                 (i32.const 0)"
+            );
+            run(&body)
+        };
+        let hundred = calls(100);
+        assert_eq!(hundred.outcome, Outcome::Done, "{call}");
+        assert!(hundred.usage.fuel > 100 * 65_536 / 16, "{call}: {}", hundred.usage.fuel);
+        assert_eq!(calls(1_000_000_000).outcome, Outcome::OutOfFuel, "{call}");
+    }
+}
+
+#[test]
+fn a_length_that_nobody_could_pay_ends_the_run_before_it_is_tried() {
+    ends("(call $input_blake3 (i64.const 0) (i64.const -1) (i32.const 0)) (i32.const 0)", Outcome::OutOfFuel);
+}
+
+#[test]
+fn memory_grows_to_its_limit_and_no_further() {
+    let execution = run_module(&guest_file("memory-bomb.wat"), LIMITS);
+    // It grows by one page until it is refused, and fails with the number of pages that it had then.
+    assert_eq!(execution.outcome, Outcome::Failed(4));
+    assert_eq!(execution.usage.memory_bytes, LIMITS.memory_bytes);
+}
+
+#[test]
+fn growth_beyond_what_can_be_is_refused_as_the_standard_says() {
+    ends("(memory.grow (i32.const -1))", Outcome::Failed(-1));
+    ends("(memory.grow (i32.const 65536))", Outcome::Failed(-1));
+    let own_maximum = "(module (memory (export \"memory\") 1 2)
+        (func (export \"run\") (result i32) (memory.grow (i32.const 2))))";
+    assert_eq!(run_module(own_maximum, LIMITS).outcome, Outcome::Failed(-1));
+}
+
+#[test]
+fn a_module_that_begins_with_too_much_memory_is_not_started() {
+    let wat = "(module (memory (export \"memory\") 5) (func (export \"run\") (result i32) (i32.const 0)))";
+    assert_eq!(run_module(wat, LIMITS).outcome, Outcome::MemoryLimit);
+    let roomier = Limits { memory_bytes: 5 << 16, ..LIMITS };
+    assert_eq!(run_module(wat, roomier).outcome, Outcome::Done);
+}
+
+#[test]
+fn tables_grow_to_their_limit_and_no_further() {
+    let grow = |by| format!("(table.grow $t (ref.null func) (i32.const {by}))) (table $t 1 funcref");
+    ends(&grow(9_999), Outcome::Failed(1));
+    ends(&grow(10_000), Outcome::Failed(-1));
+    ends(&grow(1_000_000), Outcome::Failed(-1));
+}
+
+#[test]
+fn output_over_its_limit_ends_the_run() {
+    let write = |count| format!("(call $output_write (i32.const 0) (i32.const {count}))");
+    ends(&format!("{} (i32.const 0)", write(1000)), Outcome::Done);
+    ends(&format!("{} {} (i32.const 0)", write(1000), write(0)), Outcome::Done);
+    ends(&format!("{} {} (i32.const 0)", write(1000), write(1)), Outcome::OutputLimit);
+    let execution = run(&format!("{} {} (i32.const 0)", write(999), write(2)));
+    assert_eq!(execution.output.len(), 999, "what fitted is kept, and no part of what did not");
+}
+
+#[test]
+fn a_log_over_its_limit_is_cut_off_without_a_word() {
+    let execution = run("(call $log (i32.const 100) (i32.const 10)) (call $log (i32.const 100) (i32.const 10))
+        (call $log (i32.const 100) (i32.const 10)) (i32.const 0)");
+    assert_eq!(execution.outcome, Outcome::Done);
+    assert_eq!(execution.log, b"0123456789\n012345678");
+}
+
+/// Each host function is given pointers around each end of the memory.
+#[test]
+fn wild_pointers_end_the_run() {
+    let (wild, tame) = (["-1", "65536", "65505", "2147483648"], ["65504", "0"]);
+    for call in [
+        "(call $blake3 (i32.const 0) (i32.const 1) (i32.const PTR))",
+        "(call $blake3 (i32.const PTR) (i32.const 32) (i32.const 0))",
+        "(call $blake3_update (i32.const PTR) (i32.const 32))",
+        "(call $blake3_finish (i32.const PTR))",
+        "(call $input_blake3 (i64.const 0) (i64.const 10) (i32.const PTR))",
+        "(drop (call $input_read (i32.const PTR) (i64.const 0) (i32.const 32)))",
+        "(drop (call $input_read (i32.const PTR) (i64.const 99) (i32.const 32)))",
+        "(drop (call $args_read (i32.const PTR) (i64.const 0) (i32.const 32)))",
+        "(drop (call $asset_read (i32.const 0) (i32.const PTR) (i64.const 0) (i32.const 32)))",
+        "(call $output_write (i32.const PTR) (i32.const 32))",
+        "(call $proof_commit (i32.const PTR))",
+        "(call $log (i32.const PTR) (i32.const 32))",
+    ] {
+        for pointer in wild {
+            ends(&format!("{} (i32.const 0)", call.replace("PTR", pointer)), Outcome::PointerOutOfRange);
+        }
+        for pointer in tame {
+            ends(&format!("{} (i32.const 0)", call.replace("PTR", pointer)), Outcome::Done);
+        }
+    }
+    // No bytes at the very end are in the memory; beyond it they are not.
+    ends("(call $log (i32.const 65536) (i32.const 0)) (i32.const 0)", Outcome::Done);
+    ends("(call $log (i32.const 65537) (i32.const 0)) (i32.const 0)", Outcome::PointerOutOfRange);
+    // Pointer and length that together wrap to something small.
+    ends("(call $output_write (i32.const -16) (i32.const 32)) (i32.const 0)", Outcome::PointerOutOfRange);
+}
+
+#[test]
+fn source_and_target_of_a_hash_may_overlap() {
+    let execution = run("(call $blake3 (i32.const 100) (i32.const 10) (i32.const 95))
+        (call $proof_commit (i32.const 95)) (i32.const 0)");
+    assert_eq!(execution.proof, Some(Digest::of(b"0123456789")));
+}
+
+#[test]
+fn a_range_outside_of_the_input_ends_the_run() {
+    for (offset, len) in [("0", "11"), ("10", "1"), ("11", "0"), ("1", "10"), ("-1", "1"), ("-1", "0")] {
+        let hash = format!("(call $input_blake3 (i64.const {offset}) (i64.const {len}) (i32.const 0)) (i32.const 0)");
+        ends(&hash, Outcome::InputRange);
+    }
+    ends("(call $input_blake3 (i64.const 10) (i64.const 0) (i32.const 0)) (i32.const 0)", Outcome::Done);
+}
+
+#[test]
+fn a_second_commit_ends_the_run() {
+    ends("(call $proof_commit (i32.const 0)) (call $proof_commit (i32.const 0)) (i32.const 0)", Outcome::SecondCommit);
+}
+
+#[test]
+fn an_asset_that_is_not_there_ends_the_run() {
+    ends(
+        "(drop (call $asset_read (i32.const 1) (i32.const 0) (i64.const 0) (i32.const 1))) (i32.const 0)",
+        Outcome::NoSuchAsset,
+    );
+    ends(
+        "(drop (call $asset_read (i32.const -1) (i32.const 0) (i64.const 0) (i32.const 1))) (i32.const 0)",
+        Outcome::NoSuchAsset,
+    );
+    ends("(i32.wrap_i64 (call $asset_len (i32.const 1)))", Outcome::Failed(-1));
+}
+
+#[test]
+fn what_a_guest_reads_is_what_it_was_given() {
+    let read = |call: &str| {
+        let body = format!("(call $output_write (i32.const 0) {call}) (i32.const 0)");
+        String::from_utf8(run(&body).output).unwrap()
+    };
+    assert_eq!(read("(call $input_read (i32.const 0) (i64.const 0) (i32.const 99))"), "abcdefghij");
+    assert_eq!(read("(call $input_read (i32.const 0) (i64.const 3) (i32.const 4))"), "defg");
+    assert_eq!(read("(call $input_read (i32.const 0) (i64.const 8) (i32.const 4))"), "ij");
+    assert_eq!(read("(call $input_read (i32.const 0) (i64.const 10) (i32.const 4))"), "");
+    assert_eq!(read("(call $input_read (i32.const 0) (i64.const -1) (i32.const 4))"), "");
+    assert_eq!(read("(call $args_read (i32.const 0) (i64.const 1) (i32.const 99))"), "rguments");
+    assert_eq!(read("(call $args_read (i32.const 0) (i64.const -1) (i32.const 99))"), "");
+    assert_eq!(read("(call $asset_read (i32.const 0) (i32.const 0) (i64.const 5) (i32.const 99))"), "ts");
+    ends("(i32.wrap_i64 (call $input_len))", Outcome::Failed(10));
+    ends("(i32.wrap_i64 (call $args_len))", Outcome::Failed(9));
+    ends("(i32.wrap_i64 (call $asset_len (i32.const 0)))", Outcome::Failed(7));
+}
+
+#[test]
+fn without_a_commit_the_proof_is_the_digest_of_the_output() {
+    let execution = run("(call $output_write (i32.const 100) (i32.const 10)) (i32.const 0)");
+    assert_eq!(execution.proof, Some(Digest::of(b"0123456789")));
+}
+
+#[test]
+fn a_part_of_the_input_is_hashed_as_its_bytes_are() {
+    let part = run("(call $input_blake3 (i64.const 2) (i64.const 5) (i32.const 0)) (call $proof_commit (i32.const 0))
+        (i32.const 0)");
+    assert_eq!(part.proof, Some(Digest::of(b"cdefg")));
+    let streamed =
+        run("(call $blake3_update (i32.const 100) (i32.const 4)) (call $blake3_update (i32.const 104) (i32.const 6))
+        (call $blake3_finish (i32.const 0)) (call $proof_commit (i32.const 0)) (i32.const 0)");
+    assert_eq!(streamed.proof, Some(Digest::of(b"0123456789")));
+    let anew = run("(call $blake3_update (i32.const 100) (i32.const 4)) (call $blake3_finish (i32.const 0))
+        (call $blake3_finish (i32.const 0)) (call $proof_commit (i32.const 0)) (i32.const 0)");
+    assert_eq!(anew.proof, Some(Digest::of(b"")), "a finished hash begins anew");
+}
+
+/// What one run leaves in memory, globals and tables, the next must not see: in the same slot of the pool, too.
+#[test]
+fn no_run_sees_what_another_left() {
+    let module = Admitted::new(wat::parse_str(guest_file("remembers.wat")).unwrap()).unwrap();
+    let sandbox = Sandbox::new(1).unwrap();
+    let program = sandbox.compile(&module).unwrap();
+    for _ in 0..3 {
+        let input: Box<dyn Input> = Box::new(Slice::from_bytes(SLICE).held().unwrap());
+        let job = Job { input, args: ARGS.into(), assets: Arc::new([]), limits: Limits::DEFAULT };
+        assert_eq!(sandbox.run(&program, job).unwrap().outcome, Outcome::Done);
+    }
+}
+
+/// The payload of a NaN is the processor's choice, and nobody's proof may depend on it.
+#[test]
+fn a_nan_has_one_form() {
+    ends("(i32.ne (i32.reinterpret_f32 (f32.div (f32.const 0) (f32.const 0))) (i32.const 0x7fc00000))", Outcome::Done);
+}
+
+#[test]
+fn the_gate_refuses_what_is_not_on_its_list() {
+    let memory = "(memory (export \"memory\") 1)";
+    let run = "(func (export \"run\") (result i32) (i32.const 0))";
+    let refusal = |wat: &str| Admitted::new(wat::parse_str(wat).unwrap()).err().unwrap_or_else(|| panic!("{wat}"));
+    let module = |fields: &str| refusal(&format!("(module {fields})"));
+
+    assert_eq!(module(&format!("{memory} {run} (func $s) (start $s)")), Refusal::Start);
+    assert_eq!(module(memory), Refusal::NoRunExport);
+    assert_eq!(module(&format!("{memory} (func (export \"run\"))")), Refusal::NoRunExport);
+    assert_eq!(
+        module(&format!("{memory} (func (export \"run\") (param i32) (result i32) (i32.const 0))")),
+        Refusal::NoRunExport
+    );
+    assert_eq!(module(&format!("{memory} (global (export \"run\") i32 (i32.const 0))")), Refusal::NoRunExport);
+    assert_eq!(module(run), Refusal::MemoryCount { found: 0 });
+    assert_eq!(module(&format!("(memory 1) {run}")), Refusal::NoMemoryExport);
+    assert_eq!(
+        module(&format!("(import \"compute\" \"memory\" (memory 1)) {run}")),
+        Refusal::UnknownImport { module: "compute".to_owned(), name: "memory".to_owned() }
+    );
+    assert_eq!(
+        module(&format!("(import \"env\" \"log\" (func (param i32 i32))) {memory} {run}")),
+        Refusal::UnknownImport { module: "env".to_owned(), name: "log".to_owned() }
+    );
+    assert_eq!(
+        module(&format!("(import \"compute\" \"log\" (func (param i32))) {memory} {run}")),
+        Refusal::ImportSignature { name: "log", expected: "(func (param i32 i32))".to_owned() }
+    );
+    assert_eq!(module(&format!("{memory} {run} (table 10001 funcref)")), Refusal::TableElements { found: 10_001 });
+    assert_eq!(
+        module(&format!("{memory} {run} (table 1 funcref) (table 1 funcref)")),
+        Refusal::TableCount { found: 2 }
+    );
+    assert_eq!(refusal("(component)"), Refusal::Component);
+}
+
+#[test]
+fn features_that_could_give_two_answers_are_not_valid() {
+    let run = "(func (export \"run\") (result i32) (i32.const 0))";
+    for fields in [
+        "(memory (export \"memory\") 1 1 shared)",
+        "(memory (export \"memory\") i64 1)",
+        "(memory (export \"memory\") 1) (memory 1)",
+        "(memory (export \"memory\") 1) (func (param v128) (result v128)
+            (i8x16.relaxed_swizzle (local.get 0) (local.get 0)))",
+        "(memory (export \"memory\") 1) (func (result i32) (return_call 0))",
+        "(memory (export \"memory\") 1) (tag)",
+        "(memory (export \"memory\") 1) (type (struct))",
+        "(memory (export \"memory\") 1) (table 1 externref)",
+        "(memory (export \"memory\") 1) (global i32 (i32.add (i32.const 1) (i32.const 1)))",
+    ] {
+        let wasm = wat::parse_str(format!("(module {fields} {run})")).unwrap();
+        assert!(matches!(Admitted::new(wasm), Err(Refusal::Invalid { .. })), "{fields}");
+    }
+}
+
+#[test]
+fn what_is_no_module_is_refused() {
+    for bytes in [&b""[..], b"\0asm", b"\0asm\x01\0\0", b"hello", b"\0asm\x02\0\0\0", b"(module)"] {
+        assert!(matches!(Admitted::new(bytes), Err(Refusal::Invalid { .. })), "{bytes:?}");
+    }
+    assert!(
+        matches!(Admitted::new(vec![0; (4 << 20) + 1]), Err(Refusal::TooLarge { found }) if found == (4 << 20) + 1)
+    );
+}

@@ -1,0 +1,118 @@
+//! An empty directory to work in, and the node started there.
+
+use std::ffi::OsStr;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// The program under test.
+pub const NODE: &str = env!("CARGO_BIN_EXE_node");
+
+/// The root of the repository.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// An empty directory, in which the node keeps its files too.
+pub struct Workplace(TempDir);
+
+impl Workplace {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().expect("a temporary directory can be made"))
+    }
+
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub fn file(&self, name: impl AsRef<Path>, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().expect("a file lies in a directory")).expect("the directory can be made");
+        std::fs::write(&path, content).expect("the file can be written");
+        path
+    }
+
+    /// A file of `bytes` zeros that takes no room on the disk.
+    pub fn sparse(&self, name: &str, bytes: u64) -> PathBuf {
+        let path = self.file(name, "");
+        let file = std::fs::OpenOptions::new().write(true).open(&path).expect("the file is there");
+        file.set_len(bytes).expect("the file can be extended");
+        path
+    }
+
+    /// The node, about to be started here with nothing of the tester's settings.
+    pub fn command(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+        let mut command = Command::new(NODE);
+        command.args(arguments).current_dir(self.0.path()).stdin(Stdio::null());
+        command.env_remove("NODE_DATA_DIR").env_remove("NODE_JOBS").env_remove("RUST_BACKTRACE");
+        command
+    }
+
+    pub fn node(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Ran {
+        Ran::of(self.command(arguments))
+    }
+
+    /// `node` with words that hold no spaces.
+    pub fn run(&self, line: &str) -> Ran {
+        self.node(line.split_whitespace())
+    }
+}
+
+/// What a program that ran to its end has said.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ran {
+    pub stdout: String,
+    pub stderr: String,
+    pub code: i32,
+}
+
+impl Ran {
+    pub fn of(mut command: Command) -> Self {
+        command.output().expect("the program can be started").into()
+    }
+
+    /// Asserts all that a user sees.
+    #[track_caller]
+    pub fn is(self, code: i32, stdout: &str, stderr: &str) {
+        let expected = Self { stdout: stdout.to_owned(), stderr: stderr.to_owned(), code };
+        assert_eq!(self, expected);
+    }
+
+    /// The output, of a run that went well and complained of nothing.
+    #[track_caller]
+    pub fn output(self) -> String {
+        assert_eq!((self.code, &*self.stderr), (0, ""), "{}", self.stdout);
+        self.stdout
+    }
+
+    /// The objects of `--json`, one a line.
+    #[track_caller]
+    pub fn json(&self) -> Vec<serde_json::Value> {
+        self.stdout.lines().map(|line| serde_json::from_str(line).expect("each line is an object")).collect()
+    }
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        let signal = output.status.signal().map(|signal| 128 + signal);
+        Self {
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            code: output.status.code().or(signal).expect("a program ends with a code or by a signal"),
+        }
+    }
+}
+
+/// BLAKE3 by another road than the one under test.
+pub fn blake3(bytes: impl AsRef<[u8]>) -> String {
+    blake3::hash(bytes.as_ref()).to_string()
+}
+
+/// Bytes without a pattern, the same for the same seed.
+pub fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut noise = vec![0; bytes];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut noise);
+    noise
+}

@@ -1,0 +1,15 @@
+//! Integration tests: the real binary as a user starts it, the library as a program uses it, and the rules that the
+//! code keeps.
+
+mod common;
+
+mod attacks;
+mod bad_input;
+mod command_line;
+//mod docs;
+//mod generator;
+//mod proofs;
+//mod runner;
+//mod store;
+//mod tidy;
+mod under_way;

@@ -1,0 +1,134 @@
+//! Slices that change under the reader, huge ones, and a user who has seen enough.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::FileExt as _;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use crate::common::{Ran, Workplace};
+
+/// BLAKE3 of 4 GiB of zeros (`head -c 4G /dev/zero | b3sum`).
+const FOUR_GIB_OF_ZEROS: &str = "7dde7c9fed144013fedbe2b0bbf2d82f004b60b589485851cdec29b27be408d7";
+
+#[test]
+fn four_gib_take_less_than_100_mib_of_memory() {
+    let here = Workplace::new();
+    here.sparse("transcode.slice", 4 << 30);
+    let (ran, peak_kib) = with_peak_memory(start(&here, "transcode.slice"));
+    ran.is(0, &format!("{FOUR_GIB_OF_ZEROS}  transcode.slice\n"), "");
+    assert!((1..100 << 10).contains(&peak_kib), "{peak_kib} KiB");
+}
+
+#[test]
+fn slices_that_wait_take_no_memory_for_their_bytes() {
+    let here = Workplace::new();
+    for i in 0..400 {
+        here.sparse(&format!("in/transcode-{i}.slice"), 1 << 20);
+    }
+    let (ran, peak_kib) = with_peak_memory(start(&here, "in"));
+    assert_eq!((ran.code, ran.stdout.lines().count()), (0, 400), "{}", ran.stderr);
+    assert!((1..100 << 10).contains(&peak_kib), "{peak_kib} KiB");
+}
+
+const CHANGED: &str =
+    "error: slice `transcode.slice` changed while it was read; run it again when nothing writes to it\n";
+
+#[test]
+fn a_slice_that_shrinks_while_it_is_read_has_changed() {
+    let here = Workplace::new();
+    let slice = here.sparse("transcode.slice", 8 << 30);
+    let node = start(&here, "transcode.slice");
+    wait_until_read(&node, 64 << 20);
+    std::fs::OpenOptions::new().write(true).open(slice).unwrap().set_len(1 << 30).unwrap();
+    Ran::from(node.wait_with_output().unwrap()).is(2, "", CHANGED);
+}
+
+#[test]
+fn a_slice_that_is_written_to_while_it_is_read_has_changed() {
+    let here = Workplace::new();
+    let slice = here.sparse("transcode.slice", 4 << 30);
+    let node = start(&here, "transcode.slice");
+    wait_until_read(&node, 64 << 20);
+    std::fs::OpenOptions::new().write(true).open(slice).unwrap().write_all_at(b"x", 0).unwrap();
+    Ran::from(node.wait_with_output().unwrap()).is(2, "", CHANGED);
+}
+
+#[test]
+fn an_interruption_keeps_what_is_finished() {
+    const SLICES: usize = 1000;
+    let here = Workplace::new();
+    // Long names: the pipe is full long before the last line, and the node cannot be done before it is told to stop.
+    let padding = "x".repeat(180);
+    for i in 0..SLICES {
+        here.file(format!("in/transcode-{i:04}-{padding}.slice"), i.to_string());
+    }
+    let mut node = here.command(["compute", "run", "in"]);
+    let mut node = node.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdout = BufReader::new(node.stdout.take().unwrap());
+    let mut printed = String::new();
+    stdout.read_line(&mut printed).unwrap();
+    interrupt(&node);
+    stdout.read_to_string(&mut printed).unwrap();
+    let lines = printed.lines().count();
+    let mut ran = Ran::from(node.wait_with_output().unwrap());
+    ran.stdout = String::new();
+    ran.is(130, "", &format!("interrupted: {lines} of {SLICES} slices are done, and their proofs are kept\n"));
+    assert!((1..SLICES).contains(&lines));
+
+    let again = here.run("compute run --json in");
+    let sources: Vec<_> = again.json().iter().map(|object| object["source"].clone()).collect();
+    assert_eq!((again.code, sources.len()), (0, SLICES));
+    assert!(sources[..lines].iter().all(|source| source == "store"), "what was printed had been kept");
+    assert!(sources.iter().any(|source| source == "run"), "the rest was not run");
+}
+
+/// Whoever reads the output may stop: `node compute run in | head -1`.
+#[test]
+fn a_reader_who_leaves_is_no_error() {
+    let here = Workplace::new();
+    here.file("transcode.slice", "a slice");
+    let mut node = here.command(["compute", "run", "transcode.slice"]);
+    let mut node = node.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(node.stdout.take());
+    Ran::from(node.wait_with_output().unwrap()).is(0, "", "");
+}
+
+fn start(here: &Workplace, slice: &str) -> Child {
+    let mut command = here.command(["compute", "run", slice]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Waits for the node's end, and says how much memory it had at most, in KiB.
+fn with_peak_memory(mut node: Child) -> (Ran, u64) {
+    let mut peak_kib = 0;
+    while node.try_wait().unwrap().is_none() {
+        // The high-water mark of the resident set.
+        peak_kib = proc_number(&node, "status", "VmHWM:").unwrap_or(peak_kib);
+        pause();
+    }
+    (node.wait_with_output().unwrap().into(), peak_kib)
+}
+
+/// Returns once the node has read so many bytes, of which only a slice has that many.
+fn wait_until_read(node: &Child, bytes: u64) {
+    while proc_number(node, "io", "rchar:").expect("the node still reads") < bytes {
+        pause();
+    }
+}
+
+/// A number that the kernel tells of the process, while it lives.
+fn proc_number(node: &Child, file: &str, name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{}/{file}", node.id())).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Between two looks at another process.
+fn pause() {
+    std::thread::sleep(Duration::from_millis(1));
+}
+
+fn interrupt(node: &Child) {
+    let pid = rustix::process::Pid::from_child(node);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+}
