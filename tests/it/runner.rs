@@ -1,0 +1,260 @@
+//! The runner as a program uses it: one result a slice, whoever asks and how often.
+
+use std::sync::{Arc, LazyLock};
+
+use compute_host::digest::Digest;
+use compute_host::limits::Limits;
+use compute_host::modules::Modules;
+use compute_host::runner::{Answer, Capacity, Counts, Request, Reuse, RunError, Source, WorkloadRunner};
+use compute_host::sandbox::{Outcome, Sandbox};
+use compute_host::slice::{Slice, SliceId};
+use compute_host::store::ProofStore;
+use compute_host::workload::{Asset, Workload, transcode_streaming};
+use proptest::prelude::*;
+use tokio::task::JoinSet;
+
+use crate::common::{Workplace, noise};
+
+const CAPACITY: Capacity = Capacity { jobs: 2, results_max: 10_000, results_bytes_max: 64 << 20 };
+
+fn runner() -> WorkloadRunner {
+    WorkloadRunner::in_memory(CAPACITY).unwrap()
+}
+
+/// A runner whose proofs outlive it.
+fn durable(here: &Workplace) -> WorkloadRunner {
+    let sandbox = Arc::new(Sandbox::new(2).unwrap());
+    let store = ProofStore::open(&here.path("proofs"), 1000).unwrap().store;
+    WorkloadRunner::new(sandbox.clone(), Modules::new(sandbox, None), Some(store), CAPACITY)
+}
+
+fn id(text: &str) -> Option<SliceId> {
+    Some(text.parse().unwrap())
+}
+
+fn transcode(bytes: &[u8]) -> Request {
+    Request::new(Workload::Transcode, Slice::from_bytes(bytes))
+}
+
+fn proof_of(answer: &Answer) -> Option<Digest> {
+    answer.finished.proof.as_ref().unwrap().proof()
+}
+
+fn guest(body: &str) -> Workload {
+    let text = format!(
+        r#"(module (import "compute" "output_write" (func $output_write (param i32 i32)))
+             (memory (export "memory") 1) (data (i32.const 0) "hello")
+             (func (export "run") (result i32) {body}))"#
+    );
+    Workload::from_module(text.as_bytes()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_who_ask_at_once_are_answered_by_one_run() {
+    let here = Workplace::new();
+    let file = here.file("slice", noise(1, 3 << 20));
+    for slice in [Slice::from_bytes(noise(1, 100)), Slice::from_file(file, u64::MAX).unwrap()] {
+        let runner = runner();
+        let mut asked = JoinSet::new();
+        for _ in 0..100 {
+            let (runner, slice) = (runner.clone(), slice.clone());
+            asked.spawn(async move { runner.run(Request::new(Workload::Transcode, slice)).await });
+        }
+        let answers: Vec<Answer> = asked.join_all().await.into_iter().map(Result::unwrap).collect();
+        assert_eq!(answers.iter().filter(|answer| answer.source == Source::Run).count(), 1);
+        assert_eq!(runner.counts(), Counts { runs: 1, from_memory: 99, from_store: 0 });
+    }
+}
+
+/// There is room for two guests, and a third at once would be an error.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_run_at_once_than_may() {
+    let runner = runner();
+    let mut asked = JoinSet::new();
+    for i in 0..300_u32 {
+        let runner = runner.clone();
+        asked.spawn(async move { runner.run(transcode(&i.to_le_bytes())).await });
+    }
+    for answer in asked.join_all().await {
+        answer.unwrap();
+    }
+    assert_eq!(runner.counts().runs, 300);
+}
+
+#[tokio::test]
+async fn an_id_stands_for_all_that_decides_the_result() {
+    let runner = runner();
+    let first = Request { id: id("x"), ..transcode(b"bytes") };
+    runner.run(first.clone()).await.unwrap();
+    let limits = Limits::DEFAULT;
+    for other in [
+        Request { slice: Slice::from_bytes(*b"other"), ..first.clone() },
+        Request { args: Arc::from(*b"args"), ..first.clone() },
+        Request { workload: Workload::Inference, ..first.clone() },
+        Request { workload: transcode_streaming(), ..first.clone() },
+        Request { assets: vec![Asset::new(*b"asset")], ..first.clone() },
+        Request { limits: Limits { fuel: limits.fuel - 1, ..limits }, ..first.clone() },
+        Request { limits: Limits { memory_bytes: limits.memory_bytes - 1, ..limits }, ..first.clone() },
+        Request { limits: Limits { output_bytes: limits.output_bytes - 1, ..limits }, ..first.clone() },
+    ] {
+        for reuse in [Reuse::Allowed, Reuse::Never] {
+            let answer = runner.run(Request { reuse, ..other.clone() }).await;
+            assert!(matches!(answer, Err(RunError::SliceIdConflict(_))), "{answer:?}");
+        }
+    }
+    let longer_log = Request { limits: Limits { log_bytes: 1, ..limits }, ..first };
+    assert_eq!(runner.run(longer_log).await.unwrap().source, Source::Memory, "the log decides nothing");
+}
+
+/// Two who bring different content under one id at the same moment: one is answered, the other refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conflict_is_seen_also_while_the_first_is_running() {
+    let runner = runner();
+    let ask = |bytes: &[u8]| {
+        let (runner, request) = (runner.clone(), Request { id: id("x"), ..transcode(bytes) });
+        async move { runner.run(request).await }
+    };
+    let (a, b) = tokio::join!(tokio::spawn(ask(b"a")), tokio::spawn(ask(b"b")));
+    let refused = [a.unwrap(), b.unwrap()].into_iter().filter_map(Result::err).collect::<Vec<_>>();
+    assert!(matches!(&refused[..], [RunError::SliceIdConflict(_)]), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_failure_of_the_guest_is_a_result_like_any_other() {
+    let here = Workplace::new();
+    let request = || Request::new(guest("(i32.const 7)"), Slice::from_bytes(*b"x"));
+    let runner = durable(&here);
+    let answer = runner.run(request()).await.unwrap();
+    assert_eq!((answer.finished.outcome, answer.source), (Outcome::Failed(7), Source::Run));
+    assert_eq!(proof_of(&answer), None);
+    assert_eq!(runner.run(request()).await.unwrap().source, Source::Memory);
+    drop((runner, answer));
+    let stored = durable(&here).run(request()).await.unwrap();
+    assert_eq!((stored.finished.outcome, stored.source), (Outcome::Failed(7), Source::Store));
+}
+
+/// What engines do not agree on is told, and neither proved nor kept.
+#[tokio::test]
+async fn an_ending_that_is_not_reproducible_proves_nothing() {
+    let here = Workplace::new();
+    let runner = durable(&here);
+    let mut request = Request::new(guest("(loop $again (br $again)) (i32.const 0)"), Slice::from_bytes(*b"x"));
+    request.limits.fuel = 100_000;
+    for runs in 1..3 {
+        let answer = runner.run(request.clone()).await.unwrap();
+        assert_eq!((answer.finished.outcome, answer.source), (Outcome::OutOfFuel, Source::Run));
+        assert!(answer.finished.proof.is_none());
+        assert_eq!(runner.counts().runs, runs);
+    }
+}
+
+#[tokio::test]
+async fn the_output_is_there_while_it_is_in_memory() {
+    let here = Workplace::new();
+    let writes = guest("(call $output_write (i32.const 0) (i32.const 5)) (i32.const 0)");
+    let request = || Request::new(writes.clone(), Slice::from_bytes(*b"x"));
+    let runner = durable(&here);
+    for source in [Source::Run, Source::Memory] {
+        let answer = runner.run(request()).await.unwrap();
+        assert_eq!((answer.source, answer.finished.output.as_deref()), (source, Some(&b"hello"[..])));
+        assert_eq!(proof_of(&answer), Some(Digest::of(b"hello")));
+    }
+    drop(runner);
+    let runner = durable(&here);
+    let stored = runner.run(request()).await.unwrap();
+    assert_eq!((stored.source, &stored.finished.output), (Source::Store, &None));
+    let anew = runner.run(Request { reuse: Reuse::Never, ..request() }).await.unwrap();
+    assert_eq!((anew.source, anew.finished.output.as_deref()), (Source::Run, Some(&b"hello"[..])));
+}
+
+#[tokio::test]
+async fn results_in_memory_are_bounded_in_number_and_in_bytes() {
+    let pass = async |capacity: Capacity, workload: &Workload| {
+        let runner = WorkloadRunner::in_memory(capacity).unwrap();
+        for _ in 0..2 {
+            for i in 0..2000_u32 {
+                runner.run(Request::new(workload.clone(), Slice::from_bytes(i.to_le_bytes()))).await.unwrap();
+            }
+        }
+        runner.counts().from_memory
+    };
+    // A cache may keep fewer than it could; it must not keep more.
+    let few = pass(Capacity { results_max: 10, ..CAPACITY }, &Workload::Transcode).await;
+    assert!(few < 1000, "{few}");
+    let small = pass(Capacity { results_bytes_max: 100 << 10, ..CAPACITY }, &Workload::Transcode).await;
+    assert!(small < 1000, "{small}");
+    let large = guest("(call $output_write (i32.const 0) (i32.const 60000)) (i32.const 0)");
+    let large = pass(Capacity { results_bytes_max: 600 << 10, ..CAPACITY }, &large).await;
+    assert!(large < 1000, "{large}");
+    assert_eq!(pass(CAPACITY, &Workload::Transcode).await, 2000, "with room for all, all are kept");
+}
+
+/// Whoever asked may leave; what was begun is finished, and there for the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_who_leaves_takes_nothing_along() {
+    let here = Workplace::new();
+    let slice = here.file("slice", noise(3, 30 << 20));
+    let request = Request::new(Workload::Transcode, Slice::from_file(slice, u64::MAX).unwrap());
+    let runner = runner();
+    for _ in 0..20 {
+        let asked = tokio::spawn({
+            let (runner, request) = (runner.clone(), request.clone());
+            async move { runner.run(request).await }
+        });
+        tokio::task::yield_now().await;
+        asked.abort();
+    }
+    let answer = runner.run(request).await.unwrap();
+    assert_eq!(proof_of(&answer), Some(Digest::of(&noise(3, 30 << 20))));
+    assert!(runner.counts().runs <= 1);
+}
+
+#[tokio::test]
+async fn too_many_assets_are_refused() {
+    let request = Request { assets: vec![Asset::new(*b"a"); 1001], ..transcode(b"x") };
+    assert!(matches!(runner().run(request).await, Err(RunError::TooManyAssets(1001))));
+}
+
+/// Lengths around what decides how a slice is read: a chunk, a group, what is held.
+fn slices() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    let edges = prop_oneof![Just(0), Just(1024), Just(131_072), Just(256 << 10), Just(1 << 20)];
+    let len = prop_oneof![0..3000_usize, edges, (1 << 20) - 2..(1 << 20) + 3_usize, 1_usize << 20..2 << 20];
+    proptest::collection::vec((any::<u64>(), len).prop_map(|(seed, len)| noise(seed, len)), 1..12)
+}
+
+static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| tokio::runtime::Runtime::new().unwrap());
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Computed anew each time: no two runs share a cache.
+    #[test]
+    fn the_proof_is_blake3_of_the_slice(slices in slices(), jobs in 1..4_usize, at_once in 1..8_usize, held: bool) {
+        let here = Workplace::new();
+        let runner = WorkloadRunner::in_memory(Capacity { jobs, ..CAPACITY }).unwrap();
+        let workloads = [Workload::Transcode, Workload::Inference, transcode_streaming()];
+        let mut requests = Vec::new();
+        for (i, bytes) in slices.iter().enumerate() {
+            let slice = if held {
+                Slice::from_bytes(&bytes[..])
+            } else {
+                Slice::from_file(here.file(i.to_string(), bytes), u64::MAX).unwrap()
+            };
+            for workload in &workloads {
+                let request = Request { reuse: Reuse::Never, ..Request::new(workload.clone(), slice.clone()) };
+                requests.push((request, Digest::from(blake3::hash(bytes))));
+            }
+        }
+        let runs = requests.len() as u64;
+        RUNTIME.block_on(async {
+            for some in requests.chunks(at_once) {
+                let asked = some.iter().map(|(request, _)| runner.run(request.clone()));
+                for (answer, (_, expected)) in futures_util::future::join_all(asked).await.iter().zip(some) {
+                    assert_eq!(proof_of(answer.as_ref().unwrap()), Some(*expected));
+                }
+            }
+        });
+        // Equal slices that were asked for at the same moment are one run.
+        prop_assert!(runner.counts().runs + runner.counts().from_memory == runs);
+    }
+}
