@@ -17,6 +17,9 @@ pub use self::codec::{DecodeError, PROOF_BYTES_MAX};
 /// The version of the format, in the canonical bytes and in the JSON form.
 pub const VERSION: u16 = 0;
 
+/// What a job may bring: as many digests fit into a proof of [`PROOF_BYTES_MAX`].
+pub const ASSETS_MAX: usize = 1_000;
+
 /// All that decides what comes of a run: equal jobs have equal results on any node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Job {

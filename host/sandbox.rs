@@ -1,10 +1,10 @@
 //! Bytes in, bytes out: everything that touches a guest. Synchronous; a store and an instance a run, never shared.
 
-pub mod abi;
-pub mod check;
+mod outcome;
+mod check;
+mod abi;
 mod engine;
 mod link;
-mod outcome;
 
 use std::sync::Arc;
 
@@ -68,7 +68,7 @@ impl Program {
 }
 
 /// What one run works on.
-pub struct Job {
+pub struct Work {
     pub input: Box<dyn Input>,
     pub args: Arc<[u8]>,
     pub assets: Arc<[Arc<[u8]>]>,
@@ -134,13 +134,13 @@ impl Sandbox {
         })
     }
 
-    /// Runs `program` on `job` to its end, on this thread, which needs more than [`GUEST_STACK_BYTES`] of stack.
-    pub fn run(&self, program: &Program, job: Job) -> Result<Execution, SandboxError> {
-        let limits = job.limits;
+    /// Runs `program` on `work` to its end, on this thread, which needs more than [`GUEST_STACK_BYTES`] of stack.
+    pub fn run(&self, program: &Program, work: Work) -> Result<Execution, SandboxError> {
+        let limits = work.limits;
         if limits.memory_bytes > Limits::MEMORY_BYTES_MAX {
             return Err(SandboxError::MemoryLimitTooHigh(limits.memory_bytes));
         }
-        let run = RunState::new(job.input, job.args, job.assets, limits);
+        let run = RunState::new(work.input, work.args, work.assets, limits);
         if program.memory_bytes_min > limits.memory_bytes {
             return Ok(execution(Outcome::MemoryLimit, run, Usage::default()));
         }

@@ -74,8 +74,9 @@ impl ProofStore {
 
     fn try_open(path: &Path, proofs_max: u64) -> Result<Self, StoreError> {
         let failed = |message: String| StoreError::Failed { path: path.to_owned(), message };
+        // Damage shows as anything but an error of the system's; that another has the store open is of that kind, too.
         let sled_failed = |error: sled::Error| match error {
-            sled::Error::Io(cause) if cause.kind() != io::ErrorKind::Other => {
+            sled::Error::Io(cause) if cause.kind() != io::ErrorKind::Other || is_locked(&cause) => {
                 StoreError::Io { path: path.to_owned(), cause }
             }
             other => StoreError::Failed { path: path.to_owned(), message: other.to_string() },
@@ -165,6 +166,11 @@ impl ProofStore {
             other => StoreError::Failed { path: self.path.clone(), message: other.to_string() },
         }
     }
+}
+
+/// sled has no kind of its own for this error.
+fn is_locked(error: &io::Error) -> bool {
+    error.to_string().contains("could not acquire lock")
 }
 
 fn proof_key(id: &SliceId) -> Vec<u8> {

@@ -1,7 +1,6 @@
 //! Single flight: of all who want one result at once, one makes it and the others wait.
 //!
-//! moka could do this too, but would have those who wait hold on to what they brought (an open slice, a place among those
-//! that run) until they are answered.
+//! moka could do this too, but would have those who wait hold on to what they brought (an open slice, a lane) until they are answered.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -47,6 +46,10 @@ pub struct Lead<K: Hash + Eq, V> {
 }
 
 impl<K: Hash + Eq, V> Lead<K, V> {
+    pub const fn key(&self) -> &K {
+        &self.key
+    }
+
     pub fn land(self, result: V) {
         self.result.send_replace(Some(result));
     }

@@ -13,7 +13,7 @@ use crate::digest::Digest;
 use crate::limits::{self, Limits};
 
 /// Shown in proofs beside what was observed.
-pub const NAME: &str = concat!("wasmtime ", "48", " cranelift");
+pub const NAME: &str = "wasmtime 48 cranelift";
 
 /// Address space a run: with 4 GiB reserved and a guard behind it, no 32-bit access needs a bounds check.
 const MEMORY_RESERVATION_BYTES: u64 = Limits::MEMORY_BYTES_MAX;

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use compute_host::digest::Digest;
 use compute_host::limits::Limits;
-use compute_host::sandbox::{Admitted, Execution, Input, Job, Outcome, Refusal, Sandbox, Trap};
+use compute_host::sandbox::{Admitted, Execution, Input, Outcome, Refusal, Sandbox, Trap, Work};
 use compute_host::slice::Slice;
 
 use crate::common::root;
@@ -43,8 +43,8 @@ fn run_module(wat: &str, limits: Limits) -> Execution {
     let module = Admitted::new(wat::parse_str(wat).expect("the test is valid text")).expect("the gate admits it");
     let program = sandbox().compile(&module).unwrap();
     let input: Box<dyn Input> = Box::new(Slice::from_bytes(SLICE).held().unwrap());
-    let job = Job { input, args: ARGS.into(), assets: Arc::new([ASSET.into()]), limits };
-    sandbox().run(&program, job).unwrap()
+    let work = Work { input, args: ARGS.into(), assets: Arc::new([ASSET.into()]), limits };
+    sandbox().run(&program, work).unwrap()
 }
 
 /// Runs `body` as the guest's `run`; it may add functions after it by closing the parenthesis itself.
@@ -290,8 +290,8 @@ fn no_run_sees_what_another_left() {
     let program = sandbox.compile(&module).unwrap();
     for _ in 0..3 {
         let input: Box<dyn Input> = Box::new(Slice::from_bytes(SLICE).held().unwrap());
-        let job = Job { input, args: ARGS.into(), assets: Arc::new([]), limits: Limits::DEFAULT };
-        assert_eq!(sandbox.run(&program, job).unwrap().outcome, Outcome::Done);
+        let work = Work { input, args: ARGS.into(), assets: Arc::new([]), limits: Limits::DEFAULT };
+        assert_eq!(sandbox.run(&program, work).unwrap().outcome, Outcome::Done);
     }
 }
 

@@ -56,6 +56,16 @@ fn what_was_kept_is_there_after_a_restart() {
 }
 
 #[test]
+fn a_store_that_is_open_elsewhere_is_left_where_it_is() {
+    let here = Workplace::new();
+    let store = open(&here, 10);
+    store.keep(&proof(slice_id(1), b"one")).unwrap();
+    let error = ProofStore::open(&here.path("proofs"), 10).err().expect("two cannot have it");
+    assert!(error.to_string().contains("could not acquire lock"), "{error}");
+    assert_eq!(kept(&store, 3), [1]);
+}
+
+#[test]
 fn the_oldest_gives_way_to_the_newest() {
     let here = Workplace::new();
     let store = open(&here, 5);

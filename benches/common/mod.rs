@@ -1,0 +1,56 @@
+//! What several benches need.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use compute_host::limits::Limits;
+use compute_host::runner::{Capacity, Request, WorkloadRunner};
+use compute_host::sandbox::{Execution, Program, Sandbox, Work};
+use compute_host::slice::Slice;
+use compute_host::workload::Workload;
+
+/// Bytes without a pattern.
+pub fn noise(bytes: usize) -> Vec<u8> {
+    let mut noise = vec![0; bytes];
+    blake3::Hasher::new().finalize_xof().fill(&mut noise);
+    noise
+}
+
+/// A guest, compiled and with room to run.
+pub struct Guest {
+    sandbox: Sandbox,
+    program: Program,
+}
+
+impl Guest {
+    pub fn new(workload: &Workload) -> Self {
+        let sandbox = Sandbox::new(1).unwrap();
+        let program = sandbox.compile(workload.module()).unwrap();
+        Self { sandbox, program }
+    }
+
+    pub fn run(&self, slice: &Slice) -> Execution {
+        let work = Work {
+            input: Box::new(slice.held().unwrap()),
+            args: Arc::default(),
+            assets: Arc::default(),
+            limits: Limits::DEFAULT,
+        };
+        self.sandbox.run(&self.program, work).unwrap()
+    }
+}
+
+/// A runner that has compiled its guest.
+pub fn warm_runner(runtime: &tokio::runtime::Runtime, jobs: usize) -> WorkloadRunner {
+    let runner = WorkloadRunner::in_memory(Capacity { jobs, ..Capacity::of_this_machine() }).unwrap();
+    runtime.block_on(runner.run(fresh(64))).unwrap();
+    runner
+}
+
+/// A request that nobody has made before, so that no cache answers it.
+pub fn fresh(bytes: usize) -> Request {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let mut content = vec![0; bytes];
+    content[..8].copy_from_slice(&NEXT.fetch_add(1, Ordering::Relaxed).to_le_bytes());
+    Request::new(Workload::Transcode, Slice::from_bytes(content))
+}

@@ -1,0 +1,61 @@
+//! What a slice of 64 bytes costs: in the sandbox, through the runner, and beside it what tokio's `spawn_blocking` costs
+//! that does nothing. Nothing is answered from a cache, and there is no store.
+
+#[allow(dead_code, reason = "each bench uses a part of it")]
+mod common;
+
+use std::time::{Duration, Instant};
+
+use compute_host::slice::Slice;
+use compute_host::workload::Workload;
+use criterion::{Criterion, criterion_group, criterion_main};
+use futures_util::{StreamExt as _, stream};
+
+/// Slices under way at once where the load is measured.
+const UNDER_WAY: usize = 64;
+
+fn overhead(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("overhead");
+    group.sample_size(200);
+
+    let guest = common::Guest::new(&Workload::Transcode);
+    let slice = Slice::from_bytes(vec![1; 64]);
+    group.bench_function("sandbox", |bencher| bencher.iter(|| guest.run(&slice)));
+
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    let runner = common::warm_runner(&runtime, 2);
+    group.bench_function("spawn_blocking/alone", |bencher| {
+        bencher.iter(|| runtime.block_on(async { tokio::task::spawn_blocking(|| ()).await }));
+    });
+    group.bench_function("runner/alone", |bencher| {
+        bencher.iter(|| runtime.block_on(runner.run(common::fresh(64))).unwrap());
+    });
+    group.bench_function("spawn_blocking/under load", |bencher| {
+        bencher.iter_custom(|count| {
+            timed(
+                &runtime,
+                stream::iter(0..count)
+                    .map(|_| async { tokio::task::spawn_blocking(|| ()).await })
+                    .buffer_unordered(UNDER_WAY),
+            )
+        });
+    });
+    group.bench_function("runner/under load", |bencher| {
+        bencher.iter_custom(|count| {
+            timed(&runtime, stream::iter(0..count).map(|_| runner.run(common::fresh(64))).buffer_unordered(UNDER_WAY))
+        });
+    });
+    group.finish();
+}
+
+fn timed<T, E: std::fmt::Debug>(
+    runtime: &tokio::runtime::Runtime,
+    results: impl futures_util::Stream<Item = Result<T, E>>,
+) -> Duration {
+    let start = Instant::now();
+    runtime.block_on(results.for_each(async |result| drop(result.unwrap())));
+    start.elapsed()
+}
+
+criterion_group!(benches, overhead);
+criterion_main!(benches);

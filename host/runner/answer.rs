@@ -1,0 +1,106 @@
+//! What the runner answers.
+
+use std::sync::Arc;
+
+use crate::digest::Digest;
+use crate::proof::{ASSETS_MAX, Job, Observed, SliceProof};
+use crate::sandbox::{Execution, Outcome, SandboxError};
+use crate::slice::{SliceError, SliceId};
+use crate::store::StoreError;
+
+/// Where an answer comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    Run,
+    Memory,
+    Store,
+}
+
+/// A finished run.
+#[derive(Debug)]
+pub struct Finished {
+    pub outcome: Outcome,
+    /// `None` where another engine need not come to the same outcome.
+    pub proof: Option<SliceProof>,
+    /// `None` where only the proof was kept.
+    pub output: Option<Vec<u8>>,
+    pub log: Vec<u8>,
+    /// Names all that decided it.
+    pub(super) job: Digest,
+}
+
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub finished: Arc<Finished>,
+    pub source: Source,
+}
+
+/// Why there is no answer. The guest's own failures are answers.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("slice id `{0}` already stands for other content, workload, arguments, assets or limits; use another id")]
+    SliceIdConflict(SliceId),
+    #[error(transparent)]
+    Slice(#[from] SliceError),
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    #[error(transparent)]
+    Compile(#[from] Arc<SandboxError>),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("a job brings at most {ASSETS_MAX} assets; this one brings {0}")]
+    TooManyAssets(usize),
+    #[error("running `{0}` twice gave two results; the host or this program is at fault")]
+    NotReproduced(SliceId),
+    #[error("the host failed while it ran the slice, or is shutting down")]
+    Lost,
+}
+
+impl RunError {
+    /// A stable name for programs.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::SliceIdConflict(_) => "slice_id_conflict",
+            Self::Slice(SliceError::Changed { .. }) => "slice_changed",
+            Self::Slice(_) => "slice_unreadable",
+            Self::Sandbox(_) | Self::Compile(_) => "sandbox",
+            Self::Store(_) => "store",
+            Self::TooManyAssets(_) => "too_many_assets",
+            Self::NotReproduced(_) => "not_reproduced",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+impl Answer {
+    /// Refuses what was made of another job.
+    pub(super) fn of_job(self, id: &SliceId, job: Digest) -> Result<Self, RunError> {
+        if self.finished.job == job { Ok(self) } else { Err(RunError::SliceIdConflict(id.clone())) }
+    }
+}
+
+impl Finished {
+    pub(super) fn run(id: SliceId, job: Job, execution: Execution, observed: Observed) -> Self {
+        let job_digest = job.digest();
+        let proof = SliceProof::of(id, job, &execution, observed);
+        let Execution { outcome, output, log, .. } = execution;
+        Self { outcome, proof, output: Some(output), log, job: job_digest }
+    }
+
+    /// What is left of a run whose proof was kept.
+    pub(super) fn stored(proof: SliceProof) -> Self {
+        let output = (proof.output().bytes == 0).then(Vec::new);
+        Self { outcome: proof.outcome(), output, log: Vec::new(), job: proof.job().digest(), proof: Some(proof) }
+    }
+
+    pub(super) fn claim_digest(&self) -> Option<Digest> {
+        self.proof.as_ref().map(SliceProof::claim_digest)
+    }
+
+    /// What it takes in memory, about.
+    pub(super) fn bytes(&self) -> u64 {
+        const RECORD: usize = 1024;
+        (RECORD + self.output.as_ref().map_or(0, Vec::len) + self.log.len()) as u64
+    }
+}

@@ -1,0 +1,51 @@
+//! The commands in the documents do what they say: each is run here, or by `.ci/run`.
+
+use std::process::Command;
+
+use crate::common::{Ran, Workplace, root};
+
+const DOCUMENTS: [&str; 5] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "benches/README.md"];
+
+/// The lines of the `sh` blocks of a document.
+fn commands(document: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(root().join(document)).unwrap();
+    let blocks = text.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    blocks.flat_map(|block| block.lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+}
+
+/// CI runs these itself: they are this test, or take longer than a test may.
+fn is_run_by_ci(command: &str) -> bool {
+    let ci = std::fs::read_to_string(root().join(".ci/run")).unwrap();
+    let each_bench_once = format!("{command} -- --test");
+    command == "bash .ci/run" || ci.lines().any(|line| line == command || line == each_bench_once)
+}
+
+#[test]
+fn every_command_in_the_documents_works() {
+    let here = Workplace::new();
+    let mut tried = 0;
+    for document in DOCUMENTS {
+        for command in commands(document) {
+            if is_run_by_ci(&command) {
+                continue;
+            }
+            tried += 1;
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &command]).current_dir(root()).env("NODE_DATA_DIR", here.path("node-data"));
+            let ran = Ran::of(shell);
+            assert_eq!(ran.code, 0, "{document}: `{command}`\n{}{}", ran.stdout, ran.stderr);
+        }
+    }
+    assert!(tried >= 5, "only {tried} commands were found");
+}
+
+/// What README shows as the output of its first command is what comes out.
+#[test]
+fn the_readme_shows_what_comes_out() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let golden = std::fs::read_to_string(root().join("tests/vectors/samples.b3")).unwrap();
+    for line in golden.lines() {
+        let (hash, name) = line.split_once("  ").unwrap();
+        assert!(readme.contains(&format!("{hash}  examples/workloads/{name}\n")), "{name}");
+    }
+}

@@ -1,0 +1,148 @@
+//! What ARCHITECTURE.md promises of the sources, held to.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::common::root;
+
+/// Longer files have more than one subject.
+const LINES_MAX: usize = 400;
+
+/// The `.rs` files below a directory of the repository.
+fn sources(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    std::fs::read_to_string(path).unwrap()
+}
+
+/// The names of the modules that a file declares, in their order.
+fn declared(file: &Path) -> Vec<String> {
+    let name = |line: &str| {
+        let line = line.trim_start_matches("pub ");
+        Some(line.strip_prefix("mod ")?.strip_suffix(';')?.to_owned())
+    };
+    read(file).lines().filter_map(name).collect()
+}
+
+/// A module's sources: its file and all below its folder.
+fn sources_of(parent: &Path, module: &str) -> Vec<PathBuf> {
+    let mut files = vec![parent.join(format!("{module}.rs"))];
+    let folder = parent.join(module);
+    if folder.is_dir() {
+        files.extend(sources(&folder));
+    }
+    files
+}
+
+/// The names that follow `prefix` (`crate::`, `super::`) in a source, also in braces behind it.
+fn names_after(source: &str, prefix: &str) -> Vec<String> {
+    let code: Vec<&str> = source.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let code = code.join("\n");
+    let behind = code.split(prefix).skip(1);
+    behind
+        .flat_map(|rest| match rest.strip_prefix('{') {
+            Some(list) => list.split('}').next().unwrap_or_default().split(',').map(|item| word(item.trim())).collect(),
+            None => vec![word(rest)],
+        })
+        .collect()
+}
+
+#[test]
+fn a_module_uses_only_modules_above_it() {
+    let host = root().join("host");
+    for (file, folder, prefix) in [
+        ("lib.rs", "", "crate::"),
+        ("sandbox.rs", "sandbox", "super::"),
+        ("cli.rs", "cli", "super::"),
+        ("proof.rs", "proof", "super::"),
+        ("runner.rs", "runner", "super::"),
+    ] {
+        let (order, folder) = (declared(&host.join(file)), host.join(folder));
+        assert!(!order.is_empty(), "{file}");
+        for (i, module) in order.iter().enumerate() {
+            for source in sources_of(&folder, module) {
+                for used in names_after(&read(&source), prefix) {
+                    if let Some(j) = order.iter().position(|other| *other == used) {
+                        assert!(j <= i, "{} uses `{used}`, which {file} declares below `{module}`", source.display());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The rows of the table of dependencies in ARCHITECTURE.md: a crate, and the modules that it is at home in.
+fn homes() -> BTreeMap<String, Vec<String>> {
+    let text = read(root().join("ARCHITECTURE.md"));
+    let table = text.split("## Dependencies").nth(1).expect("ARCHITECTURE.md has a table of dependencies");
+    let rows = table.lines().skip_while(|line| !line.starts_with("|--")).skip(1);
+    rows.take_while(|line| line.starts_with('|'))
+        .map(|row| {
+            let mut cells = row.split('|').map(|cell| cell.trim().replace('`', "")).skip(1);
+            let name = cells.next().unwrap();
+            (name, cells.next().unwrap().split(", ").map(str::to_owned).collect())
+        })
+        .collect()
+}
+
+#[test]
+fn each_dependency_has_a_reason_and_a_home() {
+    let manifest: toml::Table = read(root().join("Cargo.toml")).parse().unwrap();
+    let mut named: Vec<&String> = ["dependencies", "dev-dependencies"]
+        .into_iter()
+        .flat_map(|table| manifest[table].as_table().unwrap().keys())
+        .collect();
+    named.sort();
+    let homes = homes();
+    assert_eq!(named, homes.keys().collect::<Vec<_>>(), "Cargo.toml and ARCHITECTURE.md name other crates");
+
+    let host = root().join("host");
+    for module in declared(&host.join("lib.rs")) {
+        for source in sources_of(&host, &module) {
+            let text = read(&source);
+            for (name, homes) in &homes {
+                let path = format!("{}::", name.replace('-', "_"));
+                let mut uses = text
+                    .match_indices(&path)
+                    .filter(|(at, _)| !text[..*at].ends_with(|c: char| c.is_alphanumeric() || matches!(c, '_' | ':')));
+                let at_home = homes.iter().any(|home| *home == module || home == "all");
+                assert!(
+                    at_home || uses.next().is_none(),
+                    "{} uses `{name}`, which is at home in {homes:?}",
+                    source.display()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn files_have_one_subject() {
+    for folder in ["host", "tests", "benches", "examples"] {
+        for file in sources(&root().join(folder)) {
+            let lines = read(&file).lines().count();
+            assert!(lines <= LINES_MAX, "{} has {lines} lines; {LINES_MAX} are enough", file.display());
+            let name = file.file_stem().unwrap().to_str().unwrap();
+            assert!(
+                !["util", "utils", "common", "types", "manager", "helpers"].contains(&name)
+                    || file.starts_with(root().join("tests"))
+                    || file.starts_with(root().join("benches")),
+                "{} is named for nothing",
+                file.display()
+            );
+        }
+    }
+}
