@@ -128,23 +128,10 @@ impl Slice {
         }
     }
 
-    /// The open slice, if it needs no reading.
-    pub fn held(&self) -> Option<OpenSlice> {
-        match &self.0 {
-            Source::Held { bytes, digest } => {
-                Some(OpenSlice { digest: *digest, content: Content::Held(bytes.clone()) })
-            }
-            Source::File { .. } => None,
-        }
-    }
-
     /// Reads and hashes the slice; `progress` is advanced by the bytes that were hashed.
     pub fn open(&self, threads: &HashThreads, progress: &AtomicU64) -> Result<OpenSlice, SliceError> {
         match &self.0 {
-            Source::Held { bytes, digest } => {
-                progress.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                Ok(OpenSlice { digest: *digest, content: Content::Held(bytes.clone()) })
-            }
+            Source::Held { bytes, digest } => Ok(OpenSlice { digest: *digest, content: Content::Held(bytes.clone()) }),
             Source::File { path, bytes_max, .. } => open_file(path, *bytes_max, threads, progress),
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use compute_host::digest::HashThreads;
 use compute_host::limits::Limits;
 use compute_host::runner::{Capacity, Request, WorkloadRunner};
 use compute_host::sandbox::{Execution, Program, Sandbox, Work};
@@ -20,18 +21,20 @@ pub fn noise(bytes: usize) -> Vec<u8> {
 pub struct Guest {
     sandbox: Sandbox,
     program: Program,
+    threads: HashThreads,
+    read: AtomicU64,
 }
 
 impl Guest {
     pub fn new(workload: &Workload) -> Self {
         let sandbox = Sandbox::new(1).unwrap();
         let program = sandbox.compile(workload.module()).unwrap();
-        Self { sandbox, program }
+        Self { sandbox, program, threads: HashThreads::new(1), read: AtomicU64::new(0) }
     }
 
     pub fn run(&self, slice: &Slice) -> Execution {
         let work = Work {
-            input: Box::new(slice.held().unwrap()),
+            input: Box::new(slice.open(&self.threads, &self.read).unwrap()),
             args: Arc::default(),
             assets: Arc::default(),
             limits: Limits::DEFAULT,

@@ -1,11 +1,12 @@
 //! Guests that do what they should not. Each ends its own run, with just the outcome that its fault has.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
-use compute_host::digest::Digest;
+use compute_host::digest::{Digest, HashThreads};
 use compute_host::limits::Limits;
 use compute_host::sandbox::{Admitted, Execution, Input, Outcome, Refusal, Sandbox, Trap, Work};
-use compute_host::slice::Slice;
+use compute_host::slice::{OpenSlice, Slice};
 
 use crate::common::root;
 
@@ -39,10 +40,14 @@ fn sandbox() -> &'static Sandbox {
 /// Small, so that attacks on them end soon.
 const LIMITS: Limits = Limits { fuel: 10_000_000, memory_bytes: 4 << 16, output_bytes: 1000, log_bytes: 20 };
 
+fn open() -> OpenSlice {
+    Slice::from_bytes(SLICE).open(&HashThreads::new(1), &AtomicU64::new(0)).unwrap()
+}
+
 fn run_module(wat: &str, limits: Limits) -> Execution {
     let module = Admitted::new(wat::parse_str(wat).expect("the test is valid text")).expect("the gate admits it");
     let program = sandbox().compile(&module).unwrap();
-    let input: Box<dyn Input> = Box::new(Slice::from_bytes(SLICE).held().unwrap());
+    let input: Box<dyn Input> = Box::new(open());
     let work = Work { input, args: ARGS.into(), assets: Arc::new([ASSET.into()]), limits };
     sandbox().run(&program, work).unwrap()
 }
@@ -289,7 +294,7 @@ fn no_run_sees_what_another_left() {
     let sandbox = Sandbox::new(1).unwrap();
     let program = sandbox.compile(&module).unwrap();
     for _ in 0..3 {
-        let input: Box<dyn Input> = Box::new(Slice::from_bytes(SLICE).held().unwrap());
+        let input: Box<dyn Input> = Box::new(open());
         let work = Work { input, args: ARGS.into(), assets: Arc::new([]), limits: Limits::DEFAULT };
         assert_eq!(sandbox.run(&program, work).unwrap().outcome, Outcome::Done);
     }

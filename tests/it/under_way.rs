@@ -2,10 +2,10 @@
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::FileExt as _;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::common::{Ran, Workplace};
+use crate::common::{NODE, Ran, Workplace};
 
 /// BLAKE3 of 4 GiB of zeros (`head -c 4G /dev/zero | b3sum`).
 const FOUR_GIB_OF_ZEROS: &str = "7dde7c9fed144013fedbe2b0bbf2d82f004b60b589485851cdec29b27be408d7";
@@ -91,6 +91,28 @@ fn a_reader_who_leaves_is_no_error() {
     let mut node = node.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(node.stdout.take());
     Ran::from(node.wait_with_output().unwrap()).is(0, "", "");
+}
+
+/// `script` gives the node a terminal.
+#[test]
+fn what_takes_long_shows_its_progress_on_a_terminal() {
+    let here = Workplace::new();
+    here.sparse("transcode.slice", 16 << 30);
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &format!("{NODE} compute run transcode.slice"), "log"]);
+    script.current_dir(here.path("")).env("TERM", "xterm").stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut script = script.spawn().unwrap();
+    let mut shown = Vec::new();
+    let mut terminal = script.stdout.take().unwrap();
+    while !String::from_utf8_lossy(&shown).contains("0/1 slices") {
+        let mut some = [0; 4096];
+        let count = terminal.read(&mut some).unwrap();
+        assert!(count > 0, "it ended without: {}", String::from_utf8_lossy(&shown));
+        shown.extend_from_slice(&some[..count]);
+    }
+    assert!(String::from_utf8_lossy(&shown).contains("/16.00 GiB"), "{}", String::from_utf8_lossy(&shown));
+    script.kill().unwrap();
+    script.wait().unwrap();
 }
 
 fn start(here: &Workplace, slice: &str) -> Child {
