@@ -56,7 +56,7 @@ impl Default for Compute {
 
 impl Default for Results {
     fn default() -> Self {
-        Self { entries_max: 100_000, bytes_max: 64 << 20 }
+        Self { entries_max: Capacity::RESULTS_MAX, bytes_max: Capacity::RESULTS_BYTES_MAX }
     }
 }
 

@@ -37,9 +37,13 @@ pub struct Capacity {
 }
 
 impl Capacity {
+    /// A kibibyte each, where results have no output.
+    pub const RESULTS_MAX: u64 = 100_000;
+    pub const RESULTS_BYTES_MAX: u64 = 64 << 20;
+
     /// As many jobs as the system says there are cores for.
     pub fn of_this_machine() -> Self {
-        Self { jobs: cores(), results_max: 100_000, results_bytes_max: 64 << 20 }
+        Self { jobs: cores(), results_max: Self::RESULTS_MAX, results_bytes_max: Self::RESULTS_BYTES_MAX }
     }
 }
 

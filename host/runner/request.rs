@@ -60,6 +60,7 @@ impl Request {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reuse {
     Allowed,
-    /// Runs anew. An id that stands for other content is refused all the same.
+    /// Runs anew, unless another caller is running it at this moment. An id that stands for other content is refused
+    /// all the same, and a result that differs from the earlier one is an error.
     Never,
 }

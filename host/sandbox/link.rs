@@ -16,51 +16,42 @@ pub struct Guest {
     pub growth: Growth,
 }
 
-/// Bounds what a guest may grow, and tells a guest that asked too much from a host that cannot give.
+/// Bounds what a guest may grow. What it may not have is refused here, before the host tries, and the guest reads -1; so
+/// a failure to grow is always the host's, and must not be told the guest as if it were the job's limit.
 pub struct Growth {
     memory_bytes_max: u64,
+    /// The largest size of the memory.
     pub memory_bytes: u64,
-    /// Set while growth that the limits allow is under way: a failure then is the host's.
-    granted: bool,
     pub host_failed: bool,
 }
 
 impl Growth {
     pub fn new(limits: &Limits) -> Self {
-        Self { memory_bytes_max: limits.memory_bytes, memory_bytes: 0, granted: false, host_failed: false }
-    }
-
-    fn failed(&mut self, error: wasmtime::Error) -> Result<()> {
-        if std::mem::take(&mut self.granted) {
-            self.host_failed = true;
-            return Err(error);
-        }
-        Ok(())
+        Self { memory_bytes_max: limits.memory_bytes, memory_bytes: 0, host_failed: false }
     }
 }
 
 impl ResourceLimiter for Growth {
     fn memory_growing(&mut self, _current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
-        let within = desired as u64 <= self.memory_bytes_max && maximum.is_none_or(|maximum| desired <= maximum);
-        self.granted = within;
-        if within {
+        let granted = desired as u64 <= self.memory_bytes_max && maximum.is_none_or(|maximum| desired <= maximum);
+        if granted {
             self.memory_bytes = self.memory_bytes.max(desired as u64);
         }
-        Ok(within)
+        Ok(granted)
     }
 
     fn memory_grow_failed(&mut self, error: wasmtime::Error) -> Result<()> {
-        self.failed(error)
+        self.host_failed = true;
+        Err(error)
     }
 
     fn table_growing(&mut self, _current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
-        let within = desired as u64 <= check::TABLE_ELEMENTS_MAX && maximum.is_none_or(|maximum| desired <= maximum);
-        self.granted = within;
-        Ok(within)
+        Ok(desired as u64 <= check::TABLE_ELEMENTS_MAX && maximum.is_none_or(|maximum| desired <= maximum))
     }
 
     fn table_grow_failed(&mut self, error: wasmtime::Error) -> Result<()> {
-        self.failed(error)
+        self.host_failed = true;
+        Err(error)
     }
 }
 

@@ -143,6 +143,17 @@ fn memory_grows_to_its_limit_and_no_further() {
 fn growth_beyond_what_can_be_is_refused_as_the_standard_says() {
     ends("(memory.grow (i32.const -1))", Outcome::Failed(-1));
     ends("(memory.grow (i32.const 65536))", Outcome::Failed(-1));
+    let roomy = Limits { memory_bytes: Limits::MEMORY_BYTES_MAX, ..LIMITS };
+    let grow = |by: &str| {
+        format!(
+            "(module (memory (export \"memory\") 1)
+            (func (export \"run\") (result i32) (memory.grow (i32.const {by}))))"
+        )
+    };
+    for by in ["65536", "-1"] {
+        assert_eq!(run_module(&grow(by), roomy).outcome, Outcome::Failed(-1), "more than 32 bits address");
+    }
+    assert_eq!(run_module(&grow("65535"), roomy).usage.memory_bytes, Limits::MEMORY_BYTES_MAX);
     let own_maximum = "(module (memory (export \"memory\") 1 2)
         (func (export \"run\") (result i32) (memory.grow (i32.const 2))))";
     assert_eq!(run_module(own_maximum, LIMITS).outcome, Outcome::Failed(-1));
