@@ -37,7 +37,10 @@ Exit codes: 0 done, 1 a guest failed, 2 an error, 130 interrupted.";
 #[derive(Subcommand)]
 enum Command {
     /// Run slices and read their proofs
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  node compute run transcode.slice\n  node compute proof show proofs/transcode.slice.proof"
+    )]
     Compute(Compute),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  node completions bash > ~/.local/share/bash-completion/completions/node")]
@@ -49,7 +52,7 @@ enum Compute {
     /// Run slices and print a line for each: its proof hash and its file
     Run(RunArgs),
     /// Read written proofs
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  node compute proof show proofs/transcode.slice.proof")]
     Proof(Proof),
 }
 

@@ -1,7 +1,7 @@
 //! The BLAKE3 name of some bytes: one value for "which bytes", wherever bytes have to be told apart.
 //!
 //! BLAKE3 is a tree over 1 KiB chunks (specification: <https://github.com/BLAKE3-team/BLAKE3-specs>), which is what
-//! [`Tree`] rests on: it hashes a long input on several threads and keeps the chaining value of each group, so that a
+//! `Tree` rests on: it hashes a long input on several threads and keeps the chaining value of each group, so that a
 //! later read of any part can be checked against the digest that stands in the proof.
 
 use std::fmt;

@@ -2,7 +2,7 @@
 //!
 //! Each result is made once: found in memory or in the store, waited for if another caller is at it, or else run, on a
 //! thread that may block, while fewer than the allowed number do. The id of a slice stands for all that decides its
-//! result; under an id that comes back with other content there is no answer but [`RunError::SliceIdConflict`].
+//! result; under an id that comes back with other content there is no answer but `RunError::SliceIdConflict`.
 
 mod answer;
 mod request;

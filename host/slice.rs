@@ -1,4 +1,4 @@
-//! `Slice`: a blob of input, in memory or in a file, and [`SliceId`], the name that a caller gives it.
+//! `Slice`: a blob of input, in memory or in a file, and `SliceId`, the name that a caller gives it.
 //!
 //! A slice that waits is a handle; it is opened when its turn comes. A file is read with `pread`, never mapped: a mapped
 //! file that shrinks kills the process. What a guest reads is checked against the digest that stands in its proof.

@@ -43,7 +43,7 @@ pub struct ProofStore {
     proofs_max: u64,
     /// What the next write needs to know.
     next: Mutex<Next>,
-    /// The last sequence number that is known to be on disk, held while writing it there.
+    /// All proofs before this sequence number are known to be on disk. Held while others are written there.
     flushed: Mutex<u64>,
 }
 

@@ -171,7 +171,7 @@ fn state_and_keys_are_the_owners_alone() {
 #[test]
 fn help_has_examples_everywhere() {
     let here = Workplace::new();
-    for command in ["", "compute run", "compute proof show", "completions"] {
+    for command in ["", "compute", "compute run", "compute proof", "compute proof show", "completions"] {
         let help = here.run(&format!("{command} --help")).output();
         assert!(help.contains("Example"), "`node {command} --help`:\n{help}");
     }
