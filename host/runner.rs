@@ -39,7 +39,7 @@ pub struct Capacity {
 impl Capacity {
     /// A kibibyte each, where results have no output.
     pub const RESULTS_MAX: u64 = 100_000;
-    pub const RESULTS_BYTES_MAX: u64 = 64 << 20;
+    pub const RESULTS_BYTES_MAX: u64 = 128 << 20;
 
     /// As many jobs as the system says there are cores for.
     pub fn of_this_machine() -> Self {

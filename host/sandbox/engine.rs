@@ -114,7 +114,7 @@ pub fn grant<T: 'static>(store: &mut Store<T>, limits: &Limits) -> Result<(), Sa
 
 /// The work that was done under `limits`; the whole of it where the engine lost count at a trap.
 pub fn spent<T: 'static>(store: &Store<T>, limits: &Limits) -> Result<u64, SandboxError> {
-    store.get_fuel().map(|rest| limits.fuel - rest).map_err(SandboxError::engine)
+    store.get_fuel().map(|rest| limits.fuel.saturating_sub(rest)).map_err(SandboxError::engine)
 }
 
 /// Charges a host call that moves or hashes `bytes`, before it does.
