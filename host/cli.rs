@@ -147,9 +147,14 @@ fn completions(shell: clap_complete::Shell) -> anyhow::Result<End> {
     Ok(End::Done)
 }
 
-/// A line for the person at the terminal; that it cannot be written is no reason to stop.
+/// A line for the person at the terminal; that it cannot be written is no reason to stop. A file's name in it must not
+/// steer the terminal.
 fn complain(kind: &str, message: &dyn std::fmt::Display) {
-    let _ = writeln!(io::stderr(), "{kind}: {message}");
+    let mut line = String::new();
+    for c in message.to_string().chars() {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    let _ = writeln!(io::stderr(), "{kind}: {line}");
 }
 
 /// Whoever read our output has read enough.

@@ -25,6 +25,8 @@ use crate::limits::{Limits, Usage};
 pub enum SandboxError {
     #[error("the engine failed: {0}")]
     Engine(String),
+    #[error("cannot reserve address space for {runs} guests at once: {cause}; lower --jobs, or raise `ulimit -v`")]
+    AddressSpace { runs: u32, cause: String },
     #[error("the module cannot be compiled: {0}")]
     Compile(String),
     #[error("the host has no memory for the growth that the job's limit allows")]

@@ -181,7 +181,13 @@ fn open_file(
         Read::Tree(Tree::build(bytes, threads, read)?)
     };
     let after = metadata(&file)?;
-    if (before.len(), before.mtime(), before.mtime_nsec()) != (after.len(), after.mtime(), after.mtime_nsec()) {
+    let beyond = file.read_at(&mut [0], bytes).map_err(|cause| SliceError::reading(path, cause))?;
+    if beyond > 0 && bytes == 0 && before.len() == after.len() {
+        return Err(SliceError::NotAFile { path: path.to_owned(), kind: "a file that does not tell its length" });
+    }
+    let unchanged =
+        (before.len(), before.mtime(), before.mtime_nsec()) == (after.len(), after.mtime(), after.mtime_nsec());
+    if beyond > 0 || !unchanged {
         return Err(SliceError::Changed { path: path.to_owned() });
     }
     Ok(match content {

@@ -199,8 +199,7 @@ impl Report<'_> {
                 complain(kind, &message);
             }
             let mut stdout = io::stdout().lock();
-            stdout.write_all(&line)?;
-            Ok(stdout.flush()?)
+            stdout.write_all(&line).and_then(|()| stdout.flush()).context("cannot write to standard output")
         })
     }
 }

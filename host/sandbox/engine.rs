@@ -61,7 +61,9 @@ impl Engine {
             .native_unwind_info(false)
             .wasm_features(WasmFeatures::all(), false)
             .wasm_features(check::features(), true);
-        wasmtime::Engine::new(&config).map(Self).map_err(SandboxError::engine)
+        // The settings are ours and fit each other; what can be lacking is room for the pool.
+        let refused = |error| SandboxError::AddressSpace { runs: concurrent_runs, cause: format!("{error:#}") };
+        wasmtime::Engine::new(&config).map(Self).map_err(refused)
     }
 
     pub fn compile(&self, admitted: &Admitted) -> Result<Module, SandboxError> {

@@ -80,6 +80,48 @@ fn what_is_no_regular_file_is_refused_and_not_waited_for() {
     );
 }
 
+/// Its length is 0, and its content is not empty: a proof of nothing would be a wrong answer.
+#[test]
+fn a_file_that_does_not_tell_its_length_is_not_taken_for_empty() {
+    let here = Workplace::new();
+    here.run("compute run --workload transcode /proc/version").is(
+        2,
+        "",
+        "error: slice `/proc/version` is a file that does not tell its length; a regular file is expected (copy its \
+         content into one)\n",
+    );
+}
+
+#[test]
+fn a_name_in_a_message_does_not_steer_the_terminal() {
+    let here = Workplace::new();
+    let ran = here.node(["compute", "run", "transcode-\x1b[2J\n.slice"]);
+    ran.is(2, "", "error: cannot open slice `transcode-\\u{1b}[2J\\n.slice`: No such file or directory (os error 2)\n");
+}
+
+#[test]
+fn output_that_cannot_be_written_is_an_error() {
+    let here = Workplace::new();
+    here.file("transcode.slice", "a slice");
+    let mut command = here.command(["compute", "run", "transcode.slice"]);
+    command.stdout(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap()).stderr(Stdio::piped());
+    let ran = Ran::from(command.spawn().unwrap().wait_with_output().unwrap());
+    ran.is(2, "", "error: cannot write to standard output: No space left on device (os error 28)\n");
+}
+
+#[test]
+fn too_little_address_space_is_an_error_with_a_remedy() {
+    let here = Workplace::new();
+    here.file("transcode.slice", "a slice");
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -v 4000000; exec $NODE compute run --jobs 2 transcode.slice"]);
+    command.current_dir(here.path("")).env("NODE", NODE);
+    let ran = Ran::of(command);
+    assert_eq!((ran.code, &*ran.stdout), (2, ""));
+    assert!(ran.stderr.starts_with("error: cannot reserve address space for 2 guests at once: "), "{}", ran.stderr);
+    assert!(ran.stderr.ends_with("; lower --jobs, or raise `ulimit -v`\n"), "{}", ran.stderr);
+}
+
 #[test]
 fn a_name_that_is_not_utf8_is_a_name() {
     let here = Workplace::new();
