@@ -8,6 +8,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::JOBS_MAX;
@@ -74,7 +75,7 @@ struct RunArgs {
     /// Run anew, also what has a proof already
     #[arg(long)]
     no_cache: bool,
-    /// Write each proof to DIR, as the slice's name with `.proof` after it
+    /// Write each proof to DIR, as the slice's name with `.proof` after it; an error leaves what is there
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print one JSON object a line instead
@@ -143,18 +144,28 @@ pub fn main() -> ExitCode {
 fn completions(shell: clap_complete::Shell) -> anyhow::Result<End> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "node", &mut script);
-    io::stdout().write_all(&script)?;
+    print(&script)?;
     Ok(End::Done)
 }
 
 /// A line for the person at the terminal; that it cannot be written is no reason to stop. A file's name in it must not
 /// steer the terminal.
 fn complain(kind: &str, message: &dyn std::fmt::Display) {
-    let mut line = String::new();
-    for c in message.to_string().chars() {
+    let _ = writeln!(io::stderr(), "{kind}: {}", printable(&message.to_string()));
+}
+
+/// `text` with its control characters written out, so that it cannot steer a terminal or pretend to be another line.
+fn printable(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
         if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
     }
-    let _ = writeln!(io::stderr(), "{kind}: {line}");
+    line
+}
+
+fn print(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes).and_then(|()| stdout.flush()).context("cannot write to standard output")
 }
 
 /// Whoever read our output has read enough.

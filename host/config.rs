@@ -90,6 +90,7 @@ impl Config {
             Ok(metadata) if metadata.len() > FILE_BYTES_MAX => {
                 return Err(failed(io::Error::other(format!("it is larger than {FILE_BYTES_MAX} bytes"))));
             }
+            Ok(metadata) if !metadata.is_file() => return Err(failed(io::Error::other("it is not a regular file"))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             _ => {}
         }

@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,8 +16,6 @@ use crate::store::{ProofStore, StoreError};
 pub struct Node {
     pub config: Config,
     pub runner: WorkloadRunner,
-    /// Held while the node lives: two processes never open the same state.
-    _lock: File,
 }
 
 /// What the owner should hear of while the node opens.
@@ -31,7 +29,7 @@ pub enum Notice {
 
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
-    #[error("cannot write in the data directory `{}`: {cause}; choose one that can be written with --data-dir", path.display())]
+    #[error("cannot use the data directory `{}`: {cause}; choose another with --data-dir", path.display())]
     DataDirectory { path: PathBuf, cause: io::Error },
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -58,8 +56,8 @@ impl Node {
         }
         let sandbox = Arc::new(Sandbox::new(u32::try_from(capacity.jobs).unwrap_or(u32::MAX))?);
         let modules = Modules::new(sandbox.clone(), Some(CodeFiles::new(cache, key)));
-        let runner = WorkloadRunner::new(sandbox, modules, Some(opened.store), capacity);
-        Ok(Self { config, runner, _lock: lock })
+        let runner = WorkloadRunner::new(sandbox, modules, Some(opened.store.guarded_by(lock)), capacity);
+        Ok(Self { config, runner })
     }
 }
 
@@ -85,12 +83,29 @@ impl DataDirectory {
         }
         let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(state.join("lock"))?;
         let key = cache_key(&state.join("cache.key"))?;
+        // Whoever knows the key can have code loaded, and whoever can write the state decides what was proved.
+        check_private(&state)?;
+        check_private(&state.join("cache.key"))?;
         Ok(Self { state, cache, key, lock })
     }
 }
 
 fn create_new(path: &Path, mode: u32) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(mode).open(path)
+}
+
+/// What is there already may have been made by somebody else.
+fn check_private(path: &Path) -> io::Result<()> {
+    let metadata = std::fs::metadata(path)?;
+    if metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    let mode = metadata.mode() & 0o777;
+    Err(io::Error::other(format!(
+        "`{}` must be its user's alone, but belongs to user {} and has mode {mode:03o}",
+        path.display(),
+        metadata.uid()
+    )))
 }
 
 fn wait_for(lock: &File, waiting: impl FnOnce()) -> io::Result<()> {

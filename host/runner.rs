@@ -68,7 +68,7 @@ struct Core {
     modules: Modules,
     store: Option<ProofStore>,
     results: moka::sync::Cache<SliceId, Arc<Finished>>,
-    flights: Flights<SliceId, Arc<Finished>>,
+    flights: Flights<SliceId, Answer>,
     lanes: Lanes,
     hash_threads: HashThreads,
     bytes_read: AtomicU64,
@@ -132,8 +132,10 @@ impl WorkloadRunner {
             match served.await.map_err(|_| RunError::Lost)? {
                 Served::Done(result) => return result,
                 Served::Wait { id, job, mut other } => {
-                    if let Some(finished) = other.landed().await {
-                        let answer = Answer { finished, source: Source::Memory }.of_job(&id, job)?;
+                    let Some(landed) = other.landed().await else { continue };
+                    let landed_from = landed.source;
+                    let answer = Answer { source: Source::Memory, ..landed }.of_job(&id, job)?;
+                    if request.reuse == Reuse::Allowed || landed_from == Source::Run {
                         self.0.count(answer.source);
                         return Ok(answer);
                     }
@@ -150,14 +152,14 @@ enum Served {
     Wait {
         id: SliceId,
         job: Digest,
-        other: Follow<Arc<Finished>>,
+        other: Follow<Answer>,
     },
 }
 
 /// The duty to answer one caller, and whoever follows.
 struct Duty {
     core: Arc<Core>,
-    lead: Lead<SliceId, Arc<Finished>>,
+    lead: Lead<SliceId, Answer>,
     reply: oneshot::Sender<Served>,
 }
 
@@ -168,7 +170,7 @@ impl Duty {
             if answer.finished.proof.is_some() {
                 core.results.insert(lead.key().clone(), answer.finished.clone());
             }
-            lead.land(answer.finished.clone());
+            lead.land(answer.clone());
             core.count(answer.source);
         }
         // Whoever has the last answer can close the runner, and open its store again.
@@ -180,7 +182,8 @@ impl Duty {
     /// Makes a new proof durable, then tells of it. Where there is one already, the new one must claim the same.
     fn keep(self, finished: Finished, known: Option<Answer>) {
         let answer = Answer { finished: Arc::new(finished), source: Source::Run };
-        if let Some(known) = known {
+        // An ending that engines do not agree on contradicts nothing.
+        if let (Some(known), Some(_)) = (&known, &answer.finished.proof) {
             let same = known.finished.claim_digest() == answer.finished.claim_digest();
             let id = self.lead.key().clone();
             return self.fulfil(if same { Ok(answer) } else { Err(RunError::NotReproduced(id)) });

@@ -12,7 +12,7 @@ use wasmtime::{InstancePre, Linker, ModuleExport, Store};
 
 pub use self::abi::{Input, InputError};
 use self::abi::{RunState, Stop};
-pub use self::check::{Admitted, Refusal};
+pub use self::check::{Admitted, MODULE_BYTES_MAX, Refusal};
 use self::engine::Engine;
 pub use self::engine::{GUEST_STACK_BYTES, NAME as ENGINE_NAME};
 use self::link::{Growth, Guest};

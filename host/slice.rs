@@ -237,6 +237,13 @@ impl Input for OpenSlice {
         self.digest
     }
 
+    fn cost(&self, offset: u64, len: u64) -> u64 {
+        match &self.content {
+            Content::Held(_) => len,
+            Content::File(content) => content.cost(offset, len),
+        }
+    }
+
     fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), InputError> {
         match &mut self.content {
             Content::Held(bytes) => buffer.copy_from_slice(&bytes[offset as usize..][..buffer.len()]),
@@ -247,6 +254,15 @@ impl Input for OpenSlice {
 }
 
 impl FileContent {
+    /// Each group that is not at hand is read and hashed as a whole, however little of it is wanted.
+    fn cost(&self, offset: u64, len: u64) -> u64 {
+        let group = GROUP_BYTES as u64;
+        let end = offset.saturating_add(len).min(self.bytes);
+        let touched = if offset < end { offset / group..(end - 1) / group + 1 } else { 0..0 };
+        let at_hand = self.group_index.is_some_and(|index| touched.contains(&index));
+        len.saturating_add((touched.end - touched.start - u64::from(at_hand)) * group)
+    }
+
     fn read(&mut self, mut offset: u64, mut buffer: &mut [u8]) -> Result<(), InputError> {
         while !buffer.is_empty() {
             let index = offset / GROUP_BYTES as u64;

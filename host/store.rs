@@ -3,10 +3,13 @@
 //! sled is not maintained and can lose or garble what a damaged disk gives it, so nothing of it shows outside of this
 //! file: its panics are caught where it opens, what it returns is checked, and a damaged directory is moved aside.
 
+use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::proof::SliceProof;
 use crate::slice::SliceId;
@@ -16,6 +19,10 @@ const CACHE_BYTES: u64 = 8 << 20;
 
 /// sled writes out a segment whenever it opens; its default is 512 KiB.
 const SEGMENT_BYTES: usize = 64 << 10;
+
+/// How long sled's lock is waited for.
+const LOCK_TRIES: u32 = 100;
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 /// The version of what is written below, itself under this key.
 const VERSION_KEY: &[u8] = b"v";
@@ -43,8 +50,12 @@ pub struct ProofStore {
     proofs_max: u64,
     /// What the next write needs to know.
     next: Mutex<Next>,
-    /// All proofs before this sequence number are known to be on disk. Held while others are written there.
-    flushed: Mutex<u64>,
+    /// All proofs before this sequence number are known to be on disk.
+    flushed: AtomicU64,
+    /// Held while others are written there.
+    flushing: Mutex<()>,
+    /// Whoever else waits for the directory gets it when sled has let go of it.
+    _lock: Option<File>,
 }
 
 struct Next {
@@ -61,6 +72,23 @@ pub struct Opened {
 impl ProofStore {
     /// Opens or makes the store in the directory `path`, for `proofs_max` proofs. No other process may have it open.
     pub fn open(path: &Path, proofs_max: u64) -> Result<Opened, StoreError> {
+        // A process that has just ended can hold sled's lock for a moment longer than all others.
+        for _ in 0..LOCK_TRIES {
+            match Self::open_or_move_aside(path, proofs_max) {
+                Err(StoreError::Io { cause, .. }) if is_locked(&cause) => std::thread::sleep(LOCK_RETRY),
+                opened => return opened,
+            }
+        }
+        Self::open_or_move_aside(path, proofs_max)
+    }
+
+    /// Holds `lock` for as long as the store is open.
+    pub fn guarded_by(mut self, lock: File) -> Self {
+        self._lock = Some(lock);
+        self
+    }
+
+    fn open_or_move_aside(path: &Path, proofs_max: u64) -> Result<Opened, StoreError> {
         match Self::try_open(path, proofs_max) {
             Err(StoreError::Failed { .. }) if path.exists() => {
                 let aside = free_name(path);
@@ -102,27 +130,41 @@ impl ProofStore {
             Some(_) => {}
             // What sled cannot read, it may take for nothing.
             None if existed => return Err(failed("its records are gone".to_owned())),
-            None => drop(db.insert(VERSION_KEY, VERSION).map_err(sled_failed)?),
+            None => {
+                db.insert(VERSION_KEY, VERSION).map_err(sled_failed)?;
+                db.flush().map_err(sled_failed)?;
+            }
         }
-        let flushed = Mutex::new(next.sequence);
-        Ok(Self { path: path.to_owned(), db, proofs_max: proofs_max.max(1), next: Mutex::new(next), flushed })
+        let flushed = AtomicU64::new(next.sequence);
+        Ok(Self {
+            path: path.to_owned(),
+            db,
+            proofs_max: proofs_max.max(1),
+            next: Mutex::new(next),
+            flushed,
+            flushing: Mutex::new(()),
+            _lock: None,
+        })
     }
 
-    /// The proof under `id`. One that is damaged is not there: it will be computed again.
+    /// The proof under `id`. One that is damaged, or that could not be written to disk, is not there: it will be
+    /// computed again.
     pub fn proof(&self, id: &SliceId) -> Result<Option<SliceProof>, StoreError> {
         let value = self.db.get(proof_key(id)).map_err(|error| self.failed(error))?;
-        let proof = value.as_deref().and_then(|value| SliceProof::from_bytes(value.get(8..)?).ok());
+        let durable = |value: &&[u8]| value.get(..8).map(number) < Some(self.flushed.load(Ordering::Acquire));
+        let value = value.as_deref().filter(durable);
+        let proof = value.and_then(|value| SliceProof::from_bytes(value.get(8..)?).ok());
         Ok(proof.filter(|proof| proof.slice_id() == id))
     }
 
     /// Keeps `proof`, and returns when a crash cannot take it back. Callers that come at once share one write to disk.
     pub fn keep(&self, proof: &SliceProof) -> Result<(), StoreError> {
         let sequence = self.insert(proof)?;
-        let mut flushed = lock(&self.flushed);
-        if *flushed <= sequence {
+        let _flushing = lock(&self.flushing);
+        if self.flushed.load(Ordering::Acquire) <= sequence {
             let inserted = lock(&self.next).sequence;
             self.db.flush().map_err(|error| self.failed(error))?;
-            *flushed = inserted;
+            self.flushed.store(inserted, Ordering::Release);
         }
         Ok(())
     }

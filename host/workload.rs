@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use crate::digest::Digest;
-use crate::sandbox::{Admitted, Refusal};
+use crate::sandbox::{Admitted, MODULE_BYTES_MAX, Refusal};
 
 /// The guest that runs on a slice.
 #[derive(Clone)]
@@ -24,6 +24,9 @@ pub const REFERENCE_NAMES: [&str; 2] = ["transcode", "inference"];
 impl Workload {
     /// Reads a module in its text or its binary form.
     pub fn from_module(bytes: &[u8]) -> Result<Self, ModuleError> {
+        if bytes.len() > MODULE_BYTES_MAX {
+            return Err(Refusal::TooLarge { found: bytes.len() }.into());
+        }
         Ok(Self::Module(Admitted::new(wat::parse_bytes(bytes)?.into_owned())?))
     }
 

@@ -1,23 +1,26 @@
 //! `node compute proof show`.
 
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::Read as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 
-use super::End;
+use super::{End, print, printable};
 use crate::proof::{PROOF_BYTES_MAX, SliceProof};
 
 pub fn show(file: &Path, json: bool) -> anyhow::Result<End> {
     let proof = read(file).with_context(|| format!("cannot read proof `{}`", file.display()))?;
     let shown = if json { format!("{:#}\n", proof.to_json()) } else { describe(&proof) };
-    io::stdout().write_all(shown.as_bytes())?;
+    print(shown.as_bytes())?;
     Ok(End::Done)
 }
 
 fn read(file: &Path) -> anyhow::Result<SliceProof> {
+    if !std::fs::metadata(file)?.is_file() {
+        anyhow::bail!("it is not a regular file");
+    }
     let mut bytes = Vec::new();
     File::open(file)?.take(PROOF_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
     Ok(SliceProof::from_bytes(&bytes)?)
@@ -54,7 +57,7 @@ fn describe(proof: &SliceProof) -> String {
             started.and_then(timestamp).unwrap_or_else(|| format!("{} ms after 1970", observed.started_unix_ms)),
         ),
     ]);
-    lines.into_iter().map(|(name, value)| format!("{name:<10}{value}\n")).collect()
+    lines.into_iter().map(|(name, value)| format!("{name:<10}{}\n", printable(&value))).collect()
 }
 
 /// `None` for years that RFC 3339 cannot write.

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval_at};
 
-use super::{End, RunArgs, complain, files};
+use super::{End, RunArgs, complain, files, is_broken_pipe, print};
 use crate::node::{Node, Notice};
 use crate::proof::SliceProof;
 use crate::runner::{Answer, Request, Reuse, RunError, WorkloadRunner};
@@ -32,6 +32,9 @@ const WRITERS: usize = 64;
 /// What takes longer than this shows a progress bar.
 const PROGRESS_AFTER: Duration = Duration::from_millis(500);
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+/// How long an interrupted run may take to say how far it came.
+const LEAVE_AFTER: Duration = Duration::from_secs(1);
 
 pub fn run(args: RunArgs, data_dir: &Path) -> anyhow::Result<End> {
     let files = files::expand(&args.paths)?;
@@ -60,10 +63,25 @@ pub fn run(args: RunArgs, data_dir: &Path) -> anyhow::Result<End> {
         .enable_all()
         .build()
         .context("cannot start the threads that run slices")?;
+    runtime.spawn(leave_if_nobody_reads());
     let end = runtime.block_on(run_all(&args, files, &node));
     // A guest that still runs after an interruption is not waited for; finished proofs are on disk.
     runtime.shutdown_background();
     end
+}
+
+/// Writing a line waits for whoever reads it, and then a signal is not heard there.
+async fn leave_if_nobody_reads() {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    tokio::time::sleep(LEAVE_AFTER).await;
+    std::process::exit(End::Interrupted as i32);
 }
 
 /// A slice that was asked for, and what became of it.
@@ -153,7 +171,10 @@ impl Report<'_> {
                 _ = interrupt.recv() => return Ok(self.interrupted()),
                 _ = terminate.recv() => return Ok(self.interrupted()),
                 done = results.next() => match done {
-                    Some(done) => self.tell(done)?,
+                    Some(done) => match self.tell(done) {
+                        Err(error) if is_broken_pipe(&error) => break,
+                        told => told?,
+                    },
                     None => break,
                 },
                 _ = ticks.tick() => self.progress(runner.bytes_read(), bytes),
@@ -198,8 +219,7 @@ impl Report<'_> {
             if let Some((kind, message)) = complaint {
                 complain(kind, &message);
             }
-            let mut stdout = io::stdout().lock();
-            stdout.write_all(&line).and_then(|()| stdout.flush()).context("cannot write to standard output")
+            print(&line)
         })
     }
 }
@@ -247,9 +267,15 @@ fn json_line(file: &Path, result: &Result<Answer, Failure>) -> Vec<u8> {
 
 /// Replaces what is there as a whole, so that nobody reads half a proof. The store has it durably already.
 fn write_proof(out: &Path, file: &Path, answer: &Answer) -> Result<(), Failure> {
-    let Some(proof) = &answer.finished.proof else { return Ok(()) };
     let path = files::proof_path(out, file);
     let write = || -> io::Result<()> {
+        let Some(proof) = &answer.finished.proof else {
+            // An older proof must not look like this run's.
+            return std::fs::remove_file(&path).or_else(|error| match error.kind() {
+                io::ErrorKind::NotFound => Ok(()),
+                _ => Err(error),
+            });
+        };
         let mut file = tempfile::Builder::new().permissions(Permissions::from_mode(0o666)).tempfile_in(out)?;
         file.write_all(&proof.to_bytes())?;
         file.persist(&path)?;

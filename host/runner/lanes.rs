@@ -20,7 +20,7 @@ struct Inner {
 
 #[derive(Default)]
 struct State {
-    /// As long as there are callers, each of whom waits for one piece.
+    /// As long as there are callers, each of whom brings one piece; one that has left is passed over in its turn.
     waiting: VecDeque<Work>,
     /// Threads that are at work.
     open: usize,
@@ -38,27 +38,51 @@ impl Lanes {
         if state.open < self.0.open_max {
             state.open += 1;
             drop(state);
-            let lane = self.0.clone();
+            let lane = Lane { lanes: self.0.clone(), closed: false };
             drop(tokio::task::spawn_blocking(move || lane.drain()));
         }
     }
 }
 
-impl Inner {
-    fn drain(&self) {
+/// A thread that is at work, or about to be.
+struct Lane {
+    lanes: Arc<Inner>,
+    closed: bool,
+}
+
+impl Lane {
+    fn drain(mut self) {
         while let Some(work) = self.next() {
             // A panic has been reported by its hook, and its caller hears of it by hearing nothing. The lane goes on.
             let _ = catch_unwind(AssertUnwindSafe(work));
         }
     }
 
-    fn next(&self) -> Option<Work> {
-        let mut state = self.lock();
+    fn next(&mut self) -> Option<Work> {
+        let mut state = self.lanes.lock();
         let work = state.waiting.pop_front();
-        state.open -= usize::from(work.is_none());
+        if work.is_none() {
+            state.open -= 1;
+            self.closed = true;
+        }
         work
     }
+}
 
+impl Drop for Lane {
+    /// A runtime that shuts down drops lanes that it has not started: then nobody is there for what waits.
+    fn drop(&mut self) {
+        if !self.closed {
+            let mut state = self.lanes.lock();
+            state.open -= 1;
+            let lost = if state.open == 0 { std::mem::take(&mut state.waiting) } else { VecDeque::new() };
+            drop(state);
+            drop(lost);
+        }
+    }
+}
+
+impl Inner {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -71,6 +95,17 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
+
+    #[test]
+    fn a_lane_that_is_never_started_leaves_nobody_waiting() {
+        let lanes = Lanes::new(1);
+        let (sender, receiver) = oneshot::channel();
+        *lanes.0.lock() =
+            State { waiting: VecDeque::from([Box::new(move || sender.send(()).unwrap()) as Work]), open: 1 };
+        drop(Lane { lanes: lanes.0.clone(), closed: false });
+        assert!(receiver.blocking_recv().is_err());
+        assert_eq!(lanes.0.lock().open, 0);
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn no_more_lanes_are_open_than_may_be_and_a_panic_closes_none() {

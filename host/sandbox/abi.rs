@@ -22,6 +22,11 @@ pub trait Input: Send {
     /// Fills `buffer` with the bytes from `offset` on; never asked beyond [`Input::len`].
     fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), InputError>;
 
+    /// How many bytes the host handles to give the guest `len` bytes from `offset` on; the guest is charged for these.
+    fn cost(&self, _offset: u64, len: u64) -> u64 {
+        len
+    }
+
     fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -78,10 +78,12 @@ pub fn linker(engine: &Engine) -> Result<Linker<Guest>> {
     linker
         .func_wrap(abi, "input_len", |mut c: C<'_>| call(&mut c, 0, |_, run| Ok(abi::input_len(run))))?
         .func_wrap(abi, "input_read", |mut c: C<'_>, dst: u32, offset: u64, len: u32| {
-            call(&mut c, len.into(), |memory, run| abi::input_read(memory, run, dst, offset, len))
+            let bytes = c.data().run.input.cost(offset, len.into());
+            call(&mut c, bytes, |memory, run| abi::input_read(memory, run, dst, offset, len))
         })?
         .func_wrap(abi, "input_blake3", |mut c: C<'_>, offset: u64, len: u64, dst: u32| {
-            call(&mut c, len, |memory, run| abi::input_blake3(memory, run, offset, len, dst))
+            let bytes = c.data().run.input.cost(offset, len);
+            call(&mut c, bytes, |memory, run| abi::input_blake3(memory, run, offset, len, dst))
         })?
         .func_wrap(abi, "blake3", |mut c: C<'_>, ptr: u32, len: u32, dst: u32| {
             call(&mut c, len.into(), |memory, _| abi::blake3(memory, ptr, len, dst))

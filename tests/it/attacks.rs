@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use compute_host::digest::{Digest, HashThreads};
 use compute_host::limits::Limits;
-use compute_host::sandbox::{Admitted, Execution, Input, Outcome, Refusal, Sandbox, Trap, Work};
+use compute_host::sandbox::{Admitted, Execution, Input, Outcome, Sandbox, Trap, Work};
 use compute_host::slice::{OpenSlice, Slice};
 
 use crate::common::root;
@@ -124,6 +124,33 @@ fn host_calls_are_charged_for_what_they_move() {
         assert!(hundred.usage.fuel > 100 * 65_536 / 16, "{call}: {}", hundred.usage.fuel);
         assert_eq!(calls(1_000_000_000).outcome, Outcome::OutOfFuel, "{call}");
     }
+}
+
+/// Of a long file, one byte costs the host a group of 256 KiB; a guest that hops from group to group pays for each.
+#[test]
+fn hopping_through_a_long_slice_is_charged_for_what_it_makes_the_host_read() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, vec![7; 2 << 20]).unwrap();
+    let slice = Slice::from_file(file.path(), u64::MAX).unwrap();
+    let run = |second: u64| {
+        let wat = format!(
+            "(module {PRELUDE} (func (export \"run\") (result i32) (local $i i32)
+               (loop $l
+                 (drop (call $input_read (i32.const 0) (i64.const 0) (i32.const 1)))
+                 (drop (call $input_read (i32.const 0) (i64.const {second}) (i32.const 1)))
+                 (br_if $l (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 50))))
+               (i32.const 0)))"
+        );
+        let program = sandbox().compile(&Admitted::new(wat::parse_str(wat).unwrap()).unwrap()).unwrap();
+        let input: Box<dyn Input> = Box::new(slice.open(&HashThreads::new(1), &AtomicU64::new(0)).unwrap());
+        let work = Work { input, args: ARGS.into(), assets: Arc::new([]), limits: LIMITS };
+        let execution = sandbox().run(&program, work).unwrap();
+        assert_eq!(execution.outcome, Outcome::Done);
+        execution.usage.fuel
+    };
+    let (near, far) = (run(1000), run(1 << 20));
+    assert!(near < 50_000, "one group, read once: {near}");
+    assert!(far > 100 * (256 << 10) / 16, "a hundred groups: {far}");
 }
 
 #[test]
@@ -315,71 +342,4 @@ fn no_run_sees_what_another_left() {
 #[test]
 fn a_nan_has_one_form() {
     ends("(i32.ne (i32.reinterpret_f32 (f32.div (f32.const 0) (f32.const 0))) (i32.const 0x7fc00000))", Outcome::Done);
-}
-
-#[test]
-fn the_gate_refuses_what_is_not_on_its_list() {
-    let memory = "(memory (export \"memory\") 1)";
-    let run = "(func (export \"run\") (result i32) (i32.const 0))";
-    let refusal = |wat: &str| Admitted::new(wat::parse_str(wat).unwrap()).err().unwrap_or_else(|| panic!("{wat}"));
-    let module = |fields: &str| refusal(&format!("(module {fields})"));
-
-    assert_eq!(module(&format!("{memory} {run} (func $s) (start $s)")), Refusal::Start);
-    assert_eq!(module(memory), Refusal::NoRunExport);
-    assert_eq!(module(&format!("{memory} (func (export \"run\"))")), Refusal::NoRunExport);
-    assert_eq!(
-        module(&format!("{memory} (func (export \"run\") (param i32) (result i32) (i32.const 0))")),
-        Refusal::NoRunExport
-    );
-    assert_eq!(module(&format!("{memory} (global (export \"run\") i32 (i32.const 0))")), Refusal::NoRunExport);
-    assert_eq!(module(run), Refusal::MemoryCount { found: 0 });
-    assert_eq!(module(&format!("(memory 1) {run}")), Refusal::NoMemoryExport);
-    assert_eq!(
-        module(&format!("(import \"compute\" \"memory\" (memory 1)) {run}")),
-        Refusal::UnknownImport { module: "compute".to_owned(), name: "memory".to_owned() }
-    );
-    assert_eq!(
-        module(&format!("(import \"env\" \"log\" (func (param i32 i32))) {memory} {run}")),
-        Refusal::UnknownImport { module: "env".to_owned(), name: "log".to_owned() }
-    );
-    assert_eq!(
-        module(&format!("(import \"compute\" \"log\" (func (param i32))) {memory} {run}")),
-        Refusal::ImportSignature { name: "log", expected: "(func (param i32 i32))".to_owned() }
-    );
-    assert_eq!(module(&format!("{memory} {run} (table 10001 funcref)")), Refusal::TableElements { found: 10_001 });
-    assert_eq!(
-        module(&format!("{memory} {run} (table 1 funcref) (table 1 funcref)")),
-        Refusal::TableCount { found: 2 }
-    );
-    assert_eq!(refusal("(component)"), Refusal::Component);
-}
-
-#[test]
-fn features_that_could_give_two_answers_are_not_valid() {
-    let run = "(func (export \"run\") (result i32) (i32.const 0))";
-    for fields in [
-        "(memory (export \"memory\") 1 1 shared)",
-        "(memory (export \"memory\") i64 1)",
-        "(memory (export \"memory\") 1) (memory 1)",
-        "(memory (export \"memory\") 1) (func (param v128) (result v128)
-            (i8x16.relaxed_swizzle (local.get 0) (local.get 0)))",
-        "(memory (export \"memory\") 1) (func (result i32) (return_call 0))",
-        "(memory (export \"memory\") 1) (tag)",
-        "(memory (export \"memory\") 1) (type (struct))",
-        "(memory (export \"memory\") 1) (table 1 externref)",
-        "(memory (export \"memory\") 1) (global i32 (i32.add (i32.const 1) (i32.const 1)))",
-    ] {
-        let wasm = wat::parse_str(format!("(module {fields} {run})")).unwrap();
-        assert!(matches!(Admitted::new(wasm), Err(Refusal::Invalid { .. })), "{fields}");
-    }
-}
-
-#[test]
-fn what_is_no_module_is_refused() {
-    for bytes in [&b""[..], b"\0asm", b"\0asm\x01\0\0", b"hello", b"\0asm\x02\0\0\0", b"(module)"] {
-        assert!(matches!(Admitted::new(bytes), Err(Refusal::Invalid { .. })), "{bytes:?}");
-    }
-    assert!(
-        matches!(Admitted::new(vec![0; (4 << 20) + 1]), Err(Refusal::TooLarge { found }) if found == (4 << 20) + 1)
-    );
 }

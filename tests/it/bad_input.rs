@@ -172,9 +172,28 @@ fn a_data_directory_that_cannot_be_written_is_named_with_the_remedy() {
     unprivileged(&here, ["compute", "run", "--data-dir", "data", "transcode.slice"]).is(
         2,
         "",
-        "error: cannot write in the data directory `data`: Permission denied (os error 13); choose one that can be \
-         written with --data-dir\n",
+        "error: cannot use the data directory `data`: Permission denied (os error 13); choose another with \
+         --data-dir\n",
     );
+}
+
+/// Whoever knows the key of the cache could have code loaded.
+#[test]
+fn state_that_others_may_write_is_refused() {
+    let here = Workplace::new();
+    here.file("transcode.slice", "a slice");
+    here.run("compute run transcode.slice").output();
+    for (name, mode) in [("state", 0o777), ("state/cache.key", 0o644)] {
+        let path = here.path("node-data").join(name);
+        let kept = std::fs::metadata(&path).unwrap().permissions();
+        std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        let ran = here.run("compute run transcode.slice");
+        let rule = format!("`node-data/{name}` must be its user's alone, but belongs to user ");
+        assert!(ran.code == 2 && ran.stderr.contains(&rule), "{ran:?}");
+        assert!(ran.stderr.contains(&format!("has mode {mode:03o}; choose another with --data-dir")), "{ran:?}");
+        std::fs::set_permissions(&path, kept).unwrap();
+    }
+    here.run("compute run transcode.slice").output();
 }
 
 #[test]
@@ -259,6 +278,8 @@ fn a_full_disk_loses_no_proof_that_was_kept() {
     std::fs::create_dir(here.path("small")).unwrap();
     for i in 0..40 {
         here.file(format!("in/transcode-{i}.slice"), i.to_string());
+        // A twin is answered by the other's result: only if that is on disk.
+        here.file(format!("in/transcode-{i}-twin.slice"), i.to_string());
     }
     let script = "mount -t tmpfs -o size=1m tmpfs small || exit 77
         $NODE compute run --data-dir small/data in/transcode-0.slice || exit 78
@@ -278,13 +299,16 @@ fn a_full_disk_loses_no_proof_that_was_kept() {
     assert!(!read("full.err").contains("panicked"), "{}", read("full.err"));
     assert_eq!((&*read("after.code"), &*read("after.err")), ("0\n", ""));
     let after = Ran { stdout: read("after.out"), stderr: String::new(), code: 0 }.json();
-    assert_eq!(after.len(), 40);
-    assert_eq!(after[0]["source"], "store", "what was kept before the disk was full is kept");
-    // What was printed while it was full had been kept, too.
-    for line in read("full.out").lines() {
-        let (_, file) = line.split_once("  ").unwrap();
-        let object = after.iter().find(|object| object["file"] == file).unwrap();
-        assert_eq!(object["source"], "store", "{file}");
+    assert_eq!(after.len(), 80);
+    // What was told, before the disk was full or while it was, had been kept: neither it nor its twin is run again.
+    let told = read("full.out");
+    for line in told.lines().chain(["hash  in/transcode-0.slice"]) {
+        let slice = line.split_once("  ").unwrap().1.trim_end_matches("-twin.slice").trim_end_matches(".slice");
+        let same = |object: &&serde_json::Value| {
+            let file = object["file"].as_str().unwrap();
+            file == format!("{slice}.slice") || file == format!("{slice}-twin.slice")
+        };
+        assert_eq!(after.iter().filter(same).filter(|object| object["source"] != "run").count(), 2, "{slice}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::common::{NODE, Ran, Workplace};
+use crate::common::{NODE, Ran, Workplace, blake3};
 
 /// BLAKE3 of 4 GiB of zeros (`head -c 4G /dev/zero | b3sum`).
 const FOUR_GIB_OF_ZEROS: &str = "7dde7c9fed144013fedbe2b0bbf2d82f004b60b589485851cdec29b27be408d7";
@@ -82,6 +82,43 @@ fn an_interruption_keeps_what_is_finished() {
     assert!(sources.iter().any(|source| source == "run"), "the rest was not run");
 }
 
+/// The second node has the directory once the first is gone, however it went, and finds its store whole.
+#[test]
+fn a_node_that_waits_goes_on_when_the_other_is_interrupted_or_killed() {
+    for signal in [rustix::process::Signal::INT, rustix::process::Signal::KILL] {
+        let here = Workplace::new();
+        here.sparse("transcode.slice", 64 << 30);
+        here.file("inference.slice", "a tensor");
+        let first = start(&here, "transcode.slice");
+        wait_until_read(&first, 64 << 20);
+        let mut second = start(&here, "inference.slice");
+        let mut note = String::new();
+        let mut stderr = BufReader::new(second.stderr.take().unwrap());
+        stderr.read_line(&mut note).unwrap();
+        assert_eq!(note, "note: waiting for another node to be done with `node-data`\n");
+        send(&first, signal);
+        first.wait_with_output().unwrap();
+        let mut rest = String::new();
+        stderr.read_to_string(&mut rest).unwrap();
+        let ran = Ran::from(second.wait_with_output().unwrap());
+        assert_eq!(rest, "", "{signal:?}");
+        ran.is(0, &format!("{}  inference.slice\n", blake3("a tensor")), "");
+    }
+}
+
+#[test]
+fn an_interruption_is_heard_also_while_nobody_reads() {
+    let here = Workplace::new();
+    let padding = "x".repeat(180);
+    for i in 0..1000 {
+        here.file(format!("in/transcode-{i:04}-{padding}.slice"), i.to_string());
+    }
+    let mut node = start(&here, "in");
+    BufReader::new(node.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
+    interrupt(&node);
+    assert_eq!(node.wait().unwrap().code(), Some(130));
+}
+
 /// Whoever reads the output may stop: `node compute run in | head -1`.
 #[test]
 fn a_reader_who_leaves_is_no_error() {
@@ -91,6 +128,11 @@ fn a_reader_who_leaves_is_no_error() {
     let mut node = node.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(node.stdout.take());
     Ran::from(node.wait_with_output().unwrap()).is(0, "", "");
+
+    let mut node = here.command(["compute", "run", "transcode-missing.slice", "transcode.slice"]);
+    let mut node = node.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(node.stdout.take());
+    assert_eq!(Ran::from(node.wait_with_output().unwrap()).code, 2, "what went wrong before is still an error");
 }
 
 /// `script` gives the node a terminal.
@@ -151,6 +193,9 @@ fn pause() {
 }
 
 fn interrupt(node: &Child) {
-    let pid = rustix::process::Pid::from_child(node);
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    send(node, rustix::process::Signal::INT);
+}
+
+fn send(node: &Child, signal: rustix::process::Signal) {
+    rustix::process::kill_process(rustix::process::Pid::from_child(node), signal).unwrap();
 }
