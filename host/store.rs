@@ -239,3 +239,35 @@ fn free_name(path: &Path) -> PathBuf {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::digest::Digest;
+    use crate::limits::{Limits, Usage};
+    use crate::proof::{Blob, Job, Observed};
+    use crate::sandbox::{Execution, Outcome};
+
+    #[test]
+    fn what_is_not_on_disk_yet_is_not_told() {
+        let digest = Digest::of(b"");
+        let blob = Blob { blake3: digest, bytes: 0 };
+        let limits = Limits::DEFAULT.into();
+        let job =
+            Job { workload: "transcode".to_owned(), module: digest, input: blob, args: digest, limits, assets: vec![] };
+        let usage = Usage::default();
+        let execution = Execution { outcome: Outcome::Failed(1), proof: None, output: vec![], log: vec![], usage };
+        let observed = Observed::new(SystemTime::UNIX_EPOCH, Duration::ZERO, usage, "test");
+        let id: SliceId = "slice".parse().unwrap();
+        let proof = SliceProof::of(id.clone(), job, &execution, observed).unwrap();
+
+        let directory = tempfile::tempdir().unwrap();
+        let store = ProofStore::open(&directory.path().join("proofs"), 10).unwrap().store;
+        store.insert(&proof).unwrap();
+        assert_eq!(store.proof(&id).unwrap(), None);
+        store.keep(&proof).unwrap();
+        assert_eq!(store.proof(&id).unwrap(), Some(proof));
+    }
+}
