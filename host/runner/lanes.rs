@@ -2,7 +2,7 @@
 //! work.
 //!
 //! A permit and a `spawn_blocking` for each piece would do the same, but puts a thread to sleep and wakes another for each:
-//! 28 us a slice under load where this takes a third of that (`benches/overhead.rs`).
+//! 28 us a slice under load where this takes 11 (`benches/overhead.rs`).
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
