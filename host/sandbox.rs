@@ -59,14 +59,6 @@ pub struct Program {
     run: ModuleExport,
     memory: ModuleExport,
     memory_bytes_min: u64,
-    digest: Digest,
-}
-
-impl Program {
-    /// The digest of the module that it was compiled from.
-    pub const fn digest(&self) -> Digest {
-        self.digest
-    }
 }
 
 /// What one run works on.
@@ -131,7 +123,6 @@ impl Sandbox {
             run: export("run")?,
             memory: export("memory")?,
             memory_bytes_min: admitted.memory_bytes_min(),
-            digest: admitted.digest(),
             instance: self.linker.instantiate_pre(&module).map_err(SandboxError::compile)?,
         })
     }

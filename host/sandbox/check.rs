@@ -22,7 +22,7 @@ pub const ABI_MODULE: &str = "compute";
 /// Name, parameters, results.
 pub type AbiFunction = (&'static str, &'static [ValType], &'static [ValType]);
 
-/// What a guest may import; the linker is tested to offer just these.
+/// What a guest may import, and the linker offers.
 pub const ABI_FUNCTIONS: &[AbiFunction] = {
     const I: ValType = ValType::I32;
     const L: ValType = ValType::I64;
