@@ -1,17 +1,24 @@
 //! The command line: one short function a command, and the messages that people read.
 
 mod files;
+mod report;
+mod module;
 mod proof;
 mod run;
 
+use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::JOBS_MAX;
+use crate::limits::Limits;
+use crate::modules::{ModuleKey, ModuleName};
+use crate::node::{Node, Notice};
+use crate::sandbox::{Bounds, COMPILE_COMMAND, serve_one_module};
 use crate::slice::SliceId;
 use crate::workload::REFERENCE_NAMES;
 
@@ -30,6 +37,8 @@ const EXAMPLES: &str = "\
 Examples:
   node compute run transcode.slice              run one slice and print its proof hash
   node compute run --out proofs slices/         run all slices below a directory, keep their proofs
+  node compute module check guest.wasm          say whether a module would be admitted, and what it is
+  node compute module add guest.wasm --name g   store a module; then: node compute run --module g data.bin
   node compute proof show proofs/a.slice.proof  read a proof
   node completions bash                         print a completion script
 
@@ -43,6 +52,9 @@ enum Command {
         after_help = "Examples:\n  node compute run transcode.slice\n  node compute proof show proofs/transcode.slice.proof"
     )]
     Compute(Compute),
+    /// What the node starts itself as to compile one module
+    #[command(hide = true, name = COMPILE_COMMAND)]
+    CompileOneModule { cpu_seconds: u64, memory_bytes: u64 },
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  node completions bash > ~/.local/share/bash-completion/completions/node")]
     Completions { shell: clap_complete::Shell },
@@ -52,6 +64,9 @@ enum Command {
 enum Compute {
     /// Run slices and print a line for each: its proof hash and its file
     Run(RunArgs),
+    /// Check, store and remove modules
+    #[command(subcommand, after_help = MODULE_EXAMPLES)]
+    Module(ModuleCommand),
     /// Read written proofs
     #[command(subcommand, after_help = "Example:\n  node compute proof show proofs/transcode.slice.proof")]
     Proof(Proof),
@@ -66,6 +81,21 @@ struct RunArgs {
     /// The guest to run [default: what the file's name begins with]
     #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(REFERENCE_NAMES))]
     workload: Option<String>,
+    /// The module to run as the guest: a stored one by its name or digest, or else a file (.wasm or .wat)
+    #[arg(long, value_name = "NAME|DIGEST|FILE", conflicts_with = "workload")]
+    module: Option<OsString>,
+    /// A parameter for the guest; several are given to it with a zero byte between them
+    #[arg(long = "arg", value_name = "TEXT", allow_hyphen_values = true)]
+    args: Vec<OsString>,
+    /// A file that the guest may read beside its slice; the guest knows it by its position, from 0 on
+    #[arg(long = "asset", value_name = "NAME=FILE", value_parser = parse_asset)]
+    assets: Vec<(String, PathBuf)>,
+    /// The work that a run may do, in units of about an instruction [default: `limits.fuel` in the config]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=i64::MAX as u64))]
+    gas: Option<u64>,
+    /// The memory that a run may use, such as 64MiB [default: `limits.memory_bytes` in the config]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    memory: Option<u64>,
     /// How many slices run at once [default: `compute.jobs` in the config, or else the number of cores]
     #[arg(long, value_name = "N", env = "NODE_JOBS", value_parser = clap::value_parser!(u64).range(1..=JOBS_MAX as u64))]
     jobs: Option<u64>,
@@ -75,7 +105,8 @@ struct RunArgs {
     /// Run anew, also what has a proof already
     #[arg(long)]
     no_cache: bool,
-    /// Write each proof to DIR, as the slice's name with `.proof` after it; an error leaves what is there
+    /// Write each proof to DIR, as the slice's name with `.proof` after it, and what the guest put out, with `.output`;
+    /// an error leaves what is there
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print one JSON object a line instead
@@ -89,11 +120,100 @@ Examples:
   node compute run --workload transcode --jobs 4 camera.raw
   node compute run --json slices/ | jq -r .proof
   node compute run transcode.slice | b3sum --check
+  node compute run --module word-count --arg --lines --out counted notes.txt
+  node compute run --module ./guest.wasm --asset model=weights.bin --memory 1GiB picture.raw
 
 The proof of the reference workloads is BLAKE3 of the slice. A line for a guest that failed begins with the
 failure's code. A slice that has been run before is answered from its proof.
 
 Exit codes: 0 all done, 1 a guest failed, 2 an error, 130 interrupted (finished proofs are kept).";
+
+#[derive(Subcommand)]
+enum ModuleCommand {
+    /// Check, compile and store a module, and print its digest
+    Add {
+        /// .wasm or .wat; - for standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// A name for it; one that stood for another module stands for this one then
+        #[arg(long)]
+        name: Option<ModuleName>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a line for each stored module: digest, bytes, names
+    List {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what is known of a stored module
+    Show {
+        #[arg(value_name = "NAME|DIGEST")]
+        module: ModuleKey,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print whether a file would be admitted, all that stands against it, and what it is
+    Check {
+        /// .wasm or .wat; - for standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove a name, and with its last name the module; or with a digest, the module and all its names
+    Remove {
+        #[arg(value_name = "NAME|DIGEST")]
+        module: ModuleKey,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a stored module to a file
+    Export {
+        #[arg(value_name = "NAME|DIGEST")]
+        module: ModuleKey,
+        /// Where to; - for standard output
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+const MODULE_EXAMPLES: &str = "\
+Examples:
+  node compute module check guest.wasm
+  node compute module add guest.wasm --name word-count
+  wat2wasm guest.wat --output=- | node compute module add -
+  node compute module export word-count copy.wasm
+  node compute module remove word-count
+
+Exit codes: 0 done, 1 the module is refused, 2 an error.";
+
+/// `NAME=FILE`.
+fn parse_asset(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_owned(), file.into())),
+        _ => Err("NAME=FILE is expected, such as model=weights.bin".to_owned()),
+    }
+}
+
+/// A number of bytes, plain or with KiB, MiB or GiB behind it.
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err("the units are KiB, MiB and GiB".to_owned()),
+    };
+    let bytes = digits.parse().ok().and_then(|number: u64| number.checked_mul(unit));
+    match bytes {
+        Some(bytes) if (1..=Limits::MEMORY_BYTES_MAX).contains(&bytes) => Ok(bytes),
+        _ => Err(format!("a number from 1 to {} is expected", Limits::MEMORY_BYTES_MAX)),
+    }
+}
 
 #[derive(Subcommand)]
 enum Proof {
@@ -128,6 +248,8 @@ pub fn main() -> ExitCode {
     let Cli { data_dir, command } = Cli::parse();
     let end = match command {
         Command::Compute(Compute::Run(args)) => run::run(args, &data_dir),
+        Command::Compute(Compute::Module(command)) => module::main(command, &data_dir),
+        Command::CompileOneModule { cpu_seconds, memory_bytes } => compile(Bounds { cpu_seconds, memory_bytes }),
         Command::Compute(Compute::Proof(Proof::Show { file, json })) => proof::show(&file, json),
         Command::Completions { shell } => completions(shell),
     };
@@ -139,6 +261,26 @@ pub fn main() -> ExitCode {
             End::Error.into()
         }
     }
+}
+
+fn compile(bounds: Bounds) -> anyhow::Result<End> {
+    serve_one_module(bounds)?;
+    Ok(End::Done)
+}
+
+fn open_node(data_dir: &Path, jobs: Option<usize>) -> anyhow::Result<Node> {
+    let node = Node::open(data_dir, jobs, |notice| match notice {
+        Notice::Waiting { directory } => {
+            complain("note", &format_args!("waiting for another node to be done with `{}`", directory.display()));
+        }
+        Notice::StoreMovedAside { to } => {
+            complain(
+                "warning",
+                &format_args!("the proof store was damaged: moved to `{}`, and begun anew", to.display()),
+            );
+        }
+    })?;
+    Ok(node)
 }
 
 fn completions(shell: clap_complete::Shell) -> anyhow::Result<End> {

@@ -8,7 +8,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::limits::Limits;
+use crate::modules::Quota;
 use crate::runner::Capacity;
+use crate::sandbox::{GateLimits, LIMITS};
 
 /// The file as a new data directory gets it: every key with what it means, all commented out.
 pub const COMMENTED: &str = include_str!("../node-data/config.toml");
@@ -26,6 +28,8 @@ pub struct Config {
     pub limits: Limits,
     pub results: Results,
     pub store: Store,
+    pub modules: Modules,
+    pub gate: GateLimits,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -48,6 +52,14 @@ pub struct Store {
     pub proofs_max: u64,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Modules {
+    pub modules_max: u64,
+    pub bytes_max: u64,
+    pub code_bytes_max: u64,
+}
+
 impl Default for Compute {
     fn default() -> Self {
         Self { jobs: None, slice_bytes_max: 64 << 30 }
@@ -66,13 +78,28 @@ impl Default for Store {
     }
 }
 
-/// The keys that there are, a table each; a test holds this to the structs above.
+impl Default for Modules {
+    fn default() -> Self {
+        Self { modules_max: 10_000, bytes_max: 4 << 30, code_bytes_max: 4 << 30 }
+    }
+}
+
+/// The keys that there are, a table each, but for those of the gate, which are [`LIMITS`]; a test holds this to the
+/// structs above.
 const KEYS: &[(&str, &[&str])] = &[
     ("compute", &["jobs", "slice_bytes_max"]),
     ("limits", &["fuel", "memory_bytes", "output_bytes", "log_bytes"]),
     ("results", &["entries_max", "bytes_max"]),
     ("store", &["proofs_max"]),
+    ("modules", &["modules_max", "bytes_max", "code_bytes_max"]),
 ];
+
+const GATE: &str = "gate";
+
+fn keys() -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
+    let gate = (GATE, LIMITS.iter().map(|limit| limit.key).collect());
+    KEYS.iter().map(|(table, keys)| (*table, keys.to_vec())).chain([gate])
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -128,7 +155,16 @@ impl Config {
         within("limits", "memory_bytes", self.limits.memory_bytes, Limits::MEMORY_BYTES_MAX)?;
         within("results", "entries_max", self.results.entries_max, i64_max)?;
         within("results", "bytes_max", self.results.bytes_max, i64_max)?;
-        within("store", "proofs_max", self.store.proofs_max, i64_max)
+        within("store", "proofs_max", self.store.proofs_max, i64_max)?;
+        within("modules", "modules_max", self.modules.modules_max, i64_max)?;
+        within("modules", "bytes_max", self.modules.bytes_max, i64_max)?;
+        within("modules", "code_bytes_max", self.modules.code_bytes_max, i64_max)?;
+        LIMITS.iter().try_for_each(|limit| within(GATE, limit.key, self.gate.of(limit.name), limit.highest))
+    }
+
+    /// How many modules may be stored.
+    pub const fn module_quota(&self) -> Quota {
+        Quota { modules_max: self.modules.modules_max, bytes_max: self.modules.bytes_max }
     }
 
     /// What the runner may use; `jobs` goes before what the file says.
@@ -156,8 +192,8 @@ struct Problem {
 
 fn check_keys(file: &DeTable<'_>) -> Result<(), Problem> {
     for (name, value) in file {
-        let Some((_, keys)) = KEYS.iter().find(|(table, _)| *table == name.get_ref()) else {
-            return Err(unknown(name, "", KEYS.iter().map(|(table, _)| (*table).to_owned())));
+        let Some((_, keys)) = keys().find(|(table, _)| *table == name.get_ref()) else {
+            return Err(unknown(name, "", keys().map(|(table, _)| table.to_owned())));
         };
         for key in value.get_ref().as_table().into_iter().flat_map(|table| table.keys()) {
             if !keys.contains(&&**key.get_ref()) {
@@ -172,7 +208,7 @@ fn check_keys(file: &DeTable<'_>) -> Result<(), Problem> {
 /// in any.
 fn unknown(key: &Spanned<std::borrow::Cow<'_, str>>, table: &str, siblings: impl Iterator<Item = String>) -> Problem {
     let found = key.get_ref();
-    let everywhere = KEYS.iter().flat_map(|(table, keys)| keys.iter().map(move |key| (format!("{table}.{key}"), *key)));
+    let everywhere = keys().flat_map(|(table, keys)| keys.into_iter().map(move |key| (format!("{table}.{key}"), key)));
     let candidates = siblings.map(|key| (format!("{table}{key}"), key));
     let candidates = candidates.chain(everywhere.map(|(full, key)| (full, key.to_owned())));
     let nearest = candidates
@@ -206,7 +242,7 @@ mod tests {
         let set: Vec<&str> = COMMENTED.lines().map(|line| if is_key(&line) { &line[2..] } else { line }).collect();
         let set = Config::parse(&set.join("\n")).expect("with its keys set, it is valid");
         assert_eq!(set, Config { compute: Compute { jobs: Some(2), ..Compute::default() }, ..Config::default() });
-        for (table, keys) in KEYS {
+        for (table, keys) in keys() {
             assert!(COMMENTED.contains(&format!("[{table}]")));
             assert!(keys.iter().all(|key| COMMENTED.contains(&format!("\n# {key} = "))), "{table}");
         }

@@ -1,136 +1,163 @@
-//! Compiled modules: each is made once, kept in memory while it is in use, and on disk for the next start.
-//!
-//! A file of native code is trusted only if this node wrote it: its MAC covers the module, the engine's settings and the
-//! code, and is checked on the bytes that are then loaded, not on a file that could change in between. Whatever else
-//! lies there is compiled anew and replaced.
+//! The module store: admitted modules by their digest, and their compiled forms, each made once, in memory while it is in
+//! use, and on disk for the next start.
 
-use std::io::{self, Read as _, Write as _};
-use std::path::{Path, PathBuf};
+mod names;
+mod stored;
+mod code;
+
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::digest::{Digest, MacKey};
-use crate::sandbox::{Admitted, Program, Sandbox, SandboxError};
+pub use self::code::CodeFiles;
+pub use self::names::{ModuleKey, ModuleName, NotAName};
+pub use self::stored::{Added, Quota, Record, StoredError, StoredModules};
+use crate::digest::Digest;
+use crate::sandbox::{Admitted, Compiler, GateLimits, Program, Refusal, Sandbox, SandboxError};
+use crate::workload::Guest;
 
-/// Programs that stay in memory; one is about as large as its native code.
-const PROGRAMS_MAX: u64 = 64;
-/// The largest file of native code that is read back: 16 times the largest module.
-const CODE_BYTES_MAX: u64 = 64 << 20;
-const MAC_BYTES: usize = 32;
+/// Native code that stays in memory, in the modules' own bytes of it.
+const PROGRAMS_BYTES_MAX: u64 = 512 << 20;
+/// What a program weighs beside its code.
+const PROGRAM_BYTES: u64 = 16 << 10;
+
+/// Modules whose compilation failed, and that are not tried again: for ever where it was the compiler's verdict, and
+/// where the host was at fault for as long as keeps whoever sent it from burning a core with it.
+const FAILURES_MAX: u64 = 10_000;
+const FAILURE_KEPT: Duration = Duration::from_secs(60);
+
+/// What adding a module has changed.
+#[derive(Clone, Copy, Debug)]
+pub struct Addition {
+    pub added: Added,
+    /// The module that the name stood for before.
+    pub renamed: Option<Digest>,
+}
+
+/// Why there is no program.
+#[derive(Debug, thiserror::Error)]
+pub enum ModulesError {
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    #[error(transparent)]
+    Stored(#[from] StoredError),
+    /// The module was admitted once; the limits are tighter now.
+    #[error("the stored module is not admitted any more: {0}")]
+    Refused(#[from] Refusal),
+}
+
+impl ModulesError {
+    /// A stable name for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Sandbox(error) => error.code(),
+            Self::Stored(error) => error.code(),
+            Self::Refused(refusal) => refusal.code(),
+        }
+    }
+}
 
 pub struct Modules {
     sandbox: Arc<Sandbox>,
+    compiler: Compiler,
+    gate: GateLimits,
     programs: moka::sync::Cache<Digest, Program>,
-    disk: Option<CodeFiles>,
+    verdicts: moka::sync::Cache<Digest, Arc<ModulesError>>,
+    failures: moka::sync::Cache<Digest, Arc<ModulesError>>,
+    code: Option<CodeFiles>,
+    stored: Option<StoredModules>,
 }
 
 impl Modules {
-    pub fn new(sandbox: Arc<Sandbox>, disk: Option<CodeFiles>) -> Self {
-        Self { sandbox, programs: moka::sync::Cache::new(PROGRAMS_MAX), disk }
+    /// Modules that come with each request and stay in memory alone.
+    pub fn new(sandbox: Arc<Sandbox>, compiler: Compiler, gate: GateLimits) -> Self {
+        let weight = |_: &Digest, program: &Program| {
+            u32::try_from((program.code_bytes() + PROGRAM_BYTES) >> 10).unwrap_or(u32::MAX)
+        };
+        Self {
+            sandbox,
+            compiler,
+            gate,
+            programs: moka::sync::Cache::builder().max_capacity(PROGRAMS_BYTES_MAX >> 10).weigher(weight).build(),
+            verdicts: moka::sync::Cache::new(FAILURES_MAX),
+            failures: moka::sync::Cache::builder().max_capacity(FAILURES_MAX).time_to_live(FAILURE_KEPT).build(),
+            code: None,
+            stored: None,
+        }
     }
 
-    /// The program of `admitted`; callers that come at once wait for one compilation.
-    pub fn program(&self, admitted: &Admitted) -> Result<Program, Arc<SandboxError>> {
-        self.programs.try_get_with(admitted.digest(), || match &self.disk {
-            Some(disk) => disk.program(&self.sandbox, admitted),
-            None => self.sandbox.compile(admitted),
+    /// Modules of one's own: compiled in this process, within the limits that a node has by default.
+    pub fn in_process(sandbox: Arc<Sandbox>) -> Result<Self, SandboxError> {
+        Ok(Self::new(sandbox, Compiler::in_process()?, GateLimits::DEFAULT))
+    }
+
+    /// Has modules and code kept as files, too.
+    pub fn with_files(self, stored: StoredModules, code: CodeFiles) -> Self {
+        Self { stored: Some(stored), code: Some(code), ..self }
+    }
+
+    /// The program of `guest`. Callers that come at once wait for one compilation.
+    pub fn program(&self, guest: Guest<'_>) -> Result<Program, Arc<ModulesError>> {
+        let digest = match guest {
+            Guest::Admitted(module) => module.digest(),
+            // It may be in memory still after it was removed.
+            Guest::Stored(digest) => self.find(&ModuleKey::Digest(digest)).map_err(|error| Arc::new(error.into()))?,
+        };
+        if let Some(failure) = self.verdicts.get(&digest).or_else(|| self.failures.get(&digest)) {
+            return Err(failure);
+        }
+        self.programs.try_get_with(digest, || self.make(digest, guest)).inspect_err(|error| match **error {
+            ModulesError::Sandbox(SandboxError::Compile(_)) => self.verdicts.insert(digest, error.clone()),
+            ModulesError::Sandbox(SandboxError::Compiler(_)) => self.failures.insert(digest, error.clone()),
+            _ => {}
         })
     }
-}
 
-/// A directory of native code. All of it can be made again, so deleting it costs time and nothing else.
-pub struct CodeFiles {
-    directory: PathBuf,
-    key: MacKey,
-}
-
-impl CodeFiles {
-    /// `key` must be secret from whoever else can write to `directory`.
-    pub const fn new(directory: PathBuf, key: MacKey) -> Self {
-        Self { directory, key }
+    pub fn stored(&self) -> Result<&StoredModules, StoredError> {
+        self.stored.as_ref().ok_or(StoredError::NoFiles)
     }
 
-    fn program(&self, sandbox: &Sandbox, admitted: &Admitted) -> Result<Program, SandboxError> {
-        let settings = sandbox.settings_digest();
-        let name = Digest::of(&[*admitted.digest().as_bytes(), *settings.as_bytes()].concat());
-        let path = self.directory.join(format!("{name}.code"));
-        if let Some(program) = self.load(sandbox, admitted, &name, &path) {
+    /// The digest of the stored module that is meant.
+    pub fn find(&self, key: &ModuleKey) -> Result<Digest, StoredError> {
+        self.stored()?.find(key)
+    }
+
+    /// Compiles `admitted`, and stores it if that went well. It is durable when this returns.
+    pub fn add(
+        &self,
+        admitted: &Admitted,
+        name: Option<&ModuleName>,
+        record: &Record,
+    ) -> Result<Addition, Arc<ModulesError>> {
+        self.program(Guest::Admitted(admitted))?;
+        let digest = admitted.digest();
+        let store = || {
+            let stored = self.stored()?;
+            let added = stored.add(&digest, admitted.wasm(), record)?;
+            let renamed = name.map(|name| stored.name(name, &digest)).transpose()?.flatten();
+            Ok(Addition { added, renamed })
+        };
+        store().map_err(|error: StoredError| Arc::new(error.into()))
+    }
+
+    fn make(&self, digest: Digest, guest: Guest<'_>) -> Result<Program, ModulesError> {
+        let (settings, gate) = (self.sandbox.settings_digest(), self.gate.digest());
+        let name = Digest::of(&[*digest.as_bytes(), *settings.as_bytes(), *gate.as_bytes()].concat());
+        if let Some(program) = self.code.as_ref().and_then(|code| code.load(&self.sandbox, &name)) {
             return Ok(program);
         }
-        let (program, code) = sandbox.compile_and_keep(admitted)?;
-        // A full disk or a directory that is gone costs the next start a compilation, and this run nothing.
-        let _ = self.write(&name, &code, &path);
-        Ok(program)
-    }
-
-    /// What was kept at `path`, if this node kept it and this engine takes it.
-    fn load(&self, sandbox: &Sandbox, admitted: &Admitted, name: &Digest, path: &Path) -> Option<Program> {
-        let mut file = Vec::new();
-        std::fs::File::open(path).ok()?.take(CODE_BYTES_MAX + 1).read_to_end(&mut file).ok()?;
-        let (mac, code) = file.split_first_chunk::<MAC_BYTES>()?;
-        if !self.key.verifies(name, code, *mac) {
-            return None;
+        let read;
+        let admitted = match guest {
+            Guest::Admitted(admitted) => admitted,
+            Guest::Stored(_) => {
+                read = Admitted::within(&self.gate, self.stored()?.read(&digest)?)?;
+                &read
+            }
+        };
+        let code = self.compiler.compile(admitted)?;
+        if let Some(files) = &self.code {
+            files.keep(&name, &code);
         }
-        // SAFETY: the MAC says that this node wrote these very bytes under this name, which stands for the module and
-        // the engine's settings; `write` is the only one that makes such a MAC, of what `compile_and_keep` gave.
-        unsafe { sandbox.load(admitted, code) }.ok()
-    }
-
-    fn write(&self, name: &Digest, code: &[u8], path: &Path) -> io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(&self.directory)?;
-        file.write_all(&self.key.mac(name, code))?;
-        file.write_all(code)?;
-        file.persist(path)?;
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::workload::Workload;
-
-    /// Loads what `damage` leaves of a kept program; compiling anew is no answer here.
-    fn loads_after(damage: impl FnOnce(&Path, &mut CodeFiles)) -> bool {
-        let directory = tempfile::tempdir().unwrap();
-        let mut files = CodeFiles::new(directory.path().to_owned(), MacKey::new([1; 32]));
-        let sandbox = Sandbox::new(1).unwrap();
-        let transcode = Workload::Transcode;
-        files.program(&sandbox, transcode.module()).unwrap();
-        let path = std::fs::read_dir(&directory).unwrap().next().unwrap().unwrap().path();
-        damage(&path, &mut files);
-        let name: Digest = path.file_stem().unwrap().to_str().unwrap().parse().unwrap();
-        let loaded = files.load(&sandbox, transcode.module(), &name, &path).is_some();
-        files.program(&sandbox, transcode.module()).expect("whatever lies there, the program can be had");
-        assert!(files.load(&sandbox, transcode.module(), &name, &path).is_some(), "and is kept again");
-        loaded
-    }
-
-    #[test]
-    fn only_code_that_this_node_kept_is_loaded() {
-        assert!(loads_after(|_, _| {}));
-        assert!(!loads_after(|path, _| std::fs::write(path, b"").unwrap()));
-        assert!(!loads_after(|path, _| {
-            let mut bytes = std::fs::read(path).unwrap();
-            *bytes.last_mut().unwrap() ^= 1;
-            std::fs::write(path, bytes).unwrap();
-        }));
-        assert!(!loads_after(|path, _| {
-            let bytes = std::fs::read(path).unwrap();
-            std::fs::write(path, &bytes[..bytes.len() - 1]).unwrap();
-        }));
-        assert!(!loads_after(|_, files| files.key = MacKey::new([2; 32])), "another node's key");
-    }
-
-    #[test]
-    fn code_under_another_modules_name_is_not_loaded() {
-        let directory = tempfile::tempdir().unwrap();
-        let files = CodeFiles::new(directory.path().to_owned(), MacKey::new([1; 32]));
-        let sandbox = Sandbox::new(1).unwrap();
-        files.program(&sandbox, Workload::Transcode.module()).unwrap();
-        let path = std::fs::read_dir(&directory).unwrap().next().unwrap().unwrap().path();
-        let settings = sandbox.settings_digest();
-        let inference = Workload::Inference;
-        let name = Digest::of(&[*inference.module().digest().as_bytes(), *settings.as_bytes()].concat());
-        assert!(files.load(&sandbox, inference.module(), &name, &path).is_none());
+        // SAFETY: `code` is what the node's compiler gave for this sandbox.
+        Ok(unsafe { self.sandbox.load(&code) }?)
     }
 }

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use crate::config::{COMMENTED, Config, ConfigError};
 use crate::digest::MacKey;
-use crate::modules::{CodeFiles, Modules};
+use crate::modules::{CodeFiles, Modules, StoredModules};
 use crate::runner::WorkloadRunner;
-use crate::sandbox::{Sandbox, SandboxError};
+use crate::sandbox::{Compiler, Sandbox, SandboxError};
 use crate::store::{ProofStore, StoreError};
 
 pub struct Node {
@@ -40,7 +40,8 @@ pub enum NodeError {
 }
 
 impl Node {
-    /// Opens the node whose files are in `directory`, which is made if it is not there. `jobs` goes before the config.
+    /// Opens the node whose files are in `directory`, which is made if it is not there. Modules are compiled by this
+    /// program, started anew, so it must be `node`. `jobs` goes before the config.
     pub fn open(directory: &Path, jobs: Option<usize>, notify: impl Fn(Notice)) -> Result<Self, NodeError> {
         let config = Config::read(&directory.join("config.toml"))?;
         let files = DataDirectory::prepare(directory);
@@ -55,7 +56,11 @@ impl Node {
             notify(Notice::StoreMovedAside { to });
         }
         let sandbox = Arc::new(Sandbox::new(u32::try_from(capacity.jobs).unwrap_or(u32::MAX))?);
-        let modules = Modules::new(sandbox.clone(), Some(CodeFiles::new(cache, key)));
+        // This very program, also where its file has been replaced since it started.
+        let compiler = Compiler::Child { program: "/proc/self/exe".into(), settings: sandbox.settings_digest() };
+        let stored = StoredModules::new(state.join("modules"), config.module_quota());
+        let code = CodeFiles::new(cache, key, config.modules.code_bytes_max);
+        let modules = Modules::new(sandbox.clone(), compiler, config.gate).with_files(stored, code);
         let runner = WorkloadRunner::new(sandbox, modules, Some(opened.store.guarded_by(lock)), capacity);
         Ok(Self { config, runner })
     }

@@ -103,8 +103,12 @@ impl WorkloadRunner {
     /// A runner that keeps its results in memory alone.
     pub fn in_memory(capacity: Capacity) -> Result<Self, SandboxError> {
         let sandbox = Arc::new(Sandbox::new(u32::try_from(capacity.jobs.max(1)).unwrap_or(u32::MAX))?);
-        let modules = Modules::new(sandbox.clone(), None);
+        let modules = Modules::in_process(sandbox.clone())?;
         Ok(Self::new(sandbox, modules, None, capacity))
+    }
+
+    pub fn modules(&self) -> &Modules {
+        &self.0.modules
     }
 
     pub fn counts(&self) -> Counts {

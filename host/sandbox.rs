@@ -4,6 +4,8 @@ mod outcome;
 mod check;
 mod abi;
 mod engine;
+mod confine;
+mod compiler;
 mod link;
 
 use std::sync::Arc;
@@ -12,7 +14,9 @@ use wasmtime::{InstancePre, Linker, ModuleExport, Store};
 
 pub use self::abi::{Input, InputError};
 use self::abi::{RunState, Stop};
-pub use self::check::{Admitted, MODULE_BYTES_MAX, Refusal};
+pub use self::check::{Admitted, GateLimits, Kind, LIMITS, Limit, LimitName, Place, Refusal, Report, Rule};
+pub use self::compiler::{CODE_BYTES_MAX, COMMAND as COMPILE_COMMAND, Compiler, CompilerError, serve_one_module};
+pub use self::confine::{Bounds, Confinement, confine};
 use self::engine::Engine;
 pub use self::engine::{GUEST_STACK_BYTES, NAME as ENGINE_NAME};
 use self::link::{Growth, Guest};
@@ -27,8 +31,11 @@ pub enum SandboxError {
     Engine(String),
     #[error("cannot reserve address space for {runs} guests at once: {cause}; lower --jobs, or raise `ulimit -v`")]
     AddressSpace { runs: u32, cause: String },
+    /// The compiler's verdict on the module: the same whenever it is asked.
     #[error("the module cannot be compiled: {0}")]
     Compile(String),
+    #[error("{0}; the module may be compiled at another try")]
+    Compiler(#[from] CompilerError),
     #[error("the host has no memory for the growth that the job's limit allows")]
     HostMemory,
     #[error("a memory limit of {0} bytes is more than the {max} that 32-bit WebAssembly can address", max = Limits::MEMORY_BYTES_MAX)]
@@ -38,6 +45,17 @@ pub enum SandboxError {
 }
 
 impl SandboxError {
+    /// A stable name for programs.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Compile(_) => "not_compilable",
+            Self::Compiler(_) => "compiler_failed",
+            Self::HostMemory => "host_memory",
+            Self::MemoryLimitTooHigh(_) => "memory_limit_too_high",
+            Self::Engine(_) | Self::AddressSpace { .. } | Self::Input(_) => "sandbox",
+        }
+    }
+
     fn engine(error: wasmtime::Error) -> Self {
         Self::Engine(format!("{error:#}"))
     }
@@ -59,6 +77,14 @@ pub struct Program {
     run: ModuleExport,
     memory: ModuleExport,
     memory_bytes_min: u64,
+    code_bytes: u64,
+}
+
+impl Program {
+    /// What its native code takes in memory.
+    pub const fn code_bytes(&self) -> u64 {
+        self.code_bytes
+    }
 }
 
 /// What one run works on.
@@ -89,42 +115,41 @@ impl Sandbox {
         Ok(Self { engine, linker })
     }
 
+    /// Compiles in this process: for modules of one's own.
     pub fn compile(&self, admitted: &Admitted) -> Result<Program, SandboxError> {
-        self.prepare(admitted, self.engine.compile(admitted)?)
+        let code = Compiler::in_process()?.compile(admitted)?;
+        // SAFETY: the code is what our own compiler gave just now.
+        unsafe { self.load(&code) }
     }
 
-    /// The program together with its native code, for [`Sandbox::load`].
-    pub fn compile_and_keep(&self, admitted: &Admitted) -> Result<(Program, Vec<u8>), SandboxError> {
-        let module = self.engine.compile(admitted)?;
-        let code = module.serialize().map_err(SandboxError::compile)?;
-        Ok((self.prepare(admitted, module)?, code))
-    }
-
-    /// Makes a program of native code that was kept.
+    /// Makes a program of native code.
     ///
     /// # Safety
     ///
-    /// `code` must be what [`Sandbox::compile_and_keep`] gave for `admitted` on a sandbox of the same
-    /// [`Sandbox::settings_digest`]: it becomes native code in this process.
-    pub unsafe fn load(&self, admitted: &Admitted, code: &[u8]) -> Result<Program, SandboxError> {
+    /// `code` must be what [`Compiler::compile`] gave for an engine of the same [`Sandbox::settings_digest`]: it becomes
+    /// native code in this process.
+    pub unsafe fn load(&self, code: &[u8]) -> Result<Program, SandboxError> {
         // SAFETY: the caller's promise is `Engine::deserialize`'s condition.
-        self.prepare(admitted, unsafe { self.engine.deserialize(code) }?)
+        let module = unsafe { self.engine.deserialize(code) }?;
+        let export = |name: &str| {
+            let index = module.get_export_index(name).zip(module.get_export(name));
+            index.ok_or_else(|| SandboxError::Engine(format!("an export that the gate saw is gone: {name}")))
+        };
+        let (run, _) = export("run")?;
+        let (memory, memory_type) = export("memory")?;
+        let memory_type = memory_type.memory().map(|memory| memory.minimum() * memory.page_size());
+        Ok(Program {
+            run,
+            memory,
+            memory_bytes_min: memory_type.unwrap_or(0),
+            code_bytes: code.len() as u64,
+            instance: self.linker.instantiate_pre(&module).map_err(SandboxError::engine)?,
+        })
     }
 
     /// What native code depends on beside its module.
     pub fn settings_digest(&self) -> Digest {
         self.engine.settings_digest()
-    }
-
-    fn prepare(&self, admitted: &Admitted, module: wasmtime::Module) -> Result<Program, SandboxError> {
-        let export =
-            |name| module.get_export_index(name).ok_or_else(|| SandboxError::Compile(format!("no export `{name}`")));
-        Ok(Program {
-            run: export("run")?,
-            memory: export("memory")?,
-            memory_bytes_min: admitted.memory_bytes_min(),
-            instance: self.linker.instantiate_pre(&module).map_err(SandboxError::compile)?,
-        })
     }
 
     /// Runs `program` on `work` to its end, on this thread, which needs more than [`GUEST_STACK_BYTES`] of stack.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use crate::digest::Digest;
-use crate::sandbox::{Admitted, MODULE_BYTES_MAX, Refusal};
+use crate::sandbox::{Admitted, GateLimits, LimitName, Refusal};
 
 /// The guest that runs on a slice.
 #[derive(Clone)]
@@ -16,18 +16,17 @@ pub enum Workload {
     Inference,
     /// Anybody's module.
     Module(Admitted),
+    /// Anybody's module, that the node has stored under this digest.
+    Stored(Digest),
 }
 
 /// What a workload can be called on a command line.
 pub const REFERENCE_NAMES: [&str; 2] = ["transcode", "inference"];
 
 impl Workload {
-    /// Reads a module in its text or its binary form.
+    /// Reads a module in its text or its binary form, within the limits that a node has by default.
     pub fn from_module(bytes: &[u8]) -> Result<Self, ModuleError> {
-        if bytes.len() > MODULE_BYTES_MAX {
-            return Err(Refusal::TooLarge { found: bytes.len() }.into());
-        }
-        Ok(Self::Module(Admitted::new(wat::parse_bytes(bytes)?.into_owned())?))
+        Ok(Self::Module(Admitted::within(&GateLimits::DEFAULT, binary_form(bytes)?)?))
     }
 
     /// The workload that `file` names by how it begins: `transcode.slice`, `inference-7.slice`.
@@ -54,21 +53,38 @@ impl Workload {
         match self {
             Self::Transcode => "transcode",
             Self::Inference => "inference",
-            Self::Module(_) => "module",
+            Self::Module(_) | Self::Stored(_) => "module",
         }
     }
 
-    pub fn module(&self) -> &Admitted {
+    /// BLAKE3 of the module.
+    pub fn digest(&self) -> Digest {
+        match self.module() {
+            Guest::Admitted(module) => module.digest(),
+            Guest::Stored(digest) => digest,
+        }
+    }
+
+    /// The module, or where to look it up.
+    pub fn module(&self) -> Guest<'_> {
         static TRANSCODE: LazyLock<Admitted> =
             LazyLock::new(|| reference(include_str!("../guest-workloads/transcode.wat")));
         static INFERENCE: LazyLock<Admitted> =
             LazyLock::new(|| reference(include_str!("../guest-workloads/inference.wat")));
         match self {
-            Self::Transcode => &TRANSCODE,
-            Self::Inference => &INFERENCE,
-            Self::Module(module) => module,
+            Self::Transcode => Guest::Admitted(&TRANSCODE),
+            Self::Inference => Guest::Admitted(&INFERENCE),
+            Self::Module(module) => Guest::Admitted(module),
+            Self::Stored(digest) => Guest::Stored(*digest),
         }
     }
+}
+
+/// The module of a workload.
+#[derive(Clone, Copy)]
+pub enum Guest<'a> {
+    Admitted(&'a Admitted),
+    Stored(Digest),
 }
 
 /// The streaming sister of [`Workload::Transcode`]: the same proof, by way of the guest's memory.
@@ -81,9 +97,22 @@ fn reference(text: &str) -> Admitted {
     Admitted::new(wasm).expect("a reference guest passes the gate")
 }
 
+/// Text is some four times as long as what it stands for.
+const TEXT_BYTES_MAX: u64 = 4 * LimitName::ModuleBytes.limit().default;
+
+/// A module as the gate reads it, of its text or its binary form.
+pub fn binary_form(bytes: &[u8]) -> Result<Vec<u8>, ModuleError> {
+    if !bytes.starts_with(b"\0") && bytes.len() as u64 > TEXT_BYTES_MAX {
+        return Err(ModuleError::TextTooLarge(bytes.len()));
+    }
+    Ok(wat::parse_bytes(bytes)?.into_owned())
+}
+
 /// Why a module is not one that runs here.
 #[derive(Debug, thiserror::Error)]
 pub enum ModuleError {
+    #[error("the text of the module has {0} bytes; at most {TEXT_BYTES_MAX} are read")]
+    TextTooLarge(usize),
     #[error("not the text of a module: {0}")]
     Text(#[from] wat::Error),
     #[error(transparent)]
@@ -129,7 +158,7 @@ mod tests {
 
     #[test]
     fn the_reference_guests_are_three_modules() {
-        let digests = [Workload::Transcode, Workload::Inference, transcode_streaming()].map(|w| w.module().digest());
+        let digests = [Workload::Transcode, Workload::Inference, transcode_streaming()].map(|w| w.digest());
         assert!(digests[0] != digests[1] && digests[1] != digests[2] && digests[0] != digests[2]);
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use compute_host::digest::HashThreads;
 use compute_host::limits::Limits;
+use compute_host::modules::Modules;
 use compute_host::runner::{Capacity, Request, WorkloadRunner};
 use compute_host::sandbox::{Execution, Program, Sandbox, Work};
 use compute_host::slice::Slice;
@@ -19,7 +20,7 @@ pub fn noise(bytes: usize) -> Vec<u8> {
 
 /// A guest, compiled and with room to run.
 pub struct Guest {
-    sandbox: Sandbox,
+    sandbox: Arc<Sandbox>,
     program: Program,
     threads: HashThreads,
     read: AtomicU64,
@@ -27,8 +28,8 @@ pub struct Guest {
 
 impl Guest {
     pub fn new(workload: &Workload) -> Self {
-        let sandbox = Sandbox::new(1).unwrap();
-        let program = sandbox.compile(workload.module()).unwrap();
+        let sandbox = Arc::new(Sandbox::new(1).unwrap());
+        let program = Modules::in_process(sandbox.clone()).unwrap().program(workload.module()).unwrap();
         Self { sandbox, program, threads: HashThreads::new(1), read: AtomicU64::new(0) }
     }
 

@@ -1,6 +1,9 @@
 //! The slices that a command line names.
 
 use std::collections::HashMap;
+use std::fs::Permissions;
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -47,11 +50,27 @@ fn walk(directory: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where in `out` the proof of `file` goes.
-pub fn proof_path(out: &Path, file: &Path) -> PathBuf {
+/// Where in `out` goes what belongs to `file` and has this ending.
+pub fn path_beside(out: &Path, file: &Path, ending: &str) -> PathBuf {
     let mut name = file.file_name().unwrap_or_default().to_owned();
-    name.push(".proof");
+    name.push(ending);
     out.join(name)
+}
+
+/// Has `path` hold `bytes`, all of them or what was there before; without bytes, nothing is there: what is older must not
+/// look like new.
+pub fn replace(path: &Path, bytes: Option<&[u8]>) -> io::Result<()> {
+    let Some(bytes) = bytes else {
+        return std::fs::remove_file(path).or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        });
+    };
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().permissions(Permissions::from_mode(0o666)).tempfile_in(directory)?;
+    file.write_all(bytes)?;
+    file.persist(path)?;
+    Ok(())
 }
 
 /// Two slices of one name would overwrite each other's proof.
@@ -63,7 +82,7 @@ pub fn check_distinct(files: &[PathBuf]) -> anyhow::Result<()> {
                 "`{}` and `{}` would both write their proof to `{}`; run them with different --out",
                 other.display(),
                 file.display(),
-                proof_path(Path::new("DIR"), file).display()
+                path_beside(Path::new("DIR"), file, ".proof").display()
             );
         }
     }

@@ -1,11 +1,10 @@
 //! `node compute run`.
 
-use std::fs::Permissions;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -15,12 +14,13 @@ use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval_at};
 
-use super::{End, RunArgs, complain, files, is_broken_pipe, print};
-use crate::node::{Node, Notice};
+use super::{End, RunArgs, complain, files, is_broken_pipe, module, print};
+use crate::limits::Limits;
+use crate::node::Node;
 use crate::proof::SliceProof;
 use crate::runner::{Answer, Request, Reuse, RunError, WorkloadRunner};
 use crate::slice::Slice;
-use crate::workload::{REFERENCE_NAMES, Workload};
+use crate::workload::{Asset, REFERENCE_NAMES, Workload};
 
 /// Slices that are under way or wait for the ones before them to be printed: enough for the proofs of many small ones
 /// to share a write to disk, and a handle each.
@@ -46,17 +46,8 @@ pub fn run(args: RunArgs, data_dir: &Path) -> anyhow::Result<End> {
         std::fs::create_dir_all(out).with_context(|| format!("cannot make the directory `{}`", out.display()))?;
     }
     let jobs = args.jobs.map(|jobs| jobs as usize);
-    let node = Node::open(data_dir, jobs, |notice| match notice {
-        Notice::Waiting { directory } => {
-            complain("note", &format_args!("waiting for another node to be done with `{}`", directory.display()));
-        }
-        Notice::StoreMovedAside { to } => {
-            complain(
-                "warning",
-                &format_args!("the proof store was damaged: moved to `{}`, and begun anew", to.display()),
-            );
-        }
-    })?;
+    let node = super::open_node(data_dir, jobs)?;
+    let job = Job::read(&args, &node)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .max_blocking_threads(node.config.capacity(jobs).jobs + WRITERS)
@@ -64,7 +55,7 @@ pub fn run(args: RunArgs, data_dir: &Path) -> anyhow::Result<End> {
         .build()
         .context("cannot start the threads that run slices")?;
     runtime.spawn(leave_if_nobody_reads());
-    let end = runtime.block_on(run_all(&args, files, &node));
+    let end = runtime.block_on(run_all(&args, files, &node, &job));
     // A guest that still runs after an interruption is not waited for; finished proofs are on disk.
     runtime.shutdown_background();
     end
@@ -102,12 +93,40 @@ impl From<RunError> for Failure {
     }
 }
 
-async fn run_all(args: &RunArgs, files: Vec<PathBuf>, node: &Node) -> anyhow::Result<End> {
+/// What is the same for all slices of a command.
+struct Job {
+    /// `None` where each file's name tells.
+    workload: Option<Workload>,
+    args: Arc<[u8]>,
+    assets: Vec<Asset>,
+    limits: Limits,
+}
+
+impl Job {
+    fn read(args: &RunArgs, node: &Node) -> anyhow::Result<Self> {
+        let workload = match (&args.module, &args.workload) {
+            (Some(module), _) => Some(module::find(module, node)?),
+            (None, Some(name)) => Workload::named(name),
+            (None, None) => None,
+        };
+        let assets = args.assets.iter().map(|(name, file)| {
+            let bytes = std::fs::read(file);
+            bytes.map(Asset::new).with_context(|| format!("cannot read asset `{name}`, `{}`", file.display()))
+        });
+        let mut limits = node.config.limits;
+        limits.fuel = args.gas.unwrap_or(limits.fuel);
+        limits.memory_bytes = args.memory.unwrap_or(limits.memory_bytes);
+        let words: Vec<&[u8]> = args.args.iter().map(|word| word.as_bytes()).collect();
+        Ok(Self { workload, args: words.join(&0).into(), assets: assets.collect::<Result<_, _>>()?, limits })
+    }
+}
+
+async fn run_all(args: &RunArgs, files: Vec<PathBuf>, node: &Node, job: &Job) -> anyhow::Result<End> {
     let total = files.len();
     let slices: Vec<(PathBuf, Result<Request, Failure>)> = files
         .into_iter()
         .map(|file| {
-            let request = request(args, &file, node);
+            let request = request(args, &file, node, job);
             (file, request)
         })
         .collect();
@@ -115,7 +134,7 @@ async fn run_all(args: &RunArgs, files: Vec<PathBuf>, node: &Node) -> anyhow::Re
     let results = stream::iter(slices)
         .map(|(file, request)| async {
             let result = match request {
-                Ok(request) => node.runner.run(request).await.map_err(Failure::from),
+                Ok(request) => answer(&node.runner, request, args.out.is_some()).await.map_err(Failure::from),
                 Err(error) => Err(error),
             };
             Done { file, result }
@@ -125,20 +144,29 @@ async fn run_all(args: &RunArgs, files: Vec<PathBuf>, node: &Node) -> anyhow::Re
     report.follow(results, &node.runner, bytes).await
 }
 
-fn request(args: &RunArgs, file: &Path, node: &Node) -> Result<Request, Failure> {
+/// Runs once more what is known, where the output is wanted and only the proof was kept.
+async fn answer(runner: &WorkloadRunner, request: Request, with_output: bool) -> Result<Answer, RunError> {
+    let again = Request { reuse: Reuse::Never, ..request.clone() };
+    let answer = runner.run(request).await?;
+    if with_output && answer.finished.output.is_none() { runner.run(again).await } else { Ok(answer) }
+}
+
+fn request(args: &RunArgs, file: &Path, node: &Node, job: &Job) -> Result<Request, Failure> {
     let slice = Slice::from_file(file, node.config.compute.slice_bytes_max).map_err(RunError::from)?;
-    let workload = args.workload.as_deref().map_or_else(|| Workload::of_file(file), Workload::named);
+    let workload = job.workload.clone().or_else(|| Workload::of_file(file));
     let workload = workload.ok_or_else(|| Failure {
         code: "unknown_workload",
         message: format!(
-            "cannot tell the workload of `{}` from its name; say --workload {}",
+            "cannot tell the workload of `{}` from its name; say --workload {}, or give a --module",
             file.display(),
             REFERENCE_NAMES.join(" or --workload ")
         ),
     })?;
     Ok(Request {
         id: args.id.clone(),
-        limits: node.config.limits,
+        args: job.args.clone(),
+        assets: job.assets.clone(),
+        limits: job.limits,
         reuse: if args.no_cache { Reuse::Never } else { Reuse::Allowed },
         ..Request::new(workload, slice)
     })
@@ -216,6 +244,11 @@ impl Report<'_> {
         self.finished += usize::from(result.is_ok());
         let line = if self.args.json { json_line(&file, &result) } else { text_line(&file, &result) };
         self.bar.suspend(|| {
+            if let (Ok(answer), false) = (&result, self.args.json) {
+                for line in String::from_utf8_lossy(&answer.finished.log).lines() {
+                    complain("log", &format_args!("`{}`: {line}", file.display()));
+                }
+            }
             if let Some((kind, message)) = complaint {
                 complain(kind, &message);
             }
@@ -260,6 +293,9 @@ fn json_line(file: &Path, result: &Result<Answer, Failure>) -> Vec<u8> {
             if let (Value::Object(object), Value::Object(said)) = (&mut object, said) {
                 object.extend(said);
             }
+            if !answer.finished.log.is_empty() {
+                object["log"] = json!(String::from_utf8_lossy(&answer.finished.log));
+            }
         }
     }
     format!("{object}\n").into_bytes()
@@ -267,22 +303,15 @@ fn json_line(file: &Path, result: &Result<Answer, Failure>) -> Vec<u8> {
 
 /// Replaces what is there as a whole, so that nobody reads half a proof. The store has it durably already.
 fn write_proof(out: &Path, file: &Path, answer: &Answer) -> Result<(), Failure> {
-    let path = files::proof_path(out, file);
-    let write = || -> io::Result<()> {
-        let Some(proof) = &answer.finished.proof else {
-            // An older proof must not look like this run's.
-            return std::fs::remove_file(&path).or_else(|error| match error.kind() {
-                io::ErrorKind::NotFound => Ok(()),
-                _ => Err(error),
-            });
-        };
-        let mut file = tempfile::Builder::new().permissions(Permissions::from_mode(0o666)).tempfile_in(out)?;
-        file.write_all(&proof.to_bytes())?;
-        file.persist(&path)?;
-        Ok(())
-    };
-    write().map_err(|error| Failure {
-        code: "proof_not_written",
-        message: format!("cannot write the proof `{}`: {error}", path.display()),
-    })
+    let finished = &answer.finished;
+    let proof = finished.proof.as_ref().map(SliceProof::to_bytes);
+    let output = finished.output.as_deref().filter(|output| !output.is_empty());
+    for (ending, bytes) in [(".proof", proof.as_deref()), (".output", output)] {
+        let path = files::path_beside(out, file, ending);
+        files::replace(&path, bytes).map_err(|error| Failure {
+            code: "proof_not_written",
+            message: format!("cannot write `{}`: {error}", path.display()),
+        })?;
+    }
+    Ok(())
 }

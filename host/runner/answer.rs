@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::digest::Digest;
+use crate::modules::ModulesError;
 use crate::proof::{ASSETS_MAX, Job, Observed, SliceProof};
 use crate::sandbox::{Execution, Outcome, SandboxError};
 use crate::slice::{SliceError, SliceId};
@@ -46,7 +47,7 @@ pub enum RunError {
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
     #[error(transparent)]
-    Compile(#[from] Arc<SandboxError>),
+    Module(#[from] Arc<ModulesError>),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("a job brings at most {ASSETS_MAX} assets; this one brings {0}")]
@@ -59,12 +60,13 @@ pub enum RunError {
 
 impl RunError {
     /// A stable name for programs.
-    pub const fn code(&self) -> &'static str {
+    pub fn code(&self) -> &'static str {
         match self {
             Self::SliceIdConflict(_) => "slice_id_conflict",
             Self::Slice(SliceError::Changed { .. }) => "slice_changed",
             Self::Slice(_) => "slice_unreadable",
-            Self::Sandbox(_) | Self::Compile(_) => "sandbox",
+            Self::Sandbox(error) => error.code(),
+            Self::Module(error) => error.code(),
             Self::Store(_) => "store",
             Self::TooManyAssets(_) => "too_many_assets",
             Self::NotReproduced(_) => "not_reproduced",

@@ -47,7 +47,7 @@ impl Request {
     pub(super) fn job(&self, slice: &OpenSlice) -> Job {
         Job {
             workload: self.workload.name().to_owned(),
-            module: self.workload.module().digest(),
+            module: self.workload.digest(),
             input: Blob { blake3: slice.digest(), bytes: slice.len() },
             args: Digest::of(&self.args),
             limits: self.limits.into(),

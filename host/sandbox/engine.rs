@@ -7,7 +7,7 @@ use wasmtime::{
 };
 
 use super::SandboxError;
-use super::check::{self, Admitted};
+use super::check::{self, GateLimits};
 use super::outcome::{Outcome, Trap};
 use crate::digest::Digest;
 use crate::limits::{self, Limits};
@@ -39,52 +39,29 @@ impl Engine {
             .max_memories_per_module(1)
             .max_tables_per_module(1)
             .max_memory_size(Limits::MEMORY_BYTES_MAX as usize)
-            .table_elements(check::TABLE_ELEMENTS_MAX as usize)
+            .table_elements(GateLimits::DEFAULT.table_elements as usize)
             .linear_memory_keep_resident(MEMORY_KEEP_RESIDENT_BYTES)
-            .table_keep_resident(check::TABLE_ELEMENTS_MAX as usize * size_of::<usize>())
+            .table_keep_resident(GateLimits::DEFAULT.table_elements as usize * size_of::<usize>())
             .pagemap_scan(Enabled::Auto);
 
-        let mut config = Config::new();
-        config
-            .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
-            .memory_reservation(MEMORY_RESERVATION_BYTES)
-            .memory_guard_size(MEMORY_GUARD_BYTES)
-            .memory_may_move(false)
-            .signals_based_traps(true)
-            .max_wasm_stack(GUEST_STACK_BYTES)
-            .consume_fuel(true)
-            .cranelift_nan_canonicalization(true)
-            .cranelift_opt_level(OptLevel::Speed)
-            // Code for the debugger and the profiler: a fifth to two fifths of its size, and nobody reads it.
-            .generate_address_map(false)
-            .wasm_backtrace_max_frames(None)
-            .native_unwind_info(false)
-            .wasm_features(WasmFeatures::all(), false)
-            .wasm_features(check::features(), true);
+        let mut config = settings();
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         // The settings are ours and fit each other; what can be lacking is room for the pool.
         let refused = |error| SandboxError::AddressSpace { runs: concurrent_runs, cause: format!("{error:#}") };
         wasmtime::Engine::new(&config).map(Self).map_err(refused)
     }
 
-    pub fn compile(&self, admitted: &Admitted) -> Result<Module, SandboxError> {
-        // `Module::new` would accept text where some crate turns wasmtime's `wat` feature on.
-        Module::from_binary(&self.0, admitted.wasm()).map_err(SandboxError::compile)
-    }
-
-    /// What compiled code depends on beside the module: the compiler's version, its settings, the processor. wasmtime
-    /// itself does not compare all of these when it reads code back.
+    /// [`CompileEngine::settings_digest`] says the same of code that this engine takes.
     pub fn settings_digest(&self) -> Digest {
-        let mut hasher = SettingsHasher::default();
-        self.0.precompile_compatibility_hash().hash(&mut hasher);
-        Digest::in_domain("compute-host engine settings v1", &hasher.0)
+        settings_digest(&self.0)
     }
 
-    /// Reads back what [`Module::serialize`] gave.
+    /// Makes a module of what [`CompileEngine::compile`] gave.
     ///
     /// # Safety
     ///
-    /// `code` must be just what this node serialised, under the same [`Engine::settings_digest`]: it becomes native
-    /// code in this process.
+    /// `code` must be just what a compiler of this node gave, under the same [`Engine::settings_digest`]: it becomes
+    /// native code in this process.
     pub unsafe fn deserialize(&self, code: &[u8]) -> Result<Module, SandboxError> {
         // SAFETY: the caller's promise is `Module::deserialize`'s condition.
         unsafe { Module::deserialize(&self.0, code) }.map_err(SandboxError::compile)
@@ -93,6 +70,53 @@ impl Engine {
     pub fn inner(&self) -> &wasmtime::Engine {
         &self.0
     }
+}
+
+/// An engine that runs nothing, and so reserves nothing.
+pub struct CompileEngine(wasmtime::Engine);
+
+impl CompileEngine {
+    pub fn new() -> Result<Self, SandboxError> {
+        wasmtime::Engine::new(&settings()).map(Self).map_err(SandboxError::engine)
+    }
+
+    /// The native code of `wasm`, as [`Module::serialize`] would give it.
+    pub fn compile(&self, wasm: &[u8]) -> Result<Vec<u8>, SandboxError> {
+        self.0.precompile_module(wasm).map_err(SandboxError::compile)
+    }
+
+    pub fn settings_digest(&self) -> Digest {
+        settings_digest(&self.0)
+    }
+}
+
+/// What compiled code depends on, and how it is run, but for the pool.
+fn settings() -> Config {
+    let mut config = Config::new();
+    config
+        .memory_reservation(MEMORY_RESERVATION_BYTES)
+        .memory_guard_size(MEMORY_GUARD_BYTES)
+        .memory_may_move(false)
+        .signals_based_traps(true)
+        .max_wasm_stack(GUEST_STACK_BYTES)
+        .consume_fuel(true)
+        .cranelift_nan_canonicalization(true)
+        .cranelift_opt_level(OptLevel::Speed)
+        // Code for the debugger and the profiler: a fifth to two fifths of its size, and nobody reads it.
+        .generate_address_map(false)
+        .wasm_backtrace_max_frames(None)
+        .native_unwind_info(false)
+        .wasm_features(WasmFeatures::all(), false)
+        .wasm_features(check::features(), true);
+    config
+}
+
+/// What compiled code depends on beside the module: the compiler's version, its settings, the processor. wasmtime
+/// itself does not compare all of these when it reads code back.
+fn settings_digest(engine: &wasmtime::Engine) -> Digest {
+    let mut hasher = SettingsHasher::default();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    Digest::in_domain("compute-host engine settings v1", &hasher.0)
 }
 
 /// Keeps what is hashed, so that the key is BLAKE3's and not that of a hash that may change with the compiler.

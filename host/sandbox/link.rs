@@ -46,7 +46,8 @@ impl ResourceLimiter for Growth {
     }
 
     fn table_growing(&mut self, _current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
-        Ok(desired as u64 <= check::TABLE_ELEMENTS_MAX && maximum.is_none_or(|maximum| desired <= maximum))
+        Ok(desired as u64 <= check::GateLimits::DEFAULT.table_elements
+            && maximum.is_none_or(|maximum| desired <= maximum))
     }
 
     fn table_grow_failed(&mut self, error: wasmtime::Error) -> Result<()> {

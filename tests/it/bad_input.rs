@@ -148,7 +148,7 @@ fn a_workload_that_no_name_tells_can_be_said() {
     here.run("compute run camera.raw").is(
         2,
         "",
-        "error: cannot tell the workload of `camera.raw` from its name; say --workload transcode or --workload inference\n",
+        "error: cannot tell the workload of `camera.raw` from its name; say --workload transcode or --workload inference, or give a --module\n",
     );
     here.run("compute run --workload transcode camera.raw").is(0, &format!("{}  camera.raw\n", blake3("a slice")), "");
 }

@@ -25,7 +25,7 @@ fn runner() -> WorkloadRunner {
 fn durable(here: &Workplace) -> WorkloadRunner {
     let sandbox = Arc::new(Sandbox::new(2).unwrap());
     let store = ProofStore::open(&here.path("proofs"), 1000).unwrap().store;
-    WorkloadRunner::new(sandbox.clone(), Modules::new(sandbox, None), Some(store), CAPACITY)
+    WorkloadRunner::new(sandbox.clone(), Modules::in_process(sandbox).unwrap(), Some(store), CAPACITY)
 }
 
 fn id(text: &str) -> Option<SliceId> {

@@ -66,6 +66,9 @@ fn a_module_uses_only_modules_above_it() {
     for (file, folder, prefix) in [
         ("lib.rs", "", "crate::"),
         ("sandbox.rs", "sandbox", "super::"),
+        ("sandbox/check.rs", "sandbox/check", "super::"),
+        ("sandbox/compiler.rs", "sandbox/compiler", "super::"),
+        ("modules.rs", "modules", "super::"),
         ("cli.rs", "cli", "super::"),
         ("proof.rs", "proof", "super::"),
         ("runner.rs", "runner", "super::"),

@@ -1,0 +1,217 @@
+//! `node compute module`.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, bail};
+use indicatif::ProgressBar;
+use serde_json::{Value, json};
+
+use super::{End, ModuleCommand, complain, files, open_node, print, report};
+use crate::config::Config;
+use crate::digest::Digest;
+use crate::modules::{Added, ModuleKey, ModuleName, ModulesError, Record, StoredError, StoredModules};
+use crate::node::Node;
+use crate::sandbox::{Admitted, Kind, LimitName, Report, SandboxError};
+use crate::workload::{Workload, binary_form};
+
+/// What is read of a file: more than any limit lets through, so that its author hears of the other rules too.
+const READ_BYTES_MAX: u64 = 4 * LimitName::ModuleBytes.limit().highest;
+
+/// What takes longer than this shows that it goes on.
+const PROGRESS_AFTER: Duration = Duration::from_millis(500);
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+pub fn main(command: ModuleCommand, data_dir: &Path) -> anyhow::Result<End> {
+    match command {
+        ModuleCommand::Add { file, name, json } => add(&file, name.as_ref(), json, data_dir),
+        ModuleCommand::Check { file, json } => check(&file, json, data_dir),
+        ModuleCommand::List { json } => list(json, data_dir),
+        ModuleCommand::Show { module, json } => show(&module, json, data_dir),
+        ModuleCommand::Remove { module, json } => remove(&module, json, data_dir),
+        ModuleCommand::Export { module, file, json } => export(&module, &file, json, data_dir),
+    }
+}
+
+/// The workload that `--module` means: what is stored goes before a file of that name.
+pub fn find(module: &OsStr, node: &Node) -> anyhow::Result<Workload> {
+    let (key, file) = (module.to_str().and_then(|text| text.parse::<ModuleKey>().ok()), Path::new(module));
+    let stored = key.map(|key| node.runner.modules().find(&key));
+    let workload = match stored {
+        Some(Ok(digest)) => Workload::Stored(digest),
+        Some(Err(StoredError::NotThere(key))) if !file.exists() => {
+            bail!(
+                "there is neither a stored module nor a file `{key}`; `node compute module list` shows what is stored"
+            )
+        }
+        Some(Err(StoredError::NotThere(_))) | None => {
+            let wasm = read(file)?;
+            let admitted = Admitted::within(&node.config.gate, wasm);
+            Workload::Module(admitted.map_err(|refusal| {
+                let (code, hint) = (refusal.code(), refusal.hint());
+                anyhow::anyhow!("`{}` is refused [{code}]: {refusal}; {hint}", file.display())
+            })?)
+        }
+        Some(Err(error)) => return Err(error.into()),
+    };
+    // Once for all slices, and before the first is read.
+    let compiled = while_showing("compiling", || node.runner.modules().program(workload.module()));
+    compiled.map(|_| workload).with_context(|| format!("cannot run `{}`", file.display()))
+}
+
+fn add(file: &Path, name: Option<&ModuleName>, json: bool, data_dir: &Path) -> anyhow::Result<End> {
+    let wasm = read(file)?;
+    let node = open_node(data_dir, None)?;
+    let admitted = match Admitted::within(&node.config.gate, wasm.as_slice()) {
+        Ok(admitted) => admitted,
+        Err(_) => return refused(file, &Report::of(&wasm, &node.config.gate), json),
+    };
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let user = format!("user {}", rustix::process::getuid().as_raw());
+    let record = Record::new(wasm.len() as u64, Kind::Compute.name().to_owned(), now, user);
+    let added = while_showing("compiling", || node.runner.modules().add(&admitted, name, &record));
+    let addition = match added {
+        Ok(addition) => addition,
+        Err(error) => {
+            let ModulesError::Sandbox(SandboxError::Compile(_)) = *error else { return Err(error.into()) };
+            complain("error", &format_args!("`{}` is refused [{}]: {error}", file.display(), error.code()));
+            return Ok(End::GuestFailed);
+        }
+    };
+    if let (Some(name), Some(before)) = (name, addition.renamed) {
+        complain("note", &format_args!("`{name}` stood for {before} before"));
+    }
+    let digest = admitted.digest();
+    let is_new = addition.added == Added::New;
+    let shown = name.map_or_else(|| file.to_string_lossy().into_owned(), ToString::to_string);
+    let object = json!({ "digest": digest, "name": name, "bytes": record.bytes, "kind": record.kind, "new": is_new });
+    show_line(json, &object, &format!("{digest}  {shown}"))
+}
+
+/// All that stands against the module, not only what the gate stopped at.
+fn refused(file: &Path, report: &Report, json: bool) -> anyhow::Result<End> {
+    if json {
+        print(format!("{}\n", report::json(file, report)).as_bytes())?;
+    }
+    report::complain_of(file, report);
+    Ok(End::GuestFailed)
+}
+
+fn check(file: &Path, json: bool, data_dir: &Path) -> anyhow::Result<End> {
+    let config = Config::read(&data_dir.join("config.toml"))?;
+    let wasm = read(file)?;
+    let report = Report::of(&wasm, &config.gate);
+    let shown =
+        if json { format!("{:#}\n", report::json(file, &report)) } else { report::text(file, &report, &config.gate) };
+    print(shown.as_bytes())?;
+    Ok(if report.refusals.is_empty() { End::Done } else { End::GuestFailed })
+}
+
+fn list(json: bool, data_dir: &Path) -> anyhow::Result<End> {
+    let node = open_node(data_dir, None)?;
+    for (digest, record, names) in stored(&node)?.list()? {
+        let object = object(&digest, &record, &names);
+        let names: Vec<&str> = names.iter().map(ModuleName::as_str).collect();
+        let line = format!("{digest}  {:>9}  {}", record.bytes, names.join(" "));
+        show_line(json, &object, line.trim_end())?;
+    }
+    Ok(End::Done)
+}
+
+fn show(module: &ModuleKey, json: bool, data_dir: &Path) -> anyhow::Result<End> {
+    let node = open_node(data_dir, None)?;
+    let stored = stored(&node)?;
+    let digest = stored.find(module)?;
+    let (record, names) = (stored.record(&digest)?, stored.names()?.remove(&digest).unwrap_or_default());
+    let wasm = stored.read(&digest)?;
+    if json {
+        return show_line(true, &object(&digest, &record, &names), "");
+    }
+    let names: Vec<&str> = names.iter().map(ModuleName::as_str).collect();
+    let added = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(record.added_unix_ms));
+    let added = added
+        .map_or_else(|| record.added_unix_ms.to_string(), |time| humantime::format_rfc3339_millis(time).to_string());
+    let report = Report::of(&wasm, &node.config.gate);
+    let known = format!("names      {}\nadded      {added}, by {}\n", names.join(" "), record.added_by);
+    print((known + &report::text(Path::new(&digest.to_string()), &report, &node.config.gate)).as_bytes())?;
+    Ok(End::Done)
+}
+
+fn remove(module: &ModuleKey, json: bool, data_dir: &Path) -> anyhow::Result<End> {
+    let node = open_node(data_dir, None)?;
+    let stored = stored(&node)?;
+    let digest = stored.find(module)?;
+    let gone = stored.remove(module)?;
+    let line = if gone { format!("removed {digest}") } else { format!("removed the name {module} of {digest}") };
+    show_line(json, &json!({ "digest": digest, "module_removed": gone }), &line)
+}
+
+fn export(module: &ModuleKey, file: &Path, json: bool, data_dir: &Path) -> anyhow::Result<End> {
+    let node = open_node(data_dir, None)?;
+    let stored = stored(&node)?;
+    let digest = stored.find(module)?;
+    let wasm = stored.read(&digest)?;
+    if file == Path::new("-") {
+        print(&wasm)?;
+        return Ok(End::Done);
+    }
+    files::replace(file, Some(&wasm)).with_context(|| format!("cannot write `{}`", file.display()))?;
+    let object = json!({ "digest": digest, "bytes": wasm.len(), "file": file.to_string_lossy() });
+    show_line(json, &object, &format!("{digest}  {}", file.display()))
+}
+
+fn stored(node: &Node) -> Result<&StoredModules, StoredError> {
+    node.runner.modules().stored()
+}
+
+fn object(digest: &Digest, record: &Record, names: &[ModuleName]) -> Value {
+    let mut object = json!({ "digest": digest, "names": names });
+    if let (Value::Object(object), Ok(Value::Object(record))) = (&mut object, serde_json::to_value(record)) {
+        object.extend(record.into_iter().filter(|(key, _)| key != "version"));
+    }
+    object
+}
+
+fn show_line(json: bool, object: &Value, line: &str) -> anyhow::Result<End> {
+    let shown = if json { format!("{object}\n") } else { format!("{}\n", super::printable(line)) };
+    print(shown.as_bytes())?;
+    Ok(End::Done)
+}
+
+/// The module in its binary form.
+fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = if file == Path::new("-") {
+        io::stdin().lock().take(READ_BYTES_MAX + 1).read_to_end(&mut bytes)
+    } else {
+        File::open(file).and_then(|file| file.take(READ_BYTES_MAX + 1).read_to_end(&mut bytes))
+    };
+    read.with_context(|| format!("cannot read `{}`", file.display()))?;
+    if bytes.len() as u64 > READ_BYTES_MAX {
+        bail!("`{}` has more than {READ_BYTES_MAX} bytes, which no module may", file.display());
+    }
+    binary_form(&bytes).with_context(|| format!("`{}` is not a module", file.display()))
+}
+
+/// Does `work`, and has a spinner turn meanwhile if it takes long.
+fn while_showing<T>(what: &'static str, work: impl FnOnce() -> T) -> T {
+    let (over, waited) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            if waited.recv_timeout(PROGRESS_AFTER) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+            let spinner = ProgressBar::new_spinner().with_message(what);
+            spinner.enable_steady_tick(PROGRESS_EVERY);
+            let _ = waited.recv();
+            spinner.finish_and_clear();
+        });
+        let done = work();
+        drop(over);
+        done
+    })
+}

@@ -1,0 +1,125 @@
+//! What is shown of a module: what it is, what stands against it, and which limits it comes near.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::{complain, printable};
+use crate::sandbox::{GateLimits, LIMITS, Limit, Refusal, Report, Rule};
+
+/// How many of the limits that a module comes nearest to are shown.
+const NEAREST: usize = 4;
+
+/// The whole report, for people.
+pub fn text(file: &Path, report: &Report, limits: &GateLimits) -> String {
+    let refused = match report.refusals.len() {
+        0 => "admitted".to_owned(),
+        1 => "refused, by 1 rule".to_owned(),
+        more => format!("refused, by {more} rules"),
+    };
+    let mut text = format!("{}: {refused}\n", printable(&file.to_string_lossy()));
+    for refusal in &report.refusals {
+        let (code, hint) = (refusal.code(), refusal.hint());
+        text.push_str(&format!("  [{code}] {refusal}\n    {hint}\n"));
+    }
+    for (name, value) in facts(report, limits) {
+        text.push_str(&format!("{name:<11}{}\n", printable(&value)));
+    }
+    text
+}
+
+fn facts(report: &Report, limits: &GateLimits) -> Vec<(&'static str, String)> {
+    let memory = report.memory_pages.map_or_else(
+        || "none".to_owned(),
+        |(pages, max)| {
+            let max = max.map_or_else(|| "to what the job allows".to_owned(), |max| format!("to {max}"));
+            format!("{pages} pages of 64 KiB, may grow {max}")
+        },
+    );
+    let imports: Vec<String> = report.imports.iter().map(|(module, name)| format!("{module}.{name}")).collect();
+    let features = report.features.as_ref().map_or_else(|| "unknown".to_owned(), |features| list(features));
+    let floats = match report.float_free {
+        None => "unknown",
+        Some(true) => "none",
+        Some(false) => "used",
+    };
+    vec![
+        ("digest", report.digest.to_string()),
+        ("kind", report.kind.name().to_owned()),
+        ("size", format!("{} bytes, of which code {}, data {}", report.bytes, report.code_bytes, report.data_bytes)),
+        ("memory", memory),
+        ("imports", list(&imports)),
+        ("exports", list(&report.exports)),
+        ("features", features),
+        ("floats", floats.to_owned()),
+        ("nearest", list(&nearest(report, limits))),
+    ]
+}
+
+fn list<T: AsRef<str>>(items: &[T]) -> String {
+    const SHOWN_MAX: usize = 20;
+    let mut shown: Vec<&str> = items.iter().take(SHOWN_MAX).map(AsRef::as_ref).collect();
+    let more = format!("and {} more", items.len().saturating_sub(SHOWN_MAX));
+    match items.len() {
+        0 => return "none".to_owned(),
+        1..=SHOWN_MAX => {}
+        _ => shown.push(&more),
+    }
+    shown.join(", ")
+}
+
+/// The limits of which the module uses the largest part.
+fn nearest(report: &Report, limits: &GateLimits) -> Vec<String> {
+    let part = |limit: &Limit| report.used.of(limit.name) as f64 / limits.of(limit.name) as f64;
+    // One memory, one table: they are all there or not at all.
+    let mut by_part: Vec<&Limit> = LIMITS.iter().filter(|limit| limits.of(limit.name) > 1).collect();
+    by_part.sort_by(|one, other| part(other).total_cmp(&part(one)));
+    let shown = |limit: &&Limit| format!("{} {} of {}", limit.key, report.used.of(limit.name), limits.of(limit.name));
+    by_part.iter().take(NEAREST).map(shown).collect()
+}
+
+/// The whole report, for programs.
+pub fn json(file: &Path, report: &Report) -> Value {
+    json!({
+        "file": file.to_string_lossy(),
+        "admitted": report.refusals.is_empty(),
+        "refusals": report.refusals.iter().map(refusal).collect::<Vec<_>>(),
+        "digest": report.digest,
+        "kind": report.kind.name(),
+        "bytes": report.bytes,
+        "code_bytes": report.code_bytes,
+        "data_bytes": report.data_bytes,
+        "memory_pages": report.memory_pages.map(|(pages, _)| pages),
+        "memory_pages_max": report.memory_pages.and_then(|(_, max)| max),
+        "imports": report.imports.iter().map(|(module, name)| json!({ "module": module, "name": name })).collect::<Vec<_>>(),
+        "exports": report.exports,
+        "features": report.features,
+        "float_free": report.float_free,
+        "used": report.used,
+    })
+}
+
+fn refusal(refusal: &Refusal) -> Value {
+    let mut object = json!({
+        "code": refusal.code(),
+        "message": refusal.to_string(),
+        "hint": refusal.hint(),
+        "offset": refusal.place.offset,
+    });
+    if let Some((index, name)) = &refusal.place.function {
+        object["function"] = json!({ "index": index, "name": name });
+    }
+    if let Rule::Limit { max, found, .. } = refusal.rule {
+        object["limit"] = json!(max);
+        object["found"] = json!(found);
+    }
+    object
+}
+
+/// What stands against the module, a message each.
+pub fn complain_of(file: &Path, report: &Report) {
+    for refusal in &report.refusals {
+        let (code, hint) = (refusal.code(), refusal.hint());
+        complain("error", &format_args!("`{}` is refused [{code}]: {refusal}; {hint}", file.display()));
+    }
+}

@@ -1,0 +1,118 @@
+//! Native code as files, so that a module is compiled once and not at each start. All of it can be made again.
+//!
+//! A file is trusted only if this node wrote it: its MAC covers the module, the gate that it passed, the engine's settings
+//! and the code, and is checked on the bytes that are then loaded, not on a file that could change in between. Whatever
+//! else lies there is compiled anew and replaced.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::SystemTime;
+
+use crate::digest::{Digest, MacKey};
+use crate::sandbox::{CODE_BYTES_MAX, Program, Sandbox};
+
+const MAC_BYTES: usize = 32;
+
+pub struct CodeFiles {
+    directory: PathBuf,
+    key: MacKey,
+    bytes_max: u64,
+    /// The files that are there, the least recently used to go first; read from the directory before the first is
+    /// written. Its listener deletes the files.
+    kept: OnceLock<moka::sync::Cache<Digest, u64>>,
+}
+
+impl CodeFiles {
+    /// Up to `bytes_max` of code in `directory`; `key` must be secret from whoever else can write there.
+    pub const fn new(directory: PathBuf, key: MacKey, bytes_max: u64) -> Self {
+        Self { directory, key, bytes_max, kept: OnceLock::new() }
+    }
+
+    /// What was kept under `name`, if this node kept it and this engine takes it.
+    pub fn load(&self, sandbox: &Sandbox, name: &Digest) -> Option<Program> {
+        let path = self.path(name);
+        let file = File::open(&path).ok()?;
+        let len = file.metadata().ok()?.len();
+        let mut bytes = Vec::with_capacity(usize::try_from(len.min(CODE_BYTES_MAX + 1)).ok()?);
+        (&file).take(CODE_BYTES_MAX + MAC_BYTES as u64 + 1).read_to_end(&mut bytes).ok()?;
+        let (mac, code) = bytes.split_first_chunk::<MAC_BYTES>()?;
+        if !self.key.verifies(name, code, *mac) {
+            return None;
+        }
+        // SAFETY: the MAC says that this node wrote these very bytes under this name, which stands for the engine's
+        // settings; `keep` is the only one that makes such a MAC, of what the node's compiler gave.
+        let program = unsafe { sandbox.load(code) }.ok()?;
+        // The order of use is the order of these times; that it cannot be noted costs a compilation some day.
+        let _ = file.set_modified(SystemTime::now());
+        if let Some(kept) = self.kept.get() {
+            kept.get(name);
+        }
+        Some(program)
+    }
+
+    /// Keeps `code` under `name`. A full disk or a directory that is gone costs a later start a compilation, and this run
+    /// nothing.
+    pub fn keep(&self, name: &Digest, code: &[u8]) {
+        let kept = self.kept.get_or_init(|| self.scan());
+        if self.write(name, code).is_ok() {
+            kept.insert(*name, code.len() as u64 + MAC_BYTES as u64);
+            kept.run_pending_tasks();
+        }
+    }
+
+    fn write(&self, name: &Digest, code: &[u8]) -> io::Result<()> {
+        let mut file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(&self.directory)?;
+        file.write_all(&self.key.mac(name, code))?;
+        file.write_all(code)?;
+        file.persist(self.path(name))?;
+        Ok(())
+    }
+
+    /// The files of the directory, the latest used last; what is neither code nor whole is removed.
+    fn scan(&self) -> moka::sync::Cache<Digest, u64> {
+        let directory = self.directory.clone();
+        let kept = moka::sync::Cache::builder()
+            .max_capacity(self.bytes_max.div_ceil(WEIGHT_BYTES))
+            .weigher(|_, bytes: &u64| u32::try_from(bytes.div_ceil(WEIGHT_BYTES)).unwrap_or(u32::MAX))
+            .eviction_policy(moka::policy::EvictionPolicy::lru())
+            .eviction_listener(move |name, _, cause| {
+                if cause.was_evicted() {
+                    let _ = fs::remove_file(path_in(&directory, &name));
+                }
+            })
+            .build();
+        let mut found: Vec<(SystemTime, Digest, u64)> = Vec::new();
+        for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
+            let (name, path) = (entry.file_name(), entry.path());
+            let digest = name.to_str().and_then(|name| name.strip_suffix(SUFFIX)?.parse().ok());
+            match (digest, entry.metadata()) {
+                (Some(digest), Ok(metadata)) => {
+                    found.push((metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH), digest, metadata.len()));
+                }
+                _ if name.to_str().is_some_and(|name| name.starts_with(TEMPORARY)) => drop(fs::remove_file(path)),
+                _ => {}
+            }
+        }
+        found.sort();
+        for (_, digest, bytes) in found {
+            kept.insert(digest, bytes);
+        }
+        kept.run_pending_tasks();
+        kept
+    }
+
+    fn path(&self, name: &Digest) -> PathBuf {
+        path_in(&self.directory, name)
+    }
+}
+
+fn path_in(directory: &Path, name: &Digest) -> PathBuf {
+    directory.join(format!("{name}{SUFFIX}"))
+}
+
+const SUFFIX: &str = ".code";
+const TEMPORARY: &str = ".new-";
+/// The unit in which files are weighed against each other.
+const WEIGHT_BYTES: u64 = 1024;

@@ -1,0 +1,177 @@
+//! The limits of the gate, one place: what each bounds, how far, why, and what an author can do about it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+
+/// One limit.
+#[derive(Debug)]
+pub struct Limit {
+    pub name: LimitName,
+    /// The key in config, and the code of a refusal.
+    pub key: &'static str,
+    /// What is counted.
+    pub what: &'static str,
+    pub default: u64,
+    /// How far config can raise it; the default, for all but one.
+    pub highest: u64,
+    pub reason: &'static str,
+    pub hint: &'static str,
+}
+
+macro_rules! limits {
+    ($($name:ident $key:ident = $default:expr $(, up to $highest:expr)?; $what:literal; $reason:literal; $hint:literal)*) => {
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum LimitName { $($name),* }
+
+        /// A value for each limit: how far it goes, or how much of it a module uses.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct GateLimits { $(pub $key: u64),* }
+
+        impl Default for GateLimits {
+            fn default() -> Self {
+                Self::DEFAULT
+            }
+        }
+
+        impl GateLimits {
+            pub const DEFAULT: Self = Self { $($key: $default),* };
+
+            /// Nothing of anything.
+            pub const NONE: Self = Self { $($key: 0),* };
+
+            pub const fn of(&self, name: LimitName) -> u64 {
+                match name { $(LimitName::$name => self.$key),* }
+            }
+
+            /// These limits, with another value for one.
+            pub const fn with(mut self, name: LimitName, value: u64) -> Self {
+                *self.of_mut(name) = value;
+                self
+            }
+
+            pub(super) const fn of_mut(&mut self, name: LimitName) -> &mut u64 {
+                match name { $(LimitName::$name => &mut self.$key),* }
+            }
+        }
+
+        /// All limits, in the order of [`LimitName`].
+        pub static LIMITS: &[Limit] = &[$({
+            let highest = $default;
+            $(let highest = { let _ = highest; $highest };)?
+            Limit {
+                name: LimitName::$name, key: stringify!($key), what: $what, default: $default, highest,
+                reason: $reason, hint: $hint,
+            }
+        }),*];
+    };
+}
+
+/// Raised when the gate's rules change in a way that its limits do not tell.
+const RULES_VERSION: u32 = 1;
+
+impl GateLimits {
+    /// Names what a module has passed that was admitted within these limits.
+    pub fn digest(&self) -> Digest {
+        let values = LIMITS.iter().flat_map(|limit| self.of(limit.name).to_le_bytes());
+        let bytes: Vec<u8> = RULES_VERSION.to_le_bytes().into_iter().chain(values).collect();
+        Digest::in_domain("compute-host gate v1", &bytes)
+    }
+}
+
+impl LimitName {
+    pub const fn limit(self) -> &'static Limit {
+        &LIMITS[self as usize]
+    }
+}
+
+limits! {
+    ModuleBytes module_bytes = 4 << 20, up to 16 << 20; "bytes";
+        "bounds all that follows; NEAR has the same limit";
+        "build with optimisation for size and `strip` it; pass large data as an asset"
+
+    Types types = 1_024; "types";
+        "each is kept for as long as the module is";
+        "many types come from many signatures; link only what the guest uses"
+    Params params = 64; "parameters in one function type";
+        "each call moves them, and two bytes make a call";
+        "pass a pointer to a structure"
+    Results results = 64; "results in one function type";
+        "each call moves them, and two bytes make a call";
+        "return a pointer to a structure"
+    SignatureValuesTotal signature_values_total = 50_000; "parameters and results of functions, summed";
+        "three bytes declare a function of 128";
+        "link only what the guest uses"
+
+    Imports imports = 16; "imports";
+        "the compute ABI has 13 functions";
+        "import each function once"
+    Exports exports = 1_024; "exports";
+        "each exported function costs a second entry; the host calls one";
+        "export `memory` and `run` alone"
+    NameBytes name_bytes = 256; "bytes in one name";
+        "names are shown and compared";
+        "shorten the name"
+
+    Functions functions = 10_000; "functions";
+        "each costs the compiler some 40 us, however small it is";
+        "link only what the guest uses (`lto`, `--gc-sections`)"
+    Globals globals = 1_000; "globals";
+        "each is initialised at each start of the guest";
+        "keep data in memory"
+    Tables tables = 1; "tables";
+        "the pool holds one a guest";
+        "use one table for all indirect calls"
+    TableElements table_elements = 10_000; "elements in the table";
+        "tables are host memory that no job's memory limit counts";
+        "link only the functions that the guest calls indirectly"
+    MemoryPages memory_pages = 1_024; "pages of 64 KiB that the memory starts with";
+        "what a guest starts with is not the job's to refuse; more can be had by `memory.grow`";
+        "start with less (`--initial-memory`), and grow"
+
+    DataSegments data_segments = 100_000; "data segments";
+        "five bytes make one, and each is read into an image of the memory";
+        "let the linker merge them"
+    ElementItems element_items = 10_000; "items in element segments, summed";
+        "a function that is named there is compiled with a second entry";
+        "link only the functions that the guest calls indirectly"
+
+    BodyBytes body_bytes = 192 << 10; "bytes of code";
+        "the compiler holds a function as a whole";
+        "split the function; lower the limit for inlining"
+    Operators operators = 65_536; "operators";
+        "the compiler's work grows faster than the function";
+        "split the function; lower the limit for inlining"
+    Locals locals = 1_024; "locals and parameters";
+        "three bytes declare any number of them";
+        "keep arrays in memory"
+    LocalsTotal locals_total = 200_000; "locals and parameters of functions, summed";
+        "three bytes declare any number of them";
+        "keep arrays in memory"
+    Blocks blocks = 5_000; "blocks, loops and ifs";
+        "each is a node in graphs that the compiler walks again and again";
+        "split the function; use tables for what is switched over"
+    BlocksTotal blocks_total = 50_000; "blocks, loops and ifs, summed";
+        "each is a node in graphs that the compiler walks again and again";
+        "link only what the guest uses"
+    Nesting nesting = 512; "blocks in each other";
+        "loops in loops cost the compiler the square of their depth";
+        "split the function"
+    StraightLine straight_line = 16_384; "operators in a row without a branch or a block";
+        "the compiler compares the accesses of such a run with each other";
+        "put the run into a loop; keep constants in data"
+    StackValues stack_values = 1_024; "values on the operand stack at once";
+        "each is alive up to where it is used, and takes a register or a place on the stack";
+        "split the expression"
+    BranchTargets branch_targets = 8_192; "targets in tables of branches";
+        "each is an edge in the graph of the function";
+        "switch over ranges, or by a table in memory"
+
+    CustomSections custom_sections = 16; "custom sections";
+        "nothing of the host reads them";
+        "strip the module (`wasm-tools strip`, `-s`)"
+    CustomBytes custom_bytes = 1 << 20; "bytes in custom sections, summed";
+        "nothing of the host reads them";
+        "strip the module (`wasm-tools strip`, `-s`)"
+}

@@ -1,0 +1,344 @@
+//! The pass over a module's sections. A section's count is looked at before the section is read.
+
+use wasmparser::types::TypesRef;
+use wasmparser::{
+    BinaryReaderError, ConstExpr, Data, DataKind, Element, ElementItems, ElementKind, Encoding, Export, ExternalKind,
+    FuncToValidate, FuncType, FuncValidatorAllocations, FunctionBody, Import, Operator, Parser, Payload, TypeRef,
+    ValType, ValidPayload, Validator, ValidatorResources,
+};
+
+use super::body::{self, COUNTED};
+use super::interface::{ABI_FUNCTIONS, ABI_MODULE, AbiFunction, is_reserved_export};
+use super::limits::{GateLimits, LimitName};
+use super::refusal::{Place, Refusal, Rule};
+
+/// How far a pass goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Up to the first rule that is broken: what a stranger's module costs us.
+    UpToFirst,
+    /// On to the end, as far as the module can be read: what its author wants to know.
+    All,
+}
+
+/// More broken rules are not listed.
+const REFUSALS_MAX: usize = 100;
+
+const PAGE_BYTES: u64 = 65_536;
+
+pub struct Pass<'a> {
+    limits: &'a GateLimits,
+    mode: Mode,
+    /// The most that was found of what each limit bounds.
+    pub used: GateLimits,
+    pub refusals: Vec<Refusal>,
+    pub shape: Shape,
+    allocations: FuncValidatorAllocations,
+}
+
+/// What the module is, for the rules that need the whole of it, and for the report.
+#[derive(Default)]
+pub struct Shape {
+    pub imports: Vec<(String, String)>,
+    /// Which function of the ABI each imported function is; they are the first in the index space.
+    abi: Vec<Option<&'static AbiFunction>>,
+    pub exports: Vec<String>,
+    /// Parameters and results of each function type.
+    signatures: Vec<u64>,
+    /// The type of each function, the imported ones first.
+    functions: Vec<u32>,
+    pub memory_pages: Option<(u64, Option<u64>)>,
+    table_elements: Vec<u64>,
+    exports_memory: bool,
+    run: Option<(u32, u64)>,
+    bodies: u32,
+    pub code_bytes: u64,
+    pub data_bytes: u64,
+}
+
+/// There is no going on.
+pub struct Stop;
+
+impl From<BinaryReaderError> for Rule {
+    fn from(error: BinaryReaderError) -> Self {
+        Self::Invalid { message: error.message().to_owned() }
+    }
+}
+
+impl<'a> Pass<'a> {
+    pub fn new(limits: &'a GateLimits, mode: Mode) -> Self {
+        Self {
+            limits,
+            mode,
+            used: GateLimits::NONE,
+            refusals: Vec::new(),
+            shape: Shape::default(),
+            allocations: FuncValidatorAllocations::default(),
+        }
+    }
+
+    /// Reads `wasm`, and leaves what was found.
+    pub fn over(&mut self, wasm: &[u8]) {
+        let _stopped = self.sections(wasm);
+        super::names::fill_in(wasm, &mut self.refusals);
+    }
+
+    pub const fn memory_bytes_min(&self) -> u64 {
+        match self.shape.memory_pages {
+            Some((pages, _)) => pages.saturating_mul(PAGE_BYTES),
+            None => 0,
+        }
+    }
+
+    fn sections(&mut self, wasm: &[u8]) -> Result<(), Stop> {
+        self.count(LimitName::ModuleBytes, wasm.len() as u64, Place::default())?;
+        let mut validator = Validator::new_with_features(super::features());
+        for payload in Parser::new(0).parse_all(wasm) {
+            let payload = self.readable(payload)?;
+            if let Payload::Version { encoding: Encoding::Component, .. } = payload {
+                return self.end(Rule::Component, Place::default());
+            }
+            self.before(&payload)?;
+            let valid = validator.payload(&payload);
+            match self.readable(valid)? {
+                ValidPayload::Func(function, body) => self.function(function, &body)?,
+                ValidPayload::End(types) => self.whole(types.as_ref())?,
+                ValidPayload::Ok | ValidPayload::Parser(_) => self.section(payload)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// What a section's header says of it.
+    fn before(&mut self, payload: &Payload<'_>) -> Result<(), Stop> {
+        let counts: &[(LimitName, u32, usize)] = &match payload {
+            Payload::TypeSection(section) => [(LimitName::Types, section.count(), section.range().start)],
+            Payload::ImportSection(section) => [(LimitName::Imports, section.count(), section.range().start)],
+            Payload::ExportSection(section) => [(LimitName::Exports, section.count(), section.range().start)],
+            Payload::FunctionSection(section) => [(LimitName::Functions, section.count(), section.range().start)],
+            Payload::GlobalSection(section) => [(LimitName::Globals, section.count(), section.range().start)],
+            Payload::TableSection(section) => [(LimitName::Tables, section.count(), section.range().start)],
+            Payload::DataSection(section) => [(LimitName::DataSegments, section.count(), section.range().start)],
+            _ => return Ok(()),
+        };
+        counts.iter().try_for_each(|(name, found, at)| self.count(*name, (*found).into(), place(*at)))
+    }
+
+    /// What a valid section holds.
+    fn section(&mut self, payload: Payload<'_>) -> Result<(), Stop> {
+        match payload {
+            Payload::TypeSection(types) => {
+                let at = types.range().start;
+                for ty in types.into_iter_err_on_gc_types() {
+                    let ty = self.readable(ty)?;
+                    let (params, results) = (ty.params().len() as u64, ty.results().len() as u64);
+                    self.count(LimitName::Params, params, place(at))?;
+                    self.count(LimitName::Results, results, place(at))?;
+                    self.shape.signatures.push(params + results);
+                }
+                // The validator itself is slow on code with such types.
+                let wide = self.used.params > self.limits.params || self.used.results > self.limits.results;
+                if wide { Err(Stop) } else { Ok(()) }
+            }
+            Payload::ImportSection(imports) => imports.into_imports_with_offsets().try_for_each(|import| {
+                let (at, import) = self.readable(import)?;
+                self.import(&import, place(at))
+            }),
+            Payload::FunctionSection(functions) => {
+                let at = functions.range().start;
+                functions.into_iter().try_for_each(|ty| {
+                    let ty = self.readable(ty)?;
+                    self.shape.functions.push(ty);
+                    let values = self.shape.signatures.get(ty as usize).copied().unwrap_or(0);
+                    self.add(LimitName::SignatureValuesTotal, values, place(at))
+                })
+            }
+            Payload::TableSection(tables) => tables.into_iter_with_offsets().try_for_each(|table| {
+                let (at, table) = self.readable(table)?;
+                self.shape.table_elements.push(table.ty.initial);
+                self.count(LimitName::TableElements, table.ty.initial, place(at))
+            }),
+            Payload::MemorySection(memories) => memories.into_iter_with_offsets().try_for_each(|memory| {
+                let (at, memory) = self.readable(memory)?;
+                self.shape.memory_pages = Some((memory.initial, memory.maximum));
+                self.count(LimitName::MemoryPages, memory.initial, place(at))
+            }),
+            Payload::ExportSection(exports) => exports.into_iter_with_offsets().try_for_each(|export| {
+                let (at, export) = self.readable(export)?;
+                self.export(&export, at as u64)
+            }),
+            Payload::StartSection { range, .. } => self.refuse(Rule::Start, place(range.start)),
+            Payload::ElementSection(elements) => elements.into_iter_with_offsets().try_for_each(|element| {
+                let (at, element) = self.readable(element)?;
+                self.element(&element, place(at))
+            }),
+            Payload::DataSection(data) => data.into_iter_with_offsets().try_for_each(|data| {
+                let (at, data) = self.readable(data)?;
+                self.data(&data, place(at))
+            }),
+            Payload::CustomSection(custom) => {
+                let at = place(custom.range().start);
+                self.add(LimitName::CustomSections, 1, at.clone())?;
+                self.add(LimitName::CustomBytes, custom.range().len() as u64, at.clone())?;
+                self.count(LimitName::NameBytes, custom.name().len() as u64, at)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn import(&mut self, import: &Import<'_>, at: Place) -> Result<(), Stop> {
+        self.count(LimitName::NameBytes, import.module.len().max(import.name.len()) as u64, at.clone())?;
+        self.shape.imports.push((import.module.to_owned(), import.name.to_owned()));
+        if let TypeRef::Func(ty) | TypeRef::FuncExact(ty) = import.ty {
+            let known = ABI_FUNCTIONS.iter().find(|(name, ..)| import.module == ABI_MODULE && import.name == *name);
+            self.shape.functions.push(ty);
+            self.shape.abi.push(known);
+            if known.is_some() {
+                return Ok(());
+            }
+        }
+        self.refuse(Rule::UnknownImport { module: import.module.to_owned(), name: import.name.to_owned() }, at)
+    }
+
+    fn export(&mut self, export: &Export<'_>, offset: u64) -> Result<(), Stop> {
+        let at = Place { offset: Some(offset), function: None };
+        self.count(LimitName::NameBytes, export.name.len() as u64, at.clone())?;
+        self.shape.exports.push(export.name.to_owned());
+        match (export.name, export.kind) {
+            ("memory", ExternalKind::Memory) => self.shape.exports_memory = true,
+            ("run", ExternalKind::Func) => self.shape.run = Some((export.index, offset)),
+            (name, _) if is_reserved_export(name) => {
+                self.refuse(Rule::ReservedExport { name: name.to_owned() }, at)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn element(&mut self, element: &Element<'_>, at: Place) -> Result<(), Stop> {
+        let items: u64 = match &element.items {
+            ElementItems::Functions(items) => items.count(),
+            ElementItems::Expressions(_, items) => items.count(),
+        }
+        .into();
+        self.add(LimitName::ElementItems, items, at.clone())?;
+        match &element.kind {
+            ElementKind::Active { table_index, offset_expr } => {
+                let table = table_index.unwrap_or(0) as usize;
+                let room = self.shape.table_elements.get(table).copied().unwrap_or(0);
+                self.segment("element", offset_expr, items, room, at)
+            }
+            ElementKind::Passive | ElementKind::Declared => Ok(()),
+        }
+    }
+
+    fn data(&mut self, data: &Data<'_>, at: Place) -> Result<(), Stop> {
+        self.shape.data_bytes += data.data.len() as u64;
+        match &data.kind {
+            DataKind::Active { offset_expr, .. } => {
+                let room = self.memory_bytes_min();
+                self.segment("data", offset_expr, data.data.len() as u64, room, at)
+            }
+            DataKind::Passive => Ok(()),
+        }
+    }
+
+    /// A segment that is put in place when the guest starts: where, must not depend on anything.
+    fn segment(
+        &mut self,
+        what: &'static str,
+        offset: &ConstExpr<'_>,
+        len: u64,
+        room: u64,
+        at: Place,
+    ) -> Result<(), Stop> {
+        let offset = match offset.get_operators_reader().read() {
+            Ok(Operator::I32Const { value }) => Some(u64::from(value.cast_unsigned())),
+            _ => None,
+        };
+        match offset {
+            Some(offset) if offset + len <= room => Ok(()),
+            _ => self.refuse(Rule::SegmentRange { what }, at),
+        }
+    }
+
+    fn function(&mut self, function: FuncToValidate<ValidatorResources>, body: &FunctionBody<'_>) -> Result<(), Stop> {
+        let index = function.index;
+        let at = |offset: usize| Place { offset: Some(offset as u64), function: Some((index, None)) };
+        let start = body.range().start;
+        self.shape.bodies += 1;
+        self.shape.code_bytes += body.range().len() as u64;
+        self.count(LimitName::BodyBytes, body.range().len() as u64, at(start))?;
+        let mut validator = function.into_validator(std::mem::take(&mut self.allocations));
+        let found = match body::read(body, &mut validator) {
+            Ok(found) => found,
+            // Another function may be valid.
+            Err(error) => return self.refuse(error.clone().into(), at(error.offset())),
+        };
+        let locals = validator.len_locals().into();
+        self.allocations = validator.into_allocations();
+        self.count(LimitName::Locals, locals, at(start))?;
+        self.add(LimitName::LocalsTotal, locals, at(start))?;
+        self.add(LimitName::BlocksTotal, found.blocks, at(start))?;
+        COUNTED.iter().try_for_each(|name| self.count(*name, found.of(*name), at(start)))
+    }
+
+    /// The rules about what must be there.
+    fn whole(&mut self, types: TypesRef<'_>) -> Result<(), Stop> {
+        let signature = |function| types[types.core_function_at(function)].unwrap_func();
+        for (index, known) in (0..).zip(std::mem::take(&mut self.shape.abi)) {
+            let Some((name, params, results)) = known else { continue };
+            let expected = FuncType::new(params.iter().copied(), results.iter().copied());
+            if signature(index) != &expected {
+                let (expected, found) = (expected.to_string(), signature(index).to_string());
+                self.refuse(Rule::ImportSignature { name, expected, found }, Place::default())?;
+            }
+        }
+        match self.shape.memory_pages {
+            None => self.refuse(Rule::NoMemory, Place::default())?,
+            Some(_) if !self.shape.exports_memory => self.refuse(Rule::NoMemoryExport, Place::default())?,
+            Some(_) => {}
+        }
+        let Some((run, offset)) = self.shape.run else { return self.refuse(Rule::NoRunExport, Place::default()) };
+        if signature(run) == &FuncType::new([], [ValType::I32]) {
+            return Ok(());
+        }
+        let at = Place { offset: Some(offset), function: Some((run, None)) };
+        self.refuse(Rule::RunSignature { found: signature(run).to_string() }, at)
+    }
+
+    /// Notes that one thing has `found` of what `name` bounds.
+    fn count(&mut self, name: LimitName, found: u64, at: Place) -> Result<(), Stop> {
+        let used = self.used.of_mut(name);
+        *used = found.max(*used);
+        let max = self.limits.of(name);
+        if found > max { self.refuse(Rule::Limit { name, max, found }, at) } else { Ok(()) }
+    }
+
+    /// Notes that the module has `more` of what `name` bounds in all of it; a sum crosses its limit once.
+    fn add(&mut self, name: LimitName, more: u64, at: Place) -> Result<(), Stop> {
+        let max = self.limits.of(name);
+        let used = self.used.of_mut(name);
+        let before = *used;
+        *used += more;
+        let found = *used;
+        if found > max && before <= max { self.refuse(Rule::Limit { name, max, found }, at) } else { Ok(()) }
+    }
+
+    fn refuse(&mut self, rule: Rule, place: Place) -> Result<(), Stop> {
+        self.refusals.push(Refusal { rule, place });
+        if self.mode == Mode::UpToFirst || self.refusals.len() == REFUSALS_MAX { Err(Stop) } else { Ok(()) }
+    }
+
+    fn end(&mut self, rule: Rule, place: Place) -> Result<(), Stop> {
+        self.refuse(rule, place).and(Err(Stop))
+    }
+
+    fn readable<T>(&mut self, read: Result<T, BinaryReaderError>) -> Result<T, Stop> {
+        read.or_else(|error| self.end(error.clone().into(), place(error.offset())).and(Err(Stop)))
+    }
+}
+
+const fn place(offset: usize) -> Place {
+    Place { offset: Some(offset as u64), function: None }
+}

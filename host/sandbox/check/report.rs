@@ -1,0 +1,95 @@
+//! What a module is, and all that stands against it: for its author.
+
+use wasmparser::{Validator, WasmFeatures};
+
+use super::limits::GateLimits;
+use super::pass::{Mode, Pass};
+use super::refusal::Refusal;
+use crate::digest::Digest;
+
+/// What was read of a module, up to where it could be read.
+#[derive(Debug)]
+pub struct Report {
+    pub digest: Digest,
+    pub bytes: u64,
+    pub kind: Kind,
+    /// Module and name of each.
+    pub imports: Vec<(String, String)>,
+    pub exports: Vec<String>,
+    pub code_bytes: u64,
+    pub data_bytes: u64,
+    /// Pages of 64 KiB: what the memory starts with, and what it may grow to by its own declaration.
+    pub memory_pages: Option<(u64, Option<u64>)>,
+    /// Beyond WebAssembly's first version, by the names of their proposals; `None` for a module that is not valid.
+    pub features: Option<Vec<&'static str>>,
+    /// Whether it holds no floating-point number; `None` for a module that is not valid.
+    pub float_free: Option<bool>,
+    /// How much of each limit it uses.
+    pub used: GateLimits,
+    /// Empty for a module that is admitted.
+    pub refusals: Vec<Refusal>,
+}
+
+/// What kind of program a module seems to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Of the `compute` ABI.
+    Compute,
+    /// A WASI preview 1 command, which is not run here.
+    WasiCommand,
+    Other,
+}
+
+impl Kind {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Compute => "compute",
+            Self::WasiCommand => "wasi_command",
+            Self::Other => "other",
+        }
+    }
+}
+
+const PROPOSALS: &[(&str, WasmFeatures)] = &[
+    ("mutable-globals", WasmFeatures::MUTABLE_GLOBAL),
+    ("nontrapping-float-to-int", WasmFeatures::SATURATING_FLOAT_TO_INT),
+    ("sign-extension-ops", WasmFeatures::SIGN_EXTENSION),
+    ("multi-value", WasmFeatures::MULTI_VALUE),
+    ("bulk-memory", WasmFeatures::BULK_MEMORY),
+    ("reference-types", WasmFeatures::REFERENCE_TYPES),
+    ("simd128", WasmFeatures::SIMD),
+];
+
+impl Report {
+    /// Reads all of `wasm` that can be read.
+    pub fn of(wasm: &[u8], limits: &GateLimits) -> Self {
+        let mut pass = Pass::new(limits, Mode::All);
+        pass.over(wasm);
+        let Pass { used, refusals, shape, .. } = pass;
+        let all = super::features();
+        // A feature is used if the module is not valid without it.
+        let needs = |feature| Validator::new_with_features(all.difference(feature)).validate_all(wasm).is_err();
+        let is_valid = !needs(WasmFeatures::empty());
+        let exports = |name: &str| shape.exports.iter().any(|export| export == name);
+        let kind = match () {
+            () if exports("run") => Kind::Compute,
+            () if exports("_start") => Kind::WasiCommand,
+            () => Kind::Other,
+        };
+        let used_of = || PROPOSALS.iter().filter(|(_, feature)| needs(*feature)).map(|(name, _)| *name).collect();
+        Self {
+            digest: Digest::of(wasm),
+            bytes: wasm.len() as u64,
+            kind,
+            features: is_valid.then(used_of),
+            float_free: is_valid.then(|| !needs(WasmFeatures::FLOATS)),
+            imports: shape.imports,
+            exports: shape.exports,
+            code_bytes: shape.code_bytes,
+            data_bytes: shape.data_bytes,
+            memory_pages: shape.memory_pages,
+            used,
+            refusals,
+        }
+    }
+}

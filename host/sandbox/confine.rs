@@ -1,0 +1,126 @@
+//! What a process gives up before it touches a stranger's bytes. There is no way back.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use landlock::{ABI, Access as _, AccessFs, AccessNet, Ruleset, RulesetAttr as _, RulesetError, RulesetStatus, Scope};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
+
+/// What a confined process may still use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    pub cpu_seconds: u64,
+    /// Address space beyond that which the process has when it is confined.
+    pub memory_bytes: u64,
+}
+
+/// What the kernel did confine; the limits on resources always hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Confinement {
+    /// No system call but those that compute and that speak through the pipes which are open.
+    pub seccomp: bool,
+    /// No file, no network, no signal to others, by a second mechanism.
+    pub landlock: bool,
+}
+
+impl Confinement {
+    pub const fn to_byte(self) -> u8 {
+        self.seccomp as u8 | (self.landlock as u8) << 1
+    }
+
+    pub const fn from_byte(byte: u8) -> Self {
+        Self { seccomp: byte & 1 != 0, landlock: byte & 2 != 0 }
+    }
+}
+
+/// Closes every file but standard input, output and error: whoever started us may have left others open.
+pub fn close_inherited_files() {
+    // SAFETY: the caller has one thread, and nothing in this process has opened a file that something in it still owns.
+    unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
+}
+
+/// Confines this process (the system calls: this thread, and those that it starts). Call it while there is one thread.
+pub fn confine(bounds: Bounds) -> io::Result<Confinement> {
+    // What is read must be read before nothing can be opened any more.
+    let address_space_bytes = address_space_bytes()?.saturating_add(bounds.memory_bytes);
+    let filter = filter().map_err(io::Error::other)?;
+    let landlock = restrict_access().map_err(io::Error::other)?;
+    limit_resources(address_space_bytes, bounds.cpu_seconds)?;
+    // A kernel without seccomp says EINVAL; everything else that could fail is ours.
+    let seccomp = seccompiler::apply_filter(&filter).is_ok();
+    Ok(Confinement { seccomp, landlock })
+}
+
+fn limit_resources(address_space_bytes: u64, cpu_seconds: u64) -> io::Result<()> {
+    let limit = |resource, wanted: u64, grace: u64| {
+        let highest = getrlimit(resource).maximum.unwrap_or(u64::MAX);
+        let (current, maximum) = (wanted.min(highest), wanted.saturating_add(grace).min(highest));
+        setrlimit(resource, Rlimit { current: Some(current), maximum: Some(maximum) })
+    };
+    limit(Resource::As, address_space_bytes, 0)?;
+    // The first is a signal that tells why (SIGXCPU), the second is SIGKILL.
+    limit(Resource::Cpu, cpu_seconds, 1)?;
+    // Standard input, output and error are open; there is no number left for another.
+    limit(Resource::Nofile, 3, 0)?;
+    limit(Resource::Fsize, 0, 0)?;
+    limit(Resource::Core, 0, 0)?;
+    limit(Resource::Nproc, 0, 0)?;
+    limit(Resource::Memlock, 0, 0)?;
+    Ok(())
+}
+
+/// The address space of this process, as `proc(5)` has it: the first number of `statm`, in pages.
+fn address_space_bytes() -> io::Result<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm")?;
+    let pages: Option<u64> = statm.split(' ').next().and_then(|pages| pages.parse().ok());
+    let pages = pages.ok_or_else(|| io::Error::other("/proc/self/statm has no size"))?;
+    Ok(pages.saturating_mul(rustix::param::page_size() as u64))
+}
+
+/// Denies what the kernel's Landlock knows of; `false` where the kernel has none.
+fn restrict_access() -> Result<bool, RulesetError> {
+    let status = Ruleset::default()
+        .handle_access(AccessFs::from_all(ABI::V7))?
+        .handle_access(AccessNet::from_all(ABI::V7))?
+        .scope(Scope::from_all(ABI::V7))?
+        .create()?
+        .restrict_self()?;
+    Ok(status.ruleset != RulesetStatus::NotEnforced)
+}
+
+/// Whatever is not listed answers `EPERM`: the allocator, the hasher's seed, the end of the process, and the pipes.
+/// Memory cannot be made executable: a compiler only writes code down.
+fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
+    let executable = libc::PROT_EXEC as u64;
+    let not_executable = || {
+        let condition = SeccompCondition::new(2, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(executable), 0)?;
+        SeccompRule::new(vec![condition])
+    };
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
+    rules.insert(libc::SYS_mmap, vec![not_executable()?]);
+    rules.insert(libc::SYS_mprotect, vec![not_executable()?]);
+    let denied = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+    SeccompFilter::new(rules, denied, SeccompAction::Allow, std::env::consts::ARCH.try_into()?)?.try_into()
+}
+
+const ALLOWED: &[i64] = &[
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_brk,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    libc::SYS_futex,
+    libc::SYS_getrandom,
+    libc::SYS_clock_gettime,
+    libc::SYS_sched_yield,
+    libc::SYS_sigaltstack,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+];
