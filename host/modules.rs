@@ -90,9 +90,14 @@ impl Modules {
         Ok(Self::new(sandbox, Compiler::in_process()?, GateLimits::DEFAULT))
     }
 
-    /// Has modules and code kept as files, too.
-    pub fn with_files(self, stored: StoredModules, code: CodeFiles) -> Self {
-        Self { stored: Some(stored), code: Some(code), ..self }
+    /// Has modules stored.
+    pub fn with_store(self, stored: StoredModules) -> Self {
+        Self { stored: Some(stored), ..self }
+    }
+
+    /// Has native code kept for the next start.
+    pub fn with_code(self, code: CodeFiles) -> Self {
+        Self { code: Some(code), ..self }
     }
 
     /// The program of `guest`. Callers that come at once wait for one compilation.

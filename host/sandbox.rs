@@ -36,7 +36,7 @@ pub enum SandboxError {
     Compile(String),
     #[error("{0}; the module may be compiled at another try")]
     Compiler(#[from] CompilerError),
-    #[error("the host has no memory for the growth that the job's limit allows")]
+    #[error("the host has no memory for what the job's limits allow; lower them, or run fewer at once")]
     HostMemory,
     #[error("a memory limit of {0} bytes is more than the {max} that 32-bit WebAssembly can address", max = Limits::MEMORY_BYTES_MAX)]
     MemoryLimitTooHigh(u64),
@@ -192,6 +192,7 @@ fn conclude(returned: wasmtime::Result<i32>, guest: &mut Guest) -> Result<Outcom
     match (returned, guest.stop.take()) {
         (_, Some(Stop::Guest(outcome))) => Ok(outcome),
         (_, Some(Stop::Input(error))) => Err(error.into()),
+        (_, Some(Stop::HostMemory)) => Err(SandboxError::HostMemory),
         (Ok(0), None) => Ok(Outcome::Done),
         (Ok(code), None) => Ok(Outcome::Failed(code)),
         (Err(error), None) => {

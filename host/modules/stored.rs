@@ -121,7 +121,8 @@ impl StoredModules {
         let path = self.record_path(digest);
         let record = serde_json::to_vec(record).map_err(|error| StoredError::at(&path)(error.into()))?;
         write_whole(&self.wasm_path(digest), wasm)?;
-        write_whole(&path, &record)
+        write_whole(&path, &record)?;
+        sync(&self.directory)
     }
 
     /// The bytes whose digest is `digest`, and no others.
@@ -158,6 +159,7 @@ impl StoredModules {
         let before = self.named(name)?;
         if before != Some(*digest) {
             write_whole(&self.name_path(name), format!("{digest}\n").as_bytes())?;
+            sync(&self.directory.join("names"))?;
         }
         Ok(before.filter(|before| before != digest && self.contains(before)))
     }
@@ -274,7 +276,7 @@ impl StoredError {
 /// How the names of files begin that are not finished.
 const TEMPORARY: &str = ".new-";
 
-/// Makes `path` hold `bytes`, all of them or none, and be on disk.
+/// Makes `path` hold `bytes`, all of them or none; they are on disk when its directory has been synced, too.
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), StoredError> {
     let directory = path.parent().unwrap_or(path);
     let write = || {
@@ -282,9 +284,13 @@ fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), StoredError> {
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         file.persist(path)?;
-        File::open(directory)?.sync_all()
+        Ok(())
     };
     write().map_err(StoredError::at(path))
+}
+
+fn sync(directory: &Path) -> Result<(), StoredError> {
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(StoredError::at(directory))
 }
 
 /// What is in the file `path`, and a byte more than `bytes_max` where it is longer; `None` where there is no such file.
