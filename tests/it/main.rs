@@ -9,6 +9,7 @@ mod command_line;
 mod docs;
 mod gate;
 mod generator;
+mod guests;
 mod proofs;
 mod runner;
 mod store;
