@@ -10,6 +10,7 @@ mod compiler;
 mod docs;
 mod gate;
 mod generator;
+mod guests;
 mod modules;
 mod proofs;
 mod runner;
