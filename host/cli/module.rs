@@ -1,8 +1,6 @@
 //! `node compute module`.
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, SystemTime};
@@ -184,17 +182,9 @@ fn show_line(json: bool, object: &Value, line: &str) -> anyhow::Result<End> {
 
 /// The module in its binary form.
 fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let read = if file == Path::new("-") {
-        io::stdin().lock().take(READ_BYTES_MAX + 1).read_to_end(&mut bytes)
-    } else {
-        File::open(file).and_then(|file| file.take(READ_BYTES_MAX + 1).read_to_end(&mut bytes))
-    };
-    read.with_context(|| format!("cannot read `{}`", file.display()))?;
-    if bytes.len() as u64 > READ_BYTES_MAX {
-        bail!("`{}` has more than {READ_BYTES_MAX} bytes, which no module may", file.display());
-    }
-    binary_form(&bytes).with_context(|| format!("`{}` is not a module", file.display()))
+    let bytes = files::read_up_to(file, READ_BYTES_MAX);
+    let bytes = bytes.with_context(|| format!("cannot read `{}`", file.display()))?;
+    binary_form(&bytes).with_context(|| format!("cannot use `{}`", file.display()))
 }
 
 /// Does `work`, and has a spinner turn meanwhile if it takes long.

@@ -150,10 +150,19 @@ pub fn charge<T: 'static>(caller: &mut Caller<'_, T>, bytes: u64) -> wasmtime::R
     rest.map(drop).ok_or_else(|| wasmtime::Trap::OutOfFuel.into())
 }
 
-/// What wasmtime's traps mean here; `None` for those that no admitted module can reach.
-pub fn outcome_of(trap: wasmtime::Trap) -> Option<Outcome> {
+/// What a trap of wasmtime's means here.
+#[derive(Debug, PartialEq, Eq)]
+enum Meaning {
+    Ending(Outcome),
+    /// Belongs to something that is off, or that the gate refuses.
+    Unreachable,
+    /// Newer than this list.
+    Unknown,
+}
+
+fn meaning(trap: wasmtime::Trap) -> Meaning {
     use wasmtime::Trap as Native;
-    Some(match trap {
+    Meaning::Ending(match trap {
         Native::OutOfFuel => Outcome::OutOfFuel,
         Native::StackOverflow => Outcome::StackOverflow,
         Native::UnreachableCodeReached => Outcome::Trap(Trap::Unreachable),
@@ -164,6 +173,79 @@ pub fn outcome_of(trap: wasmtime::Trap) -> Option<Outcome> {
         Native::IntegerOverflow => Outcome::Trap(Trap::IntegerOverflow),
         Native::IntegerDivisionByZero => Outcome::Trap(Trap::IntegerDivideByZero),
         Native::BadConversionToInteger => Outcome::Trap(Trap::InvalidConversionToInteger),
-        _ => return None,
+        // Threads, garbage collection, exceptions, stack switching; epochs; Pulley; components.
+        Native::HeapMisaligned
+        | Native::AtomicWaitNonSharedMemory
+        | Native::NullReference
+        | Native::ArrayOutOfBounds
+        | Native::AllocationTooLarge
+        | Native::CastFailure
+        | Native::UncaughtException
+        | Native::UnhandledTag
+        | Native::ContinuationAlreadyConsumed
+        | Native::Interrupt
+        | Native::DisabledOpcode
+        | Native::CannotEnterComponent
+        | Native::CannotLeaveComponent
+        | Native::CannotBlockSyncTask
+        | Native::NoAsyncResult
+        | Native::AsyncDeadlock
+        | Native::InvalidChar
+        | Native::DebugAssertStringEncodingFinished
+        | Native::DebugAssertEqualCodeUnits
+        | Native::DebugAssertPointerAligned
+        | Native::DebugAssertUpperBitsUnset
+        | Native::StringOutOfBounds
+        | Native::ListOutOfBounds
+        | Native::InvalidDiscriminant
+        | Native::UnalignedPointer
+        | Native::TaskCancelNotCancelled
+        | Native::TaskCancelOrReturnTwice
+        | Native::SubtaskCancelAfterTerminal
+        | Native::TaskReturnInvalid
+        | Native::WaitableSetDropHasWaiters
+        | Native::SubtaskDropNotResolved
+        | Native::ThreadNewIndirectInvalidType
+        | Native::ThreadNewIndirectUninitialized
+        | Native::BackpressureOverflow
+        | Native::UnsupportedCallbackCode
+        | Native::CannotResumeThread
+        | Native::ConcurrentFutureStreamOp
+        | Native::ReferenceCountOverflow
+        | Native::StreamOpTooBig
+        | Native::WaitableSyncAndAsync => return Meaning::Unreachable,
+        _ => return Meaning::Unknown,
     })
+}
+
+/// The ending that a trap stands for; `None` for those that no admitted module can reach.
+pub fn outcome_of(trap: wasmtime::Trap) -> Option<Outcome> {
+    match meaning(trap) {
+        Meaning::Ending(outcome) => Some(outcome),
+        Meaning::Unreachable | Meaning::Unknown => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_trap_of_wasmtimes_is_known() {
+        let all: Vec<wasmtime::Trap> = (0..=u8::MAX).filter_map(wasmtime::Trap::from_u8).collect();
+        assert!(all.len() >= 50, "the engine lists its traps");
+        for trap in all {
+            assert_ne!(
+                meaning(trap),
+                Meaning::Unknown,
+                "{trap:?} is new: is it an ending of the guest's, or the host's?"
+            );
+        }
+    }
+
+    #[test]
+    fn code_of_one_engine_fits_the_other() {
+        let (running, compiling) = (Engine::new(1).unwrap(), CompileEngine::new().unwrap());
+        assert_eq!(running.settings_digest(), compiling.settings_digest());
+    }
 }

@@ -16,4 +16,5 @@ mod proofs;
 mod runner;
 mod store;
 mod tidy;
+mod tutorial;
 mod under_way;

@@ -137,6 +137,11 @@ fn a_refused_module_is_not_stored_and_all_that_stands_against_it_is_said() {
         "",
         "error: cannot read `missing.wat`: No such file or directory (os error 2)\n",
     );
+    here.file("typo.wat", "(module\n  (func (bogus)))");
+    let said =
+        "error: cannot use `typo.wat`: it is not the text of a module: unknown operator or unexpected token at 2:10\n";
+    here.run("compute module add typo.wat").is(2, "", said);
+    here.run("compute module check typo.wat").is(2, "", said);
 }
 
 #[test]
