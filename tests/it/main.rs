@@ -11,6 +11,7 @@ mod docs;
 mod gate;
 mod generator;
 mod guests;
+mod job;
 mod modules;
 mod proofs;
 mod runner;
