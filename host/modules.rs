@@ -10,7 +10,7 @@ use std::time::Duration;
 
 pub use self::code::CodeFiles;
 pub use self::names::{ModuleKey, ModuleName, NotAName};
-pub use self::stored::{Added, Quota, Record, StoredError, StoredModules};
+pub use self::stored::{Added, Listed, Quota, Record, StoredError, StoredModules};
 use crate::digest::Digest;
 use crate::sandbox::{Admitted, Compiler, GateLimits, Program, Refusal, Sandbox, SandboxError};
 use crate::workload::Guest;

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use compute_host::digest::Digest;
-use compute_host::modules::{Added, ModuleKey, Quota, Record, StoredError, StoredModules};
+use compute_host::modules::{Added, Listed, ModuleKey, Quota, Record, StoredError, StoredModules};
 use compute_host::sandbox::Admitted;
 
 use crate::common::{NODE, Ran, Workplace};
@@ -208,6 +208,27 @@ fn damage_is_noticed_named_and_mended_by_adding_again() {
 }
 
 #[test]
+fn a_damaged_record_hides_no_other_module() {
+    let here = Workplace::new();
+    for word in ["one", "two"] {
+        here.file(format!("{word}.wat"), text(word));
+        here.run(&format!("compute module add {word}.wat --name {word}")).output();
+    }
+    let damaged = here.file(format!("node-data/state/modules/{}.json", digest("one")), "{}");
+    let ran = here.run("compute module list");
+    assert_eq!((ran.code, ran.stdout.lines().count()), (2, 1));
+    assert!(ran.stdout.starts_with(&digest("two").to_string()));
+    let said = format!(
+        "error: `{}` is not what was stored; remove the module `{}`, and add it again\n",
+        damaged.strip_prefix(here.path("")).unwrap().display(),
+        digest("one")
+    );
+    assert_eq!(ran.stderr, said);
+    here.run("compute module remove one").is(0, &format!("removed {}\n", digest("one")), "");
+    assert_eq!(here.run("compute module list").output().lines().count(), 1);
+}
+
+#[test]
 fn what_a_crash_left_is_removed_and_counts_for_nothing() {
     let here = Workplace::new();
     here.file(format!("modules/{}.wasm", digest("half")), wasm("half"));
@@ -278,7 +299,7 @@ fn ten_thousand_modules_can_be_added_one_after_another_and_thirty_two_at_once() 
     });
     let listed = store.list().unwrap();
     assert_eq!(listed.len(), 10_000 + 32 * 20 + 20);
-    for (digest, ..) in listed.iter().step_by(97) {
+    for Listed { digest, .. } in listed.iter().step_by(97) {
         assert_eq!(Digest::of(&store.read(digest).unwrap()), *digest);
     }
 }
