@@ -12,7 +12,7 @@ pub use self::code::CodeFiles;
 pub use self::names::{ModuleKey, ModuleName, NotAName};
 pub use self::stored::{Added, Listed, Quota, Record, StoredError, StoredModules};
 use crate::digest::Digest;
-use crate::sandbox::{Admitted, Compiler, GateLimits, Program, Refusal, Sandbox, SandboxError};
+use crate::sandbox::{Admitted, Compiler, GateLimits, NativeCode, Program, Refusal, Sandbox, SandboxError};
 use crate::workload::Guest;
 
 /// Native code that stays in memory, in the modules' own bytes of it.
@@ -162,7 +162,8 @@ impl Modules {
         if let Some(files) = &self.code {
             files.keep(&name, &code);
         }
+        let code = NativeCode::of(&code).map_err(SandboxError::from)?;
         // SAFETY: `code` is what the node's compiler gave for this sandbox.
-        Ok(unsafe { self.sandbox.load(&code) }?)
+        Ok(unsafe { self.sandbox.load(code) }?)
     }
 }

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use crate::digest::{Digest, MacKey};
-use crate::sandbox::{CODE_BYTES_MAX, Program, Sandbox};
+use crate::sandbox::{CODE_BYTES_MAX, NativeCode, Program, Sandbox};
 
 const MAC_BYTES: usize = 32;
 
@@ -32,13 +32,11 @@ impl CodeFiles {
 
     /// What was kept under `name`, if this node kept it and this engine takes it.
     pub fn load(&self, sandbox: &Sandbox, name: &Digest) -> Option<Program> {
-        let path = self.path(name);
-        let file = File::open(&path).ok()?;
-        let len = file.metadata().ok()?.len();
-        let mut bytes = Vec::with_capacity(usize::try_from(len.min(CODE_BYTES_MAX + 1)).ok()?);
-        (&file).take(CODE_BYTES_MAX + MAC_BYTES as u64 + 1).read_to_end(&mut bytes).ok()?;
-        let (mac, code) = bytes.split_first_chunk::<MAC_BYTES>()?;
-        if !self.key.verifies(name, code, *mac) {
+        let mut file = File::open(self.path(name)).ok()?;
+        let len = file.metadata().ok()?.len().checked_sub(MAC_BYTES as u64).filter(|len| *len <= CODE_BYTES_MAX)?;
+        let (mut mac, mut code) = ([0; MAC_BYTES], NativeCode::with_room(len as usize).ok()?);
+        file.read_exact(&mut mac).and_then(|()| file.read_exact(code.bytes_mut())).ok()?;
+        if !self.key.verifies(name, code.bytes(), mac) {
             return None;
         }
         // SAFETY: the MAC says that this node wrote these very bytes under this name, which stands for the engine's

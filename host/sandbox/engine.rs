@@ -1,13 +1,15 @@
 //! The engine and its settings, one place. What only wasmtime has (fuel, traps, serialised code) is translated here.
 
 use std::hash::Hash as _;
+use std::sync::Arc;
 
 use wasmtime::{
-    Caller, Config, Enabled, InstanceAllocationStrategy, Module, OptLevel, PoolingAllocationConfig, Store, WasmFeatures,
+    Caller, Config, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, Store, WasmFeatures,
 };
 
 use super::SandboxError;
 use super::check::{self, GateLimits};
+use super::native::{self, Publisher};
 use super::outcome::{Outcome, Trap};
 use crate::digest::Digest;
 use crate::limits::{self, Limits};
@@ -46,6 +48,9 @@ impl Engine {
 
         let mut config = settings();
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+        if native::IS_PUBLISHED_HERE {
+            config.with_custom_code_memory(Some(Arc::new(Publisher)));
+        }
         // The settings are ours and fit each other; what can be lacking is room for the pool.
         let refused = |error| SandboxError::AddressSpace { runs: concurrent_runs, cause: format!("{error:#}") };
         wasmtime::Engine::new(&config).map(Self).map_err(refused)
@@ -54,17 +59,6 @@ impl Engine {
     /// [`CompileEngine::settings_digest`] says the same of code that this engine takes.
     pub fn settings_digest(&self) -> Digest {
         settings_digest(&self.0)
-    }
-
-    /// Makes a module of what [`CompileEngine::compile`] gave.
-    ///
-    /// # Safety
-    ///
-    /// `code` must be just what a compiler of this node gave, under the same [`Engine::settings_digest`]: it becomes
-    /// native code in this process.
-    pub unsafe fn deserialize(&self, code: &[u8]) -> Result<Module, SandboxError> {
-        // SAFETY: the caller's promise is `Module::deserialize`'s condition.
-        unsafe { Module::deserialize(&self.0, code) }.map_err(SandboxError::compile)
     }
 
     pub fn inner(&self) -> &wasmtime::Engine {
@@ -80,7 +74,7 @@ impl CompileEngine {
         wasmtime::Engine::new(&settings()).map(Self).map_err(SandboxError::engine)
     }
 
-    /// The native code of `wasm`, as [`Module::serialize`] would give it.
+    /// The native code of `wasm`, as [`wasmtime::Module::serialize`] would give it.
     pub fn compile(&self, wasm: &[u8]) -> Result<Vec<u8>, SandboxError> {
         self.0.precompile_module(wasm).map_err(SandboxError::compile)
     }
