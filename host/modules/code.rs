@@ -206,14 +206,14 @@ mod tests {
         assert_eq!(kept.there(&names), [names[0], names[2], names[3]]);
 
         let files = kept.files(1, 3);
-        files.load(&kept.sandbox, &names[2]).unwrap();
+        files.load(&kept.sandbox, &names[0]).unwrap();
         files.keep(&names[4], &kept.code);
-        assert_eq!(kept.there(&names), [names[2], names[3], names[4]]);
+        assert_eq!(kept.there(&names), [names[0], names[3], names[4]]);
 
         // Less is allowed than there is.
         let files = kept.files(1, 1);
-        files.keep(&names[0], &kept.code);
-        assert_eq!(kept.there(&names), [names[0]]);
+        files.keep(&names[1], &kept.code);
+        assert_eq!(kept.there(&names), [names[1]]);
     }
 
     #[test]
