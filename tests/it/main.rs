@@ -7,6 +7,7 @@ mod attacks;
 mod bad_input;
 mod command_line;
 mod compiler;
+mod cost;
 mod docs;
 mod gate;
 mod generator;
