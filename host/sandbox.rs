@@ -21,7 +21,7 @@ pub use self::check::{Admitted, GateLimits, Kind, LIMITS, Limit, LimitName, Plac
 pub use self::compiler::{CODE_BYTES_MAX, COMMAND as COMPILE_COMMAND, Compiler, CompilerError, serve_one_module};
 pub use self::confine::{Bounds, Confinement, confine};
 use self::engine::Engine;
-pub use self::engine::{GUEST_STACK_BYTES, NAME as ENGINE_NAME};
+pub use self::engine::{CompileEngine, GUEST_STACK_BYTES, NAME as ENGINE_NAME};
 use self::link::{Growth, Guest};
 pub use self::native::NativeCode;
 pub use self::outcome::{Outcome, Trap};

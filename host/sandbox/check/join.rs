@@ -149,6 +149,10 @@ impl End {
             let is_joined = frame.construct == Construct::Loop && frame.ways > 1;
             return is_joined.then(|| value.or_joined());
         }
+        // Set before the first way out, and then no more: the same on all ways.
+        if entry.changed_at < self.first_way {
+            return None;
+        }
         if self.falls_through {
             let second_arm = value.made_at > self.first_way;
             // At the end of the second arm, it is what it was before the first.

@@ -164,7 +164,7 @@ limits! {
     CallValues call_values = 16_384; "parameters and results of its calls";
         "beyond, what they cost the compiler grows with their square";
         "split the function; pass pointers to structures"
-    FunctionCost function_cost = 1_500_000; "units of what compiling it costs, as estimated";
+    FunctionCost function_cost = 1_750_000; "units of what compiling it costs, as estimated";
         "the compiler holds a function as a whole, with 200 to 500 bytes a unit";
         "split the function; lower the limit for inlining"
     CompileCost compile_cost = 100; "percent of the compiling that a module of its size may cost";

@@ -1,0 +1,221 @@
+//! What the gate admits, against what it costs: for each shape of module that is dear to compile, the worst that is still
+//! admitted, each compiled in a process of its own; and how much of each limit real modules use.
+//!
+//! `REAL_MODULES` names a folder of modules (`*.wasm`) to compare with; without it, those of guest-workloads/ are taken.
+
+#[path = "common/bombs.rs"]
+mod bombs;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use bombs::{BOMBS, Bomb, Shape};
+use compute_host::sandbox::{Admitted, CompileEngine, GateLimits, LIMITS, LimitName, Refusal, Report, Rule};
+
+/// A module whose compiling takes this many times what a real one's does, byte for byte, is let through wrongly,
+const RATIO_MAX: f64 = 4.0;
+/// if it has more than so many bytes; or if compiling it takes so much memory, whatever it has.
+const SMALL_BYTES: usize = 10_000;
+const MEMORY_MIB_MAX: f64 = 512.0;
+
+/// What compiling took.
+#[derive(Clone, Copy)]
+struct Cost {
+    bytes: usize,
+    seconds: f64,
+    memory_mib: f64,
+}
+
+impl Cost {
+    fn us_per_byte(self) -> f64 {
+        self.seconds * 1e6 / self.bytes as f64
+    }
+}
+
+struct Real {
+    name: String,
+    report: Report,
+    cost: Option<Cost>,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["compile", name, n, copies] => {
+            let bomb = BOMBS.iter().find(|bomb| bomb.name == *name).unwrap();
+            compile(&bomb.module(n.parse().unwrap(), copies.parse().unwrap()))
+        }
+        ["compile", path] => compile(&std::fs::read(path).unwrap()),
+        options => calibration(options.contains(&"--test"), options.iter().find(|option| !option.starts_with('-'))),
+    }
+}
+
+/// Compiles in this process, and says what that took.
+fn compile(wasm: &[u8]) -> ExitCode {
+    let engine = CompileEngine::new().unwrap();
+    let mut seconds = Vec::new();
+    // What is short is measured again.
+    while seconds.len() < 5 && seconds.iter().sum::<f64>() < 0.05 {
+        let before = cpu_seconds();
+        if let Err(error) = engine.compile(wasm) {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+        seconds.push(cpu_seconds() - before);
+    }
+    seconds.sort_by(f64::total_cmp);
+    println!("{} {}", seconds[seconds.len() / 2], peak_memory_mib());
+    ExitCode::SUCCESS
+}
+
+/// What this thread, the only one, has had of a processor.
+fn cpu_seconds() -> f64 {
+    // The kernel brings it up to date when the thread gives up the processor.
+    std::thread::sleep(Duration::from_micros(50));
+    let times = std::fs::read_to_string("/proc/self/schedstat").unwrap();
+    times.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9
+}
+
+fn peak_memory_mib() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
+}
+
+/// What compiling takes in a process of its own; `None` if it fails.
+fn measure(arguments: &[&str], bytes: usize) -> Option<Cost> {
+    let this = std::env::current_exe().unwrap();
+    let output = Command::new(this).arg("compile").args(arguments).stderr(Stdio::null()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (seconds, memory) = text.trim().split_once(' ')?;
+    Some(Cost { bytes, seconds: seconds.parse().ok()?, memory_mib: memory.parse().ok()? })
+}
+
+fn calibration(is_quick: bool, filter: Option<&&str>) -> ExitCode {
+    let real = real_modules();
+    let mut speeds: Vec<f64> = real.iter().filter_map(|module| Some(module.cost?.us_per_byte())).collect();
+    let median = median(&mut speeds);
+    println!("Real modules: {} that compile, median {median:.2} us/B, peak {:.0} MiB.\n", speeds.len(), peak(&real));
+    uses(&real);
+
+    println!(
+        "\n| shape | worst that is admitted | bytes | us/B | times the median | peak MiB |\n|---|---|---|---|---|---|"
+    );
+    let mut wrong = 0;
+    for bomb in BOMBS.iter().filter(|bomb| filter.is_none_or(|filter| bomb.name.contains(filter))) {
+        let sizes = if is_quick { 64..=64 } else { 4..=1 << 18 };
+        wrong += usize::from(!holds(bomb, sizes, median));
+    }
+    if wrong == 0 {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("{wrong} shapes are admitted that cost too much");
+    ExitCode::FAILURE
+}
+
+/// Prints the worst module of a shape that the gate admits; whether that is cheap enough.
+fn holds(bomb: &Bomb, sizes: std::ops::RangeInclusive<u32>, median: f64) -> bool {
+    let mut admitted: Vec<(String, Cost)> = Vec::new();
+    let mut n = *sizes.start();
+    while sizes.contains(&n) {
+        let one = bomb.module(n, 1);
+        if one.len() > LimitName::ModuleBytes.limit().default as usize {
+            break;
+        }
+        for copies in [1, copies_of(bomb, &one, sizes.start() == sizes.end())] {
+            let wasm = bomb.module(n, copies);
+            let is_known = copies == 1 && admitted.last().is_some_and(|(size, _)| *size == format!("{n} x 1"));
+            if is_known || Admitted::new(wasm.as_slice()).is_err() {
+                continue;
+            }
+            let cost = measure(&[bomb.name, &n.to_string(), &copies.to_string()], wasm.len());
+            admitted.push((format!("{n} x {copies}"), cost.expect("what the gate admits compiles")));
+        }
+        n *= 4;
+    }
+    let speed = |(_, cost): &&(String, Cost)| cost.us_per_byte();
+    let Some(worst) = admitted.iter().max_by(|one, other| speed(one).total_cmp(&speed(other))) else {
+        println!("| {} | none | | | | |", bomb.name);
+        return true;
+    };
+    let large = admitted.iter().filter(|(_, cost)| cost.bytes > SMALL_BYTES);
+    let worst_large = large.max_by(|one, other| speed(one).total_cmp(&speed(other)));
+    let memory = admitted.iter().map(|(_, cost)| cost.memory_mib).fold(0.0, f64::max);
+    for (size, cost) in [Some(worst), worst_large.filter(|large| large.0 != worst.0)].into_iter().flatten() {
+        let (speed, ratio) = (cost.us_per_byte(), cost.us_per_byte() / median);
+        println!("| {} | {size} | {} | {speed:.2} | {ratio:.1} | {memory:.0} |", bomb.name, cost.bytes);
+    }
+    memory <= MEMORY_MIB_MAX && worst_large.is_none_or(|(_, cost)| cost.us_per_byte() <= RATIO_MAX * median)
+}
+
+/// How many make a module whose compiling takes long enough to measure: a tenth of a second, or a mebibyte.
+fn copies_of(bomb: &Bomb, one: &[u8], is_quick: bool) -> u32 {
+    if is_quick || matches!(bomb.shape, Shape::Module(_)) {
+        return 1;
+    }
+    let used = Report::of(one, &GateLimits::DEFAULT).used;
+    (120_000 / used.function_cost.max(1)).min((1 << 20) / used.body_bytes.max(1)).max(1) as u32
+}
+
+/// The modules to compare with, each read and compiled.
+fn real_modules() -> Vec<Real> {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest-workloads/dist");
+    let folder = std::env::var_os("REAL_MODULES").map_or(own, PathBuf::from);
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "wasm"));
+    files.sort();
+    let read = |file: PathBuf| {
+        let wasm = std::fs::read(&file).unwrap();
+        let report = Report::of(&wasm, &GateLimits::DEFAULT);
+        let is_comparable = wasm.len() as u64 <= LimitName::ModuleBytes.limit().default
+            && !report.refusals.iter().any(|refusal| matches!(refusal.rule, Rule::Invalid { .. }));
+        let cost = || measure(&[file.to_str().unwrap()], wasm.len());
+        let name = file.file_stem().unwrap().to_string_lossy().into_owned();
+        is_comparable.then(|| Real { name, cost: cost(), report })
+    };
+    files.into_iter().filter_map(read).collect()
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn peak(real: &[Real]) -> f64 {
+    real.iter().filter_map(|module| module.cost).map(|cost| cost.memory_mib).fold(0.0, f64::max)
+}
+
+/// How much of each limit the real modules use, and which are refused for one.
+fn uses(real: &[Real]) {
+    println!("| limit | value | largest | second | median |\n|---|---|---|---|---|");
+    for limit in LIMITS {
+        let mut uses: Vec<(u64, &str)> =
+            real.iter().map(|module| (module.report.used.of(limit.name), module.name.as_str())).collect();
+        uses.sort_by(|one, other| other.cmp(one));
+        let shown = |at: usize| uses.get(at).map_or_else(String::new, |(used, name)| format!("{used} {name}"));
+        let median = uses.get(uses.len() / 2).map_or(0, |(used, _)| *used);
+        println!("| `{}` | {} | {} | {} | {median} |", limit.key, limit.default, shown(0), shown(1));
+    }
+    println!();
+    for module in real {
+        let refusals: Vec<String> =
+            module.report.refusals.iter().filter(|refusal| is_of_shape(refusal)).map(said).collect();
+        if !refusals.is_empty() {
+            println!("Refused: {}: {}.", module.name, refusals.join("; "));
+        }
+    }
+}
+
+/// Whether it is a limit that is broken, of those on what is compiled.
+fn is_of_shape(refusal: &Refusal) -> bool {
+    const INTERFACE: &[LimitName] = &[LimitName::Imports, LimitName::Exports, LimitName::NameBytes];
+    matches!(refusal.rule, Rule::Limit { name, .. } if !INTERFACE.contains(&name))
+}
+
+fn said(refusal: &Refusal) -> String {
+    match refusal.rule {
+        Rule::Limit { name, found, .. } => format!("{} {found}", name.limit().key),
+        _ => refusal.code().to_owned(),
+    }
+}
