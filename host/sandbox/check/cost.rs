@@ -168,8 +168,12 @@ impl Counts {
     }
 }
 
-/// The part, in percent and rounded up, that `milli` thousandths of a unit are of what a module of so many bytes may cost:
-/// 4.5 units a byte, where compilers' output has 2 to 4, and 20,000 for modules too small to be told by their size.
+/// What a byte of a module may cost. Compilers' output has 2 to 4.
+const BUDGET_A_BYTE: u64 = 5;
+/// What any module may cost beside that: some are too small to be told by their size.
+const BUDGET_BASE: u64 = 20_000;
+
+/// The part, in percent and rounded up, that `milli` thousandths of a unit are of what a module of so many bytes may cost.
 pub fn percent(milli: u64, module_bytes: u64) -> u64 {
-    milli.saturating_mul(100).div_ceil(module_bytes * 4_500 + 20_000 * MILLI)
+    milli.saturating_mul(100).div_ceil((module_bytes * BUDGET_A_BYTE + BUDGET_BASE) * MILLI)
 }

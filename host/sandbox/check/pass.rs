@@ -38,7 +38,8 @@ pub struct Pass<'a> {
     tally: Tally,
     /// Of compiling what was read, in thousandths of a unit.
     cost: u64,
-    bytes: u64,
+    /// Of the module, but for its custom sections.
+    compiled_bytes: u64,
 }
 
 /// What the module is, for the rules that need the whole of it, and for the report.
@@ -78,7 +79,7 @@ impl<'a> Pass<'a> {
             allocations: FuncValidatorAllocations::default(),
             tally: Tally::default(),
             cost: 0,
-            bytes: 0,
+            compiled_bytes: 0,
         }
     }
 
@@ -96,7 +97,7 @@ impl<'a> Pass<'a> {
     }
 
     fn sections(&mut self, wasm: &[u8]) -> Result<(), Stop> {
-        self.bytes = wasm.len() as u64;
+        self.compiled_bytes = wasm.len() as u64;
         self.count(LimitName::ModuleBytes, wasm.len() as u64, Place::default())?;
         let mut validator = Validator::new_with_features(super::features());
         for payload in Parser::new(0).parse_all(wasm) {
@@ -188,6 +189,8 @@ impl<'a> Pass<'a> {
                 let at = place(custom.range().start);
                 self.add(LimitName::CustomSections, 1, at.clone())?;
                 self.add(LimitName::CustomBytes, custom.range().len() as u64, at.clone())?;
+                // The compiler does not get them, so they pay for nothing.
+                self.compiled_bytes -= custom.range().len() as u64;
                 self.count(LimitName::NameBytes, custom.name().len() as u64, at)
             }
             _ => Ok(()),
@@ -303,7 +306,7 @@ impl<'a> Pass<'a> {
     }
 
     fn costs(&mut self) -> Result<(), Stop> {
-        self.count(LimitName::CompileCost, cost::percent(self.cost, self.bytes), Place::default())
+        self.count(LimitName::CompileCost, cost::percent(self.cost, self.compiled_bytes), Place::default())
     }
 
     /// The rules about what must be there.
