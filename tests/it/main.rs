@@ -3,12 +3,12 @@
 
 mod common;
 
-mod attacks;
 mod bad_input;
 mod command_line;
 mod docs;
 mod gate;
 mod generator;
+mod hostile;
 mod proofs;
 mod runner;
 mod store;
