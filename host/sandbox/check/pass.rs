@@ -92,8 +92,10 @@ impl<'a> Pass<'a> {
 
     fn sections(&mut self, wasm: &[u8]) -> Result<(), Stop> {
         self.count(LimitName::ModuleBytes, wasm.len() as u64, Place::default())?;
-        let mut validator = Validator::new_with_features(super::features());
-        for payload in Parser::new(0).parse_all(wasm) {
+        let (mut validator, mut parser) = (Validator::new_with_features(super::features()), Parser::new(0));
+        // There are forms that the parser alone knows to refuse.
+        parser.set_features(super::features());
+        for payload in parser.parse_all(wasm) {
             let payload = self.readable(payload)?;
             if let Payload::Version { encoding: Encoding::Component, .. } = payload {
                 return self.end(Rule::Component, Place::default());

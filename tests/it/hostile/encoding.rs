@@ -310,6 +310,23 @@ fn padded_numbers_are_what_they_say() {
     runs("padded lengths", &padded);
 }
 
+/// Proposals of which a reader knows that a validator alone would not tell: they are another way to write the same.
+#[test]
+fn forms_of_the_future_are_not_read() {
+    let compact = [
+        (TYPE, b"\x02\x60\x00\x01\x7f\x60\x00\x01\x7e".to_vec()),
+        (IMPORT, b"\x01\x07compute\x00\x7f\x02\x09input_len\x00\x01\x08args_len\x00\x01".to_vec()),
+        (FUNCTION, b"\x01\x00".to_vec()),
+        (MEMORY, b"\x01\x00\x01".to_vec()),
+        (EXPORT, b"\x02\x06memory\x02\x00\x03run\x00\x02".to_vec()),
+        (CODE, b"\x01\x04\x00\x41\x00\x0b".to_vec()),
+    ];
+    refused("compact imports", &module(&compact), "invalid");
+    let mut of_one_type = compact.clone();
+    of_one_type[1].1 = b"\x01\x07compute\x00\x7e\x00\x01\x02\x09input_len\x08args_len".to_vec();
+    refused("compact imports of one type", &module(&of_one_type), "invalid");
+}
+
 #[test]
 fn no_part_of_a_module_is_one() {
     let whole = module(&sections());
