@@ -191,7 +191,10 @@ impl<'a> Pass<'a> {
     fn import(&mut self, import: &Import<'_>, at: Place) -> Result<(), Stop> {
         self.count(LimitName::NameBytes, import.module.len().max(import.name.len()) as u64, at.clone())?;
         self.shape.imports.push((import.module.to_owned(), import.name.to_owned()));
-        if let TypeRef::Func(ty) | TypeRef::FuncExact(ty) = import.ty {
+        if let TypeRef::FuncExact(_) = import.ty {
+            return self.end(exact_function(), at);
+        }
+        if let TypeRef::Func(ty) = import.ty {
             let known = ABI_FUNCTIONS.iter().find(|(name, ..)| import.module == ABI_MODULE && import.name == *name);
             self.shape.functions.push(ty);
             self.shape.abi.push(known);
@@ -206,6 +209,9 @@ impl<'a> Pass<'a> {
         let at = Place { offset: Some(offset), function: None };
         self.count(LimitName::NameBytes, export.name.len() as u64, at.clone())?;
         self.shape.exports.push(export.name.to_owned());
+        if export.kind == ExternalKind::FuncExact {
+            return self.end(exact_function(), at);
+        }
         match (export.name, export.kind) {
             ("memory", ExternalKind::Memory) => self.shape.exports_memory = true,
             ("run", ExternalKind::Func) => self.shape.run = Some((export.index, offset)),
@@ -339,6 +345,11 @@ impl<'a> Pass<'a> {
     fn readable<T>(&mut self, read: Result<T, BinaryReaderError>) -> Result<T, Stop> {
         read.or_else(|error| self.end(error.clone().into(), place(error.offset())).and(Err(Stop)))
     }
+}
+
+/// The validator takes these for functions, whether the proposal is admitted or not.
+fn exact_function() -> Rule {
+    Rule::Invalid { message: "exact function types require the custom descriptors proposal".to_owned() }
 }
 
 const fn place(offset: usize) -> Place {

@@ -325,6 +325,15 @@ fn forms_of_the_future_are_not_read() {
     let mut of_one_type = compact.clone();
     of_one_type[1].1 = b"\x01\x07compute\x00\x7e\x00\x01\x02\x09input_len\x08args_len".to_vec();
     refused("compact imports of one type", &module(&of_one_type), "invalid");
+    let mut exact = compact.clone();
+    exact[1].1 = b"\x02\x07compute\x09input_len\x00\x01\x07compute\x08args_len\x20\x01".to_vec();
+    refused("an import of just this type", &module(&exact), "invalid");
+    refused(
+        "an export of just this type",
+        &with(EXPORT, b"\x03\x06memory\x02\x00\x03run\x00\x00\x01x\x20\x00"),
+        "invalid",
+    );
+    refused("`run` of just this type", &with(EXPORT, b"\x02\x06memory\x02\x00\x03run\x20\x00"), "invalid");
 }
 
 #[test]
