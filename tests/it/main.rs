@@ -9,6 +9,7 @@ mod docs;
 mod gate;
 mod generator;
 mod hostile;
+mod mutations;
 mod proofs;
 mod runner;
 mod store;
