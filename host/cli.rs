@@ -296,11 +296,14 @@ fn complain(kind: &str, message: &dyn std::fmt::Display) {
     let _ = writeln!(io::stderr(), "{kind}: {}", printable(&message.to_string()));
 }
 
-/// `text` with its control characters written out, so that it cannot steer a terminal or pretend to be another line.
+/// `text` with its control characters written out, and those that turn the direction of writing, so that it cannot steer
+/// a terminal, pretend to be another line, or be read backwards.
 fn printable(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+        let turns =
+            matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if turns || c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
     }
     line
 }
@@ -313,4 +316,25 @@ fn print(bytes: &[u8]) -> anyhow::Result<()> {
 /// Whoever read our output has read enough.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_steers_no_terminal() {
+        assert_eq!(printable("a\x1b[2J\r\n"), "a\\u{1b}[2J\\r\\n");
+        assert_eq!(printable("txt.\u{202e}elif ä \u{2066}"), "txt.\\u{202e}elif ä \\u{2066}");
+    }
+
+    #[test]
+    fn bytes_are_read_with_their_units() {
+        assert_eq!(parse_bytes("65536"), Ok(65_536));
+        assert_eq!(parse_bytes("64KiB"), Ok(65_536));
+        assert_eq!(parse_bytes("4GiB"), Ok(Limits::MEMORY_BYTES_MAX));
+        for wrong in ["", "0", "KiB", "1kb", "-1", "5GiB", "99999999999999999999", "17179869184GiB", "1 KiB"] {
+            assert!(parse_bytes(wrong).is_err(), "{wrong}");
+        }
+    }
 }

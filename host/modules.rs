@@ -10,9 +10,9 @@ use std::time::Duration;
 
 pub use self::code::CodeFiles;
 pub use self::names::{ModuleKey, ModuleName, NotAName};
-pub use self::stored::{Added, Quota, Record, StoredError, StoredModules};
+pub use self::stored::{Added, Listed, Quota, Record, StoredError, StoredModules};
 use crate::digest::Digest;
-use crate::sandbox::{Admitted, Compiler, GateLimits, Program, Refusal, Sandbox, SandboxError};
+use crate::sandbox::{Admitted, Compiler, GateLimits, NativeCode, Program, Refusal, Sandbox, SandboxError};
 use crate::workload::Guest;
 
 /// Native code that stays in memory, in the modules' own bytes of it.
@@ -90,9 +90,14 @@ impl Modules {
         Ok(Self::new(sandbox, Compiler::in_process()?, GateLimits::DEFAULT))
     }
 
-    /// Has modules and code kept as files, too.
-    pub fn with_files(self, stored: StoredModules, code: CodeFiles) -> Self {
-        Self { stored: Some(stored), code: Some(code), ..self }
+    /// Has modules stored.
+    pub fn with_store(self, stored: StoredModules) -> Self {
+        Self { stored: Some(stored), ..self }
+    }
+
+    /// Has native code kept for the next start.
+    pub fn with_code(self, code: CodeFiles) -> Self {
+        Self { code: Some(code), ..self }
     }
 
     /// The program of `guest`. Callers that come at once wait for one compilation.
@@ -157,7 +162,8 @@ impl Modules {
         if let Some(files) = &self.code {
             files.keep(&name, &code);
         }
+        let code = NativeCode::of(&code).map_err(SandboxError::from)?;
         // SAFETY: `code` is what the node's compiler gave for this sandbox.
-        Ok(unsafe { self.sandbox.load(&code) }?)
+        Ok(unsafe { self.sandbox.load(code) }?)
     }
 }

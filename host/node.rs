@@ -60,7 +60,7 @@ impl Node {
         let compiler = Compiler::Child { program: "/proc/self/exe".into(), settings: sandbox.settings_digest() };
         let stored = StoredModules::new(state.join("modules"), config.module_quota());
         let code = CodeFiles::new(cache, key, config.modules.code_bytes_max);
-        let modules = Modules::new(sandbox.clone(), compiler, config.gate).with_files(stored, code);
+        let modules = Modules::new(sandbox.clone(), compiler, config.gate).with_store(stored).with_code(code);
         let runner = WorkloadRunner::new(sandbox, modules, Some(opened.store.guarded_by(lock)), capacity);
         Ok(Self { config, runner })
     }

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 pub use self::answer::{Answer, Finished, RunError, Source};
 use self::flights::{Claim, Flights, Follow, Lead};
 use self::lanes::Lanes;
-pub use self::request::{Request, Reuse};
+pub use self::request::{ARGS_BYTES_MAX, ASSETS_BYTES_MAX, Request, Reuse};
 use crate::digest::{Digest, HashThreads};
 use crate::modules::Modules;
 use crate::proof::{Job, Observed};

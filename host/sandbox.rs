@@ -3,13 +3,16 @@
 mod outcome;
 mod check;
 mod abi;
+mod native;
 mod engine;
 mod confine;
 mod compiler;
 mod link;
 
+use std::io;
 use std::sync::Arc;
 
+use memmap2::Mmap;
 use wasmtime::{InstancePre, Linker, ModuleExport, Store};
 
 pub use self::abi::{Input, InputError};
@@ -20,6 +23,7 @@ pub use self::confine::{Bounds, Confinement, confine};
 use self::engine::Engine;
 pub use self::engine::{GUEST_STACK_BYTES, NAME as ENGINE_NAME};
 use self::link::{Growth, Guest};
+pub use self::native::NativeCode;
 pub use self::outcome::{Outcome, Trap};
 use crate::digest::Digest;
 use crate::limits::{Limits, Usage};
@@ -36,10 +40,12 @@ pub enum SandboxError {
     Compile(String),
     #[error("{0}; the module may be compiled at another try")]
     Compiler(#[from] CompilerError),
-    #[error("the host has no memory for the growth that the job's limit allows")]
+    #[error("the host has no memory for what the job's limits allow; lower them, or run fewer at once")]
     HostMemory,
     #[error("a memory limit of {0} bytes is more than the {max} that 32-bit WebAssembly can address", max = Limits::MEMORY_BYTES_MAX)]
     MemoryLimitTooHigh(u64),
+    #[error("the host has no memory for native code: {0}")]
+    CodeMemory(#[from] io::Error),
     #[error(transparent)]
     Input(#[from] InputError),
 }
@@ -50,7 +56,7 @@ impl SandboxError {
         match self {
             Self::Compile(_) => "not_compilable",
             Self::Compiler(_) => "compiler_failed",
-            Self::HostMemory => "host_memory",
+            Self::HostMemory | Self::CodeMemory(_) => "host_memory",
             Self::MemoryLimitTooHigh(_) => "memory_limit_too_high",
             Self::Engine(_) | Self::AddressSpace { .. } | Self::Input(_) => "sandbox",
         }
@@ -77,13 +83,14 @@ pub struct Program {
     run: ModuleExport,
     memory: ModuleExport,
     memory_bytes_min: u64,
-    code_bytes: u64,
+    /// The last field, because fields are dropped in their order: the module that is in it goes first.
+    code: Arc<Mmap>,
 }
 
 impl Program {
     /// What its native code takes in memory.
-    pub const fn code_bytes(&self) -> u64 {
-        self.code_bytes
+    pub fn code_bytes(&self) -> u64 {
+        self.code.len() as u64
     }
 }
 
@@ -117,9 +124,9 @@ impl Sandbox {
 
     /// Compiles in this process: for modules of one's own.
     pub fn compile(&self, admitted: &Admitted) -> Result<Program, SandboxError> {
-        let code = Compiler::in_process()?.compile(admitted)?;
+        let code = NativeCode::of(&Compiler::in_process()?.compile(admitted)?)?;
         // SAFETY: the code is what our own compiler gave just now.
-        unsafe { self.load(&code) }
+        unsafe { self.load(code) }
     }
 
     /// Makes a program of native code.
@@ -128,9 +135,9 @@ impl Sandbox {
     ///
     /// `code` must be what [`Compiler::compile`] gave for an engine of the same [`Sandbox::settings_digest`]: it becomes
     /// native code in this process.
-    pub unsafe fn load(&self, code: &[u8]) -> Result<Program, SandboxError> {
-        // SAFETY: the caller's promise is `Engine::deserialize`'s condition.
-        let module = unsafe { self.engine.deserialize(code) }?;
+    pub unsafe fn load(&self, code: NativeCode) -> Result<Program, SandboxError> {
+        // SAFETY: the caller's promise is `NativeCode::load`'s condition.
+        let (module, code) = unsafe { code.load(self.engine.inner()) }.map_err(SandboxError::engine)?;
         let export = |name: &str| {
             let index = module.get_export_index(name).zip(module.get_export(name));
             index.ok_or_else(|| SandboxError::Engine(format!("an export that the gate saw is gone: {name}")))
@@ -142,8 +149,8 @@ impl Sandbox {
             run,
             memory,
             memory_bytes_min: memory_type.unwrap_or(0),
-            code_bytes: code.len() as u64,
             instance: self.linker.instantiate_pre(&module).map_err(SandboxError::engine)?,
+            code,
         })
     }
 
@@ -192,6 +199,7 @@ fn conclude(returned: wasmtime::Result<i32>, guest: &mut Guest) -> Result<Outcom
     match (returned, guest.stop.take()) {
         (_, Some(Stop::Guest(outcome))) => Ok(outcome),
         (_, Some(Stop::Input(error))) => Err(error.into()),
+        (_, Some(Stop::HostMemory)) => Err(SandboxError::HostMemory),
         (Ok(0), None) => Ok(Outcome::Done),
         (Ok(code), None) => Ok(Outcome::Failed(code)),
         (Err(error), None) => {

@@ -1,6 +1,7 @@
 //! `Workload`: which guest runs. The reference guests are part of this binary, as text, and go through the same gate
 //! as anybody's.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
@@ -105,7 +106,13 @@ pub fn binary_form(bytes: &[u8]) -> Result<Vec<u8>, ModuleError> {
     if !bytes.starts_with(b"\0") && bytes.len() as u64 > TEXT_BYTES_MAX {
         return Err(ModuleError::TextTooLarge(bytes.len()));
     }
-    Ok(wat::parse_bytes(bytes)?.into_owned())
+    wat::parse_bytes(bytes).map(Cow::into_owned).map_err(|error| {
+        // Its first line says what is wrong; of those that show where, the numbers are enough.
+        let text = error.to_string();
+        let place = text.lines().find_map(|line| line.trim_start().strip_prefix("--> <anon>:"));
+        let what = text.lines().next().unwrap_or_default();
+        ModuleError::Text(place.map_or_else(|| what.to_owned(), |place| format!("{what} at {place}")))
+    })
 }
 
 /// Why a module is not one that runs here.
@@ -113,8 +120,9 @@ pub fn binary_form(bytes: &[u8]) -> Result<Vec<u8>, ModuleError> {
 pub enum ModuleError {
     #[error("the text of the module has {0} bytes; at most {TEXT_BYTES_MAX} are read")]
     TextTooLarge(usize),
-    #[error("not the text of a module: {0}")]
-    Text(#[from] wat::Error),
+    /// What was expected, and where: line and column.
+    #[error("it is not the text of a module: {0}")]
+    Text(String),
     #[error(transparent)]
     Refused(#[from] Refusal),
 }

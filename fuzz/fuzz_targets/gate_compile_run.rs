@@ -9,7 +9,9 @@ use std::sync::{Arc, LazyLock};
 use arbitrary::Unstructured;
 use compute_host::digest::HashThreads;
 use compute_host::limits::Limits;
-use compute_host::sandbox::{Admitted, Compiler, GateLimits, Input, Outcome, Report, Sandbox, SandboxError, Work};
+use compute_host::sandbox::{
+    Admitted, Compiler, GateLimits, Input, NativeCode, Outcome, Report, Sandbox, SandboxError, Work,
+};
 use compute_host::slice::Slice;
 use libfuzzer_sys::{Corpus, fuzz_target};
 use wasm_smith::{Config, Module};
@@ -46,7 +48,8 @@ fn run(admitted: &Admitted) {
         Err(error) => panic!("the host failed: {error}"),
     };
     // SAFETY: the code is what our own compiler gave just now, for an engine of the same settings.
-    let program = unsafe { SANDBOX.load(&code) }.expect("what was compiled can be loaded");
+    let program = unsafe { SANDBOX.load(NativeCode::of(&code).expect("there is memory for it")) }
+        .expect("what was compiled can be loaded");
     let input: Box<dyn Input> = {
         let slice = Slice::from_bytes(&b"abcdefghij"[..]);
         Box::new(slice.open(&HashThreads::new(1), &AtomicU64::new(0)).expect("it is in memory"))

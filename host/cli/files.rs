@@ -1,8 +1,8 @@
 //! The slices that a command line names.
 
 use std::collections::HashMap;
-use std::fs::Permissions;
-use std::io::{self, Write as _};
+use std::fs::{File, Permissions};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -48,6 +48,21 @@ fn walk(directory: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What is in `file`, or standard input if that is `-`; an error where it is longer.
+pub fn read_up_to(file: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if file == Path::new("-") {
+        io::stdin().lock().take(bytes_max + 1).read_to_end(&mut bytes)?;
+    } else {
+        File::open(file)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    }
+    if bytes.len() as u64 <= bytes_max {
+        Ok(bytes)
+    } else {
+        Err(io::Error::other(format!("it has more than {bytes_max} bytes")))
+    }
 }
 
 /// Where in `out` goes what belongs to `file` and has this ending.

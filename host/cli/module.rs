@@ -1,8 +1,6 @@
 //! `node compute module`.
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, SystemTime};
@@ -14,7 +12,7 @@ use serde_json::{Value, json};
 use super::{End, ModuleCommand, complain, files, open_node, print, report};
 use crate::config::Config;
 use crate::digest::Digest;
-use crate::modules::{Added, ModuleKey, ModuleName, ModulesError, Record, StoredError, StoredModules};
+use crate::modules::{Added, Listed, ModuleKey, ModuleName, ModulesError, Record, StoredError, StoredModules};
 use crate::node::Node;
 use crate::sandbox::{Admitted, Kind, LimitName, Report, SandboxError};
 use crate::workload::{Workload, binary_form};
@@ -113,13 +111,25 @@ fn check(file: &Path, json: bool, data_dir: &Path) -> anyhow::Result<End> {
 
 fn list(json: bool, data_dir: &Path) -> anyhow::Result<End> {
     let node = open_node(data_dir, None)?;
-    for (digest, record, names) in stored(&node)?.list()? {
+    let mut end = End::Done;
+    for Listed { digest, names, record } in stored(&node)?.list()? {
+        let record = match record {
+            Ok(record) => record,
+            Err(error) => {
+                complain("error", &error);
+                end = End::Error;
+                continue;
+            }
+        };
         let object = object(&digest, &record, &names);
-        let names: Vec<&str> = names.iter().map(ModuleName::as_str).collect();
-        let line = format!("{digest}  {:>9}  {}", record.bytes, names.join(" "));
+        let line = format!("{digest}  {:>9}  {}", record.bytes, words(&names));
         show_line(json, &object, line.trim_end())?;
     }
-    Ok(End::Done)
+    Ok(end)
+}
+
+fn words(names: &[ModuleName]) -> String {
+    names.iter().map(ModuleName::as_str).collect::<Vec<_>>().join(" ")
 }
 
 fn show(module: &ModuleKey, json: bool, data_dir: &Path) -> anyhow::Result<End> {
@@ -131,12 +141,11 @@ fn show(module: &ModuleKey, json: bool, data_dir: &Path) -> anyhow::Result<End> 
     if json {
         return show_line(true, &object(&digest, &record, &names), "");
     }
-    let names: Vec<&str> = names.iter().map(ModuleName::as_str).collect();
     let added = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(record.added_unix_ms));
     let added = added
         .map_or_else(|| record.added_unix_ms.to_string(), |time| humantime::format_rfc3339_millis(time).to_string());
     let report = Report::of(&wasm, &node.config.gate);
-    let known = format!("names      {}\nadded      {added}, by {}\n", names.join(" "), record.added_by);
+    let known = format!("names      {}\nadded      {added}, by {}\n", words(&names), record.added_by);
     print((known + &report::text(Path::new(&digest.to_string()), &report, &node.config.gate)).as_bytes())?;
     Ok(End::Done)
 }
@@ -184,17 +193,9 @@ fn show_line(json: bool, object: &Value, line: &str) -> anyhow::Result<End> {
 
 /// The module in its binary form.
 fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let read = if file == Path::new("-") {
-        io::stdin().lock().take(READ_BYTES_MAX + 1).read_to_end(&mut bytes)
-    } else {
-        File::open(file).and_then(|file| file.take(READ_BYTES_MAX + 1).read_to_end(&mut bytes))
-    };
-    read.with_context(|| format!("cannot read `{}`", file.display()))?;
-    if bytes.len() as u64 > READ_BYTES_MAX {
-        bail!("`{}` has more than {READ_BYTES_MAX} bytes, which no module may", file.display());
-    }
-    binary_form(&bytes).with_context(|| format!("`{}` is not a module", file.display()))
+    let bytes = files::read_up_to(file, READ_BYTES_MAX);
+    let bytes = bytes.with_context(|| format!("cannot read `{}`", file.display()))?;
+    binary_form(&bytes).with_context(|| format!("cannot use `{}`", file.display()))
 }
 
 /// Does `work`, and has a spinner turn meanwhile if it takes long.

@@ -18,7 +18,7 @@ use super::{End, RunArgs, complain, files, is_broken_pipe, module, print};
 use crate::limits::Limits;
 use crate::node::Node;
 use crate::proof::SliceProof;
-use crate::runner::{Answer, Request, Reuse, RunError, WorkloadRunner};
+use crate::runner::{ASSETS_BYTES_MAX, Answer, Request, Reuse, RunError, WorkloadRunner};
 use crate::slice::Slice;
 use crate::workload::{Asset, REFERENCE_NAMES, Workload};
 
@@ -110,7 +110,7 @@ impl Job {
             (None, None) => None,
         };
         let assets = args.assets.iter().map(|(name, file)| {
-            let bytes = std::fs::read(file);
+            let bytes = files::read_up_to(file, ASSETS_BYTES_MAX);
             bytes.map(Asset::new).with_context(|| format!("cannot read asset `{name}`, `{}`", file.display()))
         });
         let mut limits = node.config.limits;

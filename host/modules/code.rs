@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use crate::digest::{Digest, MacKey};
-use crate::sandbox::{CODE_BYTES_MAX, Program, Sandbox};
+use crate::sandbox::{CODE_BYTES_MAX, NativeCode, Program, Sandbox};
 
 const MAC_BYTES: usize = 32;
 
@@ -32,13 +32,11 @@ impl CodeFiles {
 
     /// What was kept under `name`, if this node kept it and this engine takes it.
     pub fn load(&self, sandbox: &Sandbox, name: &Digest) -> Option<Program> {
-        let path = self.path(name);
-        let file = File::open(&path).ok()?;
-        let len = file.metadata().ok()?.len();
-        let mut bytes = Vec::with_capacity(usize::try_from(len.min(CODE_BYTES_MAX + 1)).ok()?);
-        (&file).take(CODE_BYTES_MAX + MAC_BYTES as u64 + 1).read_to_end(&mut bytes).ok()?;
-        let (mac, code) = bytes.split_first_chunk::<MAC_BYTES>()?;
-        if !self.key.verifies(name, code, *mac) {
+        let mut file = File::open(self.path(name)).ok()?;
+        let len = file.metadata().ok()?.len().checked_sub(MAC_BYTES as u64).filter(|len| *len <= CODE_BYTES_MAX)?;
+        let (mut mac, mut code) = ([0; MAC_BYTES], NativeCode::with_room(len as usize).ok()?);
+        file.read_exact(&mut mac).and_then(|()| file.read_exact(code.bytes_mut())).ok()?;
+        if !self.key.verifies(name, code.bytes(), mac) {
             return None;
         }
         // SAFETY: the MAC says that this node wrote these very bytes under this name, which stands for the engine's
@@ -66,6 +64,8 @@ impl CodeFiles {
         let mut file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(&self.directory)?;
         file.write_all(&self.key.mac(name, code))?;
         file.write_all(code)?;
+        // The system's own stamp is of a coarser clock than that which `load` goes by.
+        file.as_file().set_modified(SystemTime::now())?;
         file.persist(self.path(name))?;
         Ok(())
     }
@@ -116,3 +116,112 @@ const SUFFIX: &str = ".code";
 const TEMPORARY: &str = ".new-";
 /// The unit in which files are weighed against each other.
 const WEIGHT_BYTES: u64 = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::Compiler;
+    use crate::workload::{Guest, Workload};
+
+    struct Kept {
+        directory: tempfile::TempDir,
+        sandbox: Sandbox,
+        code: Vec<u8>,
+    }
+
+    impl Kept {
+        fn new() -> Self {
+            let Guest::Admitted(module) = Workload::Transcode.module() else { unreachable!() };
+            let code = Compiler::in_process().unwrap().compile(module).unwrap();
+            Self { directory: tempfile::tempdir().unwrap(), sandbox: Sandbox::new(1).unwrap(), code }
+        }
+
+        fn files(&self, secret: u8, files_max: u64) -> CodeFiles {
+            let bytes = (self.code.len() as u64 + MAC_BYTES as u64).next_multiple_of(WEIGHT_BYTES);
+            CodeFiles::new(self.directory.path().to_owned(), MacKey::new([secret; 32]), files_max * bytes)
+        }
+
+        /// The names of the kept files, of those given.
+        fn there(&self, names: &[Digest]) -> Vec<Digest> {
+            let is_there = |name: &&Digest| path_in(self.directory.path(), name).exists();
+            names.iter().filter(is_there).copied().collect()
+        }
+    }
+
+    fn name(text: &str) -> Digest {
+        Digest::of(text.as_bytes())
+    }
+
+    /// Whether what `damage` leaves of a kept program is loaded.
+    fn loads_after(damage: impl FnOnce(&Path)) -> bool {
+        let kept = Kept::new();
+        let files = kept.files(1, 10);
+        files.keep(&name("a"), &kept.code);
+        damage(&files.path(&name("a")));
+        let loaded = files.load(&kept.sandbox, &name("a")).is_some();
+        files.keep(&name("a"), &kept.code);
+        assert!(files.load(&kept.sandbox, &name("a")).is_some(), "whatever lay there is replaced");
+        loaded
+    }
+
+    #[test]
+    fn only_code_that_this_node_kept_is_loaded() {
+        assert!(loads_after(|_| {}));
+        assert!(!loads_after(|path| fs::remove_file(path).unwrap()));
+        assert!(!loads_after(|path| fs::write(path, b"").unwrap()));
+        for at in [0, MAC_BYTES, MAC_BYTES + 5000] {
+            assert!(!loads_after(|path| {
+                let mut bytes = fs::read(path).unwrap();
+                bytes[at] ^= 1;
+                fs::write(path, bytes).unwrap();
+            }));
+        }
+        assert!(!loads_after(|path| {
+            let bytes = fs::read(path).unwrap();
+            fs::write(path, &bytes[..bytes.len() - 1]).unwrap();
+        }));
+    }
+
+    #[test]
+    fn code_of_another_name_or_another_node_is_not_loaded() {
+        let kept = Kept::new();
+        let files = kept.files(1, 10);
+        files.keep(&name("a"), &kept.code);
+        fs::copy(files.path(&name("a")), files.path(&name("b"))).unwrap();
+        assert!(files.load(&kept.sandbox, &name("b")).is_none(), "swapped");
+        assert!(kept.files(2, 10).load(&kept.sandbox, &name("a")).is_none(), "another node's key");
+    }
+
+    #[test]
+    fn the_least_recently_used_code_gives_way_also_after_a_restart() {
+        let kept = Kept::new();
+        let names: Vec<Digest> = ["a", "b", "c", "d", "e"].into_iter().map(name).collect();
+        let files = kept.files(1, 3);
+        for name in &names[..3] {
+            files.keep(name, &kept.code);
+        }
+        assert_eq!(kept.there(&names), names[..3]);
+        files.load(&kept.sandbox, &names[0]).unwrap();
+        files.keep(&names[3], &kept.code);
+        assert_eq!(kept.there(&names), [names[0], names[2], names[3]]);
+
+        let files = kept.files(1, 3);
+        files.load(&kept.sandbox, &names[0]).unwrap();
+        files.keep(&names[4], &kept.code);
+        assert_eq!(kept.there(&names), [names[0], names[3], names[4]]);
+
+        // Less is allowed than there is.
+        let files = kept.files(1, 1);
+        files.keep(&names[1], &kept.code);
+        assert_eq!(kept.there(&names), [names[1]]);
+    }
+
+    #[test]
+    fn what_an_interrupted_write_left_is_removed() {
+        let kept = Kept::new();
+        let left = kept.directory.path().join(format!("{TEMPORARY}abc"));
+        fs::write(&left, b"half").unwrap();
+        kept.files(1, 3).keep(&name("a"), &kept.code);
+        assert!(!left.exists());
+    }
+}

@@ -48,6 +48,14 @@ impl Record {
     }
 }
 
+/// A stored module, as a list shows it.
+#[derive(Debug)]
+pub struct Listed {
+    pub digest: Digest,
+    pub names: Vec<ModuleName>,
+    pub record: Result<Record, StoredError>,
+}
+
 /// What became of an addition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Added {
@@ -121,7 +129,8 @@ impl StoredModules {
         let path = self.record_path(digest);
         let record = serde_json::to_vec(record).map_err(|error| StoredError::at(&path)(error.into()))?;
         write_whole(&self.wasm_path(digest), wasm)?;
-        write_whole(&path, &record)
+        write_whole(&path, &record)?;
+        sync(&self.directory)
     }
 
     /// The bytes whose digest is `digest`, and no others.
@@ -153,11 +162,15 @@ impl StoredModules {
         digest.filter(|digest| self.contains(digest)).ok_or_else(|| StoredError::NotThere(key.clone()))
     }
 
-    /// Has `name` stand for `digest` from now on; says for what it stood before.
+    /// Has `name` stand for `digest`, which must be there, from now on; says for what it stood before.
     pub fn name(&self, name: &ModuleName, digest: &Digest) -> Result<Option<Digest>, StoredError> {
+        // Nobody removes the module meanwhile, which would leave a name without one.
+        let _totals = self.totals()?;
+        self.find(&ModuleKey::Digest(*digest))?;
         let before = self.named(name)?;
         if before != Some(*digest) {
             write_whole(&self.name_path(name), format!("{digest}\n").as_bytes())?;
+            sync(&self.directory.join("names"))?;
         }
         Ok(before.filter(|before| before != digest && self.contains(before)))
     }
@@ -186,14 +199,18 @@ impl StoredModules {
         Ok(gone)
     }
 
-    /// All modules in the order in which they were added, with their names.
-    pub fn list(&self) -> Result<Vec<(Digest, Record, Vec<ModuleName>)>, StoredError> {
+    /// All modules in the order in which they were added, those whose record is damaged last.
+    pub fn list(&self) -> Result<Vec<Listed>, StoredError> {
         let mut names = self.names()?;
-        let mut modules = Vec::new();
-        for digest in entries(&self.directory)?.iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok()) {
-            modules.push((digest, self.record(&digest)?, names.remove(&digest).unwrap_or_default()));
-        }
-        modules.sort_by_key(|(digest, record, _)| (record.added_unix_ms, *digest));
+        let digests = entries(&self.directory)?.into_iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok());
+        let mut modules: Vec<Listed> = digests
+            .map(|digest| {
+                let names = names.remove(&digest).unwrap_or_default();
+                Listed { digest, names, record: self.record(&digest) }
+            })
+            .collect();
+        let added = |module: &Listed| module.record.as_ref().map_or(u64::MAX, |record| record.added_unix_ms);
+        modules.sort_by_key(|module| (added(module), module.digest));
         Ok(modules)
     }
 
@@ -274,7 +291,7 @@ impl StoredError {
 /// How the names of files begin that are not finished.
 const TEMPORARY: &str = ".new-";
 
-/// Makes `path` hold `bytes`, all of them or none, and be on disk.
+/// Makes `path` hold `bytes`, all of them or none; they are on disk when its directory has been synced, too.
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), StoredError> {
     let directory = path.parent().unwrap_or(path);
     let write = || {
@@ -282,9 +299,13 @@ fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), StoredError> {
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         file.persist(path)?;
-        File::open(directory)?.sync_all()
+        Ok(())
     };
     write().map_err(StoredError::at(path))
+}
+
+fn sync(directory: &Path) -> Result<(), StoredError> {
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(StoredError::at(directory))
 }
 
 /// What is in the file `path`, and a byte more than `bytes_max` where it is longer; `None` where there is no such file.

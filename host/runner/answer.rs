@@ -52,6 +52,8 @@ pub enum RunError {
     Store(#[from] StoreError),
     #[error("a job brings at most {ASSETS_MAX} assets; this one brings {0}")]
     TooManyAssets(usize),
+    #[error("the {what} have {bytes} bytes; a job brings at most {max}")]
+    TooLong { what: &'static str, bytes: u64, max: u64 },
     #[error("running `{0}` twice gave two results; the host or this program is at fault")]
     NotReproduced(SliceId),
     #[error("the host failed while it ran the slice, or is shutting down")]
@@ -69,6 +71,7 @@ impl RunError {
             Self::Module(error) => error.code(),
             Self::Store(_) => "store",
             Self::TooManyAssets(_) => "too_many_assets",
+            Self::TooLong { .. } => "arguments_too_long",
             Self::NotReproduced(_) => "not_reproduced",
             Self::Lost => "lost",
         }

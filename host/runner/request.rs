@@ -10,6 +10,11 @@ use crate::sandbox::Input as _;
 use crate::slice::{OpenSlice, Slice, SliceId};
 use crate::workload::{Asset, Workload};
 
+/// Arguments are hashed for each slice, and what is larger is better brought as an asset.
+pub const ARGS_BYTES_MAX: u64 = 1 << 20;
+/// Assets are held in memory, all of a job's at once.
+pub const ASSETS_BYTES_MAX: u64 = 1 << 30;
+
 /// What to run on what, and under which name.
 #[derive(Clone)]
 pub struct Request {
@@ -37,10 +42,15 @@ impl Request {
     }
 
     pub(super) fn check(&self) -> Result<(), RunError> {
-        match self.assets.len() {
-            0..=ASSETS_MAX => Ok(()),
-            more => Err(RunError::TooManyAssets(more)),
+        if self.assets.len() > ASSETS_MAX {
+            return Err(RunError::TooManyAssets(self.assets.len()));
         }
+        let within = |what, bytes: u64, max: u64| match bytes {
+            bytes if bytes <= max => Ok(()),
+            bytes => Err(RunError::TooLong { what, bytes, max }),
+        };
+        within("arguments", self.args.len() as u64, ARGS_BYTES_MAX)?;
+        within("assets", self.assets.iter().map(|asset| asset.bytes().len() as u64).sum(), ASSETS_BYTES_MAX)
     }
 
     /// All that decides the result.

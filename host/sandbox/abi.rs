@@ -48,6 +48,8 @@ pub enum Stop {
     Guest(Outcome),
     /// The host's: no result.
     Input(InputError),
+    /// The host has no memory for what the job's limits allow.
+    HostMemory,
 }
 
 impl From<Outcome> for Stop {
@@ -166,6 +168,7 @@ pub fn output_write(memory: &[u8], run: &mut RunState, ptr: u32, len: u32) -> Ca
     if (run.output.len() + bytes.len()) as u64 > run.limits.output_bytes {
         return Err(Outcome::OutputLimit.into());
     }
+    run.output.try_reserve(bytes.len()).map_err(|_| Stop::HostMemory)?;
     run.output.extend_from_slice(bytes);
     Ok(())
 }
@@ -184,6 +187,7 @@ pub fn proof_commit(memory: &[u8], run: &mut RunState, ptr: u32) -> Called<()> {
 pub fn log(memory: &[u8], run: &mut RunState, ptr: u32, len: u32) -> Called<()> {
     let line = part(memory, ptr, len)?;
     let rest = (run.limits.log_bytes as usize).saturating_sub(run.log.len());
+    run.log.try_reserve(rest.min(line.len() + 1)).map_err(|_| Stop::HostMemory)?;
     run.log.extend(line.iter().chain(b"\n").take(rest));
     Ok(())
 }

@@ -188,3 +188,17 @@ impl From<io::Error> for Broken {
         Self::Pipe(error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_compiler_that_does_nothing_is_killed_at_its_deadline() {
+        let child = Command::new("sleep").arg("1000000").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let bounds = Bounds { cpu_seconds: 0, memory_bytes: 0 };
+        let session = Session { child, settings: Digest::of(b""), bounds };
+        let error = session.compile(b"").unwrap_err();
+        assert!(matches!(error, SandboxError::Compiler(CompilerError::Deadline(0))), "{error}");
+    }
+}

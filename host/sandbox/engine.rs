@@ -1,13 +1,15 @@
 //! The engine and its settings, one place. What only wasmtime has (fuel, traps, serialised code) is translated here.
 
 use std::hash::Hash as _;
+use std::sync::Arc;
 
 use wasmtime::{
-    Caller, Config, Enabled, InstanceAllocationStrategy, Module, OptLevel, PoolingAllocationConfig, Store, WasmFeatures,
+    Caller, Config, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, Store, WasmFeatures,
 };
 
 use super::SandboxError;
 use super::check::{self, GateLimits};
+use super::native::{self, Publisher};
 use super::outcome::{Outcome, Trap};
 use crate::digest::Digest;
 use crate::limits::{self, Limits};
@@ -46,6 +48,9 @@ impl Engine {
 
         let mut config = settings();
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+        if native::IS_PUBLISHED_HERE {
+            config.with_custom_code_memory(Some(Arc::new(Publisher)));
+        }
         // The settings are ours and fit each other; what can be lacking is room for the pool.
         let refused = |error| SandboxError::AddressSpace { runs: concurrent_runs, cause: format!("{error:#}") };
         wasmtime::Engine::new(&config).map(Self).map_err(refused)
@@ -54,17 +59,6 @@ impl Engine {
     /// [`CompileEngine::settings_digest`] says the same of code that this engine takes.
     pub fn settings_digest(&self) -> Digest {
         settings_digest(&self.0)
-    }
-
-    /// Makes a module of what [`CompileEngine::compile`] gave.
-    ///
-    /// # Safety
-    ///
-    /// `code` must be just what a compiler of this node gave, under the same [`Engine::settings_digest`]: it becomes
-    /// native code in this process.
-    pub unsafe fn deserialize(&self, code: &[u8]) -> Result<Module, SandboxError> {
-        // SAFETY: the caller's promise is `Module::deserialize`'s condition.
-        unsafe { Module::deserialize(&self.0, code) }.map_err(SandboxError::compile)
     }
 
     pub fn inner(&self) -> &wasmtime::Engine {
@@ -80,7 +74,7 @@ impl CompileEngine {
         wasmtime::Engine::new(&settings()).map(Self).map_err(SandboxError::engine)
     }
 
-    /// The native code of `wasm`, as [`Module::serialize`] would give it.
+    /// The native code of `wasm`, as [`wasmtime::Module::serialize`] would give it.
     pub fn compile(&self, wasm: &[u8]) -> Result<Vec<u8>, SandboxError> {
         self.0.precompile_module(wasm).map_err(SandboxError::compile)
     }
@@ -150,10 +144,19 @@ pub fn charge<T: 'static>(caller: &mut Caller<'_, T>, bytes: u64) -> wasmtime::R
     rest.map(drop).ok_or_else(|| wasmtime::Trap::OutOfFuel.into())
 }
 
-/// What wasmtime's traps mean here; `None` for those that no admitted module can reach.
-pub fn outcome_of(trap: wasmtime::Trap) -> Option<Outcome> {
+/// What a trap of wasmtime's means here.
+#[derive(Debug, PartialEq, Eq)]
+enum Meaning {
+    Ending(Outcome),
+    /// Belongs to something that is off, or that the gate refuses.
+    Unreachable,
+    /// Newer than this list.
+    Unknown,
+}
+
+fn meaning(trap: wasmtime::Trap) -> Meaning {
     use wasmtime::Trap as Native;
-    Some(match trap {
+    Meaning::Ending(match trap {
         Native::OutOfFuel => Outcome::OutOfFuel,
         Native::StackOverflow => Outcome::StackOverflow,
         Native::UnreachableCodeReached => Outcome::Trap(Trap::Unreachable),
@@ -164,6 +167,79 @@ pub fn outcome_of(trap: wasmtime::Trap) -> Option<Outcome> {
         Native::IntegerOverflow => Outcome::Trap(Trap::IntegerOverflow),
         Native::IntegerDivisionByZero => Outcome::Trap(Trap::IntegerDivideByZero),
         Native::BadConversionToInteger => Outcome::Trap(Trap::InvalidConversionToInteger),
-        _ => return None,
+        // Threads, garbage collection, exceptions, stack switching; epochs; Pulley; components.
+        Native::HeapMisaligned
+        | Native::AtomicWaitNonSharedMemory
+        | Native::NullReference
+        | Native::ArrayOutOfBounds
+        | Native::AllocationTooLarge
+        | Native::CastFailure
+        | Native::UncaughtException
+        | Native::UnhandledTag
+        | Native::ContinuationAlreadyConsumed
+        | Native::Interrupt
+        | Native::DisabledOpcode
+        | Native::CannotEnterComponent
+        | Native::CannotLeaveComponent
+        | Native::CannotBlockSyncTask
+        | Native::NoAsyncResult
+        | Native::AsyncDeadlock
+        | Native::InvalidChar
+        | Native::DebugAssertStringEncodingFinished
+        | Native::DebugAssertEqualCodeUnits
+        | Native::DebugAssertPointerAligned
+        | Native::DebugAssertUpperBitsUnset
+        | Native::StringOutOfBounds
+        | Native::ListOutOfBounds
+        | Native::InvalidDiscriminant
+        | Native::UnalignedPointer
+        | Native::TaskCancelNotCancelled
+        | Native::TaskCancelOrReturnTwice
+        | Native::SubtaskCancelAfterTerminal
+        | Native::TaskReturnInvalid
+        | Native::WaitableSetDropHasWaiters
+        | Native::SubtaskDropNotResolved
+        | Native::ThreadNewIndirectInvalidType
+        | Native::ThreadNewIndirectUninitialized
+        | Native::BackpressureOverflow
+        | Native::UnsupportedCallbackCode
+        | Native::CannotResumeThread
+        | Native::ConcurrentFutureStreamOp
+        | Native::ReferenceCountOverflow
+        | Native::StreamOpTooBig
+        | Native::WaitableSyncAndAsync => return Meaning::Unreachable,
+        _ => return Meaning::Unknown,
     })
+}
+
+/// The ending that a trap stands for; `None` for those that no admitted module can reach.
+pub fn outcome_of(trap: wasmtime::Trap) -> Option<Outcome> {
+    match meaning(trap) {
+        Meaning::Ending(outcome) => Some(outcome),
+        Meaning::Unreachable | Meaning::Unknown => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_trap_of_wasmtimes_is_known() {
+        let all: Vec<wasmtime::Trap> = (0..=u8::MAX).filter_map(wasmtime::Trap::from_u8).collect();
+        assert!(all.len() >= 50, "the engine lists its traps");
+        for trap in all {
+            assert_ne!(
+                meaning(trap),
+                Meaning::Unknown,
+                "{trap:?} is new: is it an ending of the guest's, or the host's?"
+            );
+        }
+    }
+
+    #[test]
+    fn code_of_one_engine_fits_the_other() {
+        let (running, compiling) = (Engine::new(1).unwrap(), CompileEngine::new().unwrap());
+        assert_eq!(running.settings_digest(), compiling.settings_digest());
+    }
 }

@@ -2,9 +2,21 @@
 
 use std::process::Command;
 
+use compute_host::sandbox::{LIMITS, Limit};
+
 use crate::common::{Ran, Workplace, root};
 
-const DOCUMENTS: [&str; 5] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "benches/README.md"];
+/// `docs/tutorial.md` has a test of its own.
+const DOCUMENTS: [&str; 8] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "benches/README.md",
+    "docs/limits.md",
+    "docs/outcomes.md",
+    "guest-workloads/README.md",
+];
 
 /// The lines of the `sh` blocks of a document.
 fn commands(document: &str) -> Vec<String> {
@@ -48,4 +60,36 @@ fn the_readme_shows_what_comes_out() {
         let (hash, name) = line.split_once("  ").unwrap();
         assert!(readme.contains(&format!("{hash}  examples/workloads/{name}\n")), "{name}");
     }
+}
+
+/// Each code that programs can meet is explained.
+#[test]
+fn each_code_of_an_ending_stands_in_the_documents() {
+    let documents: String =
+        ["docs/outcomes.md", "docs/limits.md"].map(|name| std::fs::read_to_string(root().join(name)).unwrap()).concat();
+    let mut found = 0;
+    for source in ["sandbox/outcome", "sandbox", "modules/stored", "runner/answer", "cli/run", "sandbox/check/refusal"]
+    {
+        let text = std::fs::read_to_string(root().join(format!("host/{source}.rs"))).unwrap();
+        let codes = text.split("=> \"").chain(text.split("code: \"")).skip(1).filter_map(|rest| rest.split_once('"'));
+        for (code, _) in
+            codes.filter(|(code, _)| code.contains('_') && code.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+        {
+            found += 1;
+            assert!(documents.contains(&format!("`{code}`")), "{source}.rs has the code {code}");
+        }
+    }
+    assert!(found >= 40, "only {found} codes were found");
+}
+
+/// The table of the gate's limits is the gate's.
+#[test]
+fn each_limit_stands_in_the_documents_as_it_is() {
+    let document = std::fs::read_to_string(root().join("docs/limits.md")).unwrap();
+    for Limit { key, default, what, reason, .. } in LIMITS {
+        let row = format!("| `{key}` | {default} | {what} | {reason} |\n");
+        assert!(document.contains(&row), "docs/limits.md lacks\n{row}");
+    }
+    let rows = document.split("## Rules").next().unwrap().lines().filter(|line| line.starts_with("| `")).count();
+    assert_eq!(rows, LIMITS.len() + 1, "there are others");
 }

@@ -44,15 +44,15 @@ fn the_gate_refuses_what_is_not_on_its_list() {
 
 #[test]
 fn a_refusal_says_what_where_and_what_to_do() {
-    let wat = format!("(module {MEMORY} {RUN} (func $deep {} {}))", "block ".repeat(600), "end ".repeat(600));
+    let wat = format!("(module {MEMORY} {RUN} (func $deep {} {}))", "block ".repeat(1_100), "end ".repeat(1_100));
     let refusal = refusal(&wat);
     let limit = LimitName::Nesting.limit();
     let Place { offset: Some(_), function: Some((1, Some(name))) } = &refusal.place else { panic!("{refusal:?}") };
     assert_eq!(name, "deep");
-    assert_eq!(refusal.rule, Rule::Limit { name: limit.name, max: limit.default, found: 600 });
+    assert_eq!(refusal.rule, Rule::Limit { name: limit.name, max: limit.default, found: 1_100 });
     assert_eq!((refusal.code(), refusal.hint()), ("nesting", limit.hint));
     let said = refusal.to_string();
-    assert!(said.starts_with("function 1 (`deep`) has 600 blocks in each other; at most 512 are admitted (at byte "));
+    assert!(said.starts_with("function 1 (`deep`) has 1100 blocks in each other; at most 1024 are admitted (at byte "));
 }
 
 #[test]
@@ -60,15 +60,15 @@ fn a_report_lists_all_that_stands_against_a_module() {
     let wat = format!(
         "(module (import \"env\" \"a\" (func)) (import \"env\" \"b\" (func)) {MEMORY}
            (func {} {}) (func (result i32) (i64.const 0)) (func {} {}))",
-        "block ".repeat(600),
-        "end ".repeat(600),
-        "block ".repeat(700),
-        "end ".repeat(700),
+        "block ".repeat(1_100),
+        "end ".repeat(1_100),
+        "block ".repeat(1_200),
+        "end ".repeat(1_200),
     );
     let report = Report::of(&wat::parse_str(&wat).unwrap(), &GateLimits::DEFAULT);
     let codes: Vec<_> = report.refusals.iter().map(Refusal::code).collect();
     assert_eq!(codes, ["unknown_import", "unknown_import", "nesting", "invalid", "nesting", "no_run_export"]);
-    assert_eq!(report.used.nesting, 700);
+    assert_eq!(report.used.nesting, 1_200);
     assert_eq!((report.features, report.float_free), (None, None));
 }
 
@@ -91,7 +91,9 @@ fn each_limit_can_be_lowered_and_then_holds() {
            {MEMORY} {RUN} (table 3 funcref) (elem (i32.const 0) func 0 1)
            (global i32 (i32.const 1)) (global i32 (i32.const 1)) (data (i32.const 0) \"a\") (data \"b\")
            (func $f (param i32 i32) (result i32 i32) (local i32 i32)
-             (block (block (block (br_table 0 1 2 (i32.const 7)))))
+             (loop (block (block (block (br_table 0 1 2 (i32.const 7)))))
+               (drop (block (result i32) (local.set 2 (i32.const 1)) (br_if 0 (i32.const 1) (i32.const 1)))))
+             (drop (drop (call $f (i32.const 1) (i32.const 2))))
              (i32.const 1) (i32.const 2))
            (@custom \"one\" \"content\") (@custom \"two\" \"content\"))"
     );

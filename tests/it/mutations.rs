@@ -3,6 +3,7 @@
 
 mod anatomy;
 mod changes;
+mod noise;
 mod originals;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,9 @@ use std::sync::atomic::AtomicU64;
 
 use compute_host::digest::HashThreads;
 use compute_host::limits::Limits;
-use compute_host::sandbox::{Admitted, Compiler, Execution, Input, Outcome, Program, Sandbox, SandboxError, Work};
+use compute_host::sandbox::{
+    Admitted, Compiler, Execution, Input, NativeCode, Outcome, Program, Sandbox, SandboxError, Work,
+};
 use compute_host::slice::Slice;
 
 use self::anatomy::Anatomy;
@@ -27,7 +30,7 @@ const RUN_EVERY: u64 = 20;
 const KEEP_EVERY: u64 = 40;
 const KEPT_MAX: usize = 100;
 
-const LIMITS: Limits = Limits { fuel: 100_000, memory_bytes: 4 << 16, output_bytes: 1000, log_bytes: 100 };
+const LIMITS: Limits = Limits { fuel: 100_000, memory_bytes: 32 << 16, output_bytes: 1000, log_bytes: 100 };
 
 /// What came of mutations, and how many of each kind were admitted.
 #[derive(Default)]
@@ -126,7 +129,7 @@ fn attempt(kind: &'static str, wasm: &[u8], compiler: &Compiler, sandbox: &Sandb
     tally.compiled += 1;
     if tally.compiled.is_multiple_of(RUN_EVERY) {
         // SAFETY: the code is what our own compiler gave just now.
-        let program = unsafe { sandbox.load(&code) }.unwrap();
+        let program = unsafe { sandbox.load(NativeCode::of(&code).unwrap()) }.unwrap();
         let (first, second) = (run(sandbox, &program), run(sandbox, &program));
         let parts = |run: &Execution| (run.outcome, run.proof, run.output.clone(), run.log.clone(), run.usage);
         assert_eq!(parts(&first), parts(&second), "two runs of one module on one input");
@@ -152,7 +155,7 @@ fn pick_small<'a>(modules: &'a [Anatomy], random: &mut Random) -> &'a Anatomy {
     loop {
         let module = &modules[random.below(modules.len())];
         let weight = 1 + module.wasm.len() / UNIT_BYTES;
-        if random.below(weight) == 0 {
+        if random.below(weight * weight) == 0 {
             return module;
         }
     }

@@ -69,7 +69,7 @@ macro_rules! limits {
 }
 
 /// Raised when the gate's rules change in a way that its limits do not tell.
-const RULES_VERSION: u32 = 1;
+const RULES_VERSION: u32 = 2;
 
 impl GateLimits {
     /// Names what a module has passed that was admitted within these limits.
@@ -92,7 +92,7 @@ limits! {
         "build with optimisation for size and `strip` it; pass large data as an asset"
 
     Types types = 1_024; "types";
-        "each is kept for as long as the module is";
+        "for each there is a piece of code that calls from outside what is of it";
         "many types come from many signatures; link only what the guest uses"
     Params params = 64; "parameters in one function type";
         "each call moves them, and two bytes make a call";
@@ -100,22 +100,19 @@ limits! {
     Results results = 64; "results in one function type";
         "each call moves them, and two bytes make a call";
         "return a pointer to a structure"
-    SignatureValuesTotal signature_values_total = 50_000; "parameters and results of functions, summed";
-        "three bytes declare a function of 128";
-        "link only what the guest uses"
 
     Imports imports = 16; "imports";
         "the compute ABI has 13 functions";
         "import each function once"
     Exports exports = 1_024; "exports";
-        "each exported function costs a second entry; the host calls one";
+        "each is looked up by its name; the host uses two";
         "export `memory` and `run` alone"
     NameBytes name_bytes = 256; "bytes in one name";
         "names are shown and compared";
         "shorten the name"
 
-    Functions functions = 10_000; "functions";
-        "each costs the compiler some 40 us, however small it is";
+    Functions functions = 16_384; "functions";
+        "each takes the compiler 5 KB, however small it is";
         "link only what the guest uses (`lto`, `--gc-sections`)"
     Globals globals = 1_000; "globals";
         "each is initialised at each start of the guest";
@@ -134,39 +131,45 @@ limits! {
         "five bytes make one, and each is read into an image of the memory";
         "let the linker merge them"
     ElementItems element_items = 10_000; "items in element segments, summed";
-        "a function that is named there is compiled with a second entry";
+        "each is a reference that is made when the guest starts";
         "link only the functions that the guest calls indirectly"
 
-    BodyBytes body_bytes = 192 << 10; "bytes of code";
+    BodyBytes body_bytes = 256 << 10; "bytes of code";
         "the compiler holds a function as a whole";
-        "split the function; lower the limit for inlining"
-    Operators operators = 65_536; "operators";
-        "the compiler's work grows faster than the function";
         "split the function; lower the limit for inlining"
     Locals locals = 1_024; "locals and parameters";
         "three bytes declare any number of them";
         "keep arrays in memory"
-    LocalsTotal locals_total = 200_000; "locals and parameters of functions, summed";
-        "three bytes declare any number of them";
-        "keep arrays in memory"
-    Blocks blocks = 5_000; "blocks, loops and ifs";
+    Blocks blocks = 8_192; "blocks, loops, ifs, elses and conditional branches";
         "each is a node in graphs that the compiler walks again and again";
         "split the function; use tables for what is switched over"
-    BlocksTotal blocks_total = 50_000; "blocks, loops and ifs, summed";
-        "each is a node in graphs that the compiler walks again and again";
-        "link only what the guest uses"
-    Nesting nesting = 512; "blocks in each other";
+    Nesting nesting = 1_024; "blocks in each other";
+        "the compiler keeps what is known in each, for all of them at once";
+        "split the function"
+    LoopNesting loop_nesting = 64; "loops in each other";
         "loops in loops cost the compiler the square of their depth";
         "split the function"
-    StraightLine straight_line = 16_384; "operators in a row without a branch or a block";
-        "the compiler compares the accesses of such a run with each other";
-        "put the run into a loop; keep constants in data"
     StackValues stack_values = 1_024; "values on the operand stack at once";
         "each is alive up to where it is used, and takes a register or a place on the stack";
         "split the expression"
     BranchTargets branch_targets = 8_192; "targets in tables of branches";
         "each is an edge in the graph of the function";
         "switch over ranges, or by a table in memory"
+    Joins joins = 262_144; "values that change on several ways, for each way where these meet";
+        "each takes the compiler a kilobyte";
+        "split the function; keep what changes together in memory"
+    BlockValues block_values = 8_192; "values that blocks take and give and branches carry";
+        "each takes the compiler up to 13 KB";
+        "keep values in locals; build without multi-value"
+    CallValues call_values = 16_384; "parameters and results of its calls";
+        "beyond, what they cost the compiler grows with their square";
+        "split the function; pass pointers to structures"
+    FunctionCost function_cost = 1_500_000; "units of what compiling it costs, as estimated";
+        "the compiler holds a function as a whole, with 200 to 500 bytes a unit";
+        "split the function; lower the limit for inlining"
+    CompileCost compile_cost = 100; "percent of the compiling that a module of its size may cost";
+        "compilers' output has 50 to 90, some microseconds a byte; code made to be slow to compile has thousands";
+        "lower the limit for inlining and optimise for size (`opt-level = \"s\"`)"
 
     CustomSections custom_sections = 16; "custom sections";
         "nothing of the host reads them";

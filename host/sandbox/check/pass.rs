@@ -7,7 +7,8 @@ use wasmparser::{
     ValType, ValidPayload, Validator, ValidatorResources,
 };
 
-use super::body::{self, COUNTED};
+use super::body::{self, COUNTED, Declared, Tally};
+use super::cost;
 use super::interface::{ABI_FUNCTIONS, ABI_MODULE, AbiFunction, is_reserved_export};
 use super::limits::{GateLimits, LimitName};
 use super::refusal::{Place, Refusal, Rule};
@@ -34,6 +35,10 @@ pub struct Pass<'a> {
     pub refusals: Vec<Refusal>,
     pub shape: Shape,
     allocations: FuncValidatorAllocations,
+    tally: Tally,
+    /// Of compiling what was read, in thousandths of a unit.
+    cost: u64,
+    bytes: u64,
 }
 
 /// What the module is, for the rules that need the whole of it, and for the report.
@@ -43,10 +48,7 @@ pub struct Shape {
     /// Which function of the ABI each imported function is; they are the first in the index space.
     abi: Vec<Option<&'static AbiFunction>>,
     pub exports: Vec<String>,
-    /// Parameters and results of each function type.
-    signatures: Vec<u64>,
-    /// The type of each function, the imported ones first.
-    functions: Vec<u32>,
+    declared: Declared,
     pub memory_pages: Option<(u64, Option<u64>)>,
     table_elements: Vec<u64>,
     exports_memory: bool,
@@ -74,6 +76,9 @@ impl<'a> Pass<'a> {
             refusals: Vec::new(),
             shape: Shape::default(),
             allocations: FuncValidatorAllocations::default(),
+            tally: Tally::default(),
+            cost: 0,
+            bytes: 0,
         }
     }
 
@@ -91,6 +96,7 @@ impl<'a> Pass<'a> {
     }
 
     fn sections(&mut self, wasm: &[u8]) -> Result<(), Stop> {
+        self.bytes = wasm.len() as u64;
         self.count(LimitName::ModuleBytes, wasm.len() as u64, Place::default())?;
         let (mut validator, mut parser) = (Validator::new_with_features(super::features()), Parser::new(0));
         // There are forms that the parser alone knows to refuse.
@@ -133,11 +139,12 @@ impl<'a> Pass<'a> {
                 let at = types.range().start;
                 for ty in types.into_iter_err_on_gc_types() {
                     let ty = self.readable(ty)?;
-                    let (params, results) = (ty.params().len() as u64, ty.results().len() as u64);
-                    self.count(LimitName::Params, params, place(at))?;
-                    self.count(LimitName::Results, results, place(at))?;
-                    self.shape.signatures.push(params + results);
+                    let (params, results) = (ty.params().len() as u32, ty.results().len() as u32);
+                    self.count(LimitName::Params, params.into(), place(at))?;
+                    self.count(LimitName::Results, results.into(), place(at))?;
+                    self.shape.declared.types.push((params, results));
                 }
+                self.cost(self.shape.declared.types.len() as u64 * cost::TYPE * cost::MILLI)?;
                 // The validator itself is slow on code with such types.
                 let wide = self.used.params > self.limits.params || self.used.results > self.limits.results;
                 if wide { Err(Stop) } else { Ok(()) }
@@ -146,15 +153,16 @@ impl<'a> Pass<'a> {
                 let (at, import) = self.readable(import)?;
                 self.import(&import, place(at))
             }),
-            Payload::FunctionSection(functions) => {
-                let at = functions.range().start;
-                functions.into_iter().try_for_each(|ty| {
-                    let ty = self.readable(ty)?;
-                    self.shape.functions.push(ty);
-                    let values = self.shape.signatures.get(ty as usize).copied().unwrap_or(0);
-                    self.add(LimitName::SignatureValuesTotal, values, place(at))
-                })
-            }
+            Payload::FunctionSection(functions) => functions.into_iter().try_for_each(|ty| {
+                let ty = self.readable(ty)?;
+                self.shape.declared.functions.push(ty);
+                Ok(())
+            }),
+            Payload::GlobalSection(globals) => globals.into_iter().try_for_each(|global| {
+                let global = self.readable(global)?;
+                self.shape.declared.constants.push(!global.ty.mutable);
+                Ok(())
+            }),
             Payload::TableSection(tables) => tables.into_iter_with_offsets().try_for_each(|table| {
                 let (at, table) = self.readable(table)?;
                 self.shape.table_elements.push(table.ty.initial);
@@ -196,7 +204,7 @@ impl<'a> Pass<'a> {
         }
         if let TypeRef::Func(ty) = import.ty {
             let known = ABI_FUNCTIONS.iter().find(|(name, ..)| import.module == ABI_MODULE && import.name == *name);
-            self.shape.functions.push(ty);
+            self.shape.declared.functions.push(ty);
             self.shape.abi.push(known);
             if known.is_some() {
                 return Ok(());
@@ -211,6 +219,9 @@ impl<'a> Pass<'a> {
         self.shape.exports.push(export.name.to_owned());
         if export.kind == ExternalKind::FuncExact {
             return self.end(exact_function(), at);
+        }
+        if export.kind == ExternalKind::Func {
+            self.cost(cost::ESCAPED * cost::MILLI)?;
         }
         match (export.name, export.kind) {
             ("memory", ExternalKind::Memory) => self.shape.exports_memory = true,
@@ -230,6 +241,7 @@ impl<'a> Pass<'a> {
         }
         .into();
         self.add(LimitName::ElementItems, items, at.clone())?;
+        self.cost(items * cost::ESCAPED * cost::MILLI)?;
         match &element.kind {
             ElementKind::Active { table_index, offset_expr } => {
                 let table = table_index.unwrap_or(0) as usize;
@@ -278,21 +290,33 @@ impl<'a> Pass<'a> {
         self.shape.code_bytes += body.range().len() as u64;
         self.count(LimitName::BodyBytes, body.range().len() as u64, at(start))?;
         let mut validator = function.into_validator(std::mem::take(&mut self.allocations));
-        let found = match body::read(body, &mut validator) {
-            Ok(found) => found,
+        let read = body::read(body, &mut validator, &self.shape.declared, self.limits, &mut self.tally);
+        let (found, cost) = match read {
+            Ok(read) => read,
             // Another function may be valid.
             Err(error) => return self.refuse(error.clone().into(), at(error.offset())),
         };
-        let locals = validator.len_locals().into();
         self.allocations = validator.into_allocations();
-        self.count(LimitName::Locals, locals, at(start))?;
-        self.add(LimitName::LocalsTotal, locals, at(start))?;
-        self.add(LimitName::BlocksTotal, found.blocks, at(start))?;
-        COUNTED.iter().try_for_each(|name| self.count(*name, found.of(*name), at(start)))
+        COUNTED.iter().try_for_each(|name| self.count(*name, found.of(*name), at(start)))?;
+        self.cost(cost)
+    }
+
+    /// Notes what some part costs to compile; a stranger's module is read no further than it may cost.
+    fn cost(&mut self, milli: u64) -> Result<(), Stop> {
+        self.cost = self.cost.saturating_add(milli);
+        match self.mode {
+            Mode::UpToFirst => self.costs(),
+            Mode::All => Ok(()),
+        }
+    }
+
+    fn costs(&mut self) -> Result<(), Stop> {
+        self.count(LimitName::CompileCost, cost::percent(self.cost, self.bytes), Place::default())
     }
 
     /// The rules about what must be there.
     fn whole(&mut self, types: TypesRef<'_>) -> Result<(), Stop> {
+        self.costs()?;
         let signature = |function| types[types.core_function_at(function)].unwrap_func();
         for (index, known) in (0..).zip(std::mem::take(&mut self.shape.abi)) {
             let Some((name, params, results)) = known else { continue };

@@ -11,15 +11,10 @@ fn times(count: u64, text: &str) -> String {
 /// Fields of a module that has `n` of what `name` bounds; `None` where no field can.
 fn fields(name: LimitName, n: u64) -> Option<String> {
     let log = r#"(import "compute" "log" (func (param i32 i32)))"#;
-    let (fifty, blocks) = (times(50, "i64 "), |n| times(n, "(block)"));
     Some(match name {
         LimitName::Types => times(n - 1, "(type (func (param i64)))") + RUN,
         LimitName::Params => format!("{RUN} (type (func (param {})))", times(n, "i32 ")),
         LimitName::Results => format!("{RUN} (type (func (result {})))", times(n, "i32 ")),
-        LimitName::SignatureValuesTotal => {
-            let funcs = times((n - 1) / 50, "(func (type $wide))");
-            format!("(type $wide (func (param {fifty}))) {RUN} {funcs} (func (param {}))", times((n - 1) % 50, "f64 "))
-        }
         LimitName::Imports => times(n, log) + RUN,
         LimitName::Exports => {
             RUN.to_owned() + &(2..n).map(|i| format!("(export \"{i}\" (func 0))")).collect::<String>()
@@ -40,19 +35,11 @@ fn fields(name: LimitName, n: u64) -> Option<String> {
             let wides = times(wide, "(drop (i64.const -9223372036854775808))");
             format!("{RUN} (func {wides} {})", times(rest, "nop "))
         }
-        LimitName::Operators => format!("{RUN} (func {})", times(n - 1, "nop ")),
         LimitName::Locals => format!("{RUN} (func (local {}))", times(n, "i32 ")),
-        LimitName::LocalsTotal => {
-            let funcs = times(n / 50, &format!("(func (local {fifty}))"));
-            format!("{RUN} {funcs} (func (local {}))", times(n % 50, "i32 "))
-        }
-        LimitName::Blocks => format!("{RUN} (func {})", blocks(n)),
-        LimitName::BlocksTotal => {
-            let funcs = times(n / 50, &format!("(func {})", blocks(50)));
-            format!("{RUN} {funcs} (func {})", blocks(n % 50))
-        }
+        LimitName::Blocks => format!("{RUN} (func {})", times(n, "(block)")),
         LimitName::Nesting => format!("{RUN} (func {} {})", times(n, "block "), times(n, "end ")),
-        LimitName::StraightLine => format!("{RUN} (func {})", times(n, "nop ")),
+        LimitName::LoopNesting => format!("{RUN} (func {} {})", times(n, "loop "), times(n, "end ")),
+        LimitName::CallValues => format!("{RUN} (func $f (param i32)) (func {})", times(n, "(call $f (i32.const 0))")),
         LimitName::StackValues => format!("{RUN} (func {} {})", times(n, "(i32.const 0)"), times(n, "drop ")),
         LimitName::BranchTargets => format!("{RUN} (func (br_table {} (i32.const 0)))", times(n, "0 ")),
         LimitName::CustomSections => RUN.to_owned() + &times(n, "(@custom \"\" \"\")"),
@@ -97,5 +84,5 @@ fn one_more_than_a_limit_is_refused_for_that() {
 fn locals_of_all_functions_are_counted_together() {
     let wat = format!("(module {MEMORY} {RUN} {})", times(2000, &format!("(func (local {}))", times(1000, "i64 "))));
     let refusal = super::refusal("two million locals", &wat::parse_str(wat).unwrap());
-    assert_eq!(refusal.code(), "locals_total");
+    assert_eq!(refusal.code(), "compile_cost");
 }

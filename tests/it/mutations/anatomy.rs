@@ -81,8 +81,9 @@ impl Anatomy {
             leb(&mut code, body.len() as u64);
             code.extend(body);
         }
-        let sections = self.sections.iter();
-        encode(sections.map(|(id, content)| (*id, if *id == CODE { &code[..] } else { &content[..] })))
+        let mut sections = self.sections.clone();
+        sections.iter_mut().filter(|(id, _)| *id == CODE).for_each(|(_, content)| content.clone_from(&code));
+        encode(&sections)
     }
 
     /// The module with another body of one function.
@@ -137,10 +138,10 @@ fn neutral(operators: &[Place], heights: &[(u32, u32)], steps_out: &[bool]) -> V
     found
 }
 
-pub fn encode<'a>(sections: impl Iterator<Item = (u8, &'a [u8])>) -> Vec<u8> {
+pub fn encode(sections: &[(u8, Vec<u8>)]) -> Vec<u8> {
     let mut wasm = b"\0asm\x01\0\0\0".to_vec();
     for (id, content) in sections {
-        wasm.push(id);
+        wasm.push(*id);
         leb(&mut wasm, content.len() as u64);
         wasm.extend(content);
     }

@@ -1,0 +1,356 @@
+//! What a guest may ask of the node that runs it: safe functions over the `compute` ABI, and [`run!`], which exports
+//! the guest's entry. No dependencies.
+//!
+//! A guest is a `cdylib` for `wasm32-unknown-unknown`. It reads its [`input`], the slice, may write an [`output`], and
+//! may [`commit`] 32 bytes as its proof; a guest that commits none has BLAKE3 of its output for a proof. This one
+//! proves how many bytes of its slice are zero:
+//!
+//! ```
+//! use std::fmt::Write as _;
+//!
+//! use compute_guest::{Failure, input, output};
+//!
+//! fn zeros() -> Result<(), Failure> {
+//!     let (mut zeros, mut reader, mut buffer) = (0, input().reader(), [0; 65_536]);
+//!     while let Some(window) = reader.next_window(&mut buffer) {
+//!         zeros += window.iter().filter(|byte| **byte == 0).count();
+//!     }
+//!     writeln!(output(), "{zeros}")?;
+//!     Ok(())
+//! }
+//!
+//! compute_guest::run!(zeros);
+//! ```
+//!
+//! Every call costs the job some of its fuel: a base, and a price a byte. So read in windows of some kilobytes, not in
+//! words. What the job does not allow (an output over its limit, a second commit) ends the run within the call.
+//!
+//! The feature `std`, which is on unless it is turned off, implements [`std::io::Read`] and [`std::io::Write`], and has
+//! a panic write its message to the log. Without it a guest is `no_std`, and this crate is its panic handler.
+//!
+//! The module has no start function, imports only those functions of `compute` that it calls, and exports `memory` and
+//! `run`. rustc adds the globals `__data_end` and `__heap_base`; no flag prevents that, and the node does not mind.
+//!
+//! Elsewhere than on wasm32 everything compiles, and panics when it is called, since there is no host.
+
+#![cfg_attr(not(feature = "std"), no_std)]
+#![deny(missing_docs)]
+
+mod abi;
+
+use core::error::Error;
+use core::fmt::{self, Write as _};
+use core::num::NonZeroI32;
+use core::ops::Range;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+/// Exports the guest's entry: `run!(function)`, with a `fn() -> Result<(), Failure>`. Once in a guest.
+#[macro_export]
+macro_rules! run {
+    ($function:path) => {
+        const _: () = {
+            #[allow(unsafe_code)]
+            #[cfg_attr(target_arch = "wasm32", unsafe(export_name = "run"))]
+            extern "C" fn run() -> i32 {
+                $crate::code_of($function)
+            }
+            // Elsewhere nothing is exported, and nobody calls it.
+            let _ = run;
+        };
+    };
+}
+
+/// BLAKE3 of some bytes.
+pub type Digest = [u8; 32];
+
+/// Something to read: the slice, the job's arguments, or one of its assets. It does not change during the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source(Kind);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Input,
+    Args,
+    Asset { index: u32, len: u64 },
+}
+
+/// The slice that this run works on.
+pub fn input() -> Source {
+    Source(Kind::Input)
+}
+
+/// The job's parameters: bytes that mean what the guest says they mean.
+pub fn args() -> Source {
+    Source(Kind::Args)
+}
+
+/// A blob that the job brings, such as a model's weights, numbered from 0; `None` if it brings fewer.
+pub fn asset(index: u32) -> Option<Source> {
+    let len = u64::try_from(abi::asset_len(index)).ok()?;
+    Some(Source(Kind::Asset { index, len }))
+}
+
+impl Source {
+    /// How many bytes there are.
+    pub fn len(self) -> u64 {
+        match self.0 {
+            Kind::Input => abi::input_len(),
+            Kind::Args => abi::args_len(),
+            Kind::Asset { len, .. } => len,
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// Fills `buffer` with the bytes from `offset` on and says how many that are: fewer than it has room for at the
+    /// end, none behind it.
+    pub fn read(self, offset: u64, buffer: &mut [u8]) -> usize {
+        let (dst, len) = (buffer.as_mut_ptr(), buffer.len());
+        // SAFETY: the host writes at most `len` bytes to `dst`, and these are ours to write.
+        unsafe {
+            match self.0 {
+                Kind::Input => abi::input_read(dst, offset, len),
+                Kind::Args => abi::args_read(dst, offset, len),
+                Kind::Asset { index, .. } => abi::asset_read(index, dst, offset, len),
+            }
+        }
+    }
+
+    /// Reads from the beginning, window after window.
+    pub fn reader(self) -> Reader {
+        Reader { source: self, offset: 0 }
+    }
+}
+
+/// Reads a [`Source`] from its beginning to its end.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    source: Source,
+    offset: u64,
+}
+
+impl Reader {
+    /// The next bytes, as many as `buffer` has room for and there still are; `None` at the end.
+    pub fn next_window<'b>(&mut self, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+        match self.fill(buffer) {
+            0 => None,
+            count => buffer.get(..count),
+        }
+    }
+
+    fn fill(&mut self, buffer: &mut [u8]) -> usize {
+        let count = self.source.read(self.offset, buffer);
+        self.offset += count as u64;
+        count
+    }
+}
+
+#[cfg(feature = "std")]
+impl std::io::Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        Ok(self.fill(buffer))
+    }
+}
+
+/// BLAKE3 of the slice. The host has it before the run begins, so this costs next to nothing.
+pub fn input_digest() -> Digest {
+    input_blake3(0..abi::input_len())
+}
+
+/// BLAKE3 of a part of the slice, hashed by the host: no byte of it is copied. A part that reaches beyond the slice
+/// ends the run.
+pub fn input_blake3(part: Range<u64>) -> Digest {
+    let len = part.end.saturating_sub(part.start);
+    // SAFETY: the host writes 32 bytes.
+    digest(|dst| unsafe { abi::input_blake3(part.start, len, dst) })
+}
+
+/// BLAKE3 of bytes in the guest's memory, hashed by the host.
+pub fn blake3(bytes: &[u8]) -> Digest {
+    // SAFETY: the host reads `bytes` and writes 32 bytes.
+    digest(|dst| unsafe { abi::blake3(bytes.as_ptr(), bytes.len(), dst) })
+}
+
+fn digest(write: impl FnOnce(*mut u8)) -> Digest {
+    let mut digest = Digest::default();
+    write(digest.as_mut_ptr());
+    digest
+}
+
+/// BLAKE3 of bytes that come in parts, hashed by the host. The host has one hasher a run, so there is one of these at a
+/// time.
+#[derive(Debug)]
+pub struct Hasher(());
+
+static HASHING: AtomicBool = AtomicBool::new(false);
+
+impl Hasher {
+    /// # Panics
+    ///
+    /// If there is a hasher that has not been finished.
+    #[expect(clippy::new_without_default, reason = "a default that can panic is a surprise")]
+    pub fn new() -> Self {
+        assert!(!HASHING.swap(true, Ordering::Relaxed), "finish one hasher before you begin another");
+        Self(())
+    }
+
+    /// Hashes some more bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        // SAFETY: the host reads `bytes`.
+        unsafe { abi::blake3_update(bytes.as_ptr(), bytes.len()) }
+    }
+
+    /// The digest of all bytes so far.
+    pub fn finish(self) -> Digest {
+        HASHING.store(false, Ordering::Relaxed);
+        // SAFETY: the host writes 32 bytes.
+        digest(|dst| unsafe { abi::blake3_finish(dst) })
+    }
+}
+
+/// What the run puts out: give it to `write!`, or call [`Output::append`].
+#[derive(Clone, Copy, Debug)]
+pub struct Output(());
+
+/// The output of this run; what is written is appended.
+pub fn output() -> Output {
+    Output(())
+}
+
+impl Output {
+    /// Appends bytes to the output. More than the job's limit ends the run.
+    pub fn append(self, bytes: &[u8]) {
+        // SAFETY: the host reads `bytes`.
+        unsafe { abi::output_write(bytes.as_ptr(), bytes.len()) }
+    }
+}
+
+impl fmt::Write for Output {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.append(text.as_bytes());
+        Ok(())
+    }
+}
+
+#[cfg(feature = "std")]
+impl std::io::Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.append(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Makes these 32 bytes the slice's proof, in place of BLAKE3 of the output. A second call ends the run.
+pub fn commit(proof: &Digest) {
+    // SAFETY: the host reads 32 bytes.
+    unsafe { abi::proof_commit(proof.as_ptr()) }
+}
+
+/// Shows the operator a line. It is no part of the result, and the guest does not learn whether it was cut off.
+pub fn log(line: &str) {
+    // SAFETY: the host reads `line`.
+    unsafe { abi::log(line.as_ptr(), line.len()) }
+}
+
+/// That the guest failed, with its own code: a result like any other, and as reproducible. An error becomes one with
+/// code 1 by `?`, and its text a line in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure(NonZeroI32);
+
+impl Failure {
+    /// # Panics
+    ///
+    /// For 0, which means that all went well.
+    pub const fn code(code: i32) -> Self {
+        Self(NonZeroI32::new(code).expect("0 is no failure's code"))
+    }
+}
+
+impl<E: Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        log_displayed(&error);
+        Self::code(1)
+    }
+}
+
+/// What [`run!`] exports.
+#[doc(hidden)]
+pub fn code_of(function: fn() -> Result<(), Failure>) -> i32 {
+    #[cfg(feature = "std")]
+    std::panic::set_hook(Box::new(|panic| log_displayed(panic)));
+    function().map_or_else(|failure| failure.0.get(), |()| 0)
+}
+
+/// The panic handler of a guest without `std`: a guest that formats nothing need not bring the code for it.
+#[cfg(all(target_arch = "wasm32", not(feature = "std")))]
+#[panic_handler]
+fn panicked(panic: &core::panic::PanicInfo<'_>) -> ! {
+    log(panic.message().as_str().unwrap_or("the guest panicked"));
+    core::arch::wasm32::unreachable()
+}
+
+/// Longer lines say no more.
+const LINE_BYTES_MAX: usize = 512;
+
+/// A line that needs no allocator; what does not fit is left out.
+struct Line {
+    bytes: [u8; LINE_BYTES_MAX],
+    len: usize,
+}
+
+impl fmt::Write for Line {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let fits = text.floor_char_boundary(LINE_BYTES_MAX - self.len);
+        self.bytes[self.len..self.len + fits].copy_from_slice(&text.as_bytes()[..fits]);
+        self.len += fits;
+        if fits == text.len() { Ok(()) } else { Err(fmt::Error) }
+    }
+}
+
+impl Line {
+    fn displaying(value: &dyn fmt::Display) -> Self {
+        let mut line = Self { bytes: [0; LINE_BYTES_MAX], len: 0 };
+        // An error says that the rest was left out.
+        let _ = write!(line, "{value}");
+        line
+    }
+
+    fn text(&self) -> &str {
+        str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
+    }
+}
+
+fn log_displayed(value: &dyn fmt::Display) {
+    log(Line::displaying(value).text());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ended_becomes_a_code() {
+        assert_eq!(code_of(|| Ok(())), 0);
+        assert_eq!(code_of(|| Err(Failure::code(-7))), -7);
+    }
+
+    #[test]
+    #[should_panic(expected = "0 is no failure's code")]
+    fn no_failure_looks_like_success() {
+        Failure::code(0);
+    }
+
+    #[test]
+    fn a_long_line_ends_between_characters() {
+        assert_eq!(Line::displaying(&"short").text(), "short");
+        assert_eq!(Line::displaying(&"ß".repeat(300)).text(), "ß".repeat(256));
+        assert_eq!(Line::displaying(&format!("a{}", "ß".repeat(300))).text(), format!("a{}", "ß".repeat(255)));
+    }
+}

@@ -1,0 +1,175 @@
+//! What compiling a function costs, estimated from what its body holds: the weights of operators, and the formula.
+//!
+//! One unit is about a microsecond of CPU on the machine of benches/README.md. Each weight was measured with modules of
+//! one shape (benches/compile_cost.rs): the highest cost of one more of what it counts, over what is counted already.
+//! The sum is meant as an upper bound. All arithmetic saturates: what is beyond any number is beyond any limit.
+
+/// What one operator adds beside its bytes.
+#[derive(Clone, Copy)]
+pub struct Weight {
+    pub units: u32,
+    /// Basic blocks that its translation adds.
+    pub blocks: u32,
+    pub flow: Flow,
+}
+
+/// What an operator does with the values on the stack.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// The compiler computes the result where it is used, so the operands stay alive up to there.
+    Pure,
+    /// The compiler computes the result where the operator stands, or traps there.
+    Fixed,
+    Constant,
+    /// Pure, and combined with an operator of the same class before it when both have a constant operand.
+    Folding(u8),
+}
+
+macro_rules! operators {
+    ($( @$proposal:ident $op:ident $({ $($arg:ident: $argty:ty),* })? => $visit:ident ($($ann:tt)*))*) => {
+        /// The operators, without their immediates.
+        #[allow(dead_code, reason = "some are of proposals that are not admitted")]
+        #[derive(Clone, Copy)]
+        pub enum Op { $($op),* }
+    };
+}
+wasmparser::for_each_operator!(operators);
+
+const fn units(units: u32) -> Weight {
+    Weight { units, blocks: 0, flow: Flow::Pure }
+}
+
+const fn fixed(units: u32, blocks: u32) -> Weight {
+    Weight { units, blocks, flow: Flow::Fixed }
+}
+
+const fn folding(class: u8) -> Weight {
+    Weight { units: 0, blocks: 0, flow: Flow::Folding(class) }
+}
+
+/// What an operator weighs. Those of control, of locals and calls are counted where they are read.
+#[rustfmt::skip]
+pub const fn weight(op: Op) -> Weight {
+    use Op::*;
+    match op {
+        // Results are made canonical when they are NaN: a comparison and a selection each.
+        F32Add | F32Sub | F32Mul | F32Div | F32Sqrt | F32Min | F32Max | F32Ceil | F32Floor | F32Trunc | F32Nearest
+        | F64Add | F64Sub | F64Mul | F64Div | F64Sqrt | F64Min | F64Max | F64Ceil | F64Floor | F64Trunc | F64Nearest
+        | F32DemoteF64 | F64PromoteF32 | F32ConvertI64U | F64ConvertI64U => units(18),
+        F32x4Add | F32x4Sub | F32x4Mul | F32x4Div | F32x4Sqrt | F32x4Min | F32x4Max | F32x4PMin | F32x4PMax
+        | F32x4Ceil | F32x4Floor | F32x4Trunc | F32x4Nearest
+        | F64x2Add | F64x2Sub | F64x2Mul | F64x2Div | F64x2Sqrt | F64x2Min | F64x2Max | F64x2PMin | F64x2PMax
+        | F64x2Ceil | F64x2Floor | F64x2Trunc | F64x2Nearest
+        | F32x4DemoteF64x2Zero | F64x2PromoteLowF32x4
+        | F32x4ConvertI32x4S | F32x4ConvertI32x4U | F64x2ConvertLowI32x4S | F64x2ConvertLowI32x4U
+        | I32x4TruncSatF32x4S | I32x4TruncSatF32x4U | I32x4TruncSatF64x2SZero | I32x4TruncSatF64x2UZero => units(20),
+        I32TruncSatF32S | I32TruncSatF32U | I32TruncSatF64S | I32TruncSatF64U
+        | I64TruncSatF32S | I64TruncSatF32U | I64TruncSatF64S | I64TruncSatF64U => units(10),
+        I32TruncF32S | I32TruncF32U | I32TruncF64S | I32TruncF64U
+        | I64TruncF32S | I64TruncF32U | I64TruncF64S | I64TruncF64U => fixed(10, 0),
+        // Lanes of 8 bits have no shift of their own.
+        I8x16Shl | I8x16ShrS | I8x16ShrU | I16x8Shl | I16x8ShrS | I16x8ShrU
+        | I32x4Shl | I32x4ShrS | I32x4ShrU | I64x2Shl | I64x2ShrS | I64x2ShrU => units(12),
+
+        I32Load | I64Load | F32Load | F64Load | I32Load8S | I32Load8U | I32Load16S | I32Load16U
+        | I64Load8S | I64Load8U | I64Load16S | I64Load16U | I64Load32S | I64Load32U
+        | I32Store | I64Store | F32Store | F64Store | I32Store8 | I32Store16 | I64Store8 | I64Store16 | I64Store32
+        | V128Load | V128Load8x8S | V128Load8x8U | V128Load16x4S | V128Load16x4U | V128Load32x2S | V128Load32x2U
+        | V128Load8Splat | V128Load16Splat | V128Load32Splat | V128Load64Splat | V128Load32Zero | V128Load64Zero
+        | V128Store | V128Load8Lane | V128Load16Lane | V128Load32Lane | V128Load64Lane
+        | V128Store8Lane | V128Store16Lane | V128Store32Lane | V128Store64Lane => fixed(3, 0),
+
+        I32DivS | I32DivU | I32RemS | I32RemU | I64DivS | I64DivU | I64RemS | I64RemU
+        | GlobalGet | GlobalSet | MemorySize | TableSize | TableSet | RefFunc | DataDrop | ElemDrop => fixed(0, 0),
+        // These call the host.
+        MemoryGrow | TableGrow => fixed(40, 2),
+        MemoryCopy | MemoryFill | MemoryInit => fixed(30, 3),
+        TableCopy | TableInit | TableFill => fixed(300, 10),
+        // With the place where an element is made on its first use.
+        TableGet => fixed(50, 3),
+
+        I32Const | I64Const | F32Const | F64Const | V128Const | RefNull => {
+            Weight { units: 0, blocks: 0, flow: Flow::Constant }
+        }
+        I32Add | I64Add | I32Sub | I64Sub => folding(1),
+        I32Xor | I64Xor => folding(1 << 1),
+        I32And | I64And => folding(1 << 2),
+        I32Or | I64Or => folding(1 << 3),
+        I32Mul | I64Mul => folding(1 << 4),
+        _ => units(0),
+    }
+}
+
+/// A call through a table adds these basic blocks: the checks of the index, of the element and of its type.
+pub const CALL_INDIRECT_BLOCKS: u64 = 3;
+pub const CALL_INDIRECT: u64 = 50;
+pub const CALL: u64 = 6;
+/// Each parameter and result of what is called.
+pub const CALL_VALUE: u64 = 3;
+/// A trap that is a block of its own.
+pub const UNREACHABLE: u64 = 14;
+/// Two operators that fold: the compiler tries all ways to combine them.
+pub const FOLD: u64 = 48;
+/// A loop adds these to the block that it is.
+pub const LOOP_BLOCKS: u64 = 2;
+
+/// A type that a module declares, and a function that can be called from outside of compiled code: an entry each.
+pub const TYPE: u64 = 80;
+pub const ESCAPED: u64 = 25;
+
+/// Thousandths of a unit, so that all weights are whole numbers.
+pub const MILLI: u64 = 1_000;
+
+/// What the estimate counts of one function.
+#[derive(Clone, Copy, Default)]
+pub struct Counts {
+    pub body_bytes: u64,
+    /// Parameters and results.
+    pub signature: u64,
+    /// Parameters and locals.
+    pub locals: u64,
+    /// Whole units: of operators, calls and folds.
+    pub units: u64,
+    /// Basic blocks.
+    pub blocks: u64,
+    pub loops: u64,
+    pub joins: u64,
+    pub chains: u64,
+    /// Values that may be alive, summed over operators; and over those of control.
+    pub live: u64,
+    pub live_control: u64,
+    /// Values that blocks take and give and branches carry.
+    pub block_values: u64,
+}
+
+impl Counts {
+    /// What the function costs, in thousandths of a unit.
+    pub fn milli(&self) -> u64 {
+        let (locals, blocks) = (self.locals + 1, self.blocks + 1);
+        [
+            (1, 35 * MILLI + 100 * locals),
+            (self.signature, 2 * MILLI),
+            (self.body_bytes, 800),
+            (self.units, MILLI),
+            // The lists of blocks that later passes walk are linear; dominance and live ranges are not.
+            (blocks, 12 * MILLI),
+            (blocks.saturating_mul(blocks), 5),
+            // A parameter of a block, for each way into it.
+            (self.joins, 2 * MILLI),
+            // The same value as parameter of many blocks in each other is one live range, which is split again and again.
+            (self.chains, locals * 2 / 3 + 20),
+            (self.live_control, 120),
+            (self.loops.saturating_mul(locals), 100),
+            (self.live, 8),
+            (self.block_values, 3 * MILLI),
+        ]
+        .into_iter()
+        .fold(0, |sum, (count, weight): (u64, u64)| sum.saturating_add(count.saturating_mul(weight)))
+    }
+}
+
+/// The part, in percent and rounded up, that `milli` thousandths of a unit are of what a module of so many bytes may cost:
+/// 4.5 units a byte, where compilers' output has 2 to 4, and 20,000 for modules too small to be told by their size.
+pub fn percent(milli: u64, module_bytes: u64) -> u64 {
+    milli.saturating_mul(100).div_ceil(module_bytes * 4_500 + 20_000 * MILLI)
+}

@@ -1,0 +1,380 @@
+//! Which values may be alive at once in a function, and where they meet: what the compiler's passes over live ranges
+//! cost. Found in one pass, with a stack of what is known of each value in place of the value.
+//!
+//! The compiler computes what is pure as late as it can. So a sum of many loads that is used at the end keeps all of them
+//! alive, though it is one local: a value's weight is how many values it may keep alive.
+
+use super::join::{CONSTANT, Construct, End, Entry, Frame, JOINED, Local, NEVER, Value};
+
+#[derive(Default)]
+pub struct Live {
+    stack: Vec<Value>,
+    locals: Vec<Local>,
+    frames: Vec<Frame>,
+    log: Vec<Entry>,
+    /// Counts operators.
+    position: u32,
+    /// No way leads here; what is written here is not compiled.
+    is_dead: bool,
+    /// When a branch last left a construct.
+    branched_at: u32,
+    /// Height of the stack where the innermost construct begins.
+    base: usize,
+    /// Of locals and stack.
+    weight: u64,
+    /// Locals, values made and values joined.
+    made: u64,
+    pub joins: u64,
+    pub chains: u64,
+    pub folds: u64,
+    pub live: u64,
+    pub live_control: u64,
+    pub height_max: usize,
+}
+
+impl Live {
+    /// Begins a function.
+    pub fn begin(&mut self, params: usize, locals: usize, results: usize) {
+        self.stack.clear();
+        self.frames.clear();
+        self.log.clear();
+        self.locals.clear();
+        let local = |value| Local { value, set_at: 0, entry: NEVER };
+        self.locals.resize(params, local(Value::UNKNOWN));
+        // They begin as zero.
+        self.locals.resize(locals, local(Value { folds: CONSTANT, ..Value::UNKNOWN }));
+        self.weight = locals as u64 + 1;
+        self.made = self.weight;
+        (self.position, self.is_dead, self.branched_at, self.base) = (1, false, 0, 0);
+        (self.joins, self.chains, self.folds, self.live, self.live_control, self.height_max) = (0, 0, 0, 0, 0, 0);
+        self.frame(Construct::Body, 0, results);
+        self.position = 2;
+    }
+
+    /// Height of the operand stack.
+    pub fn height(&self) -> usize {
+        self.stack.len()
+    }
+
+    /// Constructs that are open, and how many of them are loops.
+    pub fn nesting(&self) -> (u64, u64) {
+        (self.frames.len().saturating_sub(1) as u64, self.frames.last().map_or(0, |frame| frame.loops))
+    }
+
+    /// Ends each operator.
+    #[inline]
+    pub fn step(&mut self) {
+        self.height_max = self.height_max.max(self.stack.len());
+        self.live += self.alive();
+        self.position += 1;
+    }
+
+    /// Ends each operator of control.
+    pub fn control(&mut self) {
+        self.live_control += self.alive();
+        self.step();
+    }
+
+    #[inline]
+    fn alive(&self) -> u64 {
+        self.weight.min(self.made + self.stack.len() as u64)
+    }
+
+    #[inline]
+    pub fn push(&mut self, value: Value) {
+        self.weight += u64::from(value.weight);
+        self.stack.push(value);
+    }
+
+    /// In dead code, there is always one more.
+    #[inline]
+    pub fn pop(&mut self) -> Value {
+        if self.stack.len() > self.base
+            && let Some(value) = self.stack.pop()
+        {
+            self.weight -= u64::from(value.weight);
+            return value;
+        }
+        Value::UNKNOWN
+    }
+
+    fn truncate(&mut self, height: usize) {
+        while self.stack.len() > height {
+            let value = self.stack.pop().unwrap_or(Value::NONE);
+            self.weight -= u64::from(value.weight);
+        }
+    }
+
+    /// Operands off the stack.
+    #[inline]
+    pub fn take(&mut self, count: usize) {
+        for _ in 0..count {
+            self.pop();
+        }
+    }
+
+    /// Values that are computed here.
+    #[inline]
+    pub fn make(&mut self, count: usize) {
+        self.made += count as u64;
+        for _ in 0..count {
+            self.push(self.new_value());
+        }
+    }
+
+    const fn new_value(&self) -> Value {
+        Value { weight: 1, made_at: self.position, folds: 0 }
+    }
+
+    /// A constant, which is made again wherever it is used.
+    #[inline]
+    pub fn constant(&mut self) {
+        self.push(Value { weight: 0, made_at: self.position, folds: CONSTANT });
+    }
+
+    /// What was made last is the same in each run.
+    pub fn is_constant(&mut self) {
+        if let Some(value) = self.stack.last_mut() {
+            value.folds = CONSTANT;
+        }
+    }
+
+    /// A result that is computed where it is used.
+    #[inline]
+    pub fn pure(&mut self, operands: usize) {
+        let (mut weight, mut folds) = (0_u32, CONSTANT);
+        for _ in 0..operands {
+            let operand = self.pop();
+            weight = weight.saturating_add(operand.weight);
+            folds &= operand.folds;
+        }
+        self.push(Value { weight, made_at: self.position, folds: folds & CONSTANT });
+    }
+
+    /// The same, for an operator on two operands that folds with others of its class.
+    #[inline]
+    pub fn folding(&mut self, class: u8) {
+        let (one, other) = (self.pop(), self.pop());
+        let either = one.folds | other.folds;
+        let mut folds = one.folds & other.folds & CONSTANT;
+        if either & CONSTANT != 0 {
+            folds |= class;
+            self.folds += u64::from(either & class != 0);
+        }
+        self.push(Value { weight: one.weight.saturating_add(other.weight), made_at: self.position, folds });
+    }
+
+    #[inline]
+    pub fn get(&mut self, local: u32) {
+        let value = &mut self.locals[local as usize].value;
+        self.made += u64::from(value.folds & JOINED != 0);
+        value.folds &= !JOINED;
+        let value = *value;
+        self.push(value);
+    }
+
+    #[inline]
+    pub fn set(&mut self, local: u32, value: Value) {
+        if self.is_dead {
+            return;
+        }
+        let (index, position) = (local as usize, self.position);
+        let Local { value: before, set_at, entry: outer } = self.locals[index];
+        let open = self.frames.partition_point(|frame| frame.opened_at <= set_at);
+        let anew = self.frames.len() - open;
+        let entry = if anew == 0 {
+            outer
+        } else {
+            self.chains = self.chains.saturating_add((anew * anew) as u64);
+            if let Some(inner) = self.frames.last_mut() {
+                inner.sets += 1;
+            }
+            if let Some(shared) = open.checked_sub(1) {
+                self.frames[shared].sets -= 1;
+            }
+            let opened_at = self.frames.last().map_or(0, |frame| frame.opened_at);
+            let (carried, branched_at) = (Value::NONE, self.branched_at);
+            let entry = Entry { local, outer, before, carried, changed_at: opened_at, branched_at, first_arm: 0 };
+            self.log.push(entry);
+            self.log.len() as u32 - 1
+        };
+        self.log[entry as usize].change(before, position, self.branched_at);
+        self.weight = self.weight + value.held() - before.held();
+        self.locals[index] = Local { value, set_at: position, entry };
+    }
+
+    /// Begins a construct; the condition of an `if` is off the stack.
+    pub fn open(&mut self, construct: Construct, params: usize, results: usize) {
+        let carried = if construct == Construct::If { self.top(params) } else { Value::NONE };
+        self.base = self.stack.len().saturating_sub(params).max(self.base);
+        self.fill(params);
+        self.frame(construct, params, results);
+        if let Some(frame) = self.frames.last_mut() {
+            frame.carried = carried;
+        }
+    }
+
+    fn frame(&mut self, construct: Construct, params: usize, results: usize) {
+        let is_loop = construct == Construct::Loop;
+        let loops = self.frames.last().map_or(0, |outer| outer.loops) + u64::from(is_loop);
+        let ways = match construct {
+            Construct::Body => 0,
+            Construct::Block | Construct::Loop => 1,
+            Construct::If => 2,
+        };
+        self.frames.push(Frame {
+            construct,
+            is_dead: self.is_dead,
+            opened_at: self.position,
+            height: self.base,
+            results,
+            label: if is_loop { params } else { results },
+            ways,
+            sets: 0,
+            first_branch: NEVER,
+            last_branch: 0,
+            else_at: NEVER,
+            carried: Value::NONE,
+            differs: false,
+            log: self.log.len(),
+            loops,
+        });
+    }
+
+    /// In dead code, the values that a construct begins or ends with may not be there.
+    fn fill(&mut self, count: usize) {
+        while self.stack.len() < self.base + count {
+            self.push(Value::UNKNOWN);
+        }
+    }
+
+    /// All that the uppermost values are.
+    fn top(&self, count: usize) -> Value {
+        let from = self.stack.len().saturating_sub(count).max(self.base);
+        self.stack[from..].iter().fold(Value::NONE, |all, value| all.or(*value))
+    }
+
+    /// A branch out of so many constructs; returns how many values it carries.
+    pub fn branch(&mut self, depth: u32) -> u64 {
+        let label = self.label(depth);
+        let carried = self.top(label);
+        self.arrive(depth, carried);
+        label as u64
+    }
+
+    /// How many values a branch out of so many constructs carries.
+    fn label(&self, depth: u32) -> usize {
+        self.target(depth).map_or(0, |target| self.frames[target].label)
+    }
+
+    fn target(&self, depth: u32) -> Option<usize> {
+        self.frames.len().checked_sub(depth as usize + 1)
+    }
+
+    /// Branches to several places that carry the same values; returns how many, for all.
+    pub fn branches(&mut self, depths: impl Iterator<Item = u32>, default: u32) -> u64 {
+        let label = self.label(default);
+        let carried = self.top(label);
+        let mut count = 0;
+        for depth in depths.chain([default]) {
+            self.arrive(depth, carried);
+            count += label as u64;
+        }
+        count
+    }
+
+    fn arrive(&mut self, depth: u32, carried: Value) {
+        let (position, is_dead) = (self.position, self.is_dead);
+        let Some(target) = self.target(depth) else { return };
+        let frame = &mut self.frames[target];
+        frame.ways += 1;
+        if !is_dead && frame.construct != Construct::Loop {
+            self.branched_at = position;
+            frame.differs |= frame.first_branch != NEVER && carried.made_at > frame.first_branch;
+            frame.first_branch = frame.first_branch.min(position);
+            frame.last_branch = position;
+            frame.carried = frame.carried.or(carried);
+        }
+    }
+
+    /// What `br_if` leaves.
+    pub fn stay(&mut self, depth: u32) {
+        self.fill(self.label(depth));
+    }
+
+    /// Nothing comes here from above.
+    pub fn leave(&mut self) {
+        self.truncate(self.base);
+        self.is_dead = true;
+    }
+
+    /// The second arm of an `if`, which begins with what was before the first.
+    pub fn otherwise(&mut self, params: usize) {
+        // Of its parameters no more is known than what they had together.
+        let before = self.frames.last().map_or(Value::NONE, |frame| frame.carried.or(Value::UNKNOWN));
+        let (is_dead, position) = (self.is_dead, self.position);
+        let carried = self.top(self.label(0));
+        self.arrive(0, carried);
+        self.truncate(self.base);
+        (0..params).for_each(|_| self.push(before));
+        let Some(frame) = self.frames.last_mut() else { return };
+        frame.else_at = position;
+        self.is_dead = frame.is_dead;
+        for entry in &mut self.log[frame.log..] {
+            let local = &mut self.locals[entry.local as usize];
+            entry.first_arm = if is_dead { 0 } else { local.value.made_at };
+            entry.change(local.value, position, self.branched_at);
+            self.weight = self.weight + entry.before.held() - local.value.held();
+            local.value = entry.before;
+        }
+    }
+
+    pub fn end(&mut self) {
+        let Some(frame) = self.frames.pop() else { return };
+        let Some(outer) = self.frames.last_mut() else { return };
+        outer.sets += frame.sets;
+        if frame.ways > 1 {
+            let values = frame.sets.max(0).cast_unsigned() + frame.label as u64;
+            self.joins = self.joins.saturating_add(frame.ways.saturating_mul(values));
+        }
+        let (outer_log, outer_base, outer_opened_at) = (outer.log, outer.height, outer.opened_at);
+        let end = End::of(&frame, self.is_dead, self.position);
+
+        // Results.
+        self.fill(frame.results);
+        for index in frame.height..self.stack.len() {
+            let mut value = end.result(&frame, self.stack[index]);
+            self.made += u64::from(value.folds & JOINED != 0);
+            value.folds &= !JOINED;
+            self.weight = self.weight + u64::from(value.weight) - u64::from(self.stack[index].weight);
+            self.stack[index] = value;
+        }
+        // Locals; what is logged of them goes to the outer construct.
+        let mut kept = frame.log;
+        for index in frame.log..self.log.len() {
+            let mut entry = self.log[index];
+            let local = &mut self.locals[entry.local as usize];
+            if let Some(value) = end.local(&frame, &entry, local.value, self.branched_at) {
+                entry.change(local.value, self.position, self.branched_at);
+                self.weight = self.weight + value.held() - local.value.held();
+                local.value = value;
+            }
+            if entry.outer != NEVER && entry.outer as usize >= outer_log {
+                let into = &mut self.log[entry.outer as usize];
+                into.change(entry.before, entry.changed_at, entry.branched_at);
+                into.carried = into.carried.or(entry.carried);
+                local.entry = entry.outer;
+            } else {
+                if entry.branched_at > outer_opened_at {
+                    entry.carried = entry.carried.or(entry.before);
+                }
+                local.entry = kept as u32;
+                self.log[kept] = entry;
+                kept += 1;
+            }
+        }
+        self.log.truncate(kept);
+        self.base = outer_base;
+        self.is_dead = !end.falls_through && end.first_way == NEVER;
+    }
+}

@@ -1,0 +1,268 @@
+//! The compiler child: what it gives up, how it can fail, and that its failures are never a verdict on a module.
+
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+
+use compute_host::digest::Digest;
+use compute_host::modules::{Modules, ModulesError};
+use compute_host::sandbox::{
+    Admitted, Bounds, COMPILE_COMMAND, Compiler, CompilerError, GateLimits, Sandbox, SandboxError, confine,
+};
+use compute_host::workload::{Guest, Workload};
+
+use crate::common::{NODE, Ran, Workplace};
+
+const CPU_SECONDS: &str = "20";
+const MEMORY_BYTES: &str = "1073741824";
+
+/// Digest of settings, confinement.
+const HELLO_BYTES: usize = 33;
+const CONFINED_BY_ALL: u8 = 3;
+
+fn module() -> Admitted {
+    let Guest::Admitted(module) = Workload::Transcode.module() else { panic!("it is part of this program") };
+    module.clone()
+}
+
+fn settings() -> Digest {
+    Sandbox::new(1).unwrap().settings_digest()
+}
+
+fn piped(mut command: Command) -> Child {
+    command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Gives `wasm` to a child with these bounds, as the node would, and says how it ended and what it said.
+fn compile(wasm: &[u8], cpu_seconds: &str, memory_bytes: &str) -> (ExitStatus, Vec<u8>) {
+    let mut command = Command::new(NODE);
+    command.args([COMPILE_COMMAND, cpu_seconds, memory_bytes]);
+    let mut child = piped(command);
+    let mut request = (wasm.len() as u64).to_le_bytes().to_vec();
+    request.extend(wasm);
+    let mut stdin = child.stdin.take().unwrap();
+    // It may have ended before it has read all.
+    let _ = stdin.write_all(&request);
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    (output.status, output.stdout)
+}
+
+#[test]
+fn the_child_is_confined_before_it_is_given_a_module() {
+    // Whoever starts the node may have left a file open, and secrets in the environment.
+    let mut command = Command::new("/bin/sh");
+    let script =
+        format!("SECRET=x; export SECRET; exec 7</etc/passwd; exec {NODE} {COMPILE_COMMAND} 20 {MEMORY_BYTES}");
+    command.args(["-c", &script]);
+    let mut child = piped(command);
+    let mut hello = [0; HELLO_BYTES];
+    child.stdout.as_mut().unwrap().read_exact(&mut hello).unwrap();
+    assert_eq!(hello[..32], *settings().as_bytes());
+
+    let of = |name: &str| PathBuf::from(format!("/proc/{}/{name}", child.id()));
+    let status = fs::read_to_string(of("status")).unwrap();
+    let line = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    assert_eq!((&*line("NoNewPrivs:"), &*line("Seccomp:"), &*line("Threads:")), ("1", "2", "1"));
+    assert_eq!(hello[32], CONFINED_BY_ALL, "this kernel has seccomp and Landlock");
+    let mut files: Vec<_> = fs::read_dir(of("fd")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    files.sort();
+    assert_eq!(files, ["0", "1", "2"]);
+    let limits = fs::read_to_string(of("limits")).unwrap();
+    for limit in ["Max open files            3 ", "Max file size             0 ", "Max core file size        0 "] {
+        assert!(limits.contains(limit), "{limit}\n{limits}");
+    }
+    assert!(limits.contains("Max cpu time              20 "), "{limits}");
+    drop(child.stdin.take());
+    assert!(!child.wait().unwrap().success(), "nothing to compile is an error");
+}
+
+#[test]
+fn the_node_gives_its_compiler_no_environment() {
+    let here = Workplace::new();
+    let compiler = here.program("compiler", &format!("/usr/bin/env > {}", here.path("environment").display()));
+    let compiler = Compiler::Child { program: compiler, settings: settings() };
+    compiler.compile(&module()).unwrap_err();
+    let environment = fs::read_to_string(here.path("environment")).unwrap();
+    // These are what a shell makes for itself.
+    let others: Vec<&str> = environment
+        .lines()
+        .filter(|line| !["PWD=", "_=", "SHLVL=", "OLDPWD="].iter().any(|own| line.starts_with(own)))
+        .collect();
+    assert_eq!(others, [""; 0]);
+}
+
+/// What a compiler that has been taken over could try. It runs in a process of its own, which is confined as the child is;
+/// `nothing_can_be_opened_connected_or_started_from_inside` starts it.
+#[test]
+fn attempts_from_inside() {
+    if std::env::var_os("ATTEMPT").is_none() {
+        return;
+    }
+    let myself = rustix::process::getpid();
+    // No test runs beside this one, but its harness has a thread, which is not confined.
+    confine(Bounds { cpu_seconds: 20, memory_bytes: 1 << 30 }).unwrap();
+    let attempt = |what: &str, result: io::Result<()>| {
+        let said =
+            result.err().and_then(|error| error.raw_os_error()).map_or("done".to_owned(), |code| code.to_string());
+        println!("{what} {said}");
+    };
+    attempt("open", fs::File::open("/etc/passwd").map(drop));
+    attempt("create", fs::File::create("/tmp/compute-host-escaped").map(drop));
+    attempt("list", fs::read_dir("/").map(drop));
+    attempt("delete", fs::remove_file("/tmp/compute-host-escaped"));
+    attempt("connect", std::net::TcpStream::connect("127.0.0.1:9").map(drop));
+    attempt("listen", std::net::TcpListener::bind("127.0.0.1:0").map(drop));
+    attempt("unix", std::os::unix::net::UnixStream::connect("/run/nothing").map(drop));
+    attempt("exec", Command::new("/bin/true").status().map(drop));
+    attempt("thread", std::thread::Builder::new().spawn(|| ()).map(drop));
+    attempt("kill", rustix::process::kill_process(myself, rustix::process::Signal::CONT).map_err(Into::into));
+    let executable = libc::PROT_READ | libc::PROT_EXEC;
+    let private = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: new memory, at an address of the kernel's choice, that nothing uses.
+    let mapped = unsafe { libc::mmap(std::ptr::null_mut(), 4096, executable, private, -1, 0) };
+    attempt("execute memory", if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) });
+}
+
+#[test]
+fn nothing_can_be_opened_connected_or_started_from_inside() {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "compiler::attempts_from_inside", "--nocapture", "--test-threads=1"]).env("ATTEMPT", "1");
+    let ran = Ran::of(command);
+    let denied = libc::EPERM.to_string();
+    for what in
+        ["open", "create", "list", "delete", "connect", "listen", "unix", "exec", "thread", "kill", "execute memory"]
+    {
+        assert!(ran.stdout.contains(&format!("{what} {denied}\n")), "{what}: {}{}", ran.stdout, ran.stderr);
+    }
+}
+
+#[test]
+fn a_child_that_uses_up_its_time_or_memory_is_stopped() {
+    let wasm = module().stripped();
+    let (status, said) = compile(&wasm, CPU_SECONDS, MEMORY_BYTES);
+    assert!(status.success() && said.len() > HELLO_BYTES, "within its bounds it compiles");
+
+    let (status, said) = compile(&wasm, CPU_SECONDS, "100000");
+    assert!(!status.success() && said.len() <= HELLO_BYTES, "out of memory: {status}");
+
+    // The gate would not let this through.
+    let deep =
+        format!("(module (func (param i32) {} {}))", "loop local.get 0 br_if 0 ".repeat(20_000), "end ".repeat(20_000));
+    let (status, said) = compile(&wat::parse_str(deep).unwrap(), "1", MEMORY_BYTES);
+    assert_eq!(status.signal(), Some(libc::SIGXCPU), "out of time: {status}");
+    assert_eq!(said.len(), HELLO_BYTES);
+}
+
+#[test]
+fn a_request_that_is_too_long_or_breaks_off_is_an_error_of_the_childs() {
+    for request in [&[0xff; 8][..], &[1; 3], &[10, 0, 0, 0, 0, 0, 0, 0, b'x']] {
+        let mut command = Command::new(NODE);
+        command.args([COMPILE_COMMAND, CPU_SECONDS, MEMORY_BYTES]);
+        let mut child = piped(command);
+        child.stdin.take().unwrap().write_all(request).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), HELLO_BYTES));
+    }
+}
+
+impl Workplace {
+    /// A shell script that can be started.
+    fn program(&self, name: &str, script: &str) -> PathBuf {
+        let path = self.file(name, format!("#!/bin/sh\n{script}\n"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        path
+    }
+
+    /// A compiler that says hello, reads the module, and replies with `reply`.
+    fn compiler_that_replies(&self, reply: &[u8]) -> PathBuf {
+        let hello = self.file("hello", [settings().as_bytes().as_slice(), &[CONFINED_BY_ALL]].concat());
+        let reply = self.file("reply", reply);
+        let tried = self.path("tried");
+        let said = |file: &Path| format!("/bin/cat {}", file.display());
+        let script = format!("echo >> {}\n{}\n/bin/cat > /dev/null\n{}", tried.display(), said(&hello), said(&reply));
+        self.program("compiler", &script)
+    }
+
+    fn tries(&self) -> usize {
+        fs::read_to_string(self.path("tried")).unwrap_or_default().lines().count()
+    }
+}
+
+/// What the node says of a compiler.
+fn failure(program: PathBuf, settings: Digest) -> CompilerError {
+    let compiler = Compiler::Child { program, settings };
+    match compiler.compile(&module()) {
+        Err(SandboxError::Compiler(error)) => error,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn each_failure_of_the_compiler_is_told_apart() {
+    let here = Workplace::new();
+    assert!(matches!(failure(here.path("missing"), settings()), CompilerError::Start(_)));
+    assert!(matches!(failure(NODE.into(), Digest::of(b"of another build")), CompilerError::OtherBuild));
+    let silent = here.program("silent", "echo out of order >&2; exit 3");
+    let said = failure(silent, settings()).to_string();
+    assert!(said.starts_with("the compiler broke off: ") && said.ends_with("(exit status: 3): out of order"), "{said}");
+    assert!(matches!(failure(here.program("slow", "kill -XCPU $$"), settings()), CompilerError::CpuTime(_)));
+    let killed = failure(here.program("killed", "kill -KILL $$"), settings()).to_string();
+    assert!(killed.contains("signal: 9"), "{killed}");
+    for reply in
+        [&b""[..], b"\x07", b"\0\x05\0\0\0\0\0\0\0abc", b"\0\xff\xff\xff\xff\0\0\0\0", b"\x01\0\0\x10\0\0\0\0\0"]
+    {
+        let error = failure(here.compiler_that_replies(reply), settings());
+        assert!(matches!(error, CompilerError::Died { .. }), "{reply:?}: {error}");
+    }
+}
+
+fn modules(program: PathBuf) -> Modules {
+    let sandbox = Arc::new(Sandbox::new(1).unwrap());
+    let compiler = Compiler::Child { program, settings: sandbox.settings_digest() };
+    Modules::new(sandbox, compiler, GateLimits::DEFAULT)
+}
+
+#[test]
+fn the_compilers_verdict_is_asked_for_once() {
+    let here = Workplace::new();
+    let modules = modules(here.compiler_that_replies(b"\x01\x05\0\0\0\0\0\0\0never"));
+    for _ in 0..3 {
+        let error = modules.program(Guest::Admitted(&module())).err().unwrap();
+        assert_eq!(error.to_string(), "the module cannot be compiled: never");
+        assert_eq!(error.code(), "not_compilable");
+    }
+    assert_eq!(here.tries(), 1);
+}
+
+#[test]
+fn a_failing_compiler_is_left_alone_for_a_while_and_is_no_verdict() {
+    let here = Workplace::new();
+    let modules = modules(here.compiler_that_replies(b""));
+    for _ in 0..3 {
+        let error = modules.program(Guest::Admitted(&module())).err().unwrap();
+        assert!(matches!(&*error, ModulesError::Sandbox(SandboxError::Compiler(_))), "{error}");
+        assert_eq!(error.code(), "compiler_failed");
+    }
+    assert_eq!(here.tries(), 1, "whoever sends it again cannot burn a core with it");
+    let other = Workload::Inference;
+    modules.program(other.module()).err().unwrap();
+    assert_eq!(here.tries(), 2, "another module is tried");
+}
+
+#[test]
+fn callers_that_come_at_once_share_one_compilation() {
+    let here = Workplace::new();
+    let script = format!("echo >> {}\nexec {NODE} \"$@\"", here.path("tried").display());
+    let modules = modules(here.program("compiler", &script));
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| modules.program(Guest::Admitted(&module())).map(drop).unwrap());
+        }
+    });
+    assert_eq!(here.tries(), 1);
+}

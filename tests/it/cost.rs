@@ -1,0 +1,180 @@
+//! What the gate estimates that compiling a module costs: sums that were made by hand, and modules that are dear.
+
+use compute_host::sandbox::{Admitted, GateLimits, LIMITS, LimitName, Report};
+
+#[allow(dead_code, reason = "the bench uses more of it")]
+#[path = "../../benches/common/bombs.rs"]
+mod bombs;
+
+/// What a module of these fields uses of each limit, where none ends the reading.
+fn used(fields: &str) -> GateLimits {
+    let wasm = wat::parse_str(format!("(module {fields} (memory (export \"memory\") 1))")).unwrap();
+    Report::of(&wasm, &GateLimits::DEFAULT).used
+}
+
+/// The estimate for a function of this code, with two locals beside its parameter, without what its bytes and itself
+/// cost: 35, and a tenth for each local and one more, 2 for the parameter; 0.8 a byte; one block.
+fn beyond_bytes(code: &str) -> f64 {
+    let host = "(import \"compute\" \"blake3_update\" (func $host (param i32 i32)))";
+    let used = used(&format!("{host} (func (param i32) (local i32 i32) {code})"));
+    let fixed = 35.0 + 0.1 * 4.0 + 2.0 + 12.0 + 0.005;
+    used.function_cost as f64 - fixed - 0.8 * used.body_bytes as f64
+}
+
+/// Estimates are rounded up to whole units, and what is alive at the operators is a few units more.
+#[track_caller]
+fn costs(code: &str, expected: f64) {
+    let found = beyond_bytes(code);
+    assert!((expected - 0.1..expected + 4.0).contains(&found), "{code}: {found}, not {expected}");
+}
+
+#[test]
+fn what_is_counted_costs_what_is_measured() {
+    costs("", 0.0);
+    costs("(drop (i32.load (i32.const 0)))", 3.0);
+    costs("(i32.store (i32.const 0) (i32.const 0))", 3.0);
+    costs("(drop (f64.sqrt (f64.const 0)))", 18.0);
+    costs("(drop (f32x4.max (v128.const i64x2 0 0) (v128.const i64x2 0 0)))", 20.0);
+    costs("(drop (i32.trunc_sat_f32_s (f32.const 0)))", 10.0);
+    // The call, and two values.
+    costs("(call $host (i32.const 0) (i32.const 0))", 6.0 + 6.0);
+    // The host's function, and three blocks more, with the square of four in place of one.
+    costs("(memory.fill (i32.const 0) (i32.const 0) (i32.const 0))", 30.0 + 36.0 + 0.075);
+    // A trap; what follows is dead, but is there.
+    costs("unreachable", 14.0);
+}
+
+#[test]
+fn joins_are_ways_in_times_what_changes() {
+    let joins = |code: &str| used(&format!("(func (param i32) (local i32 i32) {code})")).joins;
+    let set = "(local.set 1 (i32.const 1))";
+    let both = format!("{set} {set} (local.set 2 (local.get 1))");
+    let leave = "(br_if 0 (local.get 0))";
+    assert_eq!(joins(&format!("{set} {set}")), 0, "nothing meets");
+    assert_eq!(joins(&format!("(block {both})")), 0, "one way");
+    assert_eq!(joins(&format!("(block {both} {leave})")), 2 * 2);
+    assert_eq!(joins(&format!("(block {both} {leave} {leave})")), 3 * 2);
+    assert_eq!(joins(&format!("(loop {both} {leave})")), 2 * 2);
+    assert_eq!(joins(&format!("(if (local.get 0) (then {set}))")), 2);
+    assert_eq!(joins(&format!("(if (local.get 0) (then {set}) (else {set}))")), 3, "an arm is a way");
+    assert_eq!(joins(&format!("(block {set} (br_table 0 0 0 (local.get 0)))")), 4, "each entry is a way");
+    assert_eq!(
+        joins(&format!("(block (block {set} (br_if 1 (local.get 0)) (br_if 0 (local.get 0))))")),
+        2 + 2,
+        "once in each"
+    );
+    assert_eq!(joins(&format!("(block {set} (block {set} (br_if 1 (local.get 0))) {set})")), 2, "once in all of it");
+    assert_eq!(joins(&format!("(block {leave} (br 0) {set})")), 0, "dead code is not compiled");
+    assert_eq!(joins(&format!("(block {leave} (block (br 0)) {set})")), 2, "after a branch, it is alive");
+    assert_eq!(joins(&format!("(block {leave} (block unreachable) {set})")), 0, "nothing leads there");
+}
+
+/// A sum of `n` loads, with `between` after each; and its estimate.
+fn sum(n: usize, between: &str) -> u64 {
+    let line = format!("(local.set 1 (i32.add (local.get 1) (i32.load (local.get 0)))) {between}");
+    used(&format!("(func (param i32) (result i32) (local i32 i32) {} (local.get 1))", line.repeat(n))).function_cost
+}
+
+#[test]
+fn what_does_not_change_a_value_does_not_hide_what_it_keeps_alive() {
+    // What lowers the weight of a sum that stays a sum makes it cheap to keep all of its loads alive: the square is gone.
+    let square = sum(2_000, "") - 2 * sum(1_000, "");
+    for between in [
+        "(local.set 1 (block (result i32) (local.get 1)))",
+        "(local.set 1 (block (result i32) (br_if 0 (local.get 1) (local.get 0))))",
+        "(block (br_if 0 (local.get 0)) unreachable (local.set 1 (i32.const 0)))",
+        "(if (local.get 0) (then (local.set 1 (i32.const 0)) (return (i32.const 0))))",
+        "(block (br_if 0 (local.get 0)) (block unreachable) (local.set 1 (i32.const 0)))",
+        "(block (br_if 0 (local.get 0)) (local.set 1 (local.get 1)))",
+        "(local.set 2 (local.get 1))
+         (block (br_if 0 (local.get 0)) (local.set 1 (i32.const 0)) (local.set 1 (local.get 2)))",
+        "(if (local.get 0) (then (local.set 1 (i32.const 0)) unreachable) (else (local.set 1 (local.get 1))))",
+    ] {
+        let found = sum(2_000, between).saturating_sub(2 * sum(1_000, between));
+        assert!(found >= square, "{between}: {found}, not {square}");
+    }
+    // What is really another value on another way is one value where they meet.
+    let joined = "(block (br_if 0 (local.get 0)) (local.set 1 (i32.load (local.get 0))))";
+    assert!(sum(1_000, joined) < sum(1_000, "(block (br_if 0 (local.get 0)) (local.set 2 (i32.load (local.get 0))))"));
+}
+
+#[test]
+fn constants_fold_however_they_come() {
+    let folds = |code: &str| beyond_bytes(&code.repeat(101)) > 100.0 * 48.0;
+    assert!(folds("(local.set 0 (i32.add (local.get 0) (i32.const 5)))"));
+    assert!(folds("(local.set 0 (i32.add (i32.const 5) (local.get 0)))"));
+    assert!(folds("(local.set 1 (i32.const 5)) (local.set 0 (i32.xor (local.get 0) (local.get 1)))"));
+    assert!(folds("(local.set 0 (i32.sub (local.get 0) (i32.add (i32.const 5) (i32.const 6))))"));
+    assert!(!folds("(local.set 0 (i32.add (local.get 0) (i32.load (i32.const 5))))"));
+    assert!(!folds("(local.set 0 (i32.mul (i32.and (local.get 0) (i32.const 5)) (i32.const 6)))"));
+}
+
+#[test]
+fn a_module_costs_the_sum_of_its_functions() {
+    // As much as its functions, one after the other; of the budget, 4.5 units a byte and 20,000.
+    let bomb = bombs::BOMBS.iter().find(|bomb| bomb.name == "roots").unwrap();
+    let percent = |copies| {
+        let wasm = bomb.module(256, copies);
+        let used = Report::of(&wasm, &GateLimits::DEFAULT).used;
+        (used.function_cost, used.compile_cost as f64 / 100.0 * (4.5 * wasm.len() as f64 + 20_000.0))
+    };
+    let ((function, one), (same, many)) = (percent(1), percent(101));
+    assert_eq!(function, same);
+    let sum = one + 100.0 * function as f64;
+    assert!((sum * 0.98..sum * 1.02).contains(&many), "{many}, not {sum}");
+}
+
+#[test]
+fn a_bomb_is_refused_or_its_cost_goes_with_its_size() {
+    for bomb in bombs::BOMBS {
+        let mut refused = 0;
+        for n in [16, 256, 4_096, 65_536] {
+            let wasm = bomb.module(n, 1);
+            let admitted = Admitted::new(wasm.as_slice());
+            let limit =
+                |refusal: &compute_host::sandbox::Refusal| LIMITS.iter().any(|limit| limit.key == refusal.code());
+            assert!(admitted.as_ref().err().is_none_or(limit), "{} {n}: {:?}", bomb.name, admitted.err());
+            refused += usize::from(admitted.is_err());
+        }
+        // What one more of costs the compiler less than 4.5 us a byte, however many there are.
+        const CHEAP: &[&str] = &[
+            "data",
+            "data at the end",
+            "passive data",
+            "calls",
+            "bits",
+            "remainders",
+            "loads",
+            "loads far",
+            "loads and stores",
+            "vector products",
+            "vector minima",
+            "vector shifts",
+            "truncations",
+            "sinks",
+        ];
+        assert!(refused > 0 || CHEAP.contains(&bomb.name), "{} is admitted at any size", bomb.name);
+    }
+}
+
+#[test]
+fn what_is_beyond_any_limit_is_refused_before_it_costs_the_gate_much() {
+    let start = std::time::Instant::now();
+    // Thousands of blocks, with sets at the bottom, so that each end hands on what is logged of all locals.
+    let deep = "block ".repeat(20_000) + &(0..1_000).map(|i| format!("i32.const 0 local.set {i} ")).collect::<String>();
+    let deep = format!("(func (local {}) {deep} {})", "i32 ".repeat(1_000), "end ".repeat(20_000));
+    // A table of many branches, in many blocks.
+    let table = format!(
+        "(func {} (br_table {} (i32.const 0)) {})",
+        "(block ".repeat(1_000),
+        "999 ".repeat(100_000),
+        ")".repeat(1_000)
+    );
+    // Very many locals in few bytes, in many functions.
+    let locals = "(func (local $x i32))".repeat(5_000);
+    for fields in [deep, table, locals] {
+        let used = used(&fields);
+        assert!(LIMITS.iter().all(|limit| limit.name != LimitName::ModuleBytes || used.of(limit.name) < 4 << 20));
+    }
+    assert!(start.elapsed().as_secs() < 60, "{:?}", start.elapsed());
+}
