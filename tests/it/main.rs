@@ -3,7 +3,6 @@
 
 mod common;
 
-mod attacks;
 mod bad_input;
 mod command_line;
 mod compiler;
@@ -12,8 +11,10 @@ mod docs;
 mod gate;
 mod generator;
 mod guests;
+mod hostile;
 mod job;
 mod modules;
+mod mutations;
 mod proofs;
 mod runner;
 mod store;

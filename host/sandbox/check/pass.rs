@@ -99,8 +99,10 @@ impl<'a> Pass<'a> {
     fn sections(&mut self, wasm: &[u8]) -> Result<(), Stop> {
         self.compiled_bytes = wasm.len() as u64;
         self.count(LimitName::ModuleBytes, wasm.len() as u64, Place::default())?;
-        let mut validator = Validator::new_with_features(super::features());
-        for payload in Parser::new(0).parse_all(wasm) {
+        let (mut validator, mut parser) = (Validator::new_with_features(super::features()), Parser::new(0));
+        // There are forms that the parser alone knows to refuse.
+        parser.set_features(super::features());
+        for payload in parser.parse_all(wasm) {
             let payload = self.readable(payload)?;
             if let Payload::Version { encoding: Encoding::Component, .. } = payload {
                 return self.end(Rule::Component, Place::default());
@@ -200,7 +202,10 @@ impl<'a> Pass<'a> {
     fn import(&mut self, import: &Import<'_>, at: Place) -> Result<(), Stop> {
         self.count(LimitName::NameBytes, import.module.len().max(import.name.len()) as u64, at.clone())?;
         self.shape.imports.push((import.module.to_owned(), import.name.to_owned()));
-        if let TypeRef::Func(ty) | TypeRef::FuncExact(ty) = import.ty {
+        if let TypeRef::FuncExact(_) = import.ty {
+            return self.end(exact_function(), at);
+        }
+        if let TypeRef::Func(ty) = import.ty {
             let known = ABI_FUNCTIONS.iter().find(|(name, ..)| import.module == ABI_MODULE && import.name == *name);
             self.shape.declared.functions.push(ty);
             self.shape.abi.push(known);
@@ -215,6 +220,9 @@ impl<'a> Pass<'a> {
         let at = Place { offset: Some(offset), function: None };
         self.count(LimitName::NameBytes, export.name.len() as u64, at.clone())?;
         self.shape.exports.push(export.name.to_owned());
+        if export.kind == ExternalKind::FuncExact {
+            return self.end(exact_function(), at);
+        }
         if export.kind == ExternalKind::Func {
             self.cost(cost::ESCAPED * cost::MILLI)?;
         }
@@ -364,6 +372,11 @@ impl<'a> Pass<'a> {
     fn readable<T>(&mut self, read: Result<T, BinaryReaderError>) -> Result<T, Stop> {
         read.or_else(|error| self.end(error.clone().into(), place(error.offset())).and(Err(Stop)))
     }
+}
+
+/// The validator takes these for functions, whether the proposal is admitted or not.
+fn exact_function() -> Rule {
+    Rule::Invalid { message: "exact function types require the custom descriptors proposal".to_owned() }
 }
 
 const fn place(offset: usize) -> Place {

@@ -1,0 +1,123 @@
+//! What a stranger uploads to do harm, and what comes of it: each module is refused for its own reason, or its run ends
+//! with just the outcome that its fault has.
+
+mod compile_bombs;
+mod encoding;
+mod endings;
+mod host_calls;
+mod interface;
+mod memory;
+mod names;
+mod output;
+mod sizes;
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use compute_host::digest::{Digest, HashThreads};
+use compute_host::limits::Limits;
+use compute_host::proof::{Blob, Job, Observed, SliceProof};
+use compute_host::sandbox::{Admitted, Execution, Input, Outcome, Refusal, Sandbox, Work};
+use compute_host::slice::{OpenSlice, Slice, SliceId};
+
+use crate::common::root;
+
+/// Every function of the ABI, a memory of one page, and `0123456789` in it from byte 100 on.
+const PRELUDE: &str = r#"
+    (import "compute" "input_len" (func $input_len (result i64)))
+    (import "compute" "input_read" (func $input_read (param i32 i64 i32) (result i32)))
+    (import "compute" "input_blake3" (func $input_blake3 (param i64 i64 i32)))
+    (import "compute" "blake3" (func $blake3 (param i32 i32 i32)))
+    (import "compute" "blake3_update" (func $blake3_update (param i32 i32)))
+    (import "compute" "blake3_finish" (func $blake3_finish (param i32)))
+    (import "compute" "args_len" (func $args_len (result i64)))
+    (import "compute" "args_read" (func $args_read (param i32 i64 i32) (result i32)))
+    (import "compute" "asset_len" (func $asset_len (param i32) (result i64)))
+    (import "compute" "asset_read" (func $asset_read (param i32 i32 i64 i32) (result i32)))
+    (import "compute" "output_write" (func $output_write (param i32 i32)))
+    (import "compute" "proof_commit" (func $proof_commit (param i32)))
+    (import "compute" "log" (func $log (param i32 i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 100) "0123456789")"#;
+
+/// What every module must have, for those that are refused for something else.
+const MEMORY: &str = "(memory (export \"memory\") 1)";
+const RUN: &str = "(func (export \"run\") (result i32) (i32.const 0))";
+
+const SLICE: &[u8] = b"abcdefghij";
+const ARGS: &[u8] = b"arguments";
+const ASSET: &[u8] = b"weights";
+
+/// Small, so that attacks on them end soon.
+const LIMITS: Limits = Limits { fuel: 10_000_000, memory_bytes: 4 << 16, output_bytes: 1000, log_bytes: 20 };
+
+fn sandbox() -> &'static Sandbox {
+    static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
+    SANDBOX.get_or_init(|| Sandbox::new(64).expect("address space for 64 guests"))
+}
+
+fn open() -> OpenSlice {
+    Slice::from_bytes(SLICE).open(&HashThreads::new(1), &AtomicU64::new(0)).unwrap()
+}
+
+#[track_caller]
+fn admitted(wat: &str) -> Admitted {
+    Admitted::new(wat::parse_str(wat).expect("the test is valid text")).unwrap_or_else(|refusal| panic!("{refusal}"))
+}
+
+#[track_caller]
+fn run_module(wat: &str, limits: Limits) -> Execution {
+    let program = sandbox().compile(&admitted(wat)).unwrap();
+    let input: Box<dyn Input> = Box::new(open());
+    let work = Work { input, args: ARGS.into(), assets: Arc::new([ASSET.into()]), limits };
+    sandbox().run(&program, work).unwrap()
+}
+
+/// Runs `body` as the guest's `run`; it may add fields after it by closing the parenthesis itself.
+#[track_caller]
+fn run(body: &str) -> Execution {
+    run_module(&format!("(module {PRELUDE} (func (export \"run\") (result i32) {body}))"), LIMITS)
+}
+
+/// Asserts how the run of `body` ends, and what it proves: that, if it ends so on every engine, and nothing else.
+#[track_caller]
+fn ends(attack: &str, body: &str, outcome: Outcome) {
+    let execution = run(body);
+    assert_eq!(execution.outcome, outcome, "{attack}: {body}");
+    proves_what_it_may(attack, &execution);
+}
+
+#[track_caller]
+fn proves_what_it_may(attack: &str, execution: &Execution) {
+    assert_eq!(execution.proof.is_some(), execution.outcome == Outcome::Done, "{attack}");
+    let digest = Digest::of(b"");
+    let input = Blob { blake3: digest, bytes: 0 };
+    let job =
+        Job { workload: "module".into(), module: digest, input, args: digest, limits: LIMITS.into(), assets: vec![] };
+    let observed = Observed::new(SystemTime::UNIX_EPOCH, Duration::ZERO, execution.usage, "");
+    let proof = SliceProof::of(SliceId::derived(digest), job, execution, observed);
+    let is_reproducible = !matches!(execution.outcome, Outcome::OutOfFuel | Outcome::StackOverflow);
+    assert_eq!(proof.is_some(), is_reproducible, "{attack}");
+}
+
+fn guest_file(name: &str) -> String {
+    std::fs::read_to_string(root().join("tests/guests").join(name)).unwrap()
+}
+
+/// What the gate has against `wasm`, said as a sentence that can be shown.
+#[track_caller]
+fn refusal(attack: &str, wasm: &[u8]) -> Refusal {
+    let refusal = Admitted::new(wasm).err().unwrap_or_else(|| panic!("{attack}: it is admitted"));
+    let said = refusal.to_string();
+    assert!(said.len() < 1000 && !said.contains(char::is_control), "{attack}: {said}");
+    refusal
+}
+
+/// Asserts the code under which a module of these fields is refused.
+#[track_caller]
+fn refused(attack: &str, fields: &str, code: &str) {
+    let wasm = wat::parse_str(format!("(module {fields})")).unwrap_or_else(|error| panic!("{attack}: {error}"));
+    let refusal = refusal(attack, &wasm);
+    assert_eq!(refusal.code(), code, "{attack}: {refusal}");
+}
