@@ -194,18 +194,21 @@ struct Counted<'r> {
 }
 
 impl Counted<'_> {
-    /// What is counted follows the validator's own stack.
+    /// What is counted follows the validator's own stacks.
     #[inline(always)]
     fn same_height(&self) {
         if cfg!(debug_assertions) && self.current_frame().is_some() {
+            assert_eq!(self.current_frame(), self.validator.get_control_frame(0).map(|frame| frame.kind));
             assert_eq!(self.tally.live.height(), self.validator.operand_stack_height() as usize, "at {}", self.offset);
         }
     }
 }
 
 impl FrameStack for Counted<'_> {
+    /// The validator has this, too; it is asked for at each operator.
+    #[inline]
     fn current_frame(&self) -> Option<FrameKind> {
-        self.validator.get_control_frame(0).map(|frame| frame.kind)
+        self.tally.live.frame_kind()
     }
 }
 

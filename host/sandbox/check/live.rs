@@ -4,6 +4,8 @@
 //! The compiler computes what is pure as late as it can. So a sum of many loads that is used at the end keeps all of them
 //! alive, though it is one local: a value's weight is how many values it may keep alive.
 
+use wasmparser::FrameKind;
+
 use super::join::{CONSTANT, Construct, End, Entry, Frame, JOINED, Local, NEVER, Value};
 
 #[derive(Default)]
@@ -59,6 +61,17 @@ impl Live {
     /// Constructs that are open, and how many of them are loops.
     pub fn nesting(&self) -> (u64, u64) {
         (self.frames.len().saturating_sub(1) as u64, self.frames.last().map_or(0, |frame| frame.loops))
+    }
+
+    /// The innermost construct; none when the body has ended.
+    #[inline]
+    pub fn frame_kind(&self) -> Option<FrameKind> {
+        self.frames.last().map(|frame| match frame.construct {
+            Construct::Body | Construct::Block => FrameKind::Block,
+            Construct::Loop => FrameKind::Loop,
+            Construct::If if frame.else_at == NEVER => FrameKind::If,
+            Construct::If => FrameKind::Else,
+        })
     }
 
     /// Ends each operator.
