@@ -22,7 +22,7 @@ const NODE: &str = env!("CARGO_BIN_EXE_node");
 
 /// Modules with all that the node has.
 fn modules(sandbox: &Arc<Sandbox>, directory: &Path) -> Modules {
-    let compiler = Compiler::Child { program: NODE.into(), settings: sandbox.settings_digest() };
+    let compiler = Compiler::child(NODE, sandbox.settings_digest());
     let quota = Quota { modules_max: 1000, bytes_max: 1 << 30 };
     let code = directory.join("code");
     std::fs::create_dir_all(&code).unwrap();

@@ -12,7 +12,9 @@ pub use self::code::CodeFiles;
 pub use self::names::{ModuleKey, ModuleName, NotAName};
 pub use self::stored::{Added, Listed, Quota, Record, StoredError, StoredModules};
 use crate::digest::Digest;
-use crate::sandbox::{Admitted, Compiler, GateLimits, NativeCode, Program, Refusal, Sandbox, SandboxError};
+use crate::sandbox::{
+    Admitted, Compiler, Confinement, GateLimits, NativeCode, Program, Refusal, Sandbox, SandboxError,
+};
 use crate::workload::Guest;
 
 /// Native code that stays in memory, in the modules' own bytes of it.
@@ -115,6 +117,11 @@ impl Modules {
             ModulesError::Sandbox(SandboxError::Compiler(_)) => self.failures.insert(digest, error.clone()),
             _ => {}
         })
+    }
+
+    /// How the compiler is confined, once it was started.
+    pub fn confinement(&self) -> Option<Confinement> {
+        self.compiler.confinement()
     }
 
     pub fn stored(&self) -> Result<&StoredModules, StoredError> {

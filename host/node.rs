@@ -57,7 +57,7 @@ impl Node {
         }
         let sandbox = Arc::new(Sandbox::new(u32::try_from(capacity.jobs).unwrap_or(u32::MAX))?);
         // This very program, also where its file has been replaced since it started.
-        let compiler = Compiler::Child { program: "/proc/self/exe".into(), settings: sandbox.settings_digest() };
+        let compiler = Compiler::child("/proc/self/exe", sandbox.settings_digest());
         let stored = StoredModules::new(state.join("modules"), config.module_quota());
         let code = CodeFiles::new(cache, key, config.modules.code_bytes_max);
         let modules = Modules::new(sandbox.clone(), compiler, config.gate).with_store(stored).with_code(code);

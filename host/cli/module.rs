@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::digest::Digest;
 use crate::modules::{Added, Listed, ModuleKey, ModuleName, ModulesError, Record, StoredError, StoredModules};
 use crate::node::Node;
-use crate::sandbox::{Admitted, Kind, LimitName, Report, SandboxError};
+use crate::sandbox::{Admitted, Confinement, Kind, LimitName, Report, SandboxError};
 use crate::workload::{Workload, binary_form};
 
 /// What is read of a file: more than any limit lets through, so that its author hears of the other rules too.
@@ -58,6 +58,7 @@ pub fn find(module: &OsStr, node: &Node) -> anyhow::Result<Workload> {
     };
     // Once for all slices, and before the first is read.
     let compiled = while_showing("compiling", || node.runner.modules().program(workload.module()));
+    warn_of_weak_confinement(node);
     compiled.map(|_| workload).with_context(|| format!("cannot run `{}`", file.display()))
 }
 
@@ -72,6 +73,7 @@ fn add(file: &Path, name: Option<&ModuleName>, json: bool, data_dir: &Path) -> a
     let user = format!("user {}", rustix::process::getuid().as_raw());
     let record = Record::new(wasm.len() as u64, Kind::Compute.name().to_owned(), now, user);
     let added = while_showing("compiling", || node.runner.modules().add(&admitted, name, &record));
+    warn_of_weak_confinement(&node);
     let addition = match added {
         Ok(addition) => addition,
         Err(error) => {
@@ -88,6 +90,14 @@ fn add(file: &Path, name: Option<&ModuleName>, json: bool, data_dir: &Path) -> a
     let shown = name.map_or_else(|| file.to_string_lossy().into_owned(), ToString::to_string);
     let object = json!({ "digest": digest, "name": name, "bytes": record.bytes, "kind": record.kind, "new": is_new });
     show_line(json, &object, &format!("{digest}  {shown}"))
+}
+
+/// An operator should know that a stranger's module met with less than SECURITY.md says.
+fn warn_of_weak_confinement(node: &Node) {
+    let lacks = node.runner.modules().confinement().map(Confinement::lacks).unwrap_or_default();
+    if !lacks.is_empty() {
+        complain("warning", &format_args!("this kernel confined the compiler without {}", lacks.join(" and ")));
+    }
 }
 
 /// All that stands against the module, not only what the gate stopped at.

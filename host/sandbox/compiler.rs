@@ -7,8 +7,9 @@ mod child;
 
 use std::io::{self, Read as _};
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ pub use self::child::serve_one_module;
 use self::pipe::Reply;
 use super::SandboxError;
 use super::check::Admitted;
-use super::confine::Bounds;
+use super::confine::{Bounds, Confinement};
 use super::engine::CompileEngine;
 use crate::digest::Digest;
 
@@ -45,8 +46,16 @@ const LAST_WORDS_BYTES: u64 = 2048;
 pub enum Compiler {
     /// In this process: for modules of one's own.
     InProcess(CompileEngine),
-    /// In a child for each: `program`, which must be this `node`, started anew.
-    Child { program: PathBuf, settings: Digest },
+    /// In a child for each.
+    Child(Children),
+}
+
+/// Children that are `program`, which must be this `node`, started anew.
+pub struct Children {
+    program: PathBuf,
+    settings: Digest,
+    /// What the first child said.
+    confinement: OnceLock<Confinement>,
 }
 
 /// The compiler failed. It says nothing about the module: another try may go well.
@@ -69,13 +78,26 @@ impl Compiler {
         CompileEngine::new().map(Self::InProcess)
     }
 
+    /// For an engine of these [`Sandbox::settings_digest`](super::Sandbox::settings_digest).
+    pub fn child(program: impl Into<PathBuf>, settings: Digest) -> Self {
+        Self::Child(Children { program: program.into(), settings, confinement: OnceLock::new() })
+    }
+
+    /// How the kernel confines children, once there was one.
+    pub fn confinement(&self) -> Option<Confinement> {
+        match self {
+            Self::InProcess(_) => None,
+            Self::Child(children) => children.confinement.get().copied(),
+        }
+    }
+
     /// The native code of `admitted`, for [`Sandbox::load`](super::Sandbox::load), and for nobody who does not trust
     /// this compiler.
     pub fn compile(&self, admitted: &Admitted) -> Result<Vec<u8>, SandboxError> {
         let wasm = admitted.stripped();
         match self {
             Self::InProcess(engine) => native_code(engine, &wasm),
-            Self::Child { program, settings } => Session::start(program, *settings, bounds(wasm.len()))?.compile(&wasm),
+            Self::Child(children) => Session::start(children, bounds(wasm.len()))?.compile(&wasm),
         }
     }
 }
@@ -101,15 +123,15 @@ fn code_bytes_max(wasm_bytes: usize) -> u64 {
 }
 
 /// One child, from its start to its end.
-struct Session {
+struct Session<'a> {
+    of: &'a Children,
     child: Child,
-    settings: Digest,
     bounds: Bounds,
 }
 
-impl Session {
-    fn start(program: &Path, settings: Digest, bounds: Bounds) -> Result<Self, CompilerError> {
-        let child = Command::new(program)
+impl<'a> Session<'a> {
+    fn start(of: &'a Children, bounds: Bounds) -> Result<Self, CompilerError> {
+        let child = Command::new(&of.program)
             .args([COMMAND, &bounds.cpu_seconds.to_string(), &bounds.memory_bytes.to_string()])
             .env_clear()
             .current_dir("/")
@@ -118,7 +140,7 @@ impl Session {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| CompilerError::Start(error.to_string()))?;
-        Ok(Self { child, settings, bounds })
+        Ok(Self { of, child, bounds })
     }
 
     fn compile(mut self, wasm: &[u8]) -> Result<Vec<u8>, SandboxError> {
@@ -159,9 +181,11 @@ impl Session {
         let (Some(mut input), Some(mut output)) = (self.child.stdin.take(), self.child.stdout.take()) else {
             return Err(Broken::Pipe(io::ErrorKind::NotConnected.into()));
         };
-        if pipe::read_hello(&mut output)?.settings != self.settings {
+        let hello = pipe::read_hello(&mut output)?;
+        if hello.settings != self.of.settings {
             return Err(Broken::OtherBuild);
         }
+        self.of.confinement.get_or_init(|| hello.confinement);
         pipe::write_request(&mut input, wasm)?;
         drop(input);
         Ok(pipe::read_reply(&mut output, code_bytes_max(wasm.len()))?)
@@ -198,7 +222,8 @@ mod tests {
     fn a_compiler_that_does_nothing_is_killed_at_its_deadline() {
         let child = Command::new("sleep").arg("1000000").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let bounds = Bounds { cpu_seconds: 0, memory_bytes: 0 };
-        let session = Session { child, settings: Digest::of(b""), bounds };
+        let children = Children { program: PathBuf::new(), settings: Digest::of(b""), confinement: OnceLock::new() };
+        let session = Session { of: &children, child, bounds };
         let error = session.compile(b"").unwrap_err();
         assert!(matches!(error, SandboxError::Compiler(CompilerError::Deadline(0))), "{error}");
     }

@@ -27,6 +27,12 @@ pub struct Confinement {
 }
 
 impl Confinement {
+    /// What of it the kernel lacks.
+    pub fn lacks(self) -> Vec<&'static str> {
+        let parts = [(self.seccomp, "seccomp"), (self.landlock, "Landlock")];
+        parts.into_iter().filter(|(holds, _)| !holds).map(|(_, name)| name).collect()
+    }
+
     pub const fn to_byte(self) -> u8 {
         self.seccomp as u8 | (self.landlock as u8) << 1
     }

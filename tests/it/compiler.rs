@@ -85,7 +85,7 @@ fn the_child_is_confined_before_it_is_given_a_module() {
 fn the_node_gives_its_compiler_no_environment() {
     let here = Workplace::new();
     let compiler = here.program("compiler", &format!("/usr/bin/env > {}", here.path("environment").display()));
-    let compiler = Compiler::Child { program: compiler, settings: settings() };
+    let compiler = Compiler::child(compiler, settings());
     compiler.compile(&module()).unwrap_err();
     let environment = fs::read_to_string(here.path("environment")).unwrap();
     // These are what a shell makes for itself.
@@ -195,7 +195,7 @@ impl Workplace {
 
 /// What the node says of a compiler.
 fn failure(program: PathBuf, settings: Digest) -> CompilerError {
-    let compiler = Compiler::Child { program, settings };
+    let compiler = Compiler::child(program, settings);
     match compiler.compile(&module()) {
         Err(SandboxError::Compiler(error)) => error,
         other => panic!("{other:?}"),
@@ -223,7 +223,7 @@ fn each_failure_of_the_compiler_is_told_apart() {
 
 fn modules(program: PathBuf) -> Modules {
     let sandbox = Arc::new(Sandbox::new(1).unwrap());
-    let compiler = Compiler::Child { program, settings: sandbox.settings_digest() };
+    let compiler = Compiler::child(program, sandbox.settings_digest());
     Modules::new(sandbox, compiler, GateLimits::DEFAULT)
 }
 
@@ -252,6 +252,19 @@ fn a_failing_compiler_is_left_alone_for_a_while_and_is_no_verdict() {
     let other = Workload::Inference;
     modules.program(other.module()).err().unwrap();
     assert_eq!(here.tries(), 2, "another module is tried");
+}
+
+#[test]
+fn what_the_kernel_lacks_is_told() {
+    let here = Workplace::new();
+    for (said, lacks) in [(3, vec![]), (1, vec!["Landlock"]), (0, vec!["seccomp", "Landlock"])] {
+        let compiler = here.compiler_that_replies(b"");
+        here.file("hello", [settings().as_bytes().as_slice(), &[said]].concat());
+        let modules = modules(compiler);
+        assert_eq!(modules.confinement(), None, "nobody has said anything");
+        modules.program(Guest::Admitted(&module())).err().unwrap();
+        assert_eq!(modules.confinement().unwrap().lacks(), lacks);
+    }
 }
 
 #[test]

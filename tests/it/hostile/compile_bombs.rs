@@ -24,7 +24,7 @@ fn refused_or_compiles(attack: &str, functions: &str) {
         Ok(admitted) => admitted,
         Err(refusal) => return println!("{attack}: {bytes} bytes, refused [{}]", refusal.code()),
     };
-    let compiler = Compiler::Child { program: NODE.into(), settings: sandbox().settings_digest() };
+    let compiler = Compiler::child(NODE, sandbox().settings_digest());
     match compiler.compile(&admitted) {
         Ok(code) => println!("{attack}: {bytes} bytes, compiles to {}", code.len()),
         // The compiler's own verdict is a refusal, too.
