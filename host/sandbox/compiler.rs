@@ -29,8 +29,8 @@ const CPU_SECONDS: u64 = 5;
 const CPU_SECONDS_A_MIB: u64 = 10;
 /// On a machine that is busy, a second of CPU takes longer.
 const DEADLINE_FACTOR: u32 = 4;
-/// Real modules of up to 4 MiB take at most 270 MiB. Of all shapes that the gate admits, two take more than this, when they
-/// are made for it and fill 4 MiB (docs/limits.md).
+/// Real modules of up to 4 MiB take at most 270 MiB, and of all shapes that the gate admits, none takes more than 300 when it
+/// fills 4 MiB (docs/limits.md).
 const MEMORY_BYTES: u64 = 512 << 20;
 
 /// Native code is some three times the size of its module; a module of which it is more than this many times is an attack.

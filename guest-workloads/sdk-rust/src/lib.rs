@@ -283,7 +283,7 @@ impl<E: Error> From<E> for Failure {
 /// What [`run!`] exports.
 #[doc(hidden)]
 pub fn code_of(function: fn() -> Result<(), Failure>) -> i32 {
-    #[cfg(feature = "std")]
+    #[cfg(all(target_arch = "wasm32", feature = "std"))]
     std::panic::set_hook(Box::new(|panic| log_displayed(panic)));
     function().map_or_else(|failure| failure.0.get(), |()| 0)
 }
