@@ -106,7 +106,12 @@ impl StoredModules {
         let mut totals = self.totals()?;
         match self.read(digest) {
             Ok(_) => return Ok(Added::Already),
-            Err(StoredError::NotThere(_) | StoredError::Damaged { .. }) => {}
+            Err(StoredError::NotThere(_)) => {}
+            Err(StoredError::Damaged { .. }) => {
+                // What it took has room for it now.
+                self.delete(digest)?;
+                *totals = Some(self.scan()?);
+            }
             Err(error) => return Err(error),
         }
         let (there, more, quota) = (totals.get_or_insert_default(), wasm.len() as u64, self.quota);
@@ -193,10 +198,16 @@ impl StoredModules {
         let gone = left.is_empty();
         if gone {
             *totals = None;
-            delete(&self.record_path(&digest))?;
-            delete(&self.wasm_path(&digest))?;
+            self.delete(&digest)?;
         }
+        sync(&self.directory.join("names"))?;
+        sync(&self.directory)?;
         Ok(gone)
+    }
+
+    fn delete(&self, digest: &Digest) -> Result<(), StoredError> {
+        delete(&self.record_path(digest))?;
+        delete(&self.wasm_path(digest))
     }
 
     /// All modules in the order in which they were added, those whose record is damaged last.

@@ -130,3 +130,21 @@ const ALLOWED: &[i64] = &[
     libc::SYS_exit,
     libc::SYS_exit_group,
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn landlock_alone_denies_files_and_connections() {
+        // It holds for the thread that asks for it.
+        let denied = std::thread::spawn(|| {
+            assert!(restrict_access().unwrap(), "this kernel has Landlock");
+            let file = std::fs::File::open("/etc/passwd").map(drop);
+            let made = std::fs::File::create("/tmp/compute-host-escaped").map(drop);
+            let connected = std::net::TcpStream::connect("127.0.0.1:9").map(drop);
+            [file, made, connected].map(|attempt| attempt.map_err(|error| error.kind()))
+        });
+        assert_eq!(denied.join().unwrap(), [Err(io::ErrorKind::PermissionDenied); 3]);
+    }
+}

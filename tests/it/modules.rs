@@ -208,6 +208,18 @@ fn damage_is_noticed_named_and_mended_by_adding_again() {
 }
 
 #[test]
+fn what_is_damaged_can_be_mended_also_where_there_is_no_room_for_more() {
+    let here = Workplace::new();
+    let store = store(&here, Quota { modules_max: 1, bytes_max: wasm("one").len() as u64 });
+    for ending in ["wasm", "json"] {
+        add(&store, "one").unwrap();
+        fs::write(here.path(format!("modules/{}.{ending}", digest("one"))), "damaged").unwrap();
+        assert_eq!(add(&store, "one").unwrap(), Added::New);
+        assert!(matches!(add(&store, "two"), Err(StoredError::TooMany { count: 1, .. })));
+    }
+}
+
+#[test]
 fn a_damaged_record_hides_no_other_module() {
     let here = Workplace::new();
     for word in ["one", "two"] {
