@@ -30,8 +30,8 @@ const CPU_SECONDS_A_MIB: u64 = 10;
 /// On a machine that is busy, a second of CPU takes longer.
 const DEADLINE_FACTOR: u32 = 4;
 /// Real modules of up to 4 MiB take at most 270 MiB, and of all shapes that the gate admits, none takes more than 300 when it
-/// fills 4 MiB (docs/limits.md).
-const MEMORY_BYTES: u64 = 512 << 20;
+/// fills 4 MiB (docs/limits.md). A node that takes larger ones has to give their compiler more: one of 16 MB takes 614.
+const MEMORY_BYTES_A_4_MIB: u64 = 512 << 20;
 
 /// Native code is some three times the size of its module; a module of which it is more than this many times is an attack.
 const CODE_FACTOR: u64 = 16;
@@ -115,7 +115,7 @@ pub const COMMAND: &str = "compile-one-module";
 
 const fn bounds(wasm_bytes: usize) -> Bounds {
     let mib = (wasm_bytes as u64).div_ceil(1 << 20);
-    Bounds { cpu_seconds: CPU_SECONDS + CPU_SECONDS_A_MIB * mib, memory_bytes: MEMORY_BYTES }
+    Bounds { cpu_seconds: CPU_SECONDS + CPU_SECONDS_A_MIB * mib, memory_bytes: MEMORY_BYTES_A_4_MIB * mib.div_ceil(4) }
 }
 
 fn code_bytes_max(wasm_bytes: usize) -> u64 {
@@ -217,6 +217,13 @@ impl From<io::Error> for Broken {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn larger_modules_get_more_of_the_machine() {
+        let of = |wasm_bytes| (bounds(wasm_bytes).cpu_seconds, bounds(wasm_bytes).memory_bytes >> 20);
+        assert_eq!((of(1), of(1 << 20), of(4 << 20)), ((15, 512), (15, 512), (45, 512)));
+        assert_eq!((of((4 << 20) + 1), of(16 << 20)), ((55, 1024), (165, 2048)));
+    }
 
     #[test]
     fn a_compiler_that_does_nothing_is_killed_at_its_deadline() {
