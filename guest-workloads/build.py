@@ -22,7 +22,7 @@ from blake3_small import hexdigest
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-FOLDERS = ["guest-workloads"]
+FOLDERS = ["guest-workloads", "benches/kernels"]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "compute-guests"
 
 # What a user has set for other builds must not reach these.
