@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Build the guests of this folder, or check that what `dist/` holds is what its sources make.
+"""Build guests, or check that what is built is what its sources make.
 
-The toolchains are those that `dist/manifest.toml` names, and no others: another version makes other bytes. They are
-fetched once, into `compute-guests` in the user's cache folder, by apt-get, pip and npm; nothing is installed.
+A folder of guests has `dist/`, and in it `manifest.toml`, which says what to build, of what, and how. The toolchains
+are those that the manifest of guest-workloads names, and no others: another version makes other bytes. They are fetched
+once, into `compute-guests` in the user's cache folder, by apt-get, pip and npm, and crates by cargo; nothing is
+installed.
 """
 
 import argparse
@@ -19,8 +21,8 @@ from pathlib import Path
 from blake3_small import hexdigest
 
 HERE = Path(__file__).resolve().parent
-DIST = HERE / "dist"
-MANIFEST = DIST / "manifest.toml"
+ROOT = HERE.parent
+FOLDERS = ["guest-workloads", "benches/kernels"]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "compute-guests"
 
 # What a user has set for other builds must not reach these.
@@ -68,34 +70,52 @@ def fetched(name, fetch):
 class Rust:
     """Debian's packages, unpacked, under the cargo that is there."""
 
-    def __init__(self, toolchain):
+    def __init__(self, toolchain, guests):
         version, packages = toolchain["version"], toolchain["packages"]
         folder = fetched(packages[0].replace("=", "-"), lambda folder: unpack(folder, packages))
         run([folder / "usr/bin/rustc", "--version"], Unavailable, env=dict(os.environ, **self.libraries(folder)))
+        self.workspace = guests / toolchain.get("workspace", ".")
+        self.settings = {name: value for name, value in os.environ.items() if not FOREIGN_SETTINGS.fullmatch(name)}
         # The packages hold the sources of `std` and of what it needs, but no build of it for wasm32.
-        crates = folder / f"usr/src/rustc-{version}/library/vendor"
+        crates = self.crates(folder / f"usr/src/rustc-{version}/library/vendor")
         self.sources = ["--config", 'source.crates-io.replace-with="packaged"']
         self.sources += ["--config", f"source.packaged.directory='{crates}'"]
-        self.settings = {name: value for name, value in os.environ.items() if not FOREIGN_SETTINGS.fullmatch(name)}
+        # A panic's message names its source, but not where on this machine that lies; the last that fits counts.
+        remapped = [(crates, "/crates"), (folder, "/rust"), (guests, "/guests")]
         self.settings |= self.libraries(folder) | {
             "RUSTC": str(folder / "usr/bin/rustc"),
             "RUSTC_BOOTSTRAP": "1",
             "CARGO_NET_OFFLINE": "true",
             "CARGO_TARGET_DIR": str(CACHE / "target"),
             "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER": str(folder / "usr/bin/wasm-ld-22"),
-            # A panic's message names its source, but not where on this machine that lies.
-            "CARGO_ENCODED_RUSTFLAGS": f"--remap-path-prefix={folder}=/rust\x1f--remap-path-prefix={HERE}=/guests",
+            "CARGO_ENCODED_RUSTFLAGS": "\x1f".join(f"--remap-path-prefix={here}={there}" for here, there in remapped),
         }
 
     @staticmethod
     def libraries(folder):
         return {"LD_LIBRARY_PATH": str(folder / "usr/lib/x86_64-linux-gnu")}
 
+    def crates(self, packaged):
+        """The folder of all crates' sources. Cargo takes one, so the packaged join those that the lock file names."""
+        lock = (self.workspace / "Cargo.lock").read_bytes()
+        if b"\nsource = " not in lock:
+            return packaged
+
+        def fetch(folder):
+            vendor = ["cargo", "vendor", "--quiet", "--locked", "--versioned-dirs", folder]
+            run(vendor, Unavailable, cwd=self.workspace, env=self.settings)
+            for crate in packaged.iterdir():
+                if not (folder / crate.name).exists():
+                    (folder / crate.name).symlink_to(crate)
+
+        # The links lead to one toolchain and no other.
+        return fetched(f"crates-{hexdigest(bytes(packaged) + lock)[:16]}", fetch)
+
     def build(self, command, guest, output):
-        cargo, *rest = shlex.split(command.format(package=guest["package"]))
-        run([cargo, *self.sources, *rest], Failed, cwd=HERE, env=self.settings)
-        artefact = guest["package"].replace("-", "_") + ".wasm"
-        shutil.copyfile(CACHE / "target/wasm32-unknown-unknown/release" / artefact, output)
+        cargo, *rest = shlex.split(command.format(**guest))
+        run([cargo, *self.sources, *rest], Failed, cwd=self.workspace, env=self.settings)
+        artefact = guest.get("binary") or guest["package"].replace("-", "_")
+        shutil.copyfile(CACHE / f"target/wasm32-unknown-unknown/release/{artefact}.wasm", output)
 
 
 def unpack(folder, packages):
@@ -115,7 +135,8 @@ def unpack(folder, packages):
 class C:
     """Zig, as pip gets it."""
 
-    def __init__(self, toolchain):
+    def __init__(self, toolchain, guests):
+        self.guests = guests
         name = f"ziglang=={toolchain['version']}"
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--target"]
         folder = fetched(name, lambda folder: run([*pip, folder, name], Unavailable))
@@ -124,91 +145,107 @@ class C:
 
     def build(self, command, guest, output):
         _zig, *rest = shlex.split(command.format(source=guest["sources"][0], output=output))
-        flags = [f"-ffile-prefix-map={HERE}=/guests"]
-        run([sys.executable, "-m", "ziglang", *rest, *flags], Failed, cwd=HERE, env=self.settings)
+        flags = [f"-ffile-prefix-map={self.guests}=/guests"]
+        run([sys.executable, "-m", "ziglang", *rest, *flags], Failed, cwd=self.guests, env=self.settings)
 
 
 class AssemblyScript:
     """Its compiler, as npm gets it."""
 
-    def __init__(self, toolchain):
+    def __init__(self, toolchain, guests):
+        self.guests = guests
         name = f"assemblyscript@{toolchain['version']}"
         npm = ["npm", "install", "--loglevel=error", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]
         self.folder = fetched(name, lambda folder: run([*npm, folder, name], Unavailable))
 
     def build(self, command, guest, output):
         _asc, *rest = shlex.split(command.format(source=guest["sources"][0], output=output))
-        run(["node", self.folder / "node_modules/assemblyscript/bin/asc.js", *rest], Failed, cwd=HERE)
+        run(["node", self.folder / "node_modules/assemblyscript/bin/asc.js", *rest], Failed, cwd=self.guests)
 
 
 LANGUAGES = {"rust": Rust, "c": C, "assemblyscript": AssemblyScript}
 
 
-def built(guests, toolchains, folder):
-    """Yields each guest with the bytes that were built of it, or with the reason why its toolchain cannot be had."""
-    ready = {}
-    for guest in guests:
-        language = guest["language"]
-        toolchain = toolchains[language]
-        if language not in ready:
-            try:
-                ready[language] = LANGUAGES[language](toolchain)
-            except Unavailable as reason:
-                ready[language] = Unavailable(f"{language} {toolchain['version']} cannot be had here: {reason}")
-        if isinstance(ready[language], Unavailable):
-            yield guest, ready[language]
-        else:
-            output = folder / guest["file"]
-            ready[language].build(toolchain["command"], guest, output)
-            yield guest, output.read_bytes()
+class Folder:
+    """A folder of guests: their sources, and `dist/`."""
 
+    def __init__(self, path, toolchains):
+        self.path = path
+        self.dist = path / "dist"
+        manifest = tomllib.loads((self.dist / "manifest.toml").read_text())
+        self.guests = {guest["file"].removesuffix(".wasm"): guest for guest in manifest["guest"]}
+        self.toolchains = {name: toolchains.get(name, {}) | own for name, own in manifest["toolchain"].items()}
 
-def check(results):
-    """Says of each guest whether it is what its sources make; fails if one is not."""
-    differ = False
-    for guest, result in results:
-        if isinstance(result, Unavailable):
-            print(f"not rebuilt: {guest['file']}: {result}", file=sys.stderr, flush=True)
-            continue
-        same = hexdigest(result) == guest["blake3"]
-        differ |= not same
-        print(f"{'same' if same else 'DIFFERS'}: {guest['file']}", flush=True)
-    return 1 if differ else 0
+    def built(self, names, output):
+        """Yields each guest with the bytes that were built of it, or with the reason why there is no toolchain."""
+        ready = {}
+        for guest in (guest for name, guest in self.guests.items() if name in names):
+            language = guest["language"]
+            toolchain = self.toolchains[language]
+            if language not in ready:
+                try:
+                    ready[language] = LANGUAGES[language](toolchain, self.path)
+                except Unavailable as reason:
+                    ready[language] = Unavailable(f"{language} {toolchain['version']} cannot be had here: {reason}")
+            if isinstance(ready[language], Unavailable):
+                yield guest, ready[language]
+            else:
+                ready[language].build(toolchain["command"], guest, output)
+                yield guest, output.read_bytes()
 
+    def check(self, results):
+        """Says of each guest whether it is what its sources make, and at the end whether all are."""
+        differ = False
+        for guest, result in results:
+            if isinstance(result, Unavailable):
+                print(f"not rebuilt: {guest['file']}: {result}", file=sys.stderr, flush=True)
+                continue
+            same = hexdigest(result) == guest["blake3"]
+            differ |= not same
+            print(f"{'same' if same else 'DIFFERS'}: {guest['file']}", flush=True)
+        return not differ
 
-def write(results):
-    """Puts what was built into `dist/`, and its digests into the manifest."""
-    for guest, result in results:
-        if isinstance(result, Unavailable):
-            raise Failed(f"{guest['file']}: {result}")
-        (DIST / guest["file"]).write_bytes(result)
-        head, *entries = MANIFEST.read_text().split("[[guest]]\n")
-        for index, entry in enumerate(entries):
-            if f'file = "{guest["file"]}"\n' in entry:
-                entry = re.sub(r"^bytes = .*$", f"bytes = {len(result)}", entry, flags=re.MULTILINE)
-                entries[index] = re.sub(r"^blake3 = .*$", f'blake3 = "{hexdigest(result)}"', entry, flags=re.MULTILINE)
-        MANIFEST.write_text("[[guest]]\n".join([head, *entries]))
-        print(f"{hexdigest(result)}  {guest['file']}  {len(result)} bytes", flush=True)
-    return 0
+    def write(self, results):
+        """Puts what was built into `dist/`, and its digests into the manifest."""
+        manifest = self.dist / "manifest.toml"
+        for guest, result in results:
+            if isinstance(result, Unavailable):
+                raise Failed(f"{guest['file']}: {result}")
+            (self.dist / guest["file"]).write_bytes(result)
+            head, *entries = manifest.read_text().split("[[guest]]\n")
+            for index, entry in enumerate(entries):
+                if f'file = "{guest["file"]}"\n' in entry:
+                    entry = re.sub(r"^bytes = .*$", f"bytes = {len(result)}", entry, flags=re.MULTILINE)
+                    entry = re.sub(r"^blake3 = .*$", f'blake3 = "{hexdigest(result)}"', entry, flags=re.MULTILINE)
+                    entries[index] = entry
+            manifest.write_text("[[guest]]\n".join([head, *entries]))
+            print(f"{hexdigest(result)}  {guest['file']}  {len(result)} bytes", flush=True)
+        return True
 
 
 def main():
-    manifest = tomllib.loads(MANIFEST.read_text())
-    guests = {guest["file"].removesuffix(".wasm"): guest for guest in manifest["guest"]}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="build elsewhere, and compare with the manifest's digests")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"a guest (default: all): {', '.join(guests)}")
+    parser.add_argument("--folder", choices=FOLDERS, help="the guests of this folder only (default: of all)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a guest, as its file is called (default: all)")
     arguments = parser.parse_args()
+
+    toolchains = tomllib.loads((HERE / "dist/manifest.toml").read_text())["toolchain"]
+    folders = [Folder(ROOT / path, toolchains) for path in FOLDERS if arguments.folder in (None, path)]
+    known = [name for folder in folders for name in folder.guests]
     for name in arguments.names:
-        if name not in guests:
-            parser.error(f"there is no guest `{name}`; there are {', '.join(guests)}")
-    chosen = [guests[name] for name in arguments.names or guests]
-    with tempfile.TemporaryDirectory() as folder:
+        if name not in known:
+            parser.error(f"there is no guest `{name}`; there are {', '.join(known)}")
+
+    well = True
+    with tempfile.TemporaryDirectory() as elsewhere:
         try:
-            results = built(chosen, manifest["toolchain"], Path(folder))
-            return check(results) if arguments.check else write(results)
+            for folder in folders:
+                results = folder.built(arguments.names or known, Path(elsewhere) / "guest.wasm")
+                well &= folder.check(results) if arguments.check else folder.write(results)
         except Failed as error:
             sys.exit(f"build.py: {error}")
+    return 0 if well else 1
 
 
 if __name__ == "__main__":

@@ -13,6 +13,9 @@ use crate::common::{blake3, noise, root};
 
 const CAPACITY: Capacity = Capacity { jobs: 2, results_max: 1000, results_bytes_max: 64 << 20 };
 
+/// The folders of guests that come built.
+const FOLDERS: [&str; 2] = ["guest-workloads", "benches/kernels"];
+
 fn workloads(path: &str) -> PathBuf {
     root().join("guest-workloads").join(path)
 }
@@ -37,8 +40,8 @@ struct Manifest {
     guest: Vec<Entry>,
 }
 
-fn manifest() -> Manifest {
-    toml::from_str(&std::fs::read_to_string(workloads("dist/manifest.toml")).unwrap()).unwrap()
+fn manifest(folder: &str) -> Manifest {
+    toml::from_str(&std::fs::read_to_string(root().join(folder).join("dist/manifest.toml")).unwrap()).unwrap()
 }
 
 async fn answer(workload: &Workload, slice: &[u8]) -> Answer {
@@ -52,30 +55,28 @@ fn proof_of(answer: &Answer) -> Option<Digest> {
 
 #[test]
 fn what_is_built_is_what_the_manifest_says() {
-    let manifest = manifest();
-    let mut named = BTreeSet::from(["manifest.toml".to_owned()]);
-    for entry in manifest.guest {
-        let module = std::fs::read(workloads("dist").join(&entry.file)).unwrap();
-        assert_eq!((module.len(), blake3(&module)), (entry.bytes, entry.blake3), "{}", entry.file);
-        assert!(
-            manifest.toolchain.contains_key(&entry.language),
-            "{}: no toolchain for {}",
-            entry.file,
-            entry.language
-        );
-        for source in &entry.sources {
-            assert!(workloads(source).is_file(), "{}: there is no {source}", entry.file);
+    for folder in FOLDERS {
+        let (manifest, folder) = (manifest(folder), root().join(folder));
+        let mut named = BTreeSet::from(["manifest.toml".to_owned()]);
+        for entry in manifest.guest {
+            let module = std::fs::read(folder.join("dist").join(&entry.file)).unwrap();
+            assert_eq!((module.len(), blake3(&module)), (entry.bytes, entry.blake3), "{}", entry.file);
+            let language = entry.language;
+            assert!(manifest.toolchain.contains_key(&language), "{}: no toolchain for {language}", entry.file);
+            for source in &entry.sources {
+                assert!(folder.join(source).is_file(), "{}: there is no {source}", entry.file);
+            }
+            assert!(named.insert(entry.file), "a guest is named twice");
         }
-        assert!(named.insert(entry.file), "a guest is named twice");
+        let files = std::fs::read_dir(folder.join("dist")).unwrap();
+        let files: BTreeSet<String> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        assert_eq!(files, named);
     }
-    let files = std::fs::read_dir(workloads("dist")).unwrap();
-    let files: BTreeSet<String> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
-    assert_eq!(files, named);
 }
 
 #[tokio::test]
 async fn each_sister_of_a_reference_workload_proves_blake3_of_the_slice() {
-    let sisters: Vec<String> = manifest()
+    let sisters: Vec<String> = manifest("guest-workloads")
         .guest
         .into_iter()
         .map(|entry| entry.file)
