@@ -201,13 +201,14 @@ impl Duty {
 
     /// Signs a new proof, makes it durable, then tells of it. Where there is one already, the new one must claim the same.
     fn keep(self, ended: Ended, known: Option<Answer>) {
-        let claim = ended.claim_digest();
         // An ending that engines do not agree on contradicts nothing.
-        if claim.is_some() && known.as_ref().is_some_and(|known| known.finished.claim_digest() != claim) {
+        if let (Some(known), Some(claim)) = (&known, ended.claim())
+            && known.finished.claim() != Some(claim)
+        {
             let id = self.lead.key().clone();
             return self.fulfil(Err(RunError::NotReproduced(id)));
         }
-        if self.core.store.is_none() || known.is_some() || claim.is_none() {
+        if self.core.store.is_none() || known.is_some() || ended.claim().is_none() {
             let answer = self.sign(ended);
             return self.fulfil(Ok(answer));
         }

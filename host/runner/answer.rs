@@ -99,8 +99,8 @@ impl Finished {
         Self { outcome: proof.outcome(), output, log: Vec::new(), job: proof.job().digest(), proof: Some(proof) }
     }
 
-    pub(super) fn claim_digest(&self) -> Option<Digest> {
-        self.proof.as_ref().map(SliceProof::claim_digest)
+    pub(super) fn claim(&self) -> Option<&Claim> {
+        self.proof.as_ref().map(SliceProof::claim)
     }
 
     /// What it takes in memory, about.
@@ -129,8 +129,8 @@ impl Ended {
         Self { claim, observed, outcome, output, log, job: job_digest }
     }
 
-    pub(super) fn claim_digest(&self) -> Option<Digest> {
-        self.claim.as_ref().map(Claim::digest)
+    pub(super) const fn claim(&self) -> Option<&Claim> {
+        self.claim.as_ref()
     }
 
     pub(super) fn sign(self, key: &NodeKey) -> Finished {

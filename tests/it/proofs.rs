@@ -75,6 +75,11 @@ fn the_golden_proof_is_shown_as_it_always_was() {
 fn the_rules_of_execution_are_the_golden_ones() {
     let golden = std::fs::read_to_string(vector("execution-profile.json")).unwrap();
     assert_eq!(format!("{:#}\n", profile().to_json()), golden);
+
+    let here = Workplace::new();
+    here.file("transcode.slice", "a slice");
+    let line = here.run("compute run --json transcode.slice").json().remove(0);
+    assert_eq!(line["job"]["profile"], serde_json::json!(profile().digest()), "and runs are claimed to be by them");
 }
 
 #[test]

@@ -59,6 +59,31 @@ fn nothing_shorter_or_longer_is_read() {
     assert!(SliceProof::from_bytes(&with_checksum([&bytes[..], &[0; 32]].concat())).is_err());
 }
 
+/// A signer could sign a proof in many forms, were there room in it for what says nothing.
+#[test]
+fn no_signer_can_pad_a_proof() {
+    let bytes = proof(Outcome::Done).to_bytes();
+    let len = |at: usize| u32::from_le_bytes(bytes[at..][..4].try_into().unwrap()) as usize;
+    let claim = 10;
+    let observed = claim + 4 + len(claim);
+    let signer = observed + 4 + len(observed);
+    assert_eq!(&bytes[signer..][..32], test_key().public().as_bytes());
+    let padded = |section: Option<usize>, end: usize| {
+        let mut padded = bytes[..bytes.len() - BEHIND].to_vec();
+        padded.insert(end, 0);
+        if let Some(section) = section {
+            let longer = u32::try_from(len(section) + 1).unwrap();
+            padded[section..][..4].copy_from_slice(&longer.to_le_bytes());
+        }
+        let signature = test_key().sign(PROOF_CONTEXT, &padded);
+        padded.extend([0; BEHIND]);
+        SliceProof::from_bytes(&with_signature(padded, &signature))
+    };
+    for (section, end) in [(Some(claim), observed), (Some(observed), signer), (None, signer + 32)] {
+        assert_eq!(padded(section, end), Err(DecodeError::Damaged("something follows its end")), "{end}");
+    }
+}
+
 #[test]
 fn a_claim_that_was_changed_is_not_the_signers() {
     let bytes = proof(Outcome::Done).to_bytes();
