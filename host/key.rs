@@ -46,7 +46,7 @@ impl PublicKey {
 
     /// [`PublicKey::from_bytes`] without the check, which takes 7 us, for bytes that have passed it before. If they have
     /// not, nothing is this key's signature.
-    pub const fn from_kept_bytes(bytes: [u8; Self::BYTES]) -> Self {
+    pub(crate) const fn from_kept_bytes(bytes: [u8; Self::BYTES]) -> Self {
         Self(bytes)
     }
 

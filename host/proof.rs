@@ -1,8 +1,8 @@
 //! `SliceProof`: what came of running a workload on a slice, and who says so. What any other node must find again (the
-//! [`Claim`]) stands apart from what was merely observed; the node's key has signed both.
+//! `Claim`) stands apart from what was merely observed; the node's key has signed both.
 //!
 //! A claim can be made only of what a guest has come to. That the host gave up, by a deadline, for want of memory or by an
-//! error, is no [`Outcome`], so there is nothing to sign.
+//! error, is no `Outcome`, so there is nothing to sign.
 
 mod profile;
 mod codec;

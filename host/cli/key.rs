@@ -44,11 +44,11 @@ pub enum KeyCommand {
 
 pub const KEY_EXAMPLES: &str = "\
 Examples:
-  node key show                                 the public key, to be given to others
-  node key export backup.key                    a copy of the secret: whoever has it can sign as this node
-  node key import backup.key                    on another machine, before that has a key
-  node key rotate                               a new key; others follow with the statement that it prints
-  node key trust add studio-b PUBLIC_KEY        another node's key, as that one's `node key show` prints it
+  node key show                            the public key, to be given to others
+  node key export backup.key               a copy of the secret: whoever has it signs as this node
+  node key import backup.key               on another machine, before that has a key
+  node key rotate                          a new key, and a statement for others to follow
+  node key trust add studio-b PUBLIC_KEY   what another node's `node key show` prints
 
 A proof that was signed with a former key stays valid. Not even this node can sign with it any more.";
 
@@ -90,8 +90,8 @@ Examples:
   node key trust list
   node key trust remove studio-b
 
-A name stands for one key, and after `follow` for those before it too. `node compute proof validate --signer NAME`
-asks for a proof of that name's.";
+A name stands for one key, and after `follow` for those before it too. To ask for a proof of
+that name's: node compute proof validate --signer NAME PROOF";
 
 pub fn main(command: KeyCommand, data_dir: &Path) -> anyhow::Result<End> {
     let now = SystemTime::now();

@@ -51,8 +51,8 @@ Examples:
   node compute proof validate --signer self proofs/transcode.slice.proof
   node compute proof validate --signer studio-b --json PROOF.json
 
-A valid proof is what its signer has signed, to the bit. That its claim is true is another question: to answer it, run
-the slice again and compare the claims.
+A valid proof is what its signer has signed, to the bit. Whether its claim is true is another
+question: to answer it, run the slice again and compare the claims.
 
 Exit codes: 0 all valid, 1 some are not, 2 an error.";
 

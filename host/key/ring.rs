@@ -145,7 +145,7 @@ impl Keyring {
         if self.former()?.len() >= FORMER_MAX {
             return Err(KeyError::TooManyFormer { path: directory });
         }
-        make_directories(&directory)?;
+        self.make_directories(&directory)?;
         let successor = match read_key(&next) {
             Ok(Some(successor)) if successor.key.public() != former.public() => successor,
             // One that is damaged has never been the node's.
@@ -245,8 +245,8 @@ impl Keyring {
         &self,
         change: impl FnOnce(&mut TrustedKeys) -> Result<T, TrustError>,
     ) -> Result<T, KeyError> {
-        let (path, lock) = (self.trusted_path(), self.state.join("keys/lock"));
-        make_directories(&self.state.join("keys"))?;
+        let (path, lock) = (self.trusted_path(), self.keys().join("lock"));
+        self.make_directories(&self.keys())?;
         let open = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock);
         let _locked =
             open.and_then(|file| file.lock().map(|()| file)).map_err(|cause| KeyError::Io { path: lock, cause })?;
@@ -263,12 +263,25 @@ impl Keyring {
         Ok(Owners { own, former, trusted: self.trusted()? })
     }
 
+    /// Makes a directory of its own in the state directory, and has it on disk.
+    fn make_directories(&self, path: &Path) -> Result<(), KeyError> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+        let synced = made
+            .and_then(|()| private_file::sync_directory_of(path))
+            .and_then(|()| private_file::sync_directory_of(&self.keys()));
+        synced.map_err(|cause| KeyError::Io { path: path.to_owned(), cause })
+    }
+
+    fn keys(&self) -> PathBuf {
+        self.state.join("keys")
+    }
+
     fn retired(&self) -> PathBuf {
-        self.state.join("keys/retired")
+        self.keys().join("retired")
     }
 
     fn trusted_path(&self) -> PathBuf {
-        self.state.join("keys/trusted")
+        self.keys().join("trusted")
     }
 }
 
@@ -299,12 +312,6 @@ fn new_key(path: &Path, now: SystemTime) -> Result<Kept, KeyError> {
 
 fn gone(path: &Path) -> KeyError {
     KeyError::Io { path: path.to_owned(), cause: io::ErrorKind::NotFound.into() }
-}
-
-fn make_directories(path: &Path) -> Result<(), KeyError> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.and_then(|()| private_file::sync_directory_of(path))
-        .map_err(|cause| KeyError::Io { path: path.to_owned(), cause })
 }
 
 /// Overwrites what is in a file that has no name any more. Disks that write elsewhere keep the old bytes for a while.

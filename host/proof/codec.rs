@@ -233,9 +233,9 @@ impl SliceProof {
         if is_signed { Ok(proof) } else { Err(DecodeError::Signature) }
     }
 
-    /// [`SliceProof::from_bytes`] but for the signer's key and the signature: for what this very node has kept where nobody else can write, and
-    /// whose checksum tells whether it is damaged.
-    pub fn from_kept_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+    /// [`SliceProof::from_bytes`] without the check of the signer's key and the signature: for what this very node has
+    /// kept where nobody else can write, and whose checksum tells whether it is damaged.
+    pub(crate) fn from_kept_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
         if bytes.len() > PROOF_BYTES_MAX {
             return Err(DecodeError::TooLarge { bytes: bytes.len(), max: PROOF_BYTES_MAX });
         }
