@@ -4,16 +4,20 @@ mod files;
 mod report;
 mod module;
 mod proof;
+mod key;
 mod run;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use self::key::{KEY_EXAMPLES, KeyCommand};
+use self::proof::{PROOF_EXAMPLES, ProofCommand};
 use crate::config::JOBS_MAX;
 use crate::limits::Limits;
 use crate::modules::{ModuleKey, ModuleName};
@@ -40,9 +44,11 @@ Examples:
   node compute module check guest.wasm          say whether a module would be admitted, and what it is
   node compute module add guest.wasm --name g   store a module; then: node compute run --module g data.bin
   node compute proof show proofs/a.slice.proof  read a proof
+  node compute proof validate proofs/*.proof    say whether proofs are well formed, and signed by whom
+  node key show                                 print the key by which others know this node's proofs
   node completions bash                         print a completion script
 
-Exit codes: 0 done, 1 a guest failed, 2 an error, 130 interrupted.";
+Exit codes: 0 done, 1 a guest failed or a proof is not valid, 2 an error, 130 interrupted.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -52,6 +58,9 @@ enum Command {
         after_help = "Examples:\n  node compute run transcode.slice\n  node compute proof show proofs/transcode.slice.proof"
     )]
     Compute(Compute),
+    /// Show, rotate, keep and trust the keys that proofs are signed with
+    #[command(subcommand, after_help = KEY_EXAMPLES)]
+    Key(KeyCommand),
     /// What the node starts itself as to compile one module
     #[command(hide = true, name = COMPILE_COMMAND)]
     CompileOneModule { cpu_seconds: u64, memory_bytes: u64 },
@@ -67,9 +76,9 @@ enum Compute {
     /// Check, store and remove modules
     #[command(subcommand, after_help = MODULE_EXAMPLES)]
     Module(ModuleCommand),
-    /// Read written proofs
-    #[command(subcommand, after_help = "Example:\n  node compute proof show proofs/transcode.slice.proof")]
-    Proof(Proof),
+    /// Read and validate written proofs
+    #[command(subcommand, after_help = PROOF_EXAMPLES)]
+    Proof(ProofCommand),
 }
 
 #[derive(clap::Args)]
@@ -215,19 +224,6 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
     }
 }
 
-#[derive(Subcommand)]
-enum Proof {
-    /// Print what a written proof says
-    #[command(after_help = "Example:\n  node compute proof show proofs/transcode.slice.proof")]
-    Show {
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-        /// Print it as JSON
-        #[arg(long)]
-        json: bool,
-    },
-}
-
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum End {
@@ -250,7 +246,8 @@ pub fn main() -> ExitCode {
         Command::Compute(Compute::Run(args)) => run::run(args, &data_dir),
         Command::Compute(Compute::Module(command)) => module::main(command, &data_dir),
         Command::CompileOneModule { cpu_seconds, memory_bytes } => compile(Bounds { cpu_seconds, memory_bytes }),
-        Command::Compute(Compute::Proof(Proof::Show { file, json })) => proof::show(&file, json),
+        Command::Compute(Compute::Proof(command)) => proof::main(command, &data_dir),
+        Command::Key(command) => key::main(command, &data_dir),
         Command::Completions { shell } => completions(shell),
     };
     match end {
@@ -269,7 +266,11 @@ fn compile(bounds: Bounds) -> anyhow::Result<End> {
 }
 
 fn open_node(data_dir: &Path, jobs: Option<usize>) -> anyhow::Result<Node> {
-    let node = Node::open(data_dir, jobs, |notice| match notice {
+    Ok(Node::open(data_dir, jobs, tell)?)
+}
+
+fn tell(notice: Notice) {
+    match notice {
         Notice::Waiting { directory } => {
             complain("note", &format_args!("waiting for another node to be done with `{}`", directory.display()));
         }
@@ -279,8 +280,7 @@ fn open_node(data_dir: &Path, jobs: Option<usize>) -> anyhow::Result<Node> {
                 &format_args!("the proof store was damaged: moved to `{}`, and begun anew", to.display()),
             );
         }
-    })?;
-    Ok(node)
+    }
 }
 
 fn completions(shell: clap_complete::Shell) -> anyhow::Result<End> {
@@ -306,6 +306,16 @@ fn printable(text: &str) -> String {
         if turns || c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
     }
     line
+}
+
+/// Milliseconds since 1970 as RFC 3339 has them, or in words for years that it cannot write.
+fn timestamp(unix_ms: u64) -> String {
+    const YEAR_10000_MS: u64 = 253_402_300_800_000;
+    let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(unix_ms));
+    match time {
+        Some(time) if unix_ms < YEAR_10000_MS => humantime::format_rfc3339_millis(time).to_string(),
+        _ => format!("{unix_ms} ms after 1970"),
+    }
 }
 
 fn print(bytes: &[u8]) -> anyhow::Result<()> {

@@ -6,13 +6,17 @@
 pub mod digest;
 /// What a run may use, and what it did use.
 pub mod limits;
+/// Files that are their user's alone, written whole or not at all.
+pub mod private_file;
+/// Who says so: the node's key, and the keys that it trusts.
+pub mod key;
 /// Bytes in, bytes out: everything that touches a guest.
 pub mod sandbox;
 /// `Slice`, `SliceId`; slice files.
 pub mod slice;
 /// `Workload`: Transcode, Inference, Module; the reference guests.
 pub mod workload;
-/// `SliceProof`: what came out, and its canonical bytes.
+/// `SliceProof`: what came out, signed; its canonical bytes.
 pub mod proof;
 /// What must last: proofs.
 pub mod store;

@@ -2,13 +2,16 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::config::{COMMENTED, Config, ConfigError};
 use crate::digest::MacKey;
+use crate::key::{KeyError, Keyring};
 use crate::modules::{CodeFiles, Modules, StoredModules};
+use crate::private_file;
 use crate::runner::WorkloadRunner;
 use crate::sandbox::{Compiler, Sandbox, SandboxError};
 use crate::store::{ProofStore, StoreError};
@@ -37,6 +40,14 @@ pub enum NodeError {
     Sandbox(#[from] SandboxError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+/// The keys of a node, while no other process has its data directory.
+pub struct LockedKeys {
+    pub keyring: Keyring,
+    _lock: File,
 }
 
 impl Node {
@@ -44,11 +55,8 @@ impl Node {
     /// program, started anew, so it must be `node`. `jobs` goes before the config.
     pub fn open(directory: &Path, jobs: Option<usize>, notify: impl Fn(Notice)) -> Result<Self, NodeError> {
         let config = Config::read(&directory.join("config.toml"))?;
-        let files = DataDirectory::prepare(directory);
-        let DataDirectory { state, cache, key, lock } =
-            files.map_err(|cause| NodeError::DataDirectory { path: directory.to_owned(), cause })?;
-        wait_for(&lock, || notify(Notice::Waiting { directory: directory.to_owned() }))
-            .map_err(|cause| NodeError::DataDirectory { path: directory.to_owned(), cause })?;
+        let DataDirectory { state, cache, key, lock } = DataDirectory::lock(directory, &notify)?;
+        let (node_key, _) = Keyring::new(state.clone()).node_key(SystemTime::now())?;
 
         let capacity = config.capacity(jobs);
         let opened = ProofStore::open(&state.join("proofs"), config.store.proofs_max)?;
@@ -61,8 +69,26 @@ impl Node {
         let stored = StoredModules::new(state.join("modules"), config.module_quota());
         let code = CodeFiles::new(cache, key, config.modules.code_bytes_max);
         let modules = Modules::new(sandbox.clone(), compiler, config.gate).with_store(stored).with_code(code);
-        let runner = WorkloadRunner::new(sandbox, modules, Some(opened.store.guarded_by(lock)), capacity);
+        let runner = WorkloadRunner::new(sandbox, modules, node_key, Some(opened.store.guarded_by(lock)), capacity);
         Ok(Self { config, runner })
+    }
+
+    /// The keys of the node whose files are in `directory`, which is made if it is not there.
+    pub fn keys(directory: &Path) -> Result<Keyring, NodeError> {
+        let files = DataDirectory::prepare(directory);
+        let files = files.map_err(|cause| NodeError::DataDirectory { path: directory.to_owned(), cause })?;
+        Ok(Keyring::new(files.state))
+    }
+
+    /// [`Node::keys`], for who changes the node's own: no process may go on to sign with a key that has been retired.
+    pub fn lock_keys(directory: &Path, notify: impl Fn(Notice)) -> Result<LockedKeys, NodeError> {
+        let DataDirectory { state, lock, .. } = DataDirectory::lock(directory, &notify)?;
+        Ok(LockedKeys { keyring: Keyring::new(state), _lock: lock })
+    }
+
+    /// The keys in `directory` as they are: nothing is made.
+    pub fn known_keys(directory: &Path) -> Keyring {
+        Keyring::new(directory.join("state"))
     }
 }
 
@@ -75,6 +101,14 @@ struct DataDirectory {
 }
 
 impl DataDirectory {
+    /// Waits until no other process has the directory.
+    fn lock(directory: &Path, notify: &impl Fn(Notice)) -> Result<Self, NodeError> {
+        let failed = |cause| NodeError::DataDirectory { path: directory.to_owned(), cause };
+        let files = Self::prepare(directory).map_err(failed)?;
+        wait_for(&files.lock, || notify(Notice::Waiting { directory: directory.to_owned() })).map_err(failed)?;
+        Ok(files)
+    }
+
     fn prepare(directory: &Path) -> io::Result<Self> {
         let (state, cache) = (directory.join("state"), directory.join("cache"));
         let private = |path: &Path| DirBuilder::new().recursive(true).mode(0o700).create(path);
@@ -89,28 +123,14 @@ impl DataDirectory {
         let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(state.join("lock"))?;
         let key = cache_key(&state.join("cache.key"))?;
         // Whoever knows the key can have code loaded, and whoever can write the state decides what was proved.
-        check_private(&state)?;
-        check_private(&state.join("cache.key"))?;
+        private_file::check(&state)?;
+        private_file::check(&state.join("cache.key"))?;
         Ok(Self { state, cache, key, lock })
     }
 }
 
 fn create_new(path: &Path, mode: u32) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(mode).open(path)
-}
-
-/// What is there already may have been made by somebody else.
-fn check_private(path: &Path) -> io::Result<()> {
-    let metadata = std::fs::metadata(path)?;
-    if metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o077 == 0 {
-        return Ok(());
-    }
-    let mode = metadata.mode() & 0o777;
-    Err(io::Error::other(format!(
-        "`{}` must be its user's alone, but belongs to user {} and has mode {mode:03o}",
-        path.display(),
-        metadata.uid()
-    )))
 }
 
 fn wait_for(lock: &File, waiting: impl FnOnce()) -> io::Result<()> {

@@ -1,27 +1,36 @@
-//! `SliceProof`: what came of running a workload on a slice. What any other node must find again stands apart from what
-//! was merely observed. Version 0 carries no signature: it says what to compare with, not who says so.
+//! `SliceProof`: what came of running a workload on a slice, and who says so. What any other node must find again (the
+//! `Claim`) stands apart from what was merely observed; the node's key has signed both.
+//!
+//! A claim can be made only of what a guest has come to. That the host gave up, by a deadline, for want of memory or by an
+//! error, is no `Outcome`, so there is nothing to sign.
 
+mod profile;
 mod codec;
+mod json;
 
 use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::key::{NodeKey, PublicKey, Signature};
 use crate::limits::{Limits, Usage};
 use crate::sandbox::{Execution, Outcome};
 use crate::slice::SliceId;
 
-pub use self::codec::{DecodeError, PROOF_BYTES_MAX};
+pub use self::codec::{DecodeError, PROOF_BYTES_MAX, PROOF_CONTEXT};
+pub use self::json::JSON_BYTES_MAX;
+pub use self::profile::{ExecutionProfile, profile};
 
 /// The version of the format, in the canonical bytes and in the JSON form.
-pub const VERSION: u16 = 0;
+pub const VERSION: u16 = 1;
 
 /// What a job may bring: as many digests fit into a proof of [`PROOF_BYTES_MAX`].
 pub const ASSETS_MAX: usize = 1_000;
 
 /// All that decides what comes of a run: equal jobs have equal results on any node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Job {
     pub workload: String,
     /// The module's digest.
@@ -32,64 +41,59 @@ pub struct Job {
     pub limits: JobLimits,
     /// The digests of what the job brings, in the order of their indices.
     pub assets: Vec<Digest>,
+    /// The digest of the [`ExecutionProfile`].
+    pub profile: Digest,
 }
 
 /// Some bytes, by name and length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Blob {
     pub blake3: Digest,
     pub bytes: u64,
 }
 
 /// Those of the [`Limits`] that can decide what comes out. What a log may hold cannot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct JobLimits {
-    pub fuel: u64,
+    pub gas: u64,
     pub memory_bytes: u64,
     pub output_bytes: u64,
 }
 
 impl From<Limits> for JobLimits {
     fn from(limits: Limits) -> Self {
-        let Limits { fuel, memory_bytes, output_bytes, log_bytes: _ } = limits;
-        Self { fuel, memory_bytes, output_bytes }
+        let Limits { fuel: gas, memory_bytes, output_bytes, log_bytes: _ } = limits;
+        Self { gas, memory_bytes, output_bytes }
     }
 }
 
-/// What was observed of one run; another will observe something else.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Observed {
-    /// Milliseconds since 1970-01-01 UTC.
-    pub started_unix_ms: u64,
-    pub duration_us: u64,
-    pub fuel: u64,
-    /// The largest size of the guest's memory.
-    pub memory_bytes: u64,
-    pub engine: String,
-}
-
-/// A proof of a finished run. It is made of a run ([`SliceProof::of`]) or read from bytes that claim there was one.
+/// What another run of the job finds again, on any node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SliceProof {
+pub struct Claim {
     slice_id: SliceId,
     job: Job,
     outcome: Outcome,
+    /// `Some` where the outcome is [`Outcome::Done`], and only there.
     proof: Option<Digest>,
     output: Blob,
-    observed: Observed,
+    gas: u64,
 }
 
-impl SliceProof {
-    /// `None` for an ending that another engine need not come to.
-    pub fn of(slice_id: SliceId, job: Job, execution: &Execution, observed: Observed) -> Option<Self> {
-        execution.outcome.is_reproducible().then(|| Self {
+impl Claim {
+    /// What `execution` of `job` came to.
+    pub fn of(slice_id: SliceId, job: Job, execution: &Execution) -> Self {
+        let Execution { outcome, proof, output, usage, log: _ } = execution;
+        let output_digest = Digest::of(output);
+        Self {
             slice_id,
             job,
-            outcome: execution.outcome,
-            proof: execution.proof,
-            output: Blob { blake3: Digest::of(&execution.output), bytes: execution.output.len() as u64 },
-            observed,
-        })
+            outcome: *outcome,
+            proof: outcome.is_done().then(|| proof.unwrap_or(output_digest)),
+            output: Blob { blake3: output_digest, bytes: output.len() as u64 },
+            gas: usage.fuel,
+        }
     }
 
     pub const fn slice_id(&self) -> &SliceId {
@@ -113,28 +117,22 @@ impl SliceProof {
         self.output
     }
 
-    pub const fn observed(&self) -> &Observed {
-        &self.observed
+    /// The gas that the run used.
+    pub const fn gas(&self) -> u64 {
+        self.gas
     }
+}
 
-    /// The form for people; [`SliceProof::to_bytes`] is the one for machines.
-    pub fn to_json(&self) -> serde_json::Value {
-        let (code, failure) = self.outcome.code();
-        let mut outcome = serde_json::json!({ "code": code });
-        if let Some(failure) = failure {
-            outcome["failure"] = failure.into();
-        }
-        serde_json::json!({
-            "version": VERSION,
-            "slice_id": self.slice_id.as_str(),
-            "job": self.job,
-            "outcome": outcome,
-            "proof": self.proof,
-            "output": self.output,
-            "claim": self.claim_digest(),
-            "observed": self.observed,
-        })
-    }
+/// What was observed of one run; another will observe something else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Observed {
+    /// Milliseconds since 1970-01-01 UTC.
+    pub started_unix_ms: u64,
+    pub duration_us: u64,
+    /// The largest size of the guest's memory.
+    pub memory_bytes: u64,
+    pub engine: String,
 }
 
 impl Observed {
@@ -143,9 +141,170 @@ impl Observed {
         Self {
             started_unix_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
             duration_us: u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
-            fuel: usage.fuel,
             memory_bytes: usage.memory_bytes,
             engine: engine.to_owned(),
         }
+    }
+}
+
+/// A claim, signed. It is made of a run ([`SliceProof::sign`]) or of bytes in which the signature is its signer's. Whether
+/// the claim is true, and whether the signer is to be believed, is for others to find.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SliceProof {
+    claim: Claim,
+    observed: Observed,
+    signer: PublicKey,
+    signature: Signature,
+}
+
+impl SliceProof {
+    /// Signs what a run came to. Takes some 15 us.
+    pub fn sign(claim: Claim, observed: Observed, key: &NodeKey) -> Self {
+        let signer = key.public();
+        let signature = key.sign(PROOF_CONTEXT, &codec::signed_bytes(&claim, &observed, &signer));
+        Self { claim, observed, signer, signature }
+    }
+
+    pub const fn claim(&self) -> &Claim {
+        &self.claim
+    }
+
+    pub const fn slice_id(&self) -> &SliceId {
+        self.claim.slice_id()
+    }
+
+    pub const fn job(&self) -> &Job {
+        self.claim.job()
+    }
+
+    pub const fn outcome(&self) -> Outcome {
+        self.claim.outcome()
+    }
+
+    /// The proof hash; see [`Claim::proof`].
+    pub const fn proof(&self) -> Option<Digest> {
+        self.claim.proof()
+    }
+
+    pub const fn output(&self) -> Blob {
+        self.claim.output()
+    }
+
+    pub const fn observed(&self) -> &Observed {
+        &self.observed
+    }
+
+    pub const fn signer(&self) -> PublicKey {
+        self.signer
+    }
+
+    pub const fn signature(&self) -> Signature {
+        self.signature
+    }
+
+    /// Names what is claimed; see [`Claim::digest`].
+    pub fn claim_digest(&self) -> Digest {
+        self.claim.digest()
+    }
+
+    /// Reads a proof in either form, and checks its structure and its signature: JSON if it begins with `{`, or else the
+    /// canonical bytes.
+    pub fn read(bytes: &[u8]) -> Result<Self, DecodeError> {
+        if bytes.starts_with(b"{") { Self::from_json(bytes) } else { Self::from_bytes(bytes) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(outcome: Outcome, proof: Option<Digest>) -> Claim {
+        let blob = Blob { blake3: Digest::of(b"x"), bytes: 1 };
+        let job = Job {
+            workload: "transcode".to_owned(),
+            module: Digest::of(b"module"),
+            input: blob,
+            args: Digest::of(b""),
+            limits: JobLimits { gas: 1, memory_bytes: 2, output_bytes: 3 },
+            assets: vec![Digest::of(b"a"), Digest::of(b"b")],
+            profile: profile().digest(),
+        };
+        Claim { slice_id: "frame-1".parse().unwrap(), job, outcome, proof, output: blob, gas: 1 }
+    }
+
+    fn signed(claim: Claim) -> SliceProof {
+        let observed = Observed { started_unix_ms: 4, duration_us: 5, memory_bytes: 7, engine: "e".to_owned() };
+        SliceProof::sign(claim, observed, &NodeKey::from_secret([1; 32]))
+    }
+
+    /// A signer can sign what no run can come to: then it is no proof, in neither form.
+    #[test]
+    fn a_proof_that_contradicts_itself_is_not_read_though_it_is_signed() {
+        let hash = Some(Digest::of(b"p"));
+        for (outcome, hash) in [(Outcome::Done, None), (Outcome::Failed(1), hash), (Outcome::OutOfFuel, None)] {
+            let forged = signed(claim(outcome, hash));
+            assert!(matches!(SliceProof::from_bytes(&forged.to_bytes()), Err(DecodeError::Damaged(_))), "{outcome}");
+            let json = forged.to_json().to_string();
+            assert!(matches!(SliceProof::from_json(json.as_bytes()), Err(DecodeError::Damaged(_))), "{outcome}");
+        }
+    }
+
+    #[test]
+    fn as_many_assets_are_read_as_a_job_may_bring() {
+        let with = |count: usize| {
+            let mut claim = claim(Outcome::Failed(1), None);
+            claim.job.assets = vec![Digest::of(b"a"); count];
+            signed(claim)
+        };
+        let (most, more) = (with(ASSETS_MAX), with(ASSETS_MAX + 1));
+        assert_eq!(SliceProof::from_bytes(&most.to_bytes()).as_ref(), Ok(&most));
+        assert_eq!(SliceProof::from_json(format!("{:#}", most.to_json()).as_bytes()), Ok(most));
+        assert!(matches!(SliceProof::from_bytes(&more.to_bytes()), Err(DecodeError::Damaged(_))));
+    }
+
+    #[test]
+    fn all_that_is_claimed_is_in_its_digest() {
+        let claim = claim(Outcome::Failed(1), None);
+        type Change = fn(&mut Claim);
+        let changes: [Change; 16] = [
+            |claim| claim.slice_id = "frame-2".parse().unwrap(),
+            |claim| claim.job.workload.push('x'),
+            |claim| claim.job.module = Digest::of(b"y"),
+            |claim| claim.job.input.blake3 = Digest::of(b"y"),
+            |claim| claim.job.input.bytes += 1,
+            |claim| claim.job.args = Digest::of(b"y"),
+            |claim| claim.job.limits.gas += 1,
+            |claim| claim.job.limits.memory_bytes += 1,
+            |claim| claim.job.limits.output_bytes += 1,
+            |claim| claim.job.assets.reverse(),
+            |claim| claim.job.profile = Digest::of(b"y"),
+            |claim| claim.outcome = Outcome::Failed(2),
+            |claim| claim.proof = Some(Digest::of(b"y")),
+            |claim| claim.output.blake3 = Digest::of(b"y"),
+            |claim| claim.output.bytes += 1,
+            |claim| claim.gas += 1,
+        ];
+        for (i, change) in changes.into_iter().enumerate() {
+            let mut other = claim.clone();
+            change(&mut other);
+            assert_ne!(other.digest(), claim.digest(), "change {i}");
+            assert_eq!(other.job.digest() == claim.job.digest(), other.job == claim.job, "change {i}");
+        }
+    }
+
+    /// What a guest of no output committed is its proof, or else the digest of what it put out; one that failed has none.
+    #[test]
+    fn a_claim_of_a_run_has_a_proof_hash_where_the_run_is_done() {
+        let claim = claim(Outcome::Done, None);
+        let of = |outcome, proof| {
+            let usage = Usage { fuel: 9, memory_bytes: 0 };
+            let execution = Execution { outcome, proof, output: b"out".to_vec(), log: vec![], usage };
+            Claim::of(claim.slice_id.clone(), claim.job.clone(), &execution)
+        };
+        let committed = Digest::of(b"committed");
+        assert_eq!(of(Outcome::Done, Some(committed)).proof(), Some(committed));
+        assert_eq!(of(Outcome::Done, None).proof(), Some(Digest::of(b"out")));
+        assert_eq!(of(Outcome::OutputLimit, Some(committed)).proof(), None);
+        assert_eq!(of(Outcome::Done, None).gas(), 9);
     }
 }

@@ -15,11 +15,13 @@ use std::time::{Instant, SystemTime};
 
 use tokio::sync::oneshot;
 
+use self::answer::Ended;
 pub use self::answer::{Answer, Finished, RunError, Source};
 use self::flights::{Claim, Flights, Follow, Lead};
 use self::lanes::Lanes;
 pub use self::request::{ARGS_BYTES_MAX, ASSETS_BYTES_MAX, Request, Reuse};
 use crate::digest::{Digest, HashThreads};
+use crate::key::{NodeKey, PublicKey};
 use crate::modules::Modules;
 use crate::proof::{Job, Observed};
 use crate::sandbox::{self, ENGINE_NAME, Sandbox, SandboxError};
@@ -66,6 +68,7 @@ pub struct WorkloadRunner(Arc<Core>);
 struct Core {
     sandbox: Arc<Sandbox>,
     modules: Modules,
+    key: NodeKey,
     store: Option<ProofStore>,
     results: moka::sync::Cache<SliceId, Arc<Finished>>,
     flights: Flights<SliceId, Answer>,
@@ -78,7 +81,14 @@ struct Core {
 }
 
 impl WorkloadRunner {
-    pub fn new(sandbox: Arc<Sandbox>, modules: Modules, store: Option<ProofStore>, capacity: Capacity) -> Self {
+    /// A runner that signs its proofs with `key`, and keeps them in `store`.
+    pub fn new(
+        sandbox: Arc<Sandbox>,
+        modules: Modules,
+        key: NodeKey,
+        store: Option<ProofStore>,
+        capacity: Capacity,
+    ) -> Self {
         let jobs = capacity.jobs.max(1);
         // One weight bounds both: no result counts for less than its share of the entries.
         let share = (capacity.results_bytes_max / capacity.results_max.max(1)).max(1);
@@ -88,6 +98,7 @@ impl WorkloadRunner {
         Self(Arc::new(Core {
             sandbox,
             modules,
+            key,
             store,
             results,
             flights: Flights::default(),
@@ -100,11 +111,11 @@ impl WorkloadRunner {
         }))
     }
 
-    /// A runner that keeps its results in memory alone.
-    pub fn in_memory(capacity: Capacity) -> Result<Self, SandboxError> {
+    /// A runner that keeps its results in memory alone, and signs them with a key that nobody knows and that ends with it.
+    pub fn in_memory(capacity: Capacity) -> Result<Self, RunError> {
         let sandbox = Arc::new(Sandbox::new(u32::try_from(capacity.jobs.max(1)).unwrap_or(u32::MAX))?);
         let modules = Modules::in_process(sandbox.clone())?;
-        Ok(Self::new(sandbox, modules, None, capacity))
+        Ok(Self::new(sandbox, modules, NodeKey::generate().map_err(RunError::Random)?, None, capacity))
     }
 
     pub fn modules(&self) -> &Modules {
@@ -123,6 +134,11 @@ impl WorkloadRunner {
     /// Bytes of slices hashed since the start, for progress bars.
     pub fn bytes_read(&self) -> u64 {
         self.0.bytes_read.load(Ordering::Relaxed)
+    }
+
+    /// By which others know the proofs that are made here.
+    pub fn public_key(&self) -> PublicKey {
+        self.0.key.public()
     }
 
     /// Answers `request`. A slice that waits for its turn is only a handle. If the future is dropped before its turn has
@@ -183,26 +199,33 @@ impl Duty {
         let _ = reply.send(Served::Done(result));
     }
 
-    /// Makes a new proof durable, then tells of it. Where there is one already, the new one must claim the same.
-    fn keep(self, finished: Finished, known: Option<Answer>) {
-        let answer = Answer { finished: Arc::new(finished), source: Source::Run };
+    /// Signs a new proof, makes it durable, then tells of it. Where there is one already, the new one must claim the same.
+    fn keep(self, ended: Ended, known: Option<Answer>) {
         // An ending that engines do not agree on contradicts nothing.
-        if let (Some(known), Some(_)) = (&known, &answer.finished.proof) {
-            let same = known.finished.claim_digest() == answer.finished.claim_digest();
+        if let (Some(known), Some(claim)) = (&known, ended.claim())
+            && known.finished.claim() != Some(claim)
+        {
             let id = self.lead.key().clone();
-            return self.fulfil(if same { Ok(answer) } else { Err(RunError::NotReproduced(id)) });
+            return self.fulfil(Err(RunError::NotReproduced(id)));
         }
-        if self.core.store.is_none() || answer.finished.proof.is_none() {
+        if self.core.store.is_none() || known.is_some() || ended.claim().is_none() {
+            let answer = self.sign(ended);
             return self.fulfil(Ok(answer));
         }
-        // Writing waits for the disk, together with others'; the lane is free for the next guest meanwhile.
+        // Writing waits for the disk, together with others'; the lane is free for the next guest meanwhile, and for the
+        // signature too, which takes longer than a short guest runs.
         drop(tokio::task::spawn_blocking(move || {
+            let answer = self.sign(ended);
             let kept = match (&self.core.store, &answer.finished.proof) {
                 (Some(store), Some(proof)) => store.keep(proof),
                 _ => Ok(()),
             };
             self.fulfil(kept.map(|()| answer).map_err(RunError::from));
         }));
+    }
+
+    fn sign(&self, ended: Ended) -> Answer {
+        Answer { finished: Arc::new(ended.sign(&self.core.key)), source: Source::Run }
     }
 }
 
@@ -232,7 +255,7 @@ fn serve(core: Arc<Core>, request: &Request, reply: oneshot::Sender<Served>) {
         Err(error) => return duty.fulfil(Err(error)),
     };
     match duty.core.execute(request, id, slice, job) {
-        Ok(finished) => duty.keep(finished, known),
+        Ok(ended) => duty.keep(ended, known),
         Err(error) => duty.fulfil(Err(error)),
     }
 }
@@ -251,7 +274,7 @@ impl Core {
         known.map(|answer| answer.of_job(id, job)).transpose()
     }
 
-    fn execute(&self, request: &Request, id: SliceId, slice: OpenSlice, job: Job) -> Result<Finished, RunError> {
+    fn execute(&self, request: &Request, id: SliceId, slice: OpenSlice, job: Job) -> Result<Ended, RunError> {
         let program = self.modules.program(request.workload.module())?;
         let work = sandbox::Work {
             input: Box::new(slice),
@@ -265,7 +288,7 @@ impl Core {
             (error, _) => RunError::from(error),
         })?;
         let observed = Observed::new(started, clock.elapsed(), execution.usage, ENGINE_NAME);
-        Ok(Finished::run(id, job, execution, observed))
+        Ok(Ended::of(id, job, execution, observed))
     }
 
     fn count(&self, source: Source) {

@@ -153,7 +153,7 @@ impl ProofStore {
         let value = self.db.get(proof_key(id)).map_err(|error| self.failed(error))?;
         let durable = |value: &&[u8]| value.get(..8).map(number) < Some(self.flushed.load(Ordering::Acquire));
         let value = value.as_deref().filter(durable);
-        let proof = value.and_then(|value| SliceProof::from_bytes(value.get(8..)?).ok());
+        let proof = value.and_then(|value| SliceProof::from_kept_bytes(value.get(8..)?).ok());
         Ok(proof.filter(|proof| proof.slice_id() == id))
     }
 
@@ -246,8 +246,9 @@ mod tests {
 
     use super::*;
     use crate::digest::Digest;
+    use crate::key::NodeKey;
     use crate::limits::{Limits, Usage};
-    use crate::proof::{Blob, Job, Observed};
+    use crate::proof::{Blob, Claim, Job, Observed};
     use crate::sandbox::{Execution, Outcome};
 
     #[test]
@@ -255,13 +256,21 @@ mod tests {
         let digest = Digest::of(b"");
         let blob = Blob { blake3: digest, bytes: 0 };
         let limits = Limits::DEFAULT.into();
-        let job =
-            Job { workload: "transcode".to_owned(), module: digest, input: blob, args: digest, limits, assets: vec![] };
+        let job = Job {
+            workload: "transcode".to_owned(),
+            module: digest,
+            input: blob,
+            args: digest,
+            limits,
+            assets: vec![],
+            profile: digest,
+        };
         let usage = Usage::default();
         let execution = Execution { outcome: Outcome::Failed(1), proof: None, output: vec![], log: vec![], usage };
         let observed = Observed::new(SystemTime::UNIX_EPOCH, Duration::ZERO, usage, "test");
         let id: SliceId = "slice".parse().unwrap();
-        let proof = SliceProof::of(id.clone(), job, &execution, observed).unwrap();
+        let claim = Claim::of(id.clone(), job, &execution);
+        let proof = SliceProof::sign(claim, observed, &NodeKey::from_secret([1; 32]));
 
         let directory = tempfile::tempdir().unwrap();
         let store = ProofStore::open(&directory.path().join("proofs"), 10).unwrap().store;

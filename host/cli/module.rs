@@ -151,9 +151,7 @@ fn show(module: &ModuleKey, json: bool, data_dir: &Path) -> anyhow::Result<End> 
     if json {
         return show_line(true, &object(&digest, &record, &names), "");
     }
-    let added = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(record.added_unix_ms));
-    let added = added
-        .map_or_else(|| record.added_unix_ms.to_string(), |time| humantime::format_rfc3339_millis(time).to_string());
+    let added = super::timestamp(record.added_unix_ms);
     let report = Report::of(&wasm, &node.config.gate);
     let known = format!("names      {}\nadded      {added}, by {}\n", words(&names), record.added_by);
     print((known + &report::text(Path::new(&digest.to_string()), &report, &node.config.gate)).as_bytes())?;

@@ -1,29 +1,191 @@
-//! `node compute proof show`.
+//! `node compute proof`.
 
-use std::fs::File;
-use std::io::Read as _;
-use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
+use clap::Subcommand;
+use serde_json::{Value, json};
 
-use super::{End, print, printable};
-use crate::proof::{PROOF_BYTES_MAX, SliceProof};
+use super::{End, complain, print, printable, timestamp};
+use crate::key::{KeyName, Owner, Owners, PublicKey};
+use crate::node::Node;
+use crate::private_file;
+use crate::proof::{DecodeError, JSON_BYTES_MAX, SliceProof};
 
-pub fn show(file: &Path, json: bool) -> anyhow::Result<End> {
-    let proof = read(file).with_context(|| format!("cannot read proof `{}`", file.display()))?;
+#[derive(Subcommand)]
+pub enum ProofCommand {
+    /// Print what a written proof says
+    #[command(after_help = "Examples:\n  node compute proof show proofs/transcode.slice.proof\n  \
+        node compute proof show --json proofs/transcode.slice.proof > PROOF.json")]
+    Show {
+        /// In its binary or its JSON form
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Print its JSON form
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check that proofs are well formed and signed, and by whom; nothing is run
+    #[command(after_help = VALIDATE_EXAMPLES)]
+    Validate {
+        /// In their binary or their JSON form
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Who must have signed them: a public key, the name of a trusted one, or `self` for this node
+        #[arg(long, value_name = "KEY|NAME")]
+        signer: Option<String>,
+        /// Print one JSON object a line instead
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub const PROOF_EXAMPLES: &str = "\
+Examples:
+  node compute proof show proofs/transcode.slice.proof
+  node compute proof validate proofs/*.proof";
+
+const VALIDATE_EXAMPLES: &str = "\
+Examples:
+  node compute proof validate proofs/*.proof
+  node compute proof validate --signer self proofs/transcode.slice.proof
+  node compute proof validate --signer studio-b --json PROOF.json
+
+A valid proof is what its signer has signed, to the bit. Whether its claim is true is another
+question: to answer it, run the slice again and compare the claims.
+
+Exit codes: 0 all valid, 1 some are not, 2 an error.";
+
+pub fn main(command: ProofCommand, data_dir: &Path) -> anyhow::Result<End> {
+    match command {
+        ProofCommand::Show { file, json } => show(&file, json),
+        ProofCommand::Validate { files, signer, json } => validate(&files, signer.as_deref(), json, data_dir),
+    }
+}
+
+fn show(file: &Path, json: bool) -> anyhow::Result<End> {
+    let proof = read(file).map_err(anyhow::Error::from).and_then(|proof| Ok(proof?));
+    let proof = proof.with_context(|| format!("cannot read proof `{}`", file.display()))?;
     let shown = if json { format!("{:#}\n", proof.to_json()) } else { describe(&proof) };
     print(shown.as_bytes())?;
     Ok(End::Done)
 }
 
-fn read(file: &Path) -> anyhow::Result<SliceProof> {
-    if !std::fs::metadata(file)?.is_file() {
-        anyhow::bail!("it is not a regular file");
+fn read(file: &Path) -> std::io::Result<Result<SliceProof, DecodeError>> {
+    Ok(SliceProof::read(&private_file::read_shared(file, JSON_BYTES_MAX as u64)?))
+}
+
+fn validate(files: &[PathBuf], signer: Option<&str>, json: bool, data_dir: &Path) -> anyhow::Result<End> {
+    let owners = Node::known_keys(data_dir).owners()?;
+    let wanted = signer.map(|signer| Wanted::find(signer, &owners)).transpose()?;
+    let mut end = End::Done;
+    for file in files {
+        let checked = match read(file) {
+            Err(error) => {
+                complain("error", &format_args!("cannot read proof `{}`: {error}", file.display()));
+                Checked::Unreadable(error.to_string())
+            }
+            Ok(Err(error)) => Checked::NotValid { code: error.code(), why: error.to_string() },
+            Ok(Ok(proof)) => Checked::of(proof, &owners, wanted.as_ref()),
+        };
+        let line = if json { checked.json(file).to_string() } else { checked.text(file) };
+        if !line.is_empty() {
+            print(format!("{line}\n").as_bytes())?;
+        }
+        end = end.max(checked.end());
     }
-    let mut bytes = Vec::new();
-    File::open(file)?.take(PROOF_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
-    Ok(SliceProof::from_bytes(&bytes)?)
+    Ok(end)
+}
+
+/// Who must have signed.
+struct Wanted<'a> {
+    said: &'a str,
+    keys: Vec<PublicKey>,
+}
+
+impl<'a> Wanted<'a> {
+    fn find(said: &'a str, owners: &Owners) -> anyhow::Result<Self> {
+        let keys = if said == "self" {
+            owners.own.iter().chain(&owners.former).copied().collect()
+        } else if let Ok(key) = said.parse::<PublicKey>() {
+            vec![key]
+        } else if let Some(trusted) = said.parse::<KeyName>().ok().and_then(|name| owners.trusted.named(&name)) {
+            trusted.keys().copied().collect()
+        } else {
+            bail!(
+                "`{said}` is neither a public key (64 lowercase hexadecimal digits) nor the name of a trusted one; \
+                 `node key trust list` shows those that are"
+            )
+        };
+        Ok(Self { said, keys })
+    }
+}
+
+/// What was found of one file.
+enum Checked {
+    Valid { proof: Box<SliceProof>, owner: Owner },
+    NotValid { code: &'static str, why: String },
+    Unreadable(String),
+}
+
+impl Checked {
+    fn of(proof: SliceProof, owners: &Owners, wanted: Option<&Wanted<'_>>) -> Self {
+        let (signer, owner) = (proof.signer(), owners.of(&proof.signer()));
+        match wanted {
+            Some(wanted) if !wanted.keys.contains(&signer) => {
+                let why = format!("it is signed by {signer} ({}), not by `{}`", words(&owner), wanted.said);
+                Self::NotValid { code: "other_signer", why }
+            }
+            _ => Self::Valid { proof: Box::new(proof), owner },
+        }
+    }
+
+    fn end(&self) -> End {
+        match self {
+            Self::Valid { .. } => End::Done,
+            Self::NotValid { .. } => End::GuestFailed,
+            Self::Unreadable(_) => End::Error,
+        }
+    }
+
+    /// Nothing for what could not be read: that is no finding.
+    fn text(&self, file: &Path) -> String {
+        let said = match self {
+            Self::Valid { proof, owner } => format!("valid, signed by {} ({})", proof.signer(), words(owner)),
+            Self::NotValid { why, .. } => format!("not valid: {why}"),
+            Self::Unreadable(_) => return String::new(),
+        };
+        printable(&format!("{}: {said}", file.display()))
+    }
+
+    fn json(&self, file: &Path) -> Value {
+        let file = file.to_string_lossy();
+        match self {
+            Self::Valid { proof, owner } => {
+                let (owner, name) = match owner {
+                    Owner::ThisNode => ("this_node", None),
+                    Owner::ThisNodeFormerly => ("this_node_formerly", None),
+                    Owner::Trusted(name) => ("trusted", Some(name)),
+                    Owner::TrustedFormerly(name) => ("trusted_formerly", Some(name)),
+                    Owner::Unknown => ("unknown", None),
+                };
+                let (signer, claim) = (proof.signer(), proof.claim_digest());
+                json!({ "file": file, "valid": true, "signer": signer, "owner": owner, "name": name, "claim": claim })
+            }
+            Self::NotValid { code, why } => json!({ "file": file, "valid": false, "code": code, "message": why }),
+            Self::Unreadable(why) => json!({ "file": file, "error": { "code": "proof_unreadable", "message": why } }),
+        }
+    }
+}
+
+fn words(owner: &Owner) -> String {
+    match owner {
+        Owner::ThisNode => "this node".to_owned(),
+        Owner::ThisNodeFormerly => "this node, with a former key".to_owned(),
+        Owner::Trusted(name) => format!("trusted as {name}"),
+        Owner::TrustedFormerly(name) => format!("trusted as {name}, with a former key"),
+        Owner::Unknown => "an unknown key".to_owned(),
+    }
 }
 
 fn describe(proof: &SliceProof) -> String {
@@ -37,31 +199,21 @@ fn describe(proof: &SliceProof) -> String {
         ("args", job.args.to_string()),
     ];
     lines.extend(job.assets.iter().map(|asset| ("asset", asset.to_string())));
-    let started = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(observed.started_unix_ms));
     lines.extend([
+        ("profile", job.profile.to_string()),
         (
             "limits",
-            format!("fuel {}, memory {} bytes, output {} bytes", limits.fuel, limits.memory_bytes, limits.output_bytes),
+            format!("gas {}, memory {} bytes, output {} bytes", limits.gas, limits.memory_bytes, limits.output_bytes),
         ),
         ("outcome", proof.outcome().to_string()),
         ("proof", proof.proof().map_or_else(|| "none".to_owned(), |hash| hash.to_string())),
         ("output", format!("{}, {} bytes", proof.output().blake3, proof.output().bytes)),
+        ("gas", proof.claim().gas().to_string()),
         ("claim", proof.claim_digest().to_string()),
-        (
-            "observed",
-            format!("{} us, fuel {}, memory {} bytes", observed.duration_us, observed.fuel, observed.memory_bytes),
-        ),
+        ("observed", format!("{} us, memory {} bytes", observed.duration_us, observed.memory_bytes)),
         ("engine", observed.engine.clone()),
-        (
-            "started",
-            started.and_then(timestamp).unwrap_or_else(|| format!("{} ms after 1970", observed.started_unix_ms)),
-        ),
+        ("started", timestamp(observed.started_unix_ms)),
+        ("signer", proof.signer().to_string()),
     ]);
     lines.into_iter().map(|(name, value)| format!("{name:<10}{}\n", printable(&value))).collect()
-}
-
-/// `None` for years that RFC 3339 cannot write.
-fn timestamp(time: SystemTime) -> Option<String> {
-    let year_10000 = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_800);
-    (time < year_10000).then(|| humantime::format_rfc3339_millis(time).to_string())
 }

@@ -1,10 +1,12 @@
 //! What the runner answers.
 
+use std::io;
 use std::sync::Arc;
 
 use crate::digest::Digest;
+use crate::key::NodeKey;
 use crate::modules::ModulesError;
-use crate::proof::{ASSETS_MAX, Job, Observed, SliceProof};
+use crate::proof::{ASSETS_MAX, Claim, Job, Observed, SliceProof};
 use crate::sandbox::{Execution, Outcome, SandboxError};
 use crate::slice::{SliceError, SliceId};
 use crate::store::StoreError;
@@ -40,7 +42,9 @@ pub struct Answer {
 /// Why there is no answer. The guest's own failures are answers.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    #[error("slice id `{0}` already stands for other content, workload, arguments, assets or limits; use another id")]
+    #[error(
+        "slice id `{0}` already stands for other content, workload, arguments, assets, limits or rules of execution; use another id"
+    )]
     SliceIdConflict(SliceId),
     #[error(transparent)]
     Slice(#[from] SliceError),
@@ -50,6 +54,8 @@ pub enum RunError {
     Module(#[from] Arc<ModulesError>),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("the system gives no random bytes for a key: {0}")]
+    Random(io::Error),
     #[error("a job brings at most {ASSETS_MAX} assets; this one brings {0}")]
     TooManyAssets(usize),
     #[error("the {what} have {bytes} bytes; a job brings at most {max}")]
@@ -70,6 +76,7 @@ impl RunError {
             Self::Sandbox(error) => error.code(),
             Self::Module(error) => error.code(),
             Self::Store(_) => "store",
+            Self::Random(_) => "no_randomness",
             Self::TooManyAssets(_) => "too_many_assets",
             Self::TooLong { .. } => "arguments_too_long",
             Self::NotReproduced(_) => "not_reproduced",
@@ -86,26 +93,49 @@ impl Answer {
 }
 
 impl Finished {
-    pub(super) fn run(id: SliceId, job: Job, execution: Execution, observed: Observed) -> Self {
-        let job_digest = job.digest();
-        let proof = SliceProof::of(id, job, &execution, observed);
-        let Execution { outcome, output, log, .. } = execution;
-        Self { outcome, proof, output: Some(output), log, job: job_digest }
-    }
-
     /// What is left of a run whose proof was kept.
     pub(super) fn stored(proof: SliceProof) -> Self {
         let output = (proof.output().bytes == 0).then(Vec::new);
         Self { outcome: proof.outcome(), output, log: Vec::new(), job: proof.job().digest(), proof: Some(proof) }
     }
 
-    pub(super) fn claim_digest(&self) -> Option<Digest> {
-        self.proof.as_ref().map(SliceProof::claim_digest)
+    pub(super) fn claim(&self) -> Option<&Claim> {
+        self.proof.as_ref().map(SliceProof::claim)
     }
 
     /// What it takes in memory, about.
     pub(super) fn bytes(&self) -> u64 {
         const RECORD: usize = 1024;
         (RECORD + self.output.as_ref().map_or(0, Vec::len) + self.log.len()) as u64
+    }
+}
+
+/// A run that has come to its end, and whose claim is not signed yet.
+pub(super) struct Ended {
+    /// `None` where another engine need not come to the same outcome.
+    claim: Option<Claim>,
+    observed: Observed,
+    outcome: Outcome,
+    output: Vec<u8>,
+    log: Vec<u8>,
+    job: Digest,
+}
+
+impl Ended {
+    pub(super) fn of(id: SliceId, job: Job, execution: Execution, observed: Observed) -> Self {
+        let job_digest = job.digest();
+        let claim = execution.outcome.is_reproducible().then(|| Claim::of(id, job, &execution));
+        let Execution { outcome, output, log, .. } = execution;
+        Self { claim, observed, outcome, output, log, job: job_digest }
+    }
+
+    pub(super) const fn claim(&self) -> Option<&Claim> {
+        self.claim.as_ref()
+    }
+
+    pub(super) fn sign(self, key: &NodeKey) -> Finished {
+        let Self { claim, observed, outcome, output, log, job } = self;
+        let proof = claim.map(|claim| SliceProof::sign(claim, observed, key));
+        Finished { outcome, proof, output: Some(output), log, job }
     }
 }

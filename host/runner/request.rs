@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::answer::RunError;
 use crate::digest::Digest;
 use crate::limits::Limits;
-use crate::proof::{ASSETS_MAX, Blob, Job};
+use crate::proof::{ASSETS_MAX, Blob, Job, profile};
 use crate::sandbox::Input as _;
 use crate::slice::{OpenSlice, Slice, SliceId};
 use crate::workload::{Asset, Workload};
@@ -62,6 +62,7 @@ impl Request {
             args: Digest::of(&self.args),
             limits: self.limits.into(),
             assets: self.assets.iter().map(Asset::digest).collect(),
+            profile: profile().digest(),
         }
     }
 }

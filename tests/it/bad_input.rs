@@ -215,8 +215,8 @@ fn one_id_does_not_stand_for_two_contents_not_even_after_a_restart() {
     let here = Workplace::new();
     here.file("transcode-a.slice", "a");
     here.file("transcode-b.slice", "b");
-    let conflict = "error: slice id `frame-1` already stands for other content, workload, arguments, assets or limits; \
-                    use another id\n";
+    let conflict = "error: slice id `frame-1` already stands for other content, workload, arguments, assets, \
+                    limits or rules of execution; use another id\n";
     here.run("compute run --id frame-1 transcode-a.slice").output();
     here.run("compute run --id frame-1 transcode-b.slice").is(2, "", conflict);
     here.run("compute run --id frame-1 --no-cache transcode-b.slice").is(2, "", conflict);
@@ -246,29 +246,6 @@ fn two_slices_of_one_name_do_not_overwrite_each_others_proof() {
         "error: `a/transcode.slice` and `b/transcode.slice` would both write their proof to \
          `DIR/transcode.slice.proof`; run them with different --out\n",
     );
-}
-
-#[test]
-fn what_is_no_proof_is_not_shown() {
-    let here = Workplace::new();
-    here.file("transcode.slice", "a slice");
-    here.run("compute run --out . transcode.slice").output();
-    let proof = std::fs::read(here.path("transcode.slice.proof")).unwrap();
-    let mut later = proof.clone();
-    later[8] = 9;
-    here.file("text", "no proof");
-    here.file("later", later);
-    here.file("short", &proof[..proof.len() - 1]);
-    here.sparse("huge", 1 << 40);
-    let refused = |name: &str, why: &str| {
-        let message = format!("error: cannot read proof `{name}`: {why}\n");
-        here.run(&format!("compute proof show {name}")).is(2, "", &message);
-    };
-    refused("missing", "No such file or directory (os error 2)");
-    refused("text", "not a slice proof: it does not begin with `SLCPROOF`");
-    refused("later", "a slice proof of version 9; this node reads version 0");
-    refused("short", "a damaged slice proof: its checksum does not fit its content");
-    refused("huge", "a slice proof of 65537 bytes; at most 65536 are read");
 }
 
 /// The disk is a file system of 1 MiB in a mount namespace of the node's own.

@@ -166,12 +166,23 @@ fn state_and_keys_are_the_owners_alone() {
     assert_eq!(mode("node-data/state"), 0o700);
     assert_eq!(mode("node-data/cache"), 0o700);
     assert_eq!(mode("node-data/state/cache.key"), 0o600);
+    assert_eq!(mode("node-data/state/node.key"), 0o600);
 }
 
 #[test]
 fn help_has_examples_everywhere() {
     let here = Workplace::new();
-    for command in ["", "compute", "compute run", "compute proof", "compute proof show", "completions"] {
+    for command in [
+        "",
+        "compute",
+        "compute run",
+        "compute proof",
+        "compute proof show",
+        "compute proof validate",
+        "key",
+        "key trust",
+        "completions",
+    ] {
         let help = here.run(&format!("{command} --help")).output();
         assert!(help.contains("Example"), "`node {command} --help`:\n{help}");
     }

@@ -7,7 +7,7 @@ use compute_host::sandbox::{LIMITS, Limit};
 use crate::common::{Ran, Workplace, root};
 
 /// `docs/tutorial.md` has a test of its own.
-const DOCUMENTS: [&str; 8] = [
+const DOCUMENTS: [&str; 9] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
@@ -15,6 +15,7 @@ const DOCUMENTS: [&str; 8] = [
     "benches/README.md",
     "docs/limits.md",
     "docs/outcomes.md",
+    "docs/proofs.md",
     "guest-workloads/README.md",
 ];
 
@@ -65,11 +66,20 @@ fn the_readme_shows_what_comes_out() {
 /// Each code that programs can meet is explained.
 #[test]
 fn each_code_of_an_ending_stands_in_the_documents() {
-    let documents: String =
-        ["docs/outcomes.md", "docs/limits.md"].map(|name| std::fs::read_to_string(root().join(name)).unwrap()).concat();
+    let documents: String = ["docs/outcomes.md", "docs/limits.md", "docs/proofs.md"]
+        .map(|name| std::fs::read_to_string(root().join(name)).unwrap())
+        .concat();
     let mut found = 0;
-    for source in ["sandbox/outcome", "sandbox", "modules/stored", "runner/answer", "cli/run", "sandbox/check/refusal"]
-    {
+    for source in [
+        "sandbox/outcome",
+        "sandbox",
+        "modules/stored",
+        "runner/answer",
+        "cli/run",
+        "cli/proof",
+        "proof/codec",
+        "sandbox/check/refusal",
+    ] {
         let text = std::fs::read_to_string(root().join(format!("host/{source}.rs"))).unwrap();
         let codes = text.split("=> \"").chain(text.split("code: \"")).skip(1).filter_map(|rest| rest.split_once('"'));
         for (code, _) in

@@ -16,8 +16,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use compute_host::digest::{Digest, HashThreads};
+use compute_host::key::NodeKey;
 use compute_host::limits::Limits;
-use compute_host::proof::{Blob, Job, Observed, SliceProof};
+use compute_host::proof::{Blob, Claim, Job, Observed, SliceProof, profile};
 use compute_host::sandbox::{Admitted, Execution, Input, Outcome, Refusal, Sandbox, Work};
 use compute_host::slice::{OpenSlice, Slice, SliceId};
 
@@ -93,12 +94,20 @@ fn proves_what_it_may(attack: &str, execution: &Execution) {
     assert_eq!(execution.proof.is_some(), execution.outcome == Outcome::Done, "{attack}");
     let digest = Digest::of(b"");
     let input = Blob { blake3: digest, bytes: 0 };
-    let job =
-        Job { workload: "module".into(), module: digest, input, args: digest, limits: LIMITS.into(), assets: vec![] };
+    let job = Job {
+        workload: "module".into(),
+        module: digest,
+        input,
+        args: digest,
+        limits: LIMITS.into(),
+        assets: vec![],
+        profile: profile().digest(),
+    };
     let observed = Observed::new(SystemTime::UNIX_EPOCH, Duration::ZERO, execution.usage, "");
-    let proof = SliceProof::of(SliceId::derived(digest), job, execution, observed);
+    let claim = Claim::of(SliceId::derived(digest), job, execution);
+    let proof = SliceProof::sign(claim, observed, &NodeKey::from_secret([1; 32]));
     let is_reproducible = !matches!(execution.outcome, Outcome::OutOfFuel | Outcome::StackOverflow);
-    assert_eq!(proof.is_some(), is_reproducible, "{attack}");
+    assert_eq!(SliceProof::from_bytes(&proof.to_bytes()).is_ok(), is_reproducible, "{attack}");
 }
 
 fn guest_file(name: &str) -> String {

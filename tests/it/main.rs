@@ -13,6 +13,7 @@ mod generator;
 mod guests;
 mod hostile;
 mod job;
+mod key;
 mod modules;
 mod mutations;
 mod proofs;

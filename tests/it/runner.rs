@@ -3,6 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use compute_host::digest::Digest;
+use compute_host::key::NodeKey;
 use compute_host::limits::Limits;
 use compute_host::modules::Modules;
 use compute_host::runner::{Answer, Capacity, Counts, Request, Reuse, RunError, Source, WorkloadRunner};
@@ -25,7 +26,13 @@ fn runner() -> WorkloadRunner {
 fn durable(here: &Workplace) -> WorkloadRunner {
     let sandbox = Arc::new(Sandbox::new(2).unwrap());
     let store = ProofStore::open(&here.path("proofs"), 1000).unwrap().store;
-    WorkloadRunner::new(sandbox.clone(), Modules::in_process(sandbox).unwrap(), Some(store), CAPACITY)
+    WorkloadRunner::new(
+        sandbox.clone(),
+        Modules::in_process(sandbox).unwrap(),
+        NodeKey::from_secret([1; 32]),
+        Some(store),
+        CAPACITY,
+    )
 }
 
 fn id(text: &str) -> Option<SliceId> {

@@ -3,8 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use compute_host::digest::Digest;
+use compute_host::key::NodeKey;
 use compute_host::limits::{Limits, Usage};
-use compute_host::proof::{Blob, Job, Observed, SliceProof};
+use compute_host::proof::{Blob, Claim, Job, Observed, SliceProof, profile};
 use compute_host::sandbox::{Execution, Outcome};
 use compute_host::slice::SliceId;
 use compute_host::store::ProofStore;
@@ -23,6 +24,7 @@ fn proof(id: SliceId, input: &[u8]) -> SliceProof {
         args: Digest::of(b""),
         limits: Limits::DEFAULT.into(),
         assets: Vec::new(),
+        profile: profile().digest(),
     };
     let execution = Execution {
         outcome: Outcome::Done,
@@ -32,7 +34,7 @@ fn proof(id: SliceId, input: &[u8]) -> SliceProof {
         usage: Usage::default(),
     };
     let observed = Observed::new(SystemTime::UNIX_EPOCH, Duration::ZERO, execution.usage, "test");
-    SliceProof::of(id, job, &execution, observed).unwrap()
+    SliceProof::sign(Claim::of(id, job, &execution), observed, &NodeKey::from_secret([1; 32]))
 }
 
 fn open(here: &Workplace, proofs_max: u64) -> ProofStore {

@@ -70,6 +70,7 @@ fn a_module_uses_only_modules_above_it() {
         ("sandbox/compiler.rs", "sandbox/compiler", "super::"),
         ("modules.rs", "modules", "super::"),
         ("cli.rs", "cli", "super::"),
+        ("key.rs", "key", "super::"),
         ("proof.rs", "proof", "super::"),
         ("runner.rs", "runner", "super::"),
     ] {

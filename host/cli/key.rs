@@ -1,0 +1,206 @@
+//! `node key`.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::{End, print, printable, tell, timestamp};
+use crate::key::{Formerly, KeyName, Keyring, PublicKey, read_rotation};
+use crate::node::Node;
+
+#[derive(Subcommand)]
+pub enum KeyCommand {
+    /// Print the node's public key, which is made at first use, and the keys that it had before
+    Show {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Put a new key in the place of the node's, and print where the statement of it is
+    Rotate {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the node's key to a file, secret and all, as a backup
+    Export {
+        /// What is there already is left alone
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make the key in a backup this node's; a node that has another one keeps it
+    Import {
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say whose proofs are trusted
+    #[command(subcommand, after_help = TRUST_EXAMPLES)]
+    Trust(TrustCommand),
+}
+
+pub const KEY_EXAMPLES: &str = "\
+Examples:
+  node key show                            the public key, to be given to others
+  node key export backup.key               a copy of the secret: whoever has it signs as this node
+  node key import backup.key               on another machine, before that has a key
+  node key rotate                          a new key, and a statement for others to follow
+  node key trust add studio-b PUBLIC_KEY   what another node's `node key show` prints
+
+A proof that was signed with a former key stays valid. Not even this node can sign with it any more.";
+
+#[derive(Subcommand)]
+pub enum TrustCommand {
+    /// Trust a key, under a name
+    Add {
+        name: KeyName,
+        #[arg(value_name = "PUBLIC_KEY")]
+        key: PublicKey,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Trust the key that takes the place of a trusted one, as that one says
+    Follow {
+        /// Written by the other node's `node key rotate`
+        #[arg(value_name = "STATEMENT")]
+        statement: PathBuf,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a line for each trusted key: the key and its name
+    List {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Trust a name's keys no more
+    Remove {
+        name: KeyName,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+const TRUST_EXAMPLES: &str = "\
+Examples:
+  node key trust add studio-b d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a
+  node key trust follow studio-b.rotation
+  node key trust list
+  node key trust remove studio-b
+
+A name stands for one key, and after `follow` for those before it too. To ask for a proof of
+that name's: node compute proof validate --signer NAME PROOF";
+
+pub fn main(command: KeyCommand, data_dir: &Path) -> anyhow::Result<End> {
+    let now = SystemTime::now();
+    match command {
+        KeyCommand::Show { json } => show(json, &Node::keys(data_dir)?, now),
+        KeyCommand::Rotate { json } => rotate(json, &Node::lock_keys(data_dir, tell)?.keyring, now),
+        KeyCommand::Export { file, json } => {
+            let key = Node::keys(data_dir)?.export(&file, now)?;
+            let object = json!({ "public_key": key, "file": file.to_string_lossy() });
+            tell_one(json, &object, &format!("{key}  {}", file.display()))
+        }
+        KeyCommand::Import { file, json } => {
+            let locked = Node::lock_keys(data_dir, tell)?;
+            let key = locked.keyring.import(&file)?;
+            tell_one(json, &json!({ "public_key": key, "file": locked.keyring.path() }), &key.to_string())
+        }
+        KeyCommand::Trust(command) => trust(command, &Node::keys(data_dir)?),
+    }
+}
+
+fn show(json: bool, keyring: &Keyring, now: SystemTime) -> anyhow::Result<End> {
+    let (key, made_unix_ms) = keyring.node_key(now)?;
+    let (key, former, file) = (key.public(), keyring.former()?, keyring.path());
+    let object = json!({
+        "public_key": key,
+        "short": key.short(),
+        "file": file.to_string_lossy(),
+        "made_unix_ms": made_unix_ms,
+        "former": former.iter().map(formerly).collect::<Vec<_>>(),
+    });
+    let mut lines = vec![
+        ("key", key.to_string()),
+        ("short", key.short()),
+        ("made", timestamp(made_unix_ms)),
+        ("file", file.display().to_string()),
+    ];
+    for Formerly { rotation, statement } in &former {
+        let (made, retired) = rotation.dates();
+        lines.push(("former", rotation.former().to_string()));
+        lines.push(("", format!("from {} to {}", timestamp(made), timestamp(retired))));
+        lines.push(("", statement.display().to_string()));
+    }
+    let lines: Vec<String> = lines.into_iter().map(|(name, value)| printable(&format!("{name:<8}{value}"))).collect();
+    tell_lines(json, &object, &lines)
+}
+
+fn formerly(Formerly { rotation, statement }: &Formerly) -> Value {
+    let (made_unix_ms, retired_unix_ms) = rotation.dates();
+    json!({
+        "public_key": rotation.former(),
+        "short": rotation.former().short(),
+        "successor": rotation.successor(),
+        "made_unix_ms": made_unix_ms,
+        "retired_unix_ms": retired_unix_ms,
+        "statement": statement.to_string_lossy(),
+    })
+}
+
+fn rotate(json: bool, keyring: &Keyring, now: SystemTime) -> anyhow::Result<End> {
+    let done = keyring.rotate(now)?;
+    let (key, former) = (done.rotation.successor(), done.rotation.former());
+    let object = json!({
+        "public_key": key,
+        "short": key.short(),
+        "former": former,
+        "statement": done.statement.to_string_lossy(),
+    });
+    let lines = [
+        ("key", key.to_string()),
+        ("former", former.to_string()),
+        ("give", format!("{} to those who trust the former key", done.statement.display())),
+    ];
+    let lines = lines.map(|(name, value)| printable(&format!("{name:<8}{value}")));
+    tell_lines(json, &object, &lines)
+}
+
+fn trust(command: TrustCommand, keyring: &Keyring) -> anyhow::Result<End> {
+    match command {
+        TrustCommand::Add { name, key, json } => {
+            keyring.change_trusted(|trusted| trusted.add(&name, key))?;
+            tell_one(json, &json!({ "name": name, "public_key": key }), &format!("{key}  {name}"))
+        }
+        TrustCommand::Follow { statement, json } => {
+            let rotation = read_rotation(&statement)?;
+            let (key, former) = (rotation.successor(), rotation.former());
+            let name = keyring.change_trusted(|trusted| trusted.follow(&rotation))?;
+            let object = json!({ "name": name, "public_key": key, "former": former });
+            tell_one(json, &object, &format!("{key}  {name}"))
+        }
+        TrustCommand::List { json } => {
+            for trusted in keyring.trusted()?.list() {
+                let object = json!(trusted);
+                tell_one(json, &object, &format!("{}  {}", trusted.public_key, trusted.name))?;
+            }
+            Ok(End::Done)
+        }
+        TrustCommand::Remove { name, json } => {
+            let removed = keyring.change_trusted(|trusted| trusted.remove(&name))?;
+            tell_one(json, &json!(removed), &format!("removed {}  {name}", removed.public_key))
+        }
+    }
+}
+
+fn tell_one(json: bool, object: &Value, line: &str) -> anyhow::Result<End> {
+    tell_lines(json, object, &[printable(line)])
+}
+
+fn tell_lines(json: bool, object: &Value, lines: &[String]) -> anyhow::Result<End> {
+    let shown = if json { format!("{object}\n") } else { lines.iter().map(|line| format!("{line}\n")).collect() };
+    print(shown.as_bytes())?;
+    Ok(End::Done)
+}

@@ -1,0 +1,132 @@
+//! Files that are their user's alone: read only if they are, written whole or not at all, and on disk when they are said
+//! to be.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// What is there already may have been made by somebody else.
+pub fn check(path: &Path) -> io::Result<()> {
+    check_metadata(path, &std::fs::metadata(path)?)
+}
+
+fn check_metadata(path: &Path, metadata: &Metadata) -> io::Result<()> {
+    if metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    let mode = metadata.mode() & 0o777;
+    let (path, uid) = (path.to_owned(), metadata.uid());
+    Err(io::Error::other(NotPrivate { path, uid, mode }))
+}
+
+/// Others may read or write the file, or it is somebody else's.
+#[derive(Debug, thiserror::Error)]
+#[error("`{}` must be its user's alone, but belongs to user {uid} and has mode {mode:03o}", path.display())]
+struct NotPrivate {
+    path: PathBuf,
+    uid: u32,
+    mode: u32,
+}
+
+/// Whether that is what an error of [`check`] or [`read`] says.
+pub fn is_not_private(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<NotPrivate>())
+}
+
+/// The content of a regular file of at most `bytes_max` bytes. That it is its user's alone is asked of the very file
+/// that is read.
+pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let file = open_regular(path)?;
+    check_metadata(path, &file.metadata()?)?;
+    read_up_to(&file, bytes_max)
+}
+
+/// [`read`], of a file that others may have.
+pub fn read_shared(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    read_up_to(&open_regular(path)?, bytes_max)
+}
+
+/// A pipe in the place of a file is not waited for.
+fn open_regular(path: &Path) -> io::Result<File> {
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a regular file")) }
+}
+
+fn read_up_to(file: &File, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 <= bytes_max {
+        Ok(bytes)
+    } else {
+        Err(io::Error::other(format!("it has more than {bytes_max} bytes")))
+    }
+}
+
+/// Makes the file, with mode 0600, unless something is at `path` already: then nothing is changed, and the error is of
+/// kind [`io::ErrorKind::AlreadyExists`]. Of several who try at once one makes it.
+pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    written(path, bytes)?.persist_noclobber(path)?;
+    sync_directory_of(path)
+}
+
+/// Has the file hold `bytes`, all of them or what was there before.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    written(path, bytes)?.persist(path)?;
+    sync_directory_of(path)
+}
+
+/// The bytes are on disk before they get their name, so that a name never stands for a part of them.
+fn written(path: &Path, bytes: &[u8]) -> io::Result<tempfile::NamedTempFile> {
+    // A temporary file has mode 0600 from the start.
+    let mut file = tempfile::NamedTempFile::new_in(directory_of(path))?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    Ok(file)
+}
+
+/// A name is on disk when its directory is.
+pub fn sync_directory_of(path: &Path) -> io::Result<()> {
+    File::open(directory_of(path))?.sync_all()
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn what_others_may_read_is_not_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        create(&path, b"secret").unwrap();
+        assert_eq!(read(&path, 6).unwrap(), b"secret");
+        assert!(!is_not_private(&read(&path, 5).unwrap_err()), "and no more than was asked for");
+        for mode in [0o640, 0o604, 0o620, 0o602, 0o610, 0o601] {
+            std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            assert!(is_not_private(&read(&path, 6).unwrap_err()), "{mode:o}");
+            assert_eq!(read_shared(&path, 6).unwrap(), b"secret");
+        }
+        assert!(read_shared(directory.path(), 6).is_err(), "a directory is no file");
+    }
+
+    #[test]
+    fn what_is_there_is_replaced_only_where_that_is_asked_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        create(&path, b"first").unwrap();
+        assert_eq!(create(&path, b"second").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(read(&path, 10).unwrap(), b"first");
+        replace(&path, b"third").unwrap();
+        assert_eq!(read(&path, 10).unwrap(), b"third");
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left beside it");
+    }
+}
