@@ -27,7 +27,7 @@ fn claim(outcome: Outcome) -> Claim {
         args: Digest::of(b""),
         limits: JobLimits { gas: 100, memory_bytes: 65_536, output_bytes: 1000 },
         assets: if outcome.is_done() { vec![] } else { vec![Digest::of(b"one"), Digest::of(b"two")] },
-        profile: profile().digest(),
+        profile: Digest::of(b"profile"),
     };
     let usage = Usage { fuel: 77, memory_bytes: 65_536 };
     let proof = outcome.is_done().then(|| Digest::of(b"a slice"));
