@@ -131,7 +131,7 @@ impl Slice {
     /// Reads and hashes the slice; `progress` is advanced by the bytes that were hashed.
     pub fn open(&self, threads: &HashThreads, progress: &AtomicU64) -> Result<OpenSlice, SliceError> {
         match &self.0 {
-            Source::Held { bytes, digest } => Ok(OpenSlice { digest: *digest, content: Content::Held(bytes.clone()) }),
+            Source::Held { bytes, digest } => Ok(OpenSlice::new(*digest, Content::Held(bytes.clone()))),
             Source::File { path, bytes_max, .. } => open_file(path, *bytes_max, threads, progress),
         }
     }
@@ -191,11 +191,11 @@ fn open_file(
         return Err(SliceError::Changed { path: path.to_owned() });
     }
     Ok(match content {
-        Read::Held(bytes) => OpenSlice { digest: Digest::of(&bytes), content: Content::Held(bytes) },
-        Read::Tree(tree) => OpenSlice {
-            digest: tree.root(),
-            content: Content::File(FileContent { file, bytes, tree, group: Vec::new(), group_index: None }),
-        },
+        Read::Held(bytes) => OpenSlice::new(Digest::of(&bytes), Content::Held(bytes)),
+        Read::Tree(tree) => OpenSlice::new(
+            tree.root(),
+            Content::File(FileContent { file, bytes, tree, group: Vec::new(), group_index: None }),
+        ),
     })
 }
 
@@ -209,6 +209,14 @@ enum Read {
 pub struct OpenSlice {
     digest: Digest,
     content: Content,
+    /// The group of [`GROUP_BYTES`] that the last byte was read of.
+    group_at_hand: Option<u64>,
+}
+
+impl OpenSlice {
+    const fn new(digest: Digest, content: Content) -> Self {
+        Self { digest, content, group_at_hand: None }
+    }
 }
 
 enum Content {
@@ -237,14 +245,23 @@ impl Input for OpenSlice {
         self.digest
     }
 
+    /// Of a long slice each group that is not at hand counts as a whole, because of a file it is read and hashed, however
+    /// little of it is wanted. A slice that is held costs the same: what a guest is charged must not tell how it came.
     fn cost(&self, offset: u64, len: u64) -> u64 {
-        match &self.content {
-            Content::Held(_) => len,
-            Content::File(content) => content.cost(offset, len),
+        if self.len() <= HELD_BYTES_MAX {
+            return len;
         }
+        let group = GROUP_BYTES as u64;
+        let end = offset.saturating_add(len).min(self.len());
+        let touched = if offset < end { offset / group..(end - 1) / group + 1 } else { 0..0 };
+        let at_hand = self.group_at_hand.is_some_and(|index| touched.contains(&index));
+        len.saturating_add((touched.end - touched.start - u64::from(at_hand)) * group)
     }
 
     fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), InputError> {
+        if let Some(last) = (offset + buffer.len() as u64).checked_sub(1).filter(|_| !buffer.is_empty()) {
+            self.group_at_hand = Some(last / GROUP_BYTES as u64);
+        }
         match &mut self.content {
             Content::Held(bytes) => buffer.copy_from_slice(&bytes[offset as usize..][..buffer.len()]),
             Content::File(content) => content.read(offset, buffer)?,
@@ -254,15 +271,6 @@ impl Input for OpenSlice {
 }
 
 impl FileContent {
-    /// Each group that is not at hand is read and hashed as a whole, however little of it is wanted.
-    fn cost(&self, offset: u64, len: u64) -> u64 {
-        let group = GROUP_BYTES as u64;
-        let end = offset.saturating_add(len).min(self.bytes);
-        let touched = if offset < end { offset / group..(end - 1) / group + 1 } else { 0..0 };
-        let at_hand = self.group_index.is_some_and(|index| touched.contains(&index));
-        len.saturating_add((touched.end - touched.start - u64::from(at_hand)) * group)
-    }
-
     fn read(&mut self, mut offset: u64, mut buffer: &mut [u8]) -> Result<(), InputError> {
         while !buffer.is_empty() {
             let index = offset / GROUP_BYTES as u64;

@@ -113,6 +113,19 @@ async fn an_id_stands_for_all_that_decides_the_result() {
     assert_eq!(runner.run(longer_log).await.unwrap().source, Source::Memory, "the log decides nothing");
 }
 
+/// What is claimed, gas and all, must not tell how a slice came.
+#[tokio::test]
+async fn a_long_slice_is_charged_alike_from_a_file_and_from_memory() {
+    let (here, bytes) = (Workplace::new(), noise(1, (1 << 20) + 77));
+    let file = Slice::from_file(here.file("long.slice", &bytes), u64::MAX).unwrap();
+    let mut gas = Vec::new();
+    for slice in [file, Slice::from_bytes(bytes)] {
+        let answer = runner().run(Request::new(transcode_streaming(), slice)).await.unwrap();
+        gas.push(answer.finished.proof.as_ref().unwrap().claim().gas());
+    }
+    assert_eq!(gas[0], gas[1]);
+}
+
 /// Two who bring different content under one id at the same moment: one is answered, the other refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_conflict_is_seen_also_while_the_first_is_running() {
