@@ -35,7 +35,7 @@ fn modules(sandbox: &Arc<Sandbox>, directory: &Path) -> Modules {
 fn run(sandbox: &Sandbox, modules: &Modules, guest: Guest<'_>) {
     let program = modules.program(guest).unwrap();
     let input = Slice::from_bytes(&b""[..]).open(&HashThreads::new(1), &AtomicU64::new(0)).unwrap();
-    let work = Work { input: Box::new(input), args: Arc::default(), assets: Arc::default(), limits: Limits::DEFAULT };
+    let work = Work::new(Box::new(input), Limits::DEFAULT);
     assert!(sandbox.run(&program, work).unwrap().outcome.is_done());
 }
 

@@ -18,7 +18,7 @@ async fn main() -> anyhow::Result<()> {
     let runner = WorkloadRunner::in_memory(Capacity::of_this_machine())?;
     let answer = runner.run(Request::new(workload, slice)).await?;
 
-    let proof = answer.finished.proof.as_ref().and_then(|proof| proof.proof());
+    let proof = answer.finished.proof.proof();
     println!("{}", proof.with_context(|| answer.finished.outcome.to_string())?);
     Ok(())
 }

@@ -6,6 +6,8 @@ mod module;
 mod proof;
 mod key;
 mod run;
+mod matrix;
+mod verify;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -18,12 +20,14 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use self::key::{KEY_EXAMPLES, KeyCommand};
 use self::proof::{PROOF_EXAMPLES, ProofCommand};
+use self::verify::{DIFF_EXAMPLES, DOCTOR_EXAMPLES, DiffArgs, DoctorArgs, VERIFY_EXAMPLES, VerifyArgs};
 use crate::config::JOBS_MAX;
 use crate::limits::Limits;
 use crate::modules::{ModuleKey, ModuleName};
 use crate::node::{Node, Notice};
 use crate::sandbox::{Bounds, COMPILE_COMMAND, serve_one_module};
 use crate::slice::SliceId;
+use crate::verify::{VERIFY_COMMAND, serve_one_order};
 use crate::workload::REFERENCE_NAMES;
 
 /// Runs untrusted WebAssembly on slices of data and returns proofs that anyone can check again.
@@ -61,6 +65,9 @@ enum Command {
     /// Show, rotate, keep and trust the keys that proofs are signed with
     #[command(subcommand, after_help = KEY_EXAMPLES)]
     Key(KeyCommand),
+    /// What the node starts itself as to run one job on one engine
+    #[command(hide = true, name = VERIFY_COMMAND)]
+    RunOnOneEngine,
     /// What the node starts itself as to compile one module
     #[command(hide = true, name = COMPILE_COMMAND)]
     CompileOneModule { cpu_seconds: u64, memory_bytes: u64 },
@@ -73,6 +80,15 @@ enum Command {
 enum Compute {
     /// Run slices and print a line for each: its proof hash and its file
     Run(RunArgs),
+    /// Run a slice again, on every engine, and see whether all come to the same
+    #[command(after_help = VERIFY_EXAMPLES)]
+    Verify(VerifyArgs),
+    /// Find where two runs part
+    #[command(after_help = DIFF_EXAMPLES)]
+    Diff(DiffArgs),
+    /// Try a fixed battery on every engine, for a fingerprint that two machines can compare
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(DoctorArgs),
     /// Check, store and remove modules
     #[command(subcommand, after_help = MODULE_EXAMPLES)]
     Module(ModuleCommand),
@@ -99,12 +115,16 @@ struct RunArgs {
     /// A file that the guest may read beside its slice; the guest knows it by its position, from 0 on
     #[arg(long = "asset", value_name = "NAME=FILE", value_parser = parse_asset)]
     assets: Vec<(String, PathBuf)>,
-    /// The work that a run may do, in units of about an instruction [default: `limits.fuel` in the config]
+    /// The gas that a run may use [default: `limits.gas` in the config]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=i64::MAX as u64))]
     gas: Option<u64>,
     /// The memory that a run may use, such as 64MiB [default: `limits.memory_bytes` in the config]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     memory: Option<u64>,
+    /// How long a guest may run, such as 30s or 5m; what ends by it proves nothing [default: `compute.timeout_ms` in
+    /// the config, or else as long as its gas lasts]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    timeout: Option<Duration>,
     /// How many slices run at once [default: `compute.jobs` in the config, or else the number of cores]
     #[arg(long, value_name = "N", env = "NODE_JOBS", value_parser = clap::value_parser!(u64).range(1..=JOBS_MAX as u64))]
     jobs: Option<u64>,
@@ -244,6 +264,10 @@ pub fn main() -> ExitCode {
     let Cli { data_dir, command } = Cli::parse();
     let end = match command {
         Command::Compute(Compute::Run(args)) => run::run(args, &data_dir),
+        Command::Compute(Compute::Verify(args)) => verify::verify(&args, &data_dir),
+        Command::Compute(Compute::Diff(args)) => verify::diff(&args, &data_dir),
+        Command::Compute(Compute::Doctor(args)) => verify::doctor(&args),
+        Command::RunOnOneEngine => run_on_one_engine(),
         Command::Compute(Compute::Module(command)) => module::main(command, &data_dir),
         Command::CompileOneModule { cpu_seconds, memory_bytes } => compile(Bounds { cpu_seconds, memory_bytes }),
         Command::Compute(Compute::Proof(command)) => proof::main(command, &data_dir),
@@ -262,6 +286,11 @@ pub fn main() -> ExitCode {
 
 fn compile(bounds: Bounds) -> anyhow::Result<End> {
     serve_one_module(bounds)?;
+    Ok(End::Done)
+}
+
+fn run_on_one_engine() -> anyhow::Result<End> {
+    serve_one_order()?;
     Ok(End::Done)
 }
 

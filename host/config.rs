@@ -37,6 +37,7 @@ pub struct Config {
 pub struct Compute {
     pub jobs: Option<usize>,
     pub slice_bytes_max: u64,
+    pub timeout_ms: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -62,7 +63,7 @@ pub struct Modules {
 
 impl Default for Compute {
     fn default() -> Self {
-        Self { jobs: None, slice_bytes_max: 64 << 30 }
+        Self { jobs: None, slice_bytes_max: 64 << 30, timeout_ms: None }
     }
 }
 
@@ -87,8 +88,8 @@ impl Default for Modules {
 /// The keys that there are, a table each, but for those of the gate, which are [`LIMITS`]; a test holds this to the
 /// structs above.
 const KEYS: &[(&str, &[&str])] = &[
-    ("compute", &["jobs", "slice_bytes_max"]),
-    ("limits", &["fuel", "memory_bytes", "output_bytes", "log_bytes"]),
+    ("compute", &["jobs", "slice_bytes_max", "timeout_ms"]),
+    ("limits", &["gas", "memory_bytes", "output_bytes", "log_bytes"]),
     ("results", &["entries_max", "bytes_max"]),
     ("store", &["proofs_max"]),
     ("modules", &["modules_max", "bytes_max", "code_bytes_max"]),
@@ -151,7 +152,8 @@ impl Config {
         let i64_max = i64::MAX as u64;
         within("compute", "jobs", self.compute.jobs.unwrap_or(1) as u64, JOBS_MAX as u64)?;
         within("compute", "slice_bytes_max", self.compute.slice_bytes_max, i64_max)?;
-        within("limits", "fuel", self.limits.fuel, i64_max)?;
+        within("compute", "timeout_ms", self.compute.timeout_ms.unwrap_or(1), i64_max)?;
+        within("limits", "gas", self.limits.gas, i64_max)?;
         within("limits", "memory_bytes", self.limits.memory_bytes, Limits::MEMORY_BYTES_MAX)?;
         within("results", "entries_max", self.results.entries_max, i64_max)?;
         within("results", "bytes_max", self.results.bytes_max, i64_max)?;
@@ -241,7 +243,11 @@ mod tests {
         let is_key = |line: &&str| line.strip_prefix("# ").is_some_and(|rest| rest.split(' ').nth(1) == Some("="));
         let set: Vec<&str> = COMMENTED.lines().map(|line| if is_key(&line) { &line[2..] } else { line }).collect();
         let set = Config::parse(&set.join("\n")).expect("with its keys set, it is valid");
-        assert_eq!(set, Config { compute: Compute { jobs: Some(2), ..Compute::default() }, ..Config::default() });
+        let compute = Compute::default();
+        assert_eq!(
+            set,
+            Config { compute: Compute { jobs: Some(2), timeout_ms: Some(60_000), ..compute }, ..Config::default() }
+        );
         for (table, keys) in keys() {
             assert!(COMMENTED.contains(&format!("[{table}]")));
             assert!(keys.iter().all(|key| COMMENTED.contains(&format!("\n# {key} = "))), "{table}");
@@ -254,16 +260,19 @@ mod tests {
         assert_eq!((line, &*message), (3, "unknown key `compute.job`; did you mean `compute.jobs`?"));
         assert_eq!(problem("[compte]\njobs = 2").1, "unknown key `compte`; did you mean `compute`?");
         assert_eq!(problem("jobs = 2").1, "unknown key `jobs`; did you mean `compute.jobs`?");
-        assert_eq!(problem("[store]\nfule = 2").1, "unknown key `store.fule`; did you mean `limits.fuel`?");
+        assert_eq!(
+            problem("[store]\nmemory_byte = 2").1,
+            "unknown key `store.memory_byte`; did you mean `limits.memory_bytes`?"
+        );
         assert_eq!(problem("[store]\nxyzzy_plugh = 2").1, "unknown key `store.xyzzy_plugh`");
     }
 
     #[test]
     fn a_value_out_of_range_is_named_with_its_line() {
         assert_eq!(problem("[compute]\njobs = 0"), (2, "`compute.jobs` is 0; it must be from 1 to 1024".to_owned()));
-        assert_eq!(problem("[limits]\nfuel = 1\nmemory_bytes = 4294967297").0, 3);
-        assert_eq!(problem("[limits]\nfuel = \"much\"").0, 2);
-        assert_eq!(problem("[limits]\nfuel = 1\nfuel = 2").0, 3);
+        assert_eq!(problem("[limits]\ngas = 1\nmemory_bytes = 4294967297").0, 3);
+        assert_eq!(problem("[limits]\ngas = \"much\"").0, 2);
+        assert_eq!(problem("[limits]\ngas = 1\ngas = 2").0, 3);
         assert_eq!(problem("[limits\nfuel = 1").0, 1);
     }
 }

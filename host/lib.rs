@@ -24,6 +24,8 @@ pub mod store;
 pub mod modules;
 /// `WorkloadRunner`: cache, single flight, dispatch.
 pub mod runner;
+/// What was run, run again: on each engine, in a process of its own.
+pub mod verify;
 /// The settings file, parsed once, checked once.
 pub mod config;
 /// Owns the parts and wires them.

@@ -1,7 +1,4 @@
 //! What a run may use, and what it did use.
-//!
-//! Work is bounded by wasmtime's fuel for now. Fuel differs between engines, so it is an upper bound and never part of
-//! what a proof claims to be reproducible; only this module and `sandbox/engine` know how it is counted and charged.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,8 +6,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Units of wasmtime fuel: about one a WebAssembly instruction, and what [`host_call_fuel`] says for a host call.
-    pub fuel: u64,
+    /// Units of gas, by the schedule in `sandbox/meter`: about one a WebAssembly instruction that does something.
+    pub gas: u64,
     /// Linear memory in bytes; growth beyond it answers -1, as the WebAssembly standard says.
     pub memory_bytes: u64,
     /// Output in bytes; one more ends the run.
@@ -21,9 +18,9 @@ pub struct Limits {
 
 impl Limits {
     /// 256 MiB of memory holds a decoded 4K frame (33 MB at 32 bits a pixel) several times over, 64 MiB of output one.
-    /// The fuel pays for hashing 1.6 TB, or for 10^11 plain instructions: more than an honest slice needs, and an end.
+    /// The gas pays for hashing 800 GB, or for 10^11 plain instructions: more than an honest slice needs, and an end.
     pub const DEFAULT: Self =
-        Self { fuel: 100_000_000_000, memory_bytes: 256 << 20, output_bytes: 64 << 20, log_bytes: 64 << 10 };
+        Self { gas: 100_000_000_000, memory_bytes: 256 << 20, output_bytes: 64 << 20, log_bytes: 64 << 10 };
 
     /// 32-bit WebAssembly addresses no more.
     pub const MEMORY_BYTES_MAX: u64 = 1 << 32;
@@ -35,17 +32,11 @@ impl Default for Limits {
     }
 }
 
-/// What a run did use. None of it is claimed to be the same on another engine.
+/// What a run did use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    pub fuel: u64,
+    /// The same on every engine.
+    pub gas: u64,
     /// The largest size of linear memory, in bytes.
     pub memory_bytes: u64,
-}
-
-/// The price of a host call that moves or hashes `bytes`: a base for the crossing and one unit for each 16 bytes, so
-/// that a guest cannot make the host work for longer than it could itself. BLAKE3 handles 16 bytes in about 2 ns on the
-/// machine of `benches/README.md`.
-pub const fn host_call_fuel(bytes: u64) -> u64 {
-    64 + bytes / 16
 }

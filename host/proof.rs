@@ -64,7 +64,7 @@ pub struct JobLimits {
 
 impl From<Limits> for JobLimits {
     fn from(limits: Limits) -> Self {
-        let Limits { fuel: gas, memory_bytes, output_bytes, log_bytes: _ } = limits;
+        let Limits { gas, memory_bytes, output_bytes, log_bytes: _ } = limits;
         Self { gas, memory_bytes, output_bytes }
     }
 }
@@ -84,7 +84,7 @@ pub struct Claim {
 impl Claim {
     /// What `execution` of `job` came to.
     pub fn of(slice_id: SliceId, job: Job, execution: &Execution) -> Self {
-        let Execution { outcome, proof, output, usage, log: _ } = execution;
+        let Execution { outcome, proof, output, usage, log: _, trace: _ } = execution;
         let output_digest = Digest::of(output);
         Self {
             slice_id,
@@ -92,7 +92,7 @@ impl Claim {
             outcome: *outcome,
             proof: outcome.is_done().then(|| proof.unwrap_or(output_digest)),
             output: Blob { blake3: output_digest, bytes: output.len() as u64 },
-            gas: usage.fuel,
+            gas: usage.gas,
         }
     }
 
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn a_proof_that_contradicts_itself_is_not_read_though_it_is_signed() {
         let hash = Some(Digest::of(b"p"));
-        for (outcome, hash) in [(Outcome::Done, None), (Outcome::Failed(1), hash), (Outcome::OutOfFuel, None)] {
+        for (outcome, hash) in [(Outcome::Done, None), (Outcome::Failed(1), hash), (Outcome::OutOfGas, hash)] {
             let forged = signed(claim(outcome, hash));
             assert!(matches!(SliceProof::from_bytes(&forged.to_bytes()), Err(DecodeError::Damaged(_))), "{outcome}");
             let json = forged.to_json().to_string();
@@ -297,8 +297,8 @@ mod tests {
     fn a_claim_of_a_run_has_a_proof_hash_where_the_run_is_done() {
         let claim = claim(Outcome::Done, None);
         let of = |outcome, proof| {
-            let usage = Usage { fuel: 9, memory_bytes: 0 };
-            let execution = Execution { outcome, proof, output: b"out".to_vec(), log: vec![], usage };
+            let usage = Usage { gas: 9, memory_bytes: 0 };
+            let execution = Execution { outcome, proof, output: b"out".to_vec(), log: vec![], usage, trace: None };
             Claim::of(claim.slice_id.clone(), claim.job.clone(), &execution)
         };
         let committed = Digest::of(b"committed");

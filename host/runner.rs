@@ -7,24 +7,23 @@
 mod answer;
 mod request;
 mod flights;
-mod lanes;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use self::answer::Ended;
 pub use self::answer::{Answer, Finished, RunError, Source};
 use self::flights::{Claim, Flights, Follow, Lead};
-use self::lanes::Lanes;
 pub use self::request::{ARGS_BYTES_MAX, ASSETS_BYTES_MAX, Request, Reuse};
 use crate::digest::{Digest, HashThreads};
 use crate::key::{NodeKey, PublicKey};
 use crate::modules::Modules;
 use crate::proof::{Job, Observed};
-use crate::sandbox::{self, ENGINE_NAME, Sandbox, SandboxError};
+use crate::sandbox::{self, ENGINE_NAME, Sandbox, SandboxError, Watch};
 use crate::slice::{OpenSlice, SliceError, SliceId};
 use crate::store::ProofStore;
 
@@ -72,9 +71,9 @@ struct Core {
     store: Option<ProofStore>,
     results: moka::sync::Cache<SliceId, Arc<Finished>>,
     flights: Flights<SliceId, Answer>,
-    lanes: Lanes,
     hash_threads: HashThreads,
     bytes_read: AtomicU64,
+    gas_granted: Arc<AtomicU64>,
     runs: AtomicU64,
     from_memory: AtomicU64,
     from_store: AtomicU64,
@@ -102,9 +101,9 @@ impl WorkloadRunner {
             store,
             results,
             flights: Flights::default(),
-            lanes: Lanes::new(jobs),
             hash_threads: HashThreads::new(jobs.min(cores())),
             bytes_read: AtomicU64::new(0),
+            gas_granted: Arc::default(),
             runs: AtomicU64::new(0),
             from_memory: AtomicU64::new(0),
             from_store: AtomicU64::new(0),
@@ -136,19 +135,30 @@ impl WorkloadRunner {
         self.0.bytes_read.load(Ordering::Relaxed)
     }
 
+    /// Gas that guests were granted since the start, likewise.
+    pub fn gas_granted(&self) -> u64 {
+        self.0.gas_granted.load(Ordering::Relaxed)
+    }
+
     /// By which others know the proofs that are made here.
     pub fn public_key(&self) -> PublicKey {
         self.0.key.public()
     }
 
-    /// Answers `request`. A slice that waits for its turn is only a handle. If the future is dropped before its turn has
-    /// come, nothing is done; once the guest has begun, it runs to its end, and its result is kept.
+    /// Answers `request`. A slice that waits for its turn is only a handle. If the future is dropped, the run ends at its
+    /// next look at who waits for it, if it has begun at all; another caller who waited for it too runs it anew.
     pub async fn run(&self, request: Request) -> Result<Answer, RunError> {
         let request = Arc::new(request);
+        let waits = Waits::default();
+        let runtime = Handle::current();
         loop {
             let (reply, served) = oneshot::channel();
-            let (core, turn) = (self.0.clone(), request.clone());
-            self.0.lanes.submit(move || serve(core, &turn, reply));
+            let (core, turn, runtime) = (self.0.clone(), request.clone(), runtime.clone());
+            let watch = Watch { is_cancelled: waits.is_over.clone(), ..self.0.watch() };
+            self.0.sandbox.submit(move || {
+                let _runtime = runtime.enter();
+                serve(core, &turn, watch, reply);
+            });
             match served.await.map_err(|_| RunError::Lost)? {
                 Served::Done(result) => return result,
                 Served::Wait { id, job, mut other } => {
@@ -165,10 +175,22 @@ impl WorkloadRunner {
     }
 }
 
+/// A caller who waits, until it is dropped.
+#[derive(Default)]
+struct Waits {
+    is_over: Arc<AtomicBool>,
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
 /// What came of a turn.
 enum Served {
     Done(Result<Answer, RunError>),
-    /// Another is at it. Whoever waits for that has let go of the slice and of the lane.
+    /// Another is at it. Whoever waits for that has let go of the slice and of the thread.
     Wait {
         id: SliceId,
         job: Digest,
@@ -187,9 +209,7 @@ impl Duty {
     fn fulfil(self, result: Result<Answer, RunError>) {
         let Self { core, lead, reply } = self;
         if let Ok(answer) = &result {
-            if answer.finished.proof.is_some() {
-                core.results.insert(lead.key().clone(), answer.finished.clone());
-            }
+            core.results.insert(lead.key().clone(), answer.finished.clone());
             lead.land(answer.clone());
             core.count(answer.source);
         }
@@ -201,25 +221,20 @@ impl Duty {
 
     /// Signs a new proof, makes it durable, then tells of it. Where there is one already, the new one must claim the same.
     fn keep(self, ended: Ended, known: Option<Answer>) {
-        // An ending that engines do not agree on contradicts nothing.
-        if let (Some(known), Some(claim)) = (&known, ended.claim())
-            && known.finished.claim() != Some(claim)
-        {
+        if known.as_ref().is_some_and(|known| *known.finished.claim() != ended.claim) {
             let id = self.lead.key().clone();
             return self.fulfil(Err(RunError::NotReproduced(id)));
         }
-        if self.core.store.is_none() || known.is_some() || ended.claim().is_none() {
+        if self.core.store.is_none() || known.is_some() {
             let answer = self.sign(ended);
             return self.fulfil(Ok(answer));
         }
-        // Writing waits for the disk, together with others'; the lane is free for the next guest meanwhile, and for the
+        // Writing waits for the disk, together with others'; the thread is free for the next guest meanwhile, and for the
         // signature too, which takes longer than a short guest runs.
         drop(tokio::task::spawn_blocking(move || {
             let answer = self.sign(ended);
-            let kept = match (&self.core.store, &answer.finished.proof) {
-                (Some(store), Some(proof)) => store.keep(proof),
-                _ => Ok(()),
-            };
+            let store = self.core.store.as_ref();
+            let kept = store.map_or(Ok(()), |store| store.keep(&answer.finished.proof));
             self.fulfil(kept.map(|()| answer).map_err(RunError::from));
         }));
     }
@@ -230,7 +245,7 @@ impl Duty {
 }
 
 /// One turn, on a thread that may block.
-fn serve(core: Arc<Core>, request: &Request, reply: oneshot::Sender<Served>) {
+fn serve(core: Arc<Core>, request: &Request, watch: Watch, reply: oneshot::Sender<Served>) {
     if reply.is_closed() {
         return;
     }
@@ -254,7 +269,7 @@ fn serve(core: Arc<Core>, request: &Request, reply: oneshot::Sender<Served>) {
         Ok(known) => known,
         Err(error) => return duty.fulfil(Err(error)),
     };
-    match duty.core.execute(request, id, slice, job) {
+    match duty.core.execute(request, watch, id, slice, job) {
         Ok(ended) => duty.keep(ended, known),
         Err(error) => duty.fulfil(Err(error)),
     }
@@ -274,15 +289,28 @@ impl Core {
         known.map(|answer| answer.of_job(id, job)).transpose()
     }
 
-    fn execute(&self, request: &Request, id: SliceId, slice: OpenSlice, job: Job) -> Result<Ended, RunError> {
+    fn watch(&self) -> Watch {
+        Watch { gas_granted: self.gas_granted.clone(), ..Watch::default() }
+    }
+
+    fn execute(
+        &self,
+        request: &Request,
+        watch: Watch,
+        id: SliceId,
+        slice: OpenSlice,
+        job: Job,
+    ) -> Result<Ended, RunError> {
         let program = self.modules.program(request.workload.module())?;
+        let (started, clock) = (SystemTime::now(), Instant::now());
         let work = sandbox::Work {
             input: Box::new(slice),
             args: request.args.clone(),
             assets: request.assets.iter().map(|asset| asset.bytes().clone()).collect(),
             limits: request.limits,
+            watch: Watch { deadline: request.timeout.map(|timeout| clock + timeout), ..watch },
+            trace: None,
         };
-        let (started, clock) = (SystemTime::now(), Instant::now());
         let execution = self.sandbox.run(&program, work).map_err(|error| match (error, request.slice.path()) {
             (SandboxError::Input(error), Some(path)) => SliceError::from_input(path, error).into(),
             (error, _) => RunError::from(error),

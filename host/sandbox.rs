@@ -1,13 +1,21 @@
 //! Bytes in, bytes out: everything that touches a guest. Synchronous; a store and an instance a run, never shared.
 
 mod outcome;
+mod stop;
 mod check;
+pub mod meter;
+mod trace;
+mod refill;
 mod abi;
+mod functions;
 mod native;
 mod engine;
+mod threads;
 mod confine;
 mod compiler;
 mod link;
+mod interpreter;
+mod reference;
 
 use std::io;
 use std::sync::Arc;
@@ -15,16 +23,25 @@ use std::sync::Arc;
 use memmap2::Mmap;
 use wasmtime::{InstancePre, Linker, ModuleExport, Store};
 
-pub use self::abi::{Input, InputError};
-use self::abi::{RunState, Stop};
+use self::abi::RunState;
+pub use self::abi::{Input, Work};
 pub use self::check::{Admitted, GateLimits, Kind, LIMITS, Limit, LimitName, Place, Refusal, Report, Rule};
 pub use self::compiler::{CODE_BYTES_MAX, COMMAND as COMPILE_COMMAND, Compiler, CompilerError, serve_one_module};
-pub use self::confine::{Bounds, Confinement, confine};
+pub use self::confine::{Bounds, Confinement, Purpose, confine};
 use self::engine::Engine;
-pub use self::engine::{CompileEngine, GUEST_STACK_BYTES, NAME as ENGINE_NAME};
+pub use self::engine::{CompileEngine, NAME as ENGINE_NAME};
 use self::link::{Growth, Guest};
+use self::meter::{MeterError, State};
 pub use self::native::NativeCode;
 pub use self::outcome::{Outcome, Trap};
+pub use self::reference::{EngineKind, Reference};
+pub use self::refill::Watch;
+pub use self::stop::InputError;
+use self::stop::Stop;
+use self::threads::GuestThreads;
+pub use self::threads::with_guest_stack;
+use self::trace::Tracer;
+pub use self::trace::{Call, Checkpoint, Trace, Window};
 use crate::digest::Digest;
 use crate::limits::{Limits, Usage};
 
@@ -35,6 +52,10 @@ pub enum SandboxError {
     Engine(String),
     #[error("cannot reserve address space for {runs} guests at once: {cause}; lower --jobs, or raise `ulimit -v`")]
     AddressSpace { runs: u32, cause: String },
+    #[error("cannot start a thread to run guests: {0}; lower --jobs, or raise `ulimit -v` or `ulimit -u`")]
+    Thread(io::Error),
+    #[error("the module passed the gate, but {0}")]
+    Meter(MeterError),
     /// The compiler's verdict on the module: the same whenever it is asked.
     #[error("the module cannot be compiled: {0}")]
     Compile(String),
@@ -48,6 +69,10 @@ pub enum SandboxError {
     CodeMemory(#[from] io::Error),
     #[error(transparent)]
     Input(#[from] InputError),
+    #[error("the run was not done by its deadline; allow it more time with --timeout")]
+    Deadline,
+    #[error("the run was cancelled")]
+    Cancelled,
 }
 
 impl SandboxError {
@@ -58,7 +83,11 @@ impl SandboxError {
             Self::Compiler(_) => "compiler_failed",
             Self::HostMemory | Self::CodeMemory(_) => "host_memory",
             Self::MemoryLimitTooHigh(_) => "memory_limit_too_high",
-            Self::Engine(_) | Self::AddressSpace { .. } | Self::Input(_) => "sandbox",
+            Self::Deadline => "deadline",
+            Self::Cancelled => "cancelled",
+            Self::Engine(_) | Self::AddressSpace { .. } | Self::Thread(_) | Self::Meter(_) | Self::Input(_) => {
+                "sandbox"
+            }
         }
     }
 
@@ -74,6 +103,7 @@ impl SandboxError {
 pub struct Sandbox {
     engine: Engine,
     linker: Linker<Guest>,
+    threads: GuestThreads,
 }
 
 /// A compiled module, ready to run any number of times, at once too.
@@ -84,22 +114,14 @@ pub struct Program {
     memory: ModuleExport,
     memory_bytes_min: u64,
     /// The last field, because fields are dropped in their order: the module that is in it goes first.
-    code: Arc<Mmap>,
+    code: Option<Arc<Mmap>>,
 }
 
 impl Program {
     /// What its native code takes in memory.
     pub fn code_bytes(&self) -> u64 {
-        self.code.len() as u64
+        self.code.as_ref().map_or(0, |code| code.len() as u64)
     }
-}
-
-/// What one run works on.
-pub struct Work {
-    pub input: Box<dyn Input>,
-    pub args: Arc<[u8]>,
-    pub assets: Arc<[Arc<[u8]>]>,
-    pub limits: Limits,
 }
 
 /// What came of a run.
@@ -112,14 +134,30 @@ pub struct Execution {
     pub output: Vec<u8>,
     pub log: Vec<u8>,
     pub usage: Usage,
+    /// Where one was asked for.
+    pub trace: Option<Trace>,
 }
 
 impl Sandbox {
-    /// Reserves address space for `concurrent_runs` guests at once; one more is an error, not a wait.
+    /// Reserves address space for `concurrent_runs` guests at once, and starts as many threads. One guest more is an
+    /// error, not a wait.
     pub fn new(concurrent_runs: u32) -> Result<Self, SandboxError> {
         let engine = Engine::new(concurrent_runs)?;
         let linker = link::linker(engine.inner()).map_err(SandboxError::engine)?;
-        Ok(Self { engine, linker })
+        let threads = GuestThreads::start(concurrent_runs).map_err(SandboxError::Thread)?;
+        Ok(Self { engine, linker, threads })
+    }
+
+    /// For one run at a time, on an engine to verify with.
+    fn to_verify(engine: Engine) -> Result<Self, SandboxError> {
+        let linker = link::linker(engine.inner()).map_err(SandboxError::engine)?;
+        let threads = GuestThreads::start(0).map_err(SandboxError::Thread)?;
+        Ok(Self { engine, linker, threads })
+    }
+
+    /// Has `work` done in its turn on a thread that can run guests.
+    pub fn submit(&self, work: impl FnOnce() + Send + 'static) {
+        self.threads.submit(work);
     }
 
     /// Compiles in this process: for modules of one's own.
@@ -138,6 +176,16 @@ impl Sandbox {
     pub unsafe fn load(&self, code: NativeCode) -> Result<Program, SandboxError> {
         // SAFETY: the caller's promise is `NativeCode::load`'s condition.
         let (module, code) = unsafe { code.load(self.engine.inner()) }.map_err(SandboxError::engine)?;
+        self.program(&module, Some(code))
+    }
+
+    /// Compiles a metered module for this process, and for an engine that need not be the one that serves.
+    fn compile_here(&self, metered: &[u8]) -> Result<Program, SandboxError> {
+        let module = wasmtime::Module::from_binary(self.engine.inner(), metered).map_err(SandboxError::compile)?;
+        self.program(&module, None)
+    }
+
+    fn program(&self, module: &wasmtime::Module, code: Option<Arc<Mmap>>) -> Result<Program, SandboxError> {
         let export = |name: &str| {
             let index = module.get_export_index(name).zip(module.get_export(name));
             index.ok_or_else(|| SandboxError::Engine(format!("an export that the gate saw is gone: {name}")))
@@ -149,7 +197,7 @@ impl Sandbox {
             run,
             memory,
             memory_bytes_min: memory_type.unwrap_or(0),
-            instance: self.linker.instantiate_pre(&module).map_err(SandboxError::engine)?,
+            instance: self.linker.instantiate_pre(module).map_err(SandboxError::engine)?,
             code,
         })
     }
@@ -159,57 +207,96 @@ impl Sandbox {
         self.engine.settings_digest()
     }
 
-    /// Runs `program` on `work` to its end, on this thread, which needs more than [`GUEST_STACK_BYTES`] of stack.
+    /// Runs `program` on `work` to its end: on this thread if [`Sandbox::submit`] led here, else on one that is started
+    /// for it.
     pub fn run(&self, program: &Program, work: Work) -> Result<Execution, SandboxError> {
+        with_guest_stack(|| self.run_here(program, work)).map_err(SandboxError::Thread)?
+    }
+
+    fn run_here(&self, program: &Program, work: Work) -> Result<Execution, SandboxError> {
         let limits = work.limits;
         if limits.memory_bytes > Limits::MEMORY_BYTES_MAX {
             return Err(SandboxError::MemoryLimitTooHigh(limits.memory_bytes));
         }
-        let run = RunState::new(work.input, work.args, work.assets, limits);
+        let run = RunState::new(work);
         if program.memory_bytes_min > limits.memory_bytes {
-            return Ok(execution(Outcome::MemoryLimit, run, Usage::default()));
+            return Ok(memory_limit(run));
         }
         let guest = Guest { run, memory: None, stop: None, growth: Growth::new(&limits) };
         let mut store = Store::new(self.engine.inner(), guest);
         store.limiter(|guest| &mut guest.growth);
-        engine::grant(&mut store, &limits)?;
         let returned = call(&mut store, program);
-        let fuel = engine::spent(&store, &limits)?;
-        let mut guest = store.into_data();
-        let outcome = conclude(returned, &mut guest)?;
-        Ok(execution(outcome, guest.run, Usage { fuel, memory_bytes: guest.growth.memory_bytes }))
+        if let (true, Some(memory)) = (store.data().run.tracer.is_some(), store.data().memory) {
+            let (memory, guest) = memory.data_and_store_mut(&mut store);
+            guest.run.end(memory);
+        }
+        let Guest { run, stop, growth, .. } = store.into_data();
+        conclude(returned.map_err(Broken::from), stop, growth, run)
     }
 }
 
 /// Instantiates the program in `store` and calls its `run`.
-fn call(store: &mut Store<Guest>, program: &Program) -> wasmtime::Result<i32> {
+fn call(store: &mut Store<Guest>, program: &Program) -> wasmtime::Result<(i32, i64)> {
     let instance = program.instance.instantiate(&mut *store)?;
     let no_such_export = || wasmtime::format_err!("an export that the gate saw is gone");
     let memory = instance.get_module_export(&mut *store, &program.memory).and_then(|found| found.into_memory());
     store.data_mut().memory = Some(memory.ok_or_else(no_such_export)?);
     let run = instance.get_module_export(&mut *store, &program.run).and_then(|found| found.into_func());
-    run.ok_or_else(no_such_export)?.typed::<(), i32>(&*store)?.call(store, ())
+    run.ok_or_else(no_such_export)?.typed::<i64, (i32, i64)>(&*store)?.call(store, State::BEGIN.to_i64())
 }
 
-/// Tells the guest's endings from the host's.
-fn conclude(returned: wasmtime::Result<i32>, guest: &mut Guest) -> Result<Outcome, SandboxError> {
-    if guest.growth.host_failed {
+/// What came of a call of `run`: what it returned, or how the engine broke it off.
+type Returned = Result<(i32, i64), Broken>;
+
+enum Broken {
+    /// By the guest's fault.
+    Trap(Outcome),
+    /// By a host call, or by the engine's own.
+    Engine(String),
+}
+
+impl From<wasmtime::Error> for Broken {
+    fn from(error: wasmtime::Error) -> Self {
+        let outcome = error.downcast_ref::<wasmtime::Trap>().and_then(|trap| engine::outcome_of(*trap));
+        outcome.map_or_else(|| Self::Engine(format!("{error:#}")), Self::Trap)
+    }
+}
+
+/// Tells the guest's endings from the host's, and how much gas each has used.
+fn conclude(
+    returned: Returned,
+    stop: Option<Stop>,
+    growth: Growth,
+    mut run: RunState,
+) -> Result<Execution, SandboxError> {
+    if growth.host_failed {
         return Err(SandboxError::HostMemory);
     }
-    match (returned, guest.stop.take()) {
-        (_, Some(Stop::Guest(outcome))) => Ok(outcome),
-        (_, Some(Stop::Input(error))) => Err(error.into()),
-        (_, Some(Stop::HostMemory)) => Err(SandboxError::HostMemory),
-        (Ok(0), None) => Ok(Outcome::Done),
-        (Ok(code), None) => Ok(Outcome::Failed(code)),
-        (Err(error), None) => {
-            let outcome = error.downcast_ref::<wasmtime::Trap>().and_then(|trap| engine::outcome_of(*trap));
-            outcome.ok_or_else(|| SandboxError::engine(error))
-        }
-    }
+    let settled = match (returned, stop) {
+        (_, Some(Stop::Guest(outcome))) => Err(outcome),
+        (_, Some(Stop::Input(error))) => return Err(error.into()),
+        (_, Some(Stop::HostMemory)) => return Err(SandboxError::HostMemory),
+        (_, Some(Stop::Deadline)) => return Err(SandboxError::Deadline),
+        (_, Some(Stop::Cancelled)) => return Err(SandboxError::Cancelled),
+        (Ok((code, state)), None) => run.purse.settle(State::from_i64(state)).map(|gas| (code, gas)),
+        (Err(Broken::Trap(outcome)), None) => Err(outcome),
+        (Err(Broken::Engine(message)), None) => return Err(SandboxError::Engine(message)),
+    };
+    let (outcome, gas) = match settled {
+        Ok((0, gas)) => (Outcome::Done, gas),
+        Ok((code, gas)) => (Outcome::Failed(code), gas),
+        Err(outcome) => (outcome, run.purse.forfeit()),
+    };
+    Ok(execution(outcome, run, Usage { gas, memory_bytes: growth.memory_bytes }))
+}
+
+/// The end of a run that cannot even begin, because its module declares more memory than the job allows.
+fn memory_limit(run: RunState) -> Execution {
+    execution(Outcome::MemoryLimit, run, Usage::default())
 }
 
 fn execution(outcome: Outcome, run: RunState, usage: Usage) -> Execution {
     let proof = (outcome == Outcome::Done).then(|| run.committed.unwrap_or_else(|| Digest::of(&run.output)));
-    Execution { outcome, proof, output: run.output, log: run.log, usage }
+    let trace = run.tracer.map(Tracer::finish);
+    Execution { outcome, proof, output: run.output, log: run.log, usage, trace }
 }

@@ -266,7 +266,8 @@ mod tests {
             profile: digest,
         };
         let usage = Usage::default();
-        let execution = Execution { outcome: Outcome::Failed(1), proof: None, output: vec![], log: vec![], usage };
+        let execution =
+            Execution { outcome: Outcome::Failed(1), proof: None, output: vec![], log: vec![], usage, trace: None };
         let observed = Observed::new(SystemTime::UNIX_EPOCH, Duration::ZERO, usage, "test");
         let id: SliceId = "slice".parse().unwrap();
         let claim = Claim::of(id.clone(), job, &execution);

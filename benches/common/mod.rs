@@ -34,12 +34,7 @@ impl Guest {
     }
 
     pub fn run(&self, slice: &Slice) -> Execution {
-        let work = Work {
-            input: Box::new(slice.open(&self.threads, &self.read).unwrap()),
-            args: Arc::default(),
-            assets: Arc::default(),
-            limits: Limits::DEFAULT,
-        };
+        let work = Work::new(Box::new(slice.open(&self.threads, &self.read).unwrap()), Limits::DEFAULT);
         self.sandbox.run(&self.program, work).unwrap()
     }
 }

@@ -16,7 +16,7 @@ use compute_host::slice::Slice;
 use libfuzzer_sys::{Corpus, fuzz_target};
 use wasm_smith::{Config, Module};
 
-const LIMITS: Limits = Limits { fuel: 200_000, memory_bytes: 4 << 16, output_bytes: 1000, log_bytes: 100 };
+const LIMITS: Limits = Limits { gas: 200_000, memory_bytes: 4 << 16, output_bytes: 1000, log_bytes: 100 };
 
 static COMPILER: LazyLock<Compiler> = LazyLock::new(|| Compiler::in_process().expect("an engine can be made"));
 static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| Sandbox::new(1).expect("there is address space for one guest"));
@@ -54,12 +54,12 @@ fn run(admitted: &Admitted) {
         let slice = Slice::from_bytes(&b"abcdefghij"[..]);
         Box::new(slice.open(&HashThreads::new(1), &AtomicU64::new(0)).expect("it is in memory"))
     };
-    let work = Work { input, args: (*b"arguments").into(), assets: Arc::new([(*b"weights").into()]), limits: LIMITS };
+    let work = Work { args: (*b"arguments").into(), assets: Arc::new([(*b"weights").into()]), ..Work::new(input, LIMITS) };
     let execution = SANDBOX.run(&program, work).expect("a guest's fault is an outcome");
     assert_eq!(execution.proof.is_some(), execution.outcome == Outcome::Done);
     assert!(execution.output.len() as u64 <= LIMITS.output_bytes);
     assert!(execution.log.len() as u64 <= LIMITS.log_bytes);
-    assert!(execution.usage.fuel <= LIMITS.fuel);
+    assert!(execution.usage.gas <= LIMITS.gas);
     assert!(execution.usage.memory_bytes <= LIMITS.memory_bytes);
 }
 

@@ -15,7 +15,7 @@ use crate::digest::Digest;
 use crate::modules::{Added, Listed, ModuleKey, ModuleName, ModulesError, Record, StoredError, StoredModules};
 use crate::node::Node;
 use crate::sandbox::{Admitted, Confinement, Kind, LimitName, Report, SandboxError};
-use crate::workload::{Workload, binary_form};
+use crate::workload::{Guest, Workload, binary_form};
 
 /// What is read of a file: more than any limit lets through, so that its author hears of the other rules too.
 const READ_BYTES_MAX: u64 = 4 * LimitName::ModuleBytes.limit().highest;
@@ -35,31 +35,41 @@ pub fn main(command: ModuleCommand, data_dir: &Path) -> anyhow::Result<End> {
     }
 }
 
-/// The workload that `--module` means: what is stored goes before a file of that name.
+/// The workload that `--module` means, compiled: once for all slices, and before the first is read.
 pub fn find(module: &OsStr, node: &Node) -> anyhow::Result<Workload> {
+    let workload = lookup(module, node)?;
+    let compiled = while_showing("compiling", || node.runner.modules().program(workload.module()));
+    warn_of_weak_confinement(node);
+    compiled.map(|_| workload).with_context(|| format!("cannot run `{}`", module.display()))
+}
+
+/// The workload that `--module` means: what is stored goes before a file of that name.
+pub fn lookup(module: &OsStr, node: &Node) -> anyhow::Result<Workload> {
     let (key, file) = (module.to_str().and_then(|text| text.parse::<ModuleKey>().ok()), Path::new(module));
-    let stored = key.map(|key| node.runner.modules().find(&key));
-    let workload = match stored {
-        Some(Ok(digest)) => Workload::Stored(digest),
+    match key.map(|key| node.runner.modules().find(&key)) {
+        Some(Ok(digest)) => Ok(Workload::Stored(digest)),
         Some(Err(StoredError::NotThere(key))) if !file.exists() => {
             bail!(
                 "there is neither a stored module nor a file `{key}`; `node compute module list` shows what is stored"
             )
         }
         Some(Err(StoredError::NotThere(_))) | None => {
-            let wasm = read(file)?;
-            let admitted = Admitted::within(&node.config.gate, wasm);
-            Workload::Module(admitted.map_err(|refusal| {
+            let admitted = Admitted::within(&node.config.gate, read(file)?);
+            Ok(Workload::Module(admitted.map_err(|refusal| {
                 let (code, hint) = (refusal.code(), refusal.hint());
                 anyhow::anyhow!("`{}` is refused [{code}]: {refusal}; {hint}", file.display())
-            })?)
+            })?))
         }
-        Some(Err(error)) => return Err(error.into()),
-    };
-    // Once for all slices, and before the first is read.
-    let compiled = while_showing("compiling", || node.runner.modules().program(workload.module()));
-    warn_of_weak_confinement(node);
-    compiled.map(|_| workload).with_context(|| format!("cannot run `{}`", file.display()))
+        Some(Err(error)) => Err(error.into()),
+    }
+}
+
+/// The guest of a workload, as the gate has it.
+pub fn admitted(workload: &Workload, node: &Node) -> anyhow::Result<Admitted> {
+    Ok(match workload.module() {
+        Guest::Admitted(module) => module.clone(),
+        Guest::Stored(digest) => Admitted::within(&node.config.gate, stored(node)?.read(&digest)?)?,
+    })
 }
 
 fn add(file: &Path, name: Option<&ModuleName>, json: bool, data_dir: &Path) -> anyhow::Result<End> {

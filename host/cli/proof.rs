@@ -71,7 +71,7 @@ fn show(file: &Path, json: bool) -> anyhow::Result<End> {
     Ok(End::Done)
 }
 
-fn read(file: &Path) -> std::io::Result<Result<SliceProof, DecodeError>> {
+pub fn read(file: &Path) -> std::io::Result<Result<SliceProof, DecodeError>> {
     Ok(SliceProof::read(&private_file::read_shared(file, JSON_BYTES_MAX as u64)?))
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures_util::{Stream, StreamExt as _, stream};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval_at};
@@ -17,7 +17,6 @@ use tokio::time::{MissedTickBehavior, interval_at};
 use super::{End, RunArgs, complain, files, is_broken_pipe, module, print};
 use crate::limits::Limits;
 use crate::node::Node;
-use crate::proof::SliceProof;
 use crate::runner::{ASSETS_BYTES_MAX, Answer, Request, Reuse, RunError, WorkloadRunner};
 use crate::slice::Slice;
 use crate::workload::{Asset, REFERENCE_NAMES, Workload};
@@ -26,7 +25,7 @@ use crate::workload::{Asset, REFERENCE_NAMES, Workload};
 /// to share a write to disk, and a handle each.
 const AHEAD: usize = 256;
 
-/// Threads beside those that run guests, for finished proofs on their way to the disk.
+/// Threads for finished proofs on their way to the disk.
 const WRITERS: usize = 64;
 
 /// What takes longer than this shows a progress bar.
@@ -50,13 +49,13 @@ pub fn run(args: RunArgs, data_dir: &Path) -> anyhow::Result<End> {
     let job = Job::read(&args, &node)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
-        .max_blocking_threads(node.config.capacity(jobs).jobs + WRITERS)
+        .max_blocking_threads(WRITERS)
         .enable_all()
         .build()
         .context("cannot start the threads that run slices")?;
     runtime.spawn(leave_if_nobody_reads());
     let end = runtime.block_on(run_all(&args, files, &node, &job));
-    // A guest that still runs after an interruption is not waited for; finished proofs are on disk.
+    // A guest that still runs after an interruption ends by itself, and is not waited for; finished proofs are on disk.
     runtime.shutdown_background();
     end
 }
@@ -100,6 +99,7 @@ struct Job {
     args: Arc<[u8]>,
     assets: Vec<Asset>,
     limits: Limits,
+    timeout: Option<Duration>,
 }
 
 impl Job {
@@ -114,10 +114,12 @@ impl Job {
             bytes.map(Asset::new).with_context(|| format!("cannot read asset `{name}`, `{}`", file.display()))
         });
         let mut limits = node.config.limits;
-        limits.fuel = args.gas.unwrap_or(limits.fuel);
+        limits.gas = args.gas.unwrap_or(limits.gas);
         limits.memory_bytes = args.memory.unwrap_or(limits.memory_bytes);
         let words: Vec<&[u8]> = args.args.iter().map(|word| word.as_bytes()).collect();
-        Ok(Self { workload, args: words.join(&0).into(), assets: assets.collect::<Result<_, _>>()?, limits })
+        let assets = assets.collect::<Result<_, _>>()?;
+        let timeout = args.timeout.or(node.config.compute.timeout_ms.map(Duration::from_millis));
+        Ok(Self { workload, args: words.join(&0).into(), assets, limits, timeout })
     }
 }
 
@@ -168,6 +170,7 @@ fn request(args: &RunArgs, file: &Path, node: &Node, job: &Job) -> Result<Reques
         assets: job.assets.clone(),
         limits: job.limits,
         reuse: if args.no_cache { Reuse::Never } else { Reuse::Allowed },
+        timeout: job.timeout,
         ..Request::new(workload, slice)
     })
 }
@@ -205,7 +208,7 @@ impl Report<'_> {
                     },
                     None => break,
                 },
-                _ = ticks.tick() => self.progress(runner.bytes_read(), bytes),
+                _ = ticks.tick() => self.progress(runner, bytes),
             }
         }
         self.bar.finish_and_clear();
@@ -219,13 +222,14 @@ impl Report<'_> {
         End::Interrupted
     }
 
-    fn progress(&mut self, read: u64, bytes: u64) {
+    fn progress(&mut self, runner: &WorkloadRunner, bytes: u64) {
         if self.bar.is_hidden() && self.bar.length().is_none() && io::stderr().is_terminal() {
             let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {msg} {elapsed}");
             self.bar = ProgressBar::new(bytes).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         }
-        self.bar.set_position(read);
-        self.bar.set_message(format!("{}/{} slices", self.finished, self.total));
+        self.bar.set_position(runner.bytes_read());
+        let gas = HumanCount(runner.gas_granted());
+        self.bar.set_message(format!("{}/{} slices, {gas} gas", self.finished, self.total));
     }
 
     fn tell(&mut self, Done { file, result }: Done) -> anyhow::Result<()> {
@@ -260,7 +264,7 @@ impl Report<'_> {
 /// `HASH  FILE`, as `b3sum` has it, or the outcome's code in the place of the hash. Nothing for an error.
 fn text_line(file: &Path, result: &Result<Answer, Failure>) -> Vec<u8> {
     let Ok(answer) = result else { return Vec::new() };
-    let first = match answer.finished.proof.as_ref().and_then(SliceProof::proof) {
+    let first = match answer.finished.proof.proof() {
         Some(hash) => hash.to_string(),
         None => answer.finished.outcome.code().0.to_owned(),
     };
@@ -288,10 +292,8 @@ fn json_line(file: &Path, result: &Result<Answer, Failure>) -> Vec<u8> {
         Err(failure) => object["error"] = json!({ "code": failure.code, "message": failure.message }),
         Ok(answer) => {
             object["source"] = json!(answer.source);
-            let proof = answer.finished.proof.as_ref().map(SliceProof::to_json);
-            let said = proof.unwrap_or_else(|| json!({ "outcome": { "code": answer.finished.outcome.code().0 } }));
-            if let (Value::Object(object), Value::Object(said)) = (&mut object, said) {
-                object.extend(said);
+            if let (Value::Object(object), Value::Object(proof)) = (&mut object, answer.finished.proof.to_json()) {
+                object.extend(proof);
             }
             if !answer.finished.log.is_empty() {
                 object["log"] = json!(String::from_utf8_lossy(&answer.finished.log));
@@ -304,9 +306,9 @@ fn json_line(file: &Path, result: &Result<Answer, Failure>) -> Vec<u8> {
 /// Replaces what is there as a whole, so that nobody reads half a proof. The store has it durably already.
 fn write_proof(out: &Path, file: &Path, answer: &Answer) -> Result<(), Failure> {
     let finished = &answer.finished;
-    let proof = finished.proof.as_ref().map(SliceProof::to_bytes);
+    let proof = finished.proof.to_bytes();
     let output = finished.output.as_deref().filter(|output| !output.is_empty());
-    for (ending, bytes) in [(".proof", proof.as_deref()), (".output", output)] {
+    for (ending, bytes) in [(".proof", Some(proof.as_slice())), (".output", output)] {
         let path = files::path_beside(out, file, ending);
         files::replace(&path, bytes).map_err(|error| Failure {
             code: "proof_not_written",

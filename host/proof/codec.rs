@@ -173,11 +173,13 @@ impl Claim {
             output: Blob::read(from)?,
             gas: from.u64()?,
         };
-        if claim.proof.is_some() == claim.outcome.is_done() && claim.outcome.is_reproducible() {
-            Ok(claim)
-        } else {
-            Err(DecodeError::Damaged("its outcome and its proof hash contradict each other"))
+        if claim.proof.is_some() != claim.outcome.is_done() {
+            return Err(DecodeError::Damaged("its outcome and its proof hash contradict each other"));
         }
+        if claim.gas > claim.job.limits.gas {
+            return Err(DecodeError::Damaged("it used more gas than its job allows"));
+        }
+        Ok(claim)
     }
 }
 

@@ -13,10 +13,12 @@
 //! Integers are little-endian. BLAKE3 of these 56 bytes, in the domain `compute-host execution profile v1`, names the
 //! profile; `tests/vectors/execution-profile.json` pins this node's.
 
+use std::sync::LazyLock;
+
 use serde::Serialize;
 
 use crate::digest::Digest;
-use crate::sandbox::GUEST_STACK_BYTES;
+use crate::sandbox::meter;
 
 const DOMAIN: &str = "compute-host execution profile v1";
 
@@ -35,15 +37,15 @@ pub struct ExecutionProfile {
 
 /// The profile of this node's runs.
 pub fn profile() -> ExecutionProfile {
+    static GAS_TABLE: LazyLock<Digest> = LazyLock::new(|| Digest::of(meter::table().as_bytes()));
     ExecutionProfile {
         abi: 1,
-        // For now wasmtime's own fuel, stack and NaN rule, each without a version that other engines could follow.
-        gas_schedule: 0,
-        gas_table: Digest::of(b""),
-        stack_rule: 0,
-        stack_bytes: GUEST_STACK_BYTES as u64,
-        nan_rule: 0,
-        quantum: 0,
+        gas_schedule: meter::SCHEDULE_VERSION,
+        gas_table: *GAS_TABLE,
+        stack_rule: meter::STACK_RULE_VERSION,
+        stack_bytes: meter::STACK_BYTES,
+        nan_rule: meter::NAN_RULE_VERSION,
+        quantum: meter::QUANTUM,
     }
 }
 

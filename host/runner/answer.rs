@@ -24,8 +24,7 @@ pub enum Source {
 #[derive(Debug)]
 pub struct Finished {
     pub outcome: Outcome,
-    /// `None` where another engine need not come to the same outcome.
-    pub proof: Option<SliceProof>,
+    pub proof: SliceProof,
     /// `None` where only the proof was kept.
     pub output: Option<Vec<u8>>,
     pub log: Vec<u8>,
@@ -96,11 +95,11 @@ impl Finished {
     /// What is left of a run whose proof was kept.
     pub(super) fn stored(proof: SliceProof) -> Self {
         let output = (proof.output().bytes == 0).then(Vec::new);
-        Self { outcome: proof.outcome(), output, log: Vec::new(), job: proof.job().digest(), proof: Some(proof) }
+        Self { outcome: proof.outcome(), output, log: Vec::new(), job: proof.job().digest(), proof }
     }
 
-    pub(super) fn claim(&self) -> Option<&Claim> {
-        self.proof.as_ref().map(SliceProof::claim)
+    pub(super) fn claim(&self) -> &Claim {
+        self.proof.claim()
     }
 
     /// What it takes in memory, about.
@@ -112,10 +111,8 @@ impl Finished {
 
 /// A run that has come to its end, and whose claim is not signed yet.
 pub(super) struct Ended {
-    /// `None` where another engine need not come to the same outcome.
-    claim: Option<Claim>,
+    pub(super) claim: Claim,
     observed: Observed,
-    outcome: Outcome,
     output: Vec<u8>,
     log: Vec<u8>,
     job: Digest,
@@ -124,18 +121,14 @@ pub(super) struct Ended {
 impl Ended {
     pub(super) fn of(id: SliceId, job: Job, execution: Execution, observed: Observed) -> Self {
         let job_digest = job.digest();
-        let claim = execution.outcome.is_reproducible().then(|| Claim::of(id, job, &execution));
-        let Execution { outcome, output, log, .. } = execution;
-        Self { claim, observed, outcome, output, log, job: job_digest }
-    }
-
-    pub(super) const fn claim(&self) -> Option<&Claim> {
-        self.claim.as_ref()
+        let claim = Claim::of(id, job, &execution);
+        let Execution { output, log, .. } = execution;
+        Self { claim, observed, output, log, job: job_digest }
     }
 
     pub(super) fn sign(self, key: &NodeKey) -> Finished {
-        let Self { claim, observed, outcome, output, log, job } = self;
-        let proof = claim.map(|claim| SliceProof::sign(claim, observed, key));
-        Finished { outcome, proof, output: Some(output), log, job }
+        let Self { claim, observed, output, log, job } = self;
+        let outcome = claim.outcome();
+        Finished { outcome, proof: SliceProof::sign(claim, observed, key), output: Some(output), log, job }
     }
 }

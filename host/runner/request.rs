@@ -1,6 +1,7 @@
 //! What is asked of the runner.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::answer::RunError;
 use crate::digest::Digest;
@@ -26,6 +27,8 @@ pub struct Request {
     pub assets: Vec<Asset>,
     pub limits: Limits,
     pub reuse: Reuse,
+    /// How long the guest may run; without one, until its gas is spent. What ends by it proves nothing.
+    pub timeout: Option<Duration>,
 }
 
 impl Request {
@@ -38,6 +41,7 @@ impl Request {
             assets: Vec::new(),
             limits: Limits::DEFAULT,
             reuse: Reuse::Allowed,
+            timeout: None,
         }
     }
 

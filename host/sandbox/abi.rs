@@ -1,14 +1,18 @@
-//! The `compute` ABI, version 1: host functions as plain functions over the guest's memory and the state of its run.
+//! The `compute` ABI, version 1: each host function as a plain one over the guest's memory and the state of its run.
 //! Nothing else reads or writes guest memory, and nothing here knows which engine runs the guest.
 //!
 //! A pointer is checked over the whole range that the call names, also where fewer bytes are moved, so that whether a
-//! call is allowed does not depend on the data.
+//! call is allowed does not depend on the data. What handles many bytes does so in pieces, between which it is asked
+//! whether anybody still waits for the run.
 
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::meter::{State, host_call_gas};
 use super::outcome::Outcome;
+use super::refill::{Purse, Watch};
+use super::stop::{InputError, Stop};
+use super::trace::{Tracer, Window};
 use crate::digest::{Digest, Hasher};
 use crate::limits::Limits;
 
@@ -32,39 +36,25 @@ pub trait Input: Send {
     }
 }
 
-/// The host cannot give the guest the input that the run began with.
-#[derive(Debug, thiserror::Error)]
-pub enum InputError {
-    #[error("it changed while it was read")]
-    Changed,
-    #[error(transparent)]
-    Io(#[from] io::Error),
+pub type Called<T> = Result<T, Stop>;
+
+/// What one run works on.
+pub struct Work {
+    pub input: Box<dyn Input>,
+    pub args: Arc<[u8]>,
+    pub assets: Arc<[Arc<[u8]>]>,
+    pub limits: Limits,
+    pub watch: Watch,
+    /// Where checkpoints are taken.
+    pub trace: Option<Window>,
 }
 
-/// Why a host call ends the run.
-#[derive(Debug)]
-pub enum Stop {
-    /// The guest's fault: a result like any other.
-    Guest(Outcome),
-    /// The host's: no result.
-    Input(InputError),
-    /// The host has no memory for what the job's limits allow.
-    HostMemory,
-}
-
-impl From<Outcome> for Stop {
-    fn from(outcome: Outcome) -> Self {
-        Self::Guest(outcome)
+impl Work {
+    /// Work that brings no arguments and no assets, and that is waited for until its gas is spent.
+    pub fn new(input: Box<dyn Input>, limits: Limits) -> Self {
+        Self { input, args: Arc::default(), assets: Arc::default(), limits, watch: Watch::default(), trace: None }
     }
 }
-
-impl From<InputError> for Stop {
-    fn from(error: InputError) -> Self {
-        Self::Input(error)
-    }
-}
-
-type Called<T> = Result<T, Stop>;
 
 /// What host calls have to work with in one run, and what they leave behind.
 pub struct RunState {
@@ -72,123 +62,256 @@ pub struct RunState {
     pub args: Arc<[u8]>,
     pub assets: Arc<[Arc<[u8]>]>,
     pub limits: Limits,
+    pub purse: Purse,
     pub output: Vec<u8>,
     pub log: Vec<u8>,
     pub committed: Option<Digest>,
+    pub tracer: Option<Tracer>,
     hasher: Option<Box<Hasher>>,
 }
 
 /// How much a hash over a part of the input reads at a time: what a level-1 cache holds beside the hash's own state.
 const HASH_PIECE_BYTES: usize = 16 * 1024;
 
+/// What is handled without a look at the deadline: a millisecond at most, also where it has to come from a disk.
+const PIECE_BYTES: usize = 1 << 20;
+
 impl RunState {
-    pub fn new(input: Box<dyn Input>, args: Arc<[u8]>, assets: Arc<[Arc<[u8]>]>, limits: Limits) -> Self {
-        Self { input, args, assets, limits, output: Vec::new(), log: Vec::new(), committed: None, hasher: None }
+    pub fn new(work: Work) -> Self {
+        let Work { input, args, assets, limits, watch, trace } = work;
+        Self {
+            input,
+            args,
+            assets,
+            limits,
+            purse: Purse::new(limits.gas, watch, trace),
+            output: Vec::new(),
+            log: Vec::new(),
+            committed: None,
+            tracer: trace.map(Tracer::new),
+            hasher: None,
+        }
+    }
+
+    /// Does a host call for a guest that has `state` left.
+    pub fn call<R: Answer>(
+        &mut self,
+        memory: &mut [u8],
+        state: i64,
+        (name, arguments): (&str, &[u64]),
+        act: impl FnOnce(&mut HostCall<'_>) -> Called<R>,
+    ) -> Called<(R, i64)> {
+        let mut call = HostCall { memory, run: self, state: State::from_i64(state) };
+        let answer = act(&mut call)?;
+        let state = call.state.to_i64();
+        if let Some(tracer) = &mut self.tracer {
+            tracer.call(self.purse.granted(), name, arguments, answer.number());
+        }
+        Ok((answer, state))
+    }
+
+    /// Gives a guest more gas that has overdrawn `state`, or ends its run. `globals` are its
+    /// numbers, for a checkpoint.
+    pub fn refill(&mut self, state: i64, memory: &[u8], globals: &[u8]) -> Called<i64> {
+        let state = State::from_i64(state);
+        if let Some(tracer) = self.tracer.as_mut().filter(|tracer| tracer.takes(self.purse.granted())) {
+            tracer.checkpoint(self.purse.charged(state), memory, globals);
+        }
+        self.purse.refill(state).map(State::to_i64)
     }
 }
 
-pub fn input_len(run: &RunState) -> u64 {
-    run.input.len()
+impl RunState {
+    /// Notes, for a trace, what the run has left of its memory.
+    pub fn end(&mut self, memory: &[u8]) {
+        if let Some(tracer) = &mut self.tracer {
+            tracer.end(memory);
+        }
+    }
 }
 
-pub fn input_read(memory: &mut [u8], run: &mut RunState, dst: u32, offset: u64, len: u32) -> Called<u32> {
-    let target = part_mut(memory, dst, len)?;
-    let Some(rest) = run.input.len().checked_sub(offset) else { return Ok(0) };
-    let count = (target.len() as u64).min(rest) as usize;
-    run.input.read(offset, &mut target[..count])?;
-    Ok(count as u32)
+/// What a host call answers: nothing, or a number.
+pub trait Answer {
+    fn number(&self) -> Option<u64>;
 }
 
-/// The host has hashed the whole input before the run, so this range alone costs no second pass.
-pub fn input_blake3(memory: &mut [u8], run: &mut RunState, offset: u64, len: u64, dst: u32) -> Called<()> {
-    let target = range(memory, dst, 32)?;
-    let end = offset.checked_add(len).filter(|end| *end <= run.input.len()).ok_or(Outcome::InputRange)?;
-    let digest =
-        if end - offset == run.input.len() { run.input.digest() } else { hash_part(&mut *run.input, offset..end)? };
-    memory[target].copy_from_slice(digest.as_bytes());
-    Ok(())
+impl Answer for () {
+    fn number(&self) -> Option<u64> {
+        None
+    }
 }
 
-fn hash_part(input: &mut dyn Input, mut part: Range<u64>) -> Result<Digest, InputError> {
+impl Answer for u32 {
+    fn number(&self) -> Option<u64> {
+        Some((*self).into())
+    }
+}
+
+impl Answer for u64 {
+    fn number(&self) -> Option<u64> {
+        Some(*self)
+    }
+}
+
+impl Answer for i64 {
+    fn number(&self) -> Option<u64> {
+        Some(self.cast_unsigned())
+    }
+}
+
+/// One call of the host: the guest's memory, its run, and what it has left.
+pub struct HostCall<'a> {
+    pub memory: &'a mut [u8],
+    pub run: &'a mut RunState,
+    pub state: State,
+}
+
+impl HostCall<'_> {
+    pub fn input_len(&mut self) -> Called<u64> {
+        self.charge(0)?;
+        Ok(self.run.input.len())
+    }
+
+    pub fn input_read(&mut self, dst: u32, offset: u64, len: u32) -> Called<u32> {
+        self.charge(self.run.input.cost(offset, len.into()))?;
+        let Self { memory, run, .. } = self;
+        let target = part_mut(memory, dst, len)?;
+        let Some(rest) = run.input.len().checked_sub(offset) else { return Ok(0) };
+        let count = (target.len() as u64).min(rest) as usize;
+        let mut offset = offset;
+        for piece in target[..count].chunks_mut(PIECE_BYTES) {
+            run.purse.look()?;
+            run.input.read(offset, piece)?;
+            offset += piece.len() as u64;
+        }
+        Ok(count as u32)
+    }
+
+    /// The host has hashed the whole input before the run, so this range alone costs no second pass.
+    pub fn input_blake3(&mut self, offset: u64, len: u64, dst: u32) -> Called<()> {
+        self.charge(self.run.input.cost(offset, len))?;
+        let Self { memory, run, .. } = self;
+        let target = range(memory, dst, 32)?;
+        let input_len = run.input.len();
+        let end = offset.checked_add(len).filter(|end| *end <= input_len).ok_or(Outcome::InputRange)?;
+        let digest = if end - offset == input_len { run.input.digest() } else { hash_part(run, offset..end)? };
+        memory[target].copy_from_slice(digest.as_bytes());
+        Ok(())
+    }
+
+    pub fn blake3(&mut self, ptr: u32, len: u32, dst: u32) -> Called<()> {
+        self.charge(len.into())?;
+        let Self { memory, run, .. } = self;
+        let source = range(memory, ptr, len)?;
+        let target = range(memory, dst, 32)?;
+        let mut hasher = Hasher::default();
+        hash(&mut hasher, &memory[source], &run.purse)?;
+        memory[target].copy_from_slice(hasher.finish().as_bytes());
+        Ok(())
+    }
+
+    pub fn blake3_update(&mut self, ptr: u32, len: u32) -> Called<()> {
+        self.charge(len.into())?;
+        let Self { memory, run, .. } = self;
+        let source = part(memory, ptr, len)?;
+        hash(run.hasher.get_or_insert_default(), source, &run.purse)
+    }
+
+    /// Writes the digest of what was given to [`HostCall::blake3_update`] since the last call, and begins anew.
+    pub fn blake3_finish(&mut self, dst: u32) -> Called<()> {
+        self.charge(32)?;
+        let target = range(self.memory, dst, 32)?;
+        let digest = self.run.hasher.take().unwrap_or_default().finish();
+        self.memory[target].copy_from_slice(digest.as_bytes());
+        Ok(())
+    }
+
+    pub fn args_len(&mut self) -> Called<u64> {
+        self.charge(0)?;
+        Ok(self.run.args.len() as u64)
+    }
+
+    pub fn args_read(&mut self, dst: u32, offset: u64, len: u32) -> Called<u32> {
+        self.charge(len.into())?;
+        let target = part_mut(self.memory, dst, len)?;
+        copy(&self.run.args, offset, target, &self.run.purse)
+    }
+
+    /// -1 for an index that the job brings no asset for, so that a guest can ask how many there are.
+    pub fn asset_len(&mut self, index: u32) -> Called<i64> {
+        self.charge(0)?;
+        Ok(self.run.assets.get(index as usize).map_or(-1, |asset| asset.len() as i64))
+    }
+
+    pub fn asset_read(&mut self, index: u32, dst: u32, offset: u64, len: u32) -> Called<u32> {
+        self.charge(len.into())?;
+        let target = part_mut(self.memory, dst, len)?;
+        let asset = self.run.assets.get(index as usize).ok_or(Outcome::NoSuchAsset)?;
+        copy(asset, offset, target, &self.run.purse)
+    }
+
+    pub fn output_write(&mut self, ptr: u32, len: u32) -> Called<()> {
+        self.charge(len.into())?;
+        let Self { memory, run, .. } = self;
+        let bytes = part(memory, ptr, len)?;
+        if (run.output.len() + bytes.len()) as u64 > run.limits.output_bytes {
+            return Err(Outcome::OutputLimit.into());
+        }
+        run.output.try_reserve(bytes.len()).map_err(|_| Stop::HostMemory)?;
+        for piece in bytes.chunks(PIECE_BYTES) {
+            run.purse.look()?;
+            run.output.extend_from_slice(piece);
+        }
+        Ok(())
+    }
+
+    pub fn proof_commit(&mut self, ptr: u32) -> Called<()> {
+        self.charge(32)?;
+        let mut proof = [0; 32];
+        proof.copy_from_slice(part(self.memory, ptr, 32)?);
+        match self.run.committed.replace(proof.into()) {
+            None => Ok(()),
+            Some(_) => Err(Outcome::SecondCommit.into()),
+        }
+    }
+
+    /// A line for the operator; what is beyond the limit is dropped without a word, because what the guest hears must not
+    /// depend on the operator's taste.
+    pub fn log(&mut self, ptr: u32, len: u32) -> Called<()> {
+        self.charge(len.into())?;
+        let Self { memory, run, .. } = self;
+        let line = part(memory, ptr, len)?;
+        let rest = (run.limits.log_bytes as usize).saturating_sub(run.log.len());
+        run.log.try_reserve(rest.min(line.len() + 1)).map_err(|_| Stop::HostMemory)?;
+        run.log.extend(line.iter().chain(b"\n").take(rest));
+        Ok(())
+    }
+
+    /// Takes what the call costs that handles `bytes`, before it does.
+    fn charge(&mut self, bytes: u64) -> Called<()> {
+        self.state = self.run.purse.charge(self.state, host_call_gas(bytes))?;
+        Ok(())
+    }
+}
+
+fn hash_part(run: &mut RunState, mut part: Range<u64>) -> Called<Digest> {
     let mut hasher = Hasher::default();
     let mut piece = [0; HASH_PIECE_BYTES];
     while !part.is_empty() {
         let count = (part.end - part.start).min(piece.len() as u64) as usize;
-        input.read(part.start, &mut piece[..count])?;
+        run.purse.look()?;
+        run.input.read(part.start, &mut piece[..count])?;
         hasher.update(&piece[..count]);
         part.start += count as u64;
     }
     Ok(hasher.finish())
 }
 
-pub fn blake3(memory: &mut [u8], ptr: u32, len: u32, dst: u32) -> Called<()> {
-    let source = range(memory, ptr, len)?;
-    let target = range(memory, dst, 32)?;
-    let digest = Digest::of(&memory[source]);
-    memory[target].copy_from_slice(digest.as_bytes());
-    Ok(())
-}
-
-pub fn blake3_update(memory: &[u8], run: &mut RunState, ptr: u32, len: u32) -> Called<()> {
-    let source = part(memory, ptr, len)?;
-    run.hasher.get_or_insert_default().update(source);
-    Ok(())
-}
-
-/// Writes the digest of what was given to [`blake3_update`] since the last call, and begins anew.
-pub fn blake3_finish(memory: &mut [u8], run: &mut RunState, dst: u32) -> Called<()> {
-    let target = range(memory, dst, 32)?;
-    let digest = run.hasher.take().unwrap_or_default().finish();
-    memory[target].copy_from_slice(digest.as_bytes());
-    Ok(())
-}
-
-pub fn args_len(run: &RunState) -> u64 {
-    run.args.len() as u64
-}
-
-pub fn args_read(memory: &mut [u8], run: &RunState, dst: u32, offset: u64, len: u32) -> Called<u32> {
-    let target = part_mut(memory, dst, len)?;
-    Ok(copy(&run.args, offset, target))
-}
-
-/// -1 for an index that the job brings no asset for, so that a guest can ask how many there are.
-pub fn asset_len(run: &RunState, index: u32) -> i64 {
-    run.assets.get(index as usize).map_or(-1, |asset| asset.len() as i64)
-}
-
-pub fn asset_read(memory: &mut [u8], run: &RunState, index: u32, dst: u32, offset: u64, len: u32) -> Called<u32> {
-    let target = part_mut(memory, dst, len)?;
-    let asset = run.assets.get(index as usize).ok_or(Outcome::NoSuchAsset)?;
-    Ok(copy(asset, offset, target))
-}
-
-pub fn output_write(memory: &[u8], run: &mut RunState, ptr: u32, len: u32) -> Called<()> {
-    let bytes = part(memory, ptr, len)?;
-    if (run.output.len() + bytes.len()) as u64 > run.limits.output_bytes {
-        return Err(Outcome::OutputLimit.into());
+fn hash(hasher: &mut Hasher, bytes: &[u8], purse: &Purse) -> Called<()> {
+    for piece in bytes.chunks(PIECE_BYTES) {
+        purse.look()?;
+        hasher.update(piece);
     }
-    run.output.try_reserve(bytes.len()).map_err(|_| Stop::HostMemory)?;
-    run.output.extend_from_slice(bytes);
-    Ok(())
-}
-
-pub fn proof_commit(memory: &[u8], run: &mut RunState, ptr: u32) -> Called<()> {
-    let mut proof = [0; 32];
-    proof.copy_from_slice(part(memory, ptr, 32)?);
-    match run.committed.replace(proof.into()) {
-        None => Ok(()),
-        Some(_) => Err(Outcome::SecondCommit.into()),
-    }
-}
-
-/// A line for the operator; what is beyond the limit is dropped without a word, because what the guest hears must not
-/// depend on the operator's taste.
-pub fn log(memory: &[u8], run: &mut RunState, ptr: u32, len: u32) -> Called<()> {
-    let line = part(memory, ptr, len)?;
-    let rest = (run.limits.log_bytes as usize).saturating_sub(run.log.len());
-    run.log.try_reserve(rest.min(line.len() + 1)).map_err(|_| Stop::HostMemory)?;
-    run.log.extend(line.iter().chain(b"\n").take(rest));
     Ok(())
 }
 
@@ -208,9 +331,12 @@ fn part_mut(memory: &mut [u8], ptr: u32, len: u32) -> Result<&mut [u8], Outcome>
 }
 
 /// Copies what `source` has from `offset` on, and says how much that was.
-fn copy(source: &[u8], offset: u64, target: &mut [u8]) -> u32 {
+fn copy(source: &[u8], offset: u64, target: &mut [u8], purse: &Purse) -> Called<u32> {
     let rest = usize::try_from(offset).ok().and_then(|offset| source.get(offset..)).unwrap_or_default();
     let count = rest.len().min(target.len());
-    target[..count].copy_from_slice(&rest[..count]);
-    count as u32
+    for (to, from) in target[..count].chunks_mut(PIECE_BYTES).zip(rest.chunks(PIECE_BYTES)) {
+        purse.look()?;
+        to.copy_from_slice(&from[..to.len()]);
+    }
+    Ok(count as u32)
 }

@@ -15,8 +15,7 @@ mod report;
 
 use std::sync::Arc;
 
-use wasm_encoder::{Module, RawSection};
-use wasmparser::{Parser, Payload, WasmFeatures};
+use wasmparser::WasmFeatures;
 
 pub use self::interface::ABI_MODULE;
 pub use self::limits::{GateLimits, LIMITS, Limit, LimitName};
@@ -65,17 +64,6 @@ impl Admitted {
 
     pub fn wasm(&self) -> &[u8] {
         &self.wasm
-    }
-
-    /// The module without its custom sections: what is compiled.
-    pub fn stripped(&self) -> Vec<u8> {
-        let mut module = Module::new();
-        for payload in Parser::new(0).parse_all(&self.wasm).flatten() {
-            if let (false, Some((id, range))) = (matches!(payload, Payload::CustomSection(_)), payload.as_section()) {
-                module.section(&RawSection { id, data: &self.wasm[range] });
-            }
-        }
-        module.finish()
     }
 
     /// BLAKE3 of the module's bytes: its name.

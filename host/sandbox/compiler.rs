@@ -21,6 +21,7 @@ use super::SandboxError;
 use super::check::Admitted;
 use super::confine::{Bounds, Confinement};
 use super::engine::CompileEngine;
+use super::meter;
 use crate::digest::Digest;
 
 /// Ordinary code costs 0.8 to 1.4 s of CPU a MiB, and the gate admits nothing that costs more than four times that: this
@@ -94,7 +95,7 @@ impl Compiler {
     /// The native code of `admitted`, for [`Sandbox::load`](super::Sandbox::load), and for nobody who does not trust
     /// this compiler.
     pub fn compile(&self, admitted: &Admitted) -> Result<Vec<u8>, SandboxError> {
-        let wasm = admitted.stripped();
+        let wasm = meter::metered(admitted.wasm()).map_err(SandboxError::Meter)?;
         match self {
             Self::InProcess(engine) => native_code(engine, &wasm),
             Self::Child(children) => Session::start(children, bounds(wasm.len()))?.compile(&wasm),

@@ -17,6 +17,15 @@ pub struct Bounds {
     pub memory_bytes: u64,
 }
 
+/// What a process is for, after it is confined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// It compiles, and writes down what came of it.
+    Compile,
+    /// It compiles, runs what came of it, and reads on in files that are open.
+    Run,
+}
+
 /// What the kernel did confine; the limits on resources always hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Confinement {
@@ -48,15 +57,15 @@ pub fn close_inherited_files() {
     unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
 }
 
-/// Confines this process (the system calls: this thread, and those that it starts). Call it while there is one thread.
-pub fn confine(bounds: Bounds) -> io::Result<Confinement> {
+/// Confines this process (access: this thread, and those that it starts). Call it while nothing else is done in it.
+pub fn confine(bounds: Bounds, purpose: Purpose) -> io::Result<Confinement> {
     // What is read must be read before nothing can be opened any more.
     let address_space_bytes = address_space_bytes()?.saturating_add(bounds.memory_bytes);
-    let filter = filter().map_err(io::Error::other)?;
+    let filter = filter(purpose).map_err(io::Error::other)?;
     let landlock = restrict_access().map_err(io::Error::other)?;
     limit_resources(address_space_bytes, bounds.cpu_seconds)?;
     // A kernel without seccomp says EINVAL; everything else that could fail is ours.
-    let seccomp = seccompiler::apply_filter(&filter).is_ok();
+    let seccomp = seccompiler::apply_filter_all_threads(&filter).is_ok();
     Ok(Confinement { seccomp, landlock })
 }
 
@@ -98,16 +107,23 @@ fn restrict_access() -> Result<bool, RulesetError> {
 }
 
 /// Whatever is not listed answers `EPERM`: the allocator, the hasher's seed, the end of the process, and the pipes.
-/// Memory cannot be made executable: a compiler only writes code down.
-fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
+/// Memory cannot be made executable where code is only written down.
+fn filter(purpose: Purpose) -> Result<BpfProgram, seccompiler::BackendError> {
     let executable = libc::PROT_EXEC as u64;
     let not_executable = || {
         let condition = SeccompCondition::new(2, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(executable), 0)?;
         SeccompRule::new(vec![condition])
     };
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
-    rules.insert(libc::SYS_mmap, vec![not_executable()?]);
-    rules.insert(libc::SYS_mprotect, vec![not_executable()?]);
+    match purpose {
+        Purpose::Compile => {
+            rules.insert(libc::SYS_mmap, vec![not_executable()?]);
+            rules.insert(libc::SYS_mprotect, vec![not_executable()?]);
+        }
+        Purpose::Run => [libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_pread64].into_iter().for_each(|call| {
+            rules.insert(call, Vec::new());
+        }),
+    }
     let denied = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     SeccompFilter::new(rules, denied, SeccompAction::Allow, std::env::consts::ARCH.try_into()?)?.try_into()
 }

@@ -1,18 +1,19 @@
-//! The engine and its settings, one place. What only wasmtime has (fuel, traps, serialised code) is translated here.
+//! The engine and its settings, one place. What only wasmtime has (traps, serialised code) is translated here.
 
 use std::hash::Hash as _;
 use std::sync::Arc;
 
 use wasmtime::{
-    Caller, Config, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, Store, WasmFeatures,
+    Config, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, Strategy, WasmFeatures,
 };
 
 use super::SandboxError;
 use super::check::{self, GateLimits};
+use super::meter::STACK_BYTES;
 use super::native::{self, Publisher};
 use super::outcome::{Outcome, Trap};
 use crate::digest::Digest;
-use crate::limits::{self, Limits};
+use crate::limits::Limits;
 
 /// Shown in proofs beside what was observed.
 pub const NAME: &str = "wasmtime 48 cranelift";
@@ -26,8 +27,9 @@ const MEMORY_GUARD_BYTES: u64 = 32 << 20;
 /// whose data lies a mebibyte in, where compilers put it. `benches/README.md` has the figures.
 const MEMORY_KEEP_RESIDENT_BYTES: usize = 1 << 20;
 
-/// Stack for the guest's own frames; the threads that run guests must have more than this.
-pub const GUEST_STACK_BYTES: usize = 512 << 10;
+/// Stack for the guest's own frames: four times what the meter lets them be charged, and it charges at least what they
+/// take. So no guest gets to the end of it; were one to, that would be the host's failure.
+pub const NATIVE_STACK_BYTES: usize = 4 * STACK_BYTES as usize;
 
 pub struct Engine(wasmtime::Engine);
 
@@ -66,6 +68,19 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// An engine to verify with: one run at a time, compiled and run in this process.
+    pub fn to_verify(compiler: Strategy, target: Option<&str>) -> Result<Self, SandboxError> {
+        let mut config = settings();
+        // An image of the memory would be a file, and the process may open none.
+        config.strategy(compiler).memory_init_cow(false);
+        if let Some(target) = target {
+            config.target(target).map_err(SandboxError::engine)?;
+        }
+        wasmtime::Engine::new(&config).map(Self).map_err(SandboxError::engine)
+    }
+}
+
 /// An engine that runs nothing, and so reserves nothing.
 pub struct CompileEngine(wasmtime::Engine);
 
@@ -92,9 +107,11 @@ fn settings() -> Config {
         .memory_guard_size(MEMORY_GUARD_BYTES)
         .memory_may_move(false)
         .signals_based_traps(true)
-        .max_wasm_stack(GUEST_STACK_BYTES)
-        .consume_fuel(true)
-        .cranelift_nan_canonicalization(true)
+        .max_wasm_stack(NATIVE_STACK_BYTES)
+        // Nothing is asynchronous here, but wasmtime compares the two.
+        .async_stack_size(NATIVE_STACK_BYTES)
+        // The meter says which branches are seldom taken; and the guest's NaNs are canonical before they come here.
+        .wasm_branch_hinting(true)
         .cranelift_opt_level(OptLevel::Speed)
         // Code for the debugger and the profiler: a fifth to two fifths of its size, and nobody reads it.
         .generate_address_map(false)
@@ -127,23 +144,6 @@ impl std::hash::Hasher for SettingsHasher {
     }
 }
 
-/// Gives a new store the work that its run may do.
-pub fn grant<T: 'static>(store: &mut Store<T>, limits: &Limits) -> Result<(), SandboxError> {
-    store.set_fuel(limits.fuel).map_err(SandboxError::engine)
-}
-
-/// The work that was done under `limits`; the whole of it where the engine lost count at a trap.
-pub fn spent<T: 'static>(store: &Store<T>, limits: &Limits) -> Result<u64, SandboxError> {
-    store.get_fuel().map(|rest| limits.fuel.saturating_sub(rest)).map_err(SandboxError::engine)
-}
-
-/// Charges a host call that moves or hashes `bytes`, before it does.
-pub fn charge<T: 'static>(caller: &mut Caller<'_, T>, bytes: u64) -> wasmtime::Result<()> {
-    let rest = caller.get_fuel()?.checked_sub(limits::host_call_fuel(bytes));
-    caller.set_fuel(rest.unwrap_or(0))?;
-    rest.map(drop).ok_or_else(|| wasmtime::Trap::OutOfFuel.into())
-}
-
 /// What a trap of wasmtime's means here.
 #[derive(Debug, PartialEq, Eq)]
 enum Meaning {
@@ -157,8 +157,6 @@ enum Meaning {
 fn meaning(trap: wasmtime::Trap) -> Meaning {
     use wasmtime::Trap as Native;
     Meaning::Ending(match trap {
-        Native::OutOfFuel => Outcome::OutOfFuel,
-        Native::StackOverflow => Outcome::StackOverflow,
         Native::UnreachableCodeReached => Outcome::Trap(Trap::Unreachable),
         Native::MemoryOutOfBounds => Outcome::Trap(Trap::MemoryOutOfBounds),
         Native::TableOutOfBounds => Outcome::Trap(Trap::TableOutOfBounds),
@@ -167,8 +165,10 @@ fn meaning(trap: wasmtime::Trap) -> Meaning {
         Native::IntegerOverflow => Outcome::Trap(Trap::IntegerOverflow),
         Native::IntegerDivisionByZero => Outcome::Trap(Trap::IntegerDivideByZero),
         Native::BadConversionToInteger => Outcome::Trap(Trap::InvalidConversionToInteger),
-        // Threads, garbage collection, exceptions, stack switching; epochs; Pulley; components.
-        Native::HeapMisaligned
+        // What the meter does; threads, garbage collection, exceptions, stack switching; epochs; Pulley; components.
+        Native::OutOfFuel
+        | Native::StackOverflow
+        | Native::HeapMisaligned
         | Native::AtomicWaitNonSharedMemory
         | Native::NullReference
         | Native::ArrayOutOfBounds

@@ -1,9 +1,12 @@
-//! Binds the ABI's plain functions to the engine: each call is charged, then given the guest's memory and its run.
+//! Binds the ABI's plain functions to the engine.
 
-use wasmtime::{Caller, Engine, Linker, Memory, ResourceLimiter, Result};
+use wasmtime::{Caller, Engine, Linker, Memory, ResourceLimiter, Result, Val};
 
-use super::abi::{self, RunState, Stop};
-use super::{check, engine};
+use super::abi::{Answer, Called, HostCall, RunState};
+use super::check::{self, ABI_MODULE};
+use super::functions::host_functions;
+use super::meter::{self, REFILL};
+use super::stop::Stop;
 use crate::limits::Limits;
 
 /// What a store holds: the run, and what the engine needs of it.
@@ -31,13 +34,25 @@ impl Growth {
     }
 }
 
-impl ResourceLimiter for Growth {
-    fn memory_growing(&mut self, _current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
-        let granted = desired as u64 <= self.memory_bytes_max && maximum.is_none_or(|maximum| desired <= maximum);
-        if granted {
+impl Growth {
+    /// Whether the memory may have so many bytes.
+    pub fn admits_memory(&mut self, desired: usize, maximum: Option<usize>) -> bool {
+        let admitted = desired as u64 <= self.memory_bytes_max && maximum.is_none_or(|maximum| desired <= maximum);
+        if admitted {
             self.memory_bytes = self.memory_bytes.max(desired as u64);
         }
-        Ok(granted)
+        admitted
+    }
+
+    /// Whether the table may have so many elements.
+    pub fn admits_table(&self, desired: usize, maximum: Option<usize>) -> bool {
+        desired as u64 <= check::GateLimits::DEFAULT.table_elements && maximum.is_none_or(|maximum| desired <= maximum)
+    }
+}
+
+impl ResourceLimiter for Growth {
+    fn memory_growing(&mut self, _current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
+        Ok(self.admits_memory(desired, maximum))
     }
 
     fn memory_grow_failed(&mut self, error: wasmtime::Error) -> Result<()> {
@@ -46,8 +61,7 @@ impl ResourceLimiter for Growth {
     }
 
     fn table_growing(&mut self, _current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
-        Ok(desired as u64 <= check::GateLimits::DEFAULT.table_elements
-            && maximum.is_none_or(|maximum| desired <= maximum))
+        Ok(self.admits_table(desired, maximum))
     }
 
     fn table_grow_failed(&mut self, error: wasmtime::Error) -> Result<()> {
@@ -56,63 +70,73 @@ impl ResourceLimiter for Growth {
     }
 }
 
-/// A host call over guest memory: charges for `bytes`, then acts.
-fn call<R>(
-    caller: &mut Caller<'_, Guest>,
-    bytes: u64,
-    act: impl FnOnce(&mut [u8], &mut RunState) -> Result<R, Stop>,
-) -> Result<R> {
-    engine::charge(caller, bytes)?;
-    let memory = caller.data().memory.ok_or_else(|| wasmtime::format_err!("a host call before `run`"))?;
-    let (memory, guest) = memory.data_and_store_mut(caller);
-    act(memory, &mut guest.run).map_err(|stop| {
-        guest.stop = Some(stop);
-        wasmtime::format_err!("a host call ended the run")
-    })
+/// All that a metered guest can import. Its state comes in behind each function's parameters, and goes out behind its
+/// results.
+pub fn linker(engine: &Engine) -> Result<Linker<Guest>> {
+    let mut linker = Linker::new(engine);
+    macro_rules! link {
+        ($name:ident ($($argument:ident: $type:ty),*) asks) => {
+            linker.func_wrap(ABI_MODULE, stringify!($name), |caller: Caller<'_, Guest>, $($argument: $type,)* state: i64| {
+                let arguments = [$(u64::from($argument)),*];
+                call(caller, state, (stringify!($name), &arguments), |call| call.$name($($argument),*))
+            })?;
+        };
+        ($name:ident ($($argument:ident: $type:ty),*) tells) => {
+            linker.func_wrap(ABI_MODULE, stringify!($name), |caller: Caller<'_, Guest>, $($argument: $type,)* state: i64| {
+                let arguments = [$(u64::from($argument)),*];
+                let told = call(caller, state, (stringify!($name), &arguments), |call| call.$name($($argument),*));
+                told.map(|((), state)| state)
+            })?;
+        };
+    }
+    host_functions!(link);
+    linker.func_wrap(ABI_MODULE, REFILL, refill)?;
+    Ok(linker)
 }
 
-/// All that a guest can import; [`check::ABI_FUNCTIONS`] is the same list for the gate.
-pub fn linker(engine: &Engine) -> Result<Linker<Guest>> {
-    type C<'a> = Caller<'a, Guest>;
-    let mut linker = Linker::new(engine);
-    let abi = check::ABI_MODULE;
-    linker
-        .func_wrap(abi, "input_len", |mut c: C<'_>| call(&mut c, 0, |_, run| Ok(abi::input_len(run))))?
-        .func_wrap(abi, "input_read", |mut c: C<'_>, dst: u32, offset: u64, len: u32| {
-            let bytes = c.data().run.input.cost(offset, len.into());
-            call(&mut c, bytes, |memory, run| abi::input_read(memory, run, dst, offset, len))
-        })?
-        .func_wrap(abi, "input_blake3", |mut c: C<'_>, offset: u64, len: u64, dst: u32| {
-            let bytes = c.data().run.input.cost(offset, len);
-            call(&mut c, bytes, |memory, run| abi::input_blake3(memory, run, offset, len, dst))
-        })?
-        .func_wrap(abi, "blake3", |mut c: C<'_>, ptr: u32, len: u32, dst: u32| {
-            call(&mut c, len.into(), |memory, _| abi::blake3(memory, ptr, len, dst))
-        })?
-        .func_wrap(abi, "blake3_update", |mut c: C<'_>, ptr: u32, len: u32| {
-            call(&mut c, len.into(), |memory, run| abi::blake3_update(memory, run, ptr, len))
-        })?
-        .func_wrap(abi, "blake3_finish", |mut c: C<'_>, dst: u32| {
-            call(&mut c, 32, |memory, run| abi::blake3_finish(memory, run, dst))
-        })?
-        .func_wrap(abi, "args_len", |mut c: C<'_>| call(&mut c, 0, |_, run| Ok(abi::args_len(run))))?
-        .func_wrap(abi, "args_read", |mut c: C<'_>, dst: u32, offset: u64, len: u32| {
-            call(&mut c, len.into(), |memory, run| abi::args_read(memory, run, dst, offset, len))
-        })?
-        .func_wrap(abi, "asset_len", |mut c: C<'_>, index: u32| {
-            call(&mut c, 0, |_, run| Ok(abi::asset_len(run, index)))
-        })?
-        .func_wrap(abi, "asset_read", |mut c: C<'_>, index: u32, dst: u32, offset: u64, len: u32| {
-            call(&mut c, len.into(), |memory, run| abi::asset_read(memory, run, index, dst, offset, len))
-        })?
-        .func_wrap(abi, "output_write", |mut c: C<'_>, ptr: u32, len: u32| {
-            call(&mut c, len.into(), |memory, run| abi::output_write(memory, run, ptr, len))
-        })?
-        .func_wrap(abi, "proof_commit", |mut c: C<'_>, ptr: u32| {
-            call(&mut c, 32, |memory, run| abi::proof_commit(memory, run, ptr))
-        })?
-        .func_wrap(abi, "log", |mut c: C<'_>, ptr: u32, len: u32| {
-            call(&mut c, len.into(), |memory, run| abi::log(memory, run, ptr, len))
-        })?;
-    Ok(linker)
+fn call<R: Answer>(
+    mut caller: Caller<'_, Guest>,
+    state: i64,
+    name: (&str, &[u64]),
+    act: impl FnOnce(&mut HostCall<'_>) -> Called<R>,
+) -> Result<(R, i64)> {
+    let memory = memory(&caller)?;
+    let (memory, guest) = memory.data_and_store_mut(&mut caller);
+    guest.run.call(memory, state, name, act).map_err(|stop| guest.ended(stop))
+}
+
+fn refill(mut caller: Caller<'_, Guest>, state: i64) -> Result<i64> {
+    let memory = memory(&caller)?;
+    let mut globals = Vec::new();
+    if caller.data().run.tracer.is_some() {
+        for name in meter::global_names() {
+            let Some(global) = caller.get_export(&name).and_then(|found| found.into_global()) else { break };
+            globals.extend(bits(&global.get(&mut caller)));
+        }
+    }
+    let (memory, guest) = memory.data_and_store_mut(&mut caller);
+    guest.run.refill(state, memory, &globals).map_err(|stop| guest.ended(stop))
+}
+
+fn memory(caller: &Caller<'_, Guest>) -> Result<Memory> {
+    caller.data().memory.ok_or_else(|| wasmtime::format_err!("a host call before `run`"))
+}
+
+fn bits(value: &Val) -> [u8; 16] {
+    let number = match value {
+        Val::I32(number) => u128::from(number.cast_unsigned()),
+        Val::I64(number) => u128::from(number.cast_unsigned()),
+        Val::F32(bits) => u128::from(*bits),
+        Val::F64(bits) => u128::from(*bits),
+        Val::V128(bits) => bits.as_u128(),
+        _ => 0,
+    };
+    number.to_le_bytes()
+}
+
+impl Guest {
+    fn ended(&mut self, stop: Stop) -> wasmtime::Error {
+        self.stop = Some(stop);
+        wasmtime::format_err!("a host call ended the run")
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The end of a run. [`Outcome::is_reproducible`] says which of them every engine agrees on.
+/// The end of a run: the same on every engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// `run` returned 0.
@@ -23,10 +23,10 @@ pub enum Outcome {
     OutputLimit,
     /// The module declares more memory than the job may use.
     MemoryLimit,
-    /// The work exceeded its bound. Engines count differently, so this proves nothing.
-    OutOfFuel,
-    /// The calls went too deep. Engines' frames differ, so this proves nothing.
-    StackOverflow,
+    /// The work needed more gas than the job allows.
+    OutOfGas,
+    /// The calls went too deep: their frames, as the meter counts them, had no room in the stack.
+    OutOfStack,
 }
 
 /// What WebAssembly forbids; the standard names them.
@@ -45,11 +45,6 @@ pub enum Trap {
 impl Outcome {
     pub const fn is_done(self) -> bool {
         matches!(self, Self::Done)
-    }
-
-    /// Whether a run on any other engine ends the same way, so that a proof can claim it.
-    pub const fn is_reproducible(self) -> bool {
-        !matches!(self, Self::OutOfFuel | Self::StackOverflow)
     }
 
     /// The stable code that proofs, JSON and messages show, and the failure code that goes with it.
@@ -85,8 +80,8 @@ impl Outcome {
         Self::SecondCommit,
         Self::OutputLimit,
         Self::MemoryLimit,
-        Self::OutOfFuel,
-        Self::StackOverflow,
+        Self::OutOfGas,
+        Self::OutOfStack,
     ];
 
     const fn name(self) -> &'static str {
@@ -107,8 +102,8 @@ impl Outcome {
             Self::SecondCommit => "second_commit",
             Self::OutputLimit => "output_limit",
             Self::MemoryLimit => "memory_limit",
-            Self::OutOfFuel => "out_of_fuel",
-            Self::StackOverflow => "stack_overflow",
+            Self::OutOfGas => "out_of_gas",
+            Self::OutOfStack => "out_of_stack",
         }
     }
 }
@@ -125,8 +120,8 @@ impl fmt::Display for Outcome {
             Self::SecondCommit => f.write_str("the guest committed a second proof"),
             Self::OutputLimit => f.write_str("the guest's output outgrew its limit"),
             Self::MemoryLimit => f.write_str("the module declares more memory than the job may use"),
-            Self::OutOfFuel => f.write_str("the guest ran out of fuel"),
-            Self::StackOverflow => f.write_str("the guest's calls went too deep"),
+            Self::OutOfGas => f.write_str("the guest ran out of gas"),
+            Self::OutOfStack => f.write_str("the guest's calls went too deep"),
         }
     }
 }

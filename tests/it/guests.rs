@@ -50,7 +50,7 @@ async fn answer(workload: &Workload, slice: &[u8]) -> Answer {
 }
 
 fn proof_of(answer: &Answer) -> Option<Digest> {
-    answer.finished.proof.as_ref().unwrap().proof()
+    answer.finished.proof.proof()
 }
 
 #[test]

@@ -101,8 +101,8 @@ fn gas_and_memory_bound_the_run() {
         r#"(module (memory (export "memory") 1) (func (export "run") (result i32) (loop (br 0)) unreachable))"#,
     );
     here.file("two.wat", r#"(module (memory (export "memory") 2) (func (export "run") (result i32) (i32.const 0)))"#);
-    let failed = "failed: `data`: the guest ran out of fuel\n";
-    here.run("compute run --module ./loop.wat --gas 1000 data").is(1, "out_of_fuel  data\n", failed);
+    let failed = "failed: `data`: the guest ran out of gas\n";
+    here.run("compute run --module ./loop.wat --gas 1000 data").is(1, "out_of_gas  data\n", failed);
     let failed = "failed: `data`: the module declares more memory than the job may use\n";
     here.run("compute run --module ./two.wat --memory 64KiB data").is(1, "memory_limit  data\n", failed);
     here.run("compute run --module ./two.wat --memory 128KiB data").is(0, &format!("{}  data\n", blake3("")), "");
@@ -164,7 +164,7 @@ fn a_module_can_be_removed_while_it_runs() {
 
     let (go_on, held) = mpsc::channel();
     let input = Box::new(Held(Mutex::new(held)));
-    let work = Work { input, args: Arc::default(), assets: Arc::default(), limits: Limits::DEFAULT };
+    let work = Work::new(input, Limits::DEFAULT);
     let running = std::thread::spawn(move || sandbox.run(&program, work).unwrap());
     assert!(modules.stored().unwrap().remove(&ModuleKey::Digest(digest)).unwrap());
     assert!(modules.program(Guest::Stored(digest)).is_err(), "it is gone for all others, though its code is in memory");

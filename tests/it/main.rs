@@ -22,3 +22,4 @@ mod store;
 mod tidy;
 mod tutorial;
 mod under_way;
+mod verify;

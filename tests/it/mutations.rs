@@ -30,7 +30,7 @@ const RUN_EVERY: u64 = 20;
 const KEEP_EVERY: u64 = 40;
 const KEPT_MAX: usize = 100;
 
-const LIMITS: Limits = Limits { fuel: 100_000, memory_bytes: 32 << 16, output_bytes: 1000, log_bytes: 100 };
+const LIMITS: Limits = Limits { gas: 100_000, memory_bytes: 32 << 16, output_bytes: 1000, log_bytes: 100 };
 
 /// What came of mutations, and how many of each kind were admitted.
 #[derive(Default)]
@@ -135,7 +135,7 @@ fn attempt(kind: &'static str, wasm: &[u8], compiler: &Compiler, sandbox: &Sandb
         assert_eq!(parts(&first), parts(&second), "two runs of one module on one input");
         assert_eq!(first.proof.is_some(), first.outcome == Outcome::Done);
         assert!(first.output.len() as u64 <= LIMITS.output_bytes && first.log.len() as u64 <= LIMITS.log_bytes);
-        assert!(first.usage.memory_bytes <= LIMITS.memory_bytes && first.usage.fuel <= LIMITS.fuel);
+        assert!(first.usage.memory_bytes <= LIMITS.memory_bytes && first.usage.gas <= LIMITS.gas);
         tally.run += 1;
         *tally.endings.entry(first.outcome.code().0.to_owned()).or_default() += 1;
     }
@@ -145,7 +145,8 @@ fn attempt(kind: &'static str, wasm: &[u8], compiler: &Compiler, sandbox: &Sandb
 fn run(sandbox: &Sandbox, program: &Program) -> Execution {
     let slice = Slice::from_bytes(&b"abcdefghij"[..]);
     let input: Box<dyn Input> = Box::new(slice.open(&HashThreads::new(1), &AtomicU64::new(0)).unwrap());
-    let work = Work { input, args: (*b"arguments").into(), assets: Arc::new([(*b"weights").into()]), limits: LIMITS };
+    let work =
+        Work { args: (*b"arguments").into(), assets: Arc::new([(*b"weights").into()]), ..Work::new(input, LIMITS) };
     sandbox.run(program, work).expect("what a guest does is an outcome")
 }
 

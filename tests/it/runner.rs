@@ -1,6 +1,7 @@
 //! The runner as a program uses it: one result a slice, whoever asks and how often.
 
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use compute_host::digest::Digest;
 use compute_host::key::NodeKey;
@@ -44,7 +45,7 @@ fn transcode(bytes: &[u8]) -> Request {
 }
 
 fn proof_of(answer: &Answer) -> Option<Digest> {
-    answer.finished.proof.as_ref().unwrap().proof()
+    answer.finished.proof.proof()
 }
 
 fn guest(body: &str) -> Workload {
@@ -100,7 +101,7 @@ async fn an_id_stands_for_all_that_decides_the_result() {
         Request { workload: Workload::Inference, ..first.clone() },
         Request { workload: transcode_streaming(), ..first.clone() },
         Request { assets: vec![Asset::new(*b"asset")], ..first.clone() },
-        Request { limits: Limits { fuel: limits.fuel - 1, ..limits }, ..first.clone() },
+        Request { limits: Limits { gas: limits.gas - 1, ..limits }, ..first.clone() },
         Request { limits: Limits { memory_bytes: limits.memory_bytes - 1, ..limits }, ..first.clone() },
         Request { limits: Limits { output_bytes: limits.output_bytes - 1, ..limits }, ..first.clone() },
     ] {
@@ -121,7 +122,7 @@ async fn a_long_slice_is_charged_alike_from_a_file_and_from_memory() {
     let mut gas = Vec::new();
     for slice in [file, Slice::from_bytes(bytes)] {
         let answer = runner().run(Request::new(transcode_streaming(), slice)).await.unwrap();
-        gas.push(answer.finished.proof.as_ref().unwrap().claim().gas());
+        gas.push(answer.finished.proof.claim().gas());
     }
     assert_eq!(gas[0], gas[1]);
 }
@@ -153,19 +154,54 @@ async fn a_failure_of_the_guest_is_a_result_like_any_other() {
     assert_eq!((stored.finished.outcome, stored.source), (Outcome::Failed(7), Source::Store));
 }
 
-/// What engines do not agree on is told, and neither proved nor kept.
+/// That the gas does not suffice is a result, because every engine counts it alike.
 #[tokio::test]
-async fn an_ending_that_is_not_reproducible_proves_nothing() {
+async fn a_guest_that_runs_out_of_gas_has_a_proof_of_that() {
     let here = Workplace::new();
     let runner = durable(&here);
     let mut request = Request::new(guest("(loop $again (br $again)) (i32.const 0)"), Slice::from_bytes(*b"x"));
-    request.limits.fuel = 100_000;
-    for runs in 1..3 {
+    request.limits.gas = 100_000;
+    for source in [Source::Run, Source::Memory] {
         let answer = runner.run(request.clone()).await.unwrap();
-        assert_eq!((answer.finished.outcome, answer.source), (Outcome::OutOfFuel, Source::Run));
-        assert!(answer.finished.proof.is_none());
-        assert_eq!(runner.counts().runs, runs);
+        assert_eq!((answer.finished.outcome, answer.source), (Outcome::OutOfGas, source));
+        let claim = answer.finished.proof.claim();
+        assert_eq!((claim.outcome(), claim.proof(), claim.gas()), (Outcome::OutOfGas, None, 100_000));
     }
+}
+
+/// That the host's patience did not suffice is no result.
+#[tokio::test]
+async fn a_guest_that_outlives_its_time_is_an_error_and_proves_nothing() {
+    let here = Workplace::new();
+    let runner = durable(&here);
+    let endless = Request::new(guest("(loop $again (br $again)) (i32.const 0)"), Slice::from_bytes(*b"x"));
+    let limits = Limits { gas: u64::MAX, ..Limits::DEFAULT };
+    let request = Request { timeout: Some(Duration::from_millis(20)), limits, ..endless };
+    for runs in 0..2 {
+        let error = runner.run(request.clone()).await.unwrap_err();
+        assert_eq!(error.code(), "deadline", "{error}, after {runs} more");
+    }
+    assert_eq!(runner.counts(), Counts::default());
+}
+
+/// Whoever leaves takes the run with it; who waits for the same begins it anew.
+#[tokio::test]
+async fn a_guest_that_nobody_waits_for_ends() {
+    let runner = WorkloadRunner::in_memory(Capacity { jobs: 1, ..Capacity::of_this_machine() }).unwrap();
+    let limits = Limits { gas: u64::MAX, ..Limits::DEFAULT };
+    let endless = Request::new(guest("(loop $again (br $again)) (i32.const 0)"), Slice::from_bytes(*b"x"));
+    let endless = Request { limits, ..endless };
+    let left = tokio::spawn({
+        let runner = runner.clone();
+        async move { runner.run(endless).await }
+    });
+    while runner.gas_granted() == 0 {
+        tokio::task::yield_now().await;
+    }
+    left.abort();
+    // There is one thread for guests, and it is free again.
+    let answer = runner.run(Request::new(Workload::Transcode, Slice::from_bytes(*b"y"))).await.unwrap();
+    assert_eq!(answer.finished.outcome, Outcome::Done);
 }
 
 #[tokio::test]

@@ -32,6 +32,7 @@ fn proof(id: SliceId, input: &[u8]) -> SliceProof {
         output: Vec::new(),
         log: Vec::new(),
         usage: Usage::default(),
+        trace: None,
     };
     let observed = Observed::new(SystemTime::UNIX_EPOCH, Duration::ZERO, execution.usage, "test");
     SliceProof::sign(Claim::of(id, job, &execution), observed, &NodeKey::from_secret([1; 32]))

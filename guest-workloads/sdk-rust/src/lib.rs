@@ -22,7 +22,7 @@
 //! compute_guest::run!(zeros);
 //! ```
 //!
-//! Every call costs the job some of its fuel: a base, and a price a byte. So read in windows of some kilobytes, not in
+//! Every call costs the job some of its gas: a base, and a price a byte. So read in windows of some kilobytes, not in
 //! words. What the job does not allow (an output over its limit, a second commit) ends the run within the call.
 //!
 //! The feature `std`, which is on unless it is turned off, implements [`std::io::Read`] and [`std::io::Write`], and has

@@ -8,7 +8,7 @@ use super::native_code;
 use super::pipe::{self, Hello, Reply};
 use crate::sandbox::SandboxError;
 use crate::sandbox::check::LimitName;
-use crate::sandbox::confine::{self, Bounds};
+use crate::sandbox::confine::{self, Bounds, Purpose};
 use crate::sandbox::engine::CompileEngine;
 
 /// Confines this process, compiles the module that comes on standard input, and is of no use afterwards. Call it while
@@ -21,7 +21,7 @@ pub fn serve_one_module(bounds: Bounds) -> io::Result<()> {
     let engine = CompileEngine::new().map_err(io::Error::other)?;
     let settings = engine.settings_digest();
     let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
-    let confinement = confine::confine(bounds)?;
+    let confinement = confine::confine(bounds, Purpose::Compile)?;
     pipe::write_hello(&mut output, &Hello { settings, confinement })?;
     let wasm = pipe::read_request(&mut input, LimitName::ModuleBytes.limit().highest)?;
     let reply = match native_code(&engine, &wasm) {

@@ -291,7 +291,7 @@ fn runs(attack: &str, wasm: &[u8]) {
     let admitted = Admitted::new(wasm).unwrap_or_else(|refusal| panic!("{attack}: {refusal}"));
     let program = sandbox().compile(&admitted).unwrap();
     let input: Box<dyn Input> = Box::new(open());
-    let work = Work { input, args: [].into(), assets: [].into(), limits: LIMITS };
+    let work = Work::new(input, LIMITS);
     assert_eq!(sandbox().run(&program, work).unwrap().outcome, Outcome::Done, "{attack}");
 }
 

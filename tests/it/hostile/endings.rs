@@ -1,7 +1,5 @@
 //! Guests that never end, go too deep, or do what WebAssembly forbids.
 
-use std::sync::Arc;
-
 use compute_host::limits::Limits;
 use compute_host::sandbox::{Input, Outcome, Sandbox, Trap, Work};
 
@@ -112,7 +110,7 @@ fn what_never_ends_is_ended() {
                 .to_owned(),
         ),
     ] {
-        ends(attack, &body, Outcome::OutOfFuel);
+        ends(attack, &body, Outcome::OutOfGas);
     }
 }
 
@@ -156,7 +154,7 @@ fn calls_without_end_end() {
             )
         }),
     ] {
-        ends(attack, &body, Outcome::StackOverflow);
+        ends(attack, &body, Outcome::OutOfStack);
     }
 }
 
@@ -167,7 +165,7 @@ fn a_host_call_from_the_deepest_frame_works() {
         "hashing at every depth",
         "(call $f)) (func $f (result i32)
            (call $blake3 (i32.const 0) (i32.const 64) (i32.const 0)) (i32.add (call $f) (i32.const 1))",
-        Outcome::StackOverflow,
+        Outcome::OutOfStack,
     );
 }
 
@@ -179,7 +177,7 @@ fn no_run_sees_what_another_left() {
     let program = sandbox.compile(&module).unwrap();
     for _ in 0..3 {
         let input: Box<dyn Input> = Box::new(open());
-        let work = Work { input, args: ARGS.into(), assets: Arc::new([]), limits: Limits::DEFAULT };
+        let work = Work { args: ARGS.into(), ..Work::new(input, Limits::DEFAULT) };
         assert_eq!(sandbox.run(&program, work).unwrap().outcome, Outcome::Done);
     }
 }

@@ -1,6 +1,5 @@
 //! Guests that turn the host's functions against it.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use compute_host::digest::{Digest, HashThreads};
@@ -30,8 +29,8 @@ fn host_calls_are_charged_for_what_they_move() {
         };
         let hundred = calls(100);
         assert_eq!(hundred.outcome, Outcome::Done, "{call}");
-        assert!(hundred.usage.fuel > 100 * 65_536 / 16, "{call}: {}", hundred.usage.fuel);
-        assert_eq!(calls(1_000_000_000).outcome, Outcome::OutOfFuel, "{call}");
+        assert!(hundred.usage.gas > 100 * 65_536 / 16, "{call}: {}", hundred.usage.gas);
+        assert_eq!(calls(1_000_000_000).outcome, Outcome::OutOfGas, "{call}");
     }
 }
 
@@ -52,10 +51,10 @@ fn hopping_through_a_long_slice_is_charged_for_what_it_makes_the_host_read() {
         );
         let program = sandbox().compile(&admitted(&wat)).unwrap();
         let input: Box<dyn Input> = Box::new(slice.open(&HashThreads::new(1), &AtomicU64::new(0)).unwrap());
-        let work = Work { input, args: ARGS.into(), assets: Arc::new([]), limits: LIMITS };
+        let work = Work { args: ARGS.into(), ..Work::new(input, LIMITS) };
         let execution = sandbox().run(&program, work).unwrap();
         assert_eq!(execution.outcome, Outcome::Done);
-        execution.usage.fuel
+        execution.usage.gas
     };
     let (near, far) = (run(1000), run(1 << 20));
     assert!(near < 50_000, "one group, read once: {near}");
@@ -75,7 +74,7 @@ fn a_length_that_nobody_could_pay_ends_the_run_before_it_is_tried() {
         "(drop (call $asset_read (i32.const 0) (i32.const 0) (i64.const 0) (i32.const -1)))",
         "(drop (call $asset_read (i32.const -1) (i32.const -1) (i64.const -1) (i32.const -1)))",
     ] {
-        ends("2^32-1 bytes and more", &format!("{call} (i32.const 0)"), Outcome::OutOfFuel);
+        ends("2^32-1 bytes and more", &format!("{call} (i32.const 0)"), Outcome::OutOfGas);
     }
 }
 

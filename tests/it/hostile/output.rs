@@ -11,7 +11,7 @@ fn write(count: u64) -> String {
     format!("(call $output_write (i32.const 0) (i32.const {count}))")
 }
 
-/// `call`, as often as the fuel lasts.
+/// `call`, as often as the gas lasts.
 fn for_ever(call: &str) -> String {
     format!("(loop $l {call} (br $l)) (i32.const 0)")
 }
@@ -28,7 +28,7 @@ fn output_over_its_limit_ends_the_run() {
         ends(attack, &format!("{calls} (i32.const 0)"), outcome);
     }
     ends("a byte at a time", &for_ever(&write(1)), Outcome::OutputLimit);
-    ends("nothing, for ever", &for_ever(&write(0)), Outcome::OutOfFuel);
+    ends("nothing, for ever", &for_ever(&write(0)), Outcome::OutOfGas);
     let execution = run(&format!("{} {} (i32.const 0)", write(999), write(2)));
     assert_eq!(execution.output.len(), 999, "what fitted is kept, and no part of what did not");
 }
@@ -44,11 +44,11 @@ fn a_log_over_its_limit_is_cut_off_without_a_word() {
             Outcome::Done,
             b"0123456789\0\0\0\0\0\0\0\0\0\0",
         ),
-        ("a line, for ever", for_ever(line), Outcome::OutOfFuel, b"0123456789\n012345678"),
+        ("a line, for ever", for_ever(line), Outcome::OutOfGas, b"0123456789\n012345678"),
         (
             "an empty line, for ever",
             for_ever("(call $log (i32.const 0) (i32.const 0))"),
-            Outcome::OutOfFuel,
+            Outcome::OutOfGas,
             &[b'\n'; 20],
         ),
     ] {
@@ -83,7 +83,7 @@ fn what_is_committed_counts_only_if_the_run_is_done() {
         ("and then a failure", format!("{COMMIT} (i32.const 1)"), Outcome::Failed(1)),
         ("and then a trap", format!("{COMMIT} unreachable"), Outcome::Trap(Trap::Unreachable)),
         ("and then too much output", format!("{COMMIT} {} (i32.const 0)", write(1001)), Outcome::OutputLimit),
-        ("and then no end", format!("{COMMIT} (loop (br 0)) (i32.const 0)"), Outcome::OutOfFuel),
+        ("and then no end", format!("{COMMIT} (loop (br 0)) (i32.const 0)"), Outcome::OutOfGas),
     ] {
         // `ends` asserts that nothing is proved.
         ends(attack, &body, outcome);

@@ -1,0 +1,129 @@
+//! What each operator takes on Cranelift, beside what the schedule of gas has it cost.
+//!
+//! Each is measured as a chain in which one waits for the other, its data in the first cache, in code that is compiled
+//! without optimisation of what goes on between operators: the compiler would see through a chain. What waits for nothing
+//! is measured by how many fit into a time, and printed apart; so is what depends on the size of the data.
+
+#[path = "calibration/chains.rs"]
+mod chains;
+#[path = "calibration/guest.rs"]
+mod guest;
+
+use std::collections::HashMap;
+
+use compute_host::sandbox::meter;
+
+use self::chains::{Chain, chain, moving, round_trip};
+use self::guest::Lab;
+
+/// One unit of gas may take so many times as long at its dearest as at its cheapest.
+const SPREAD_AIM: f64 = 5.0;
+
+/// Bytes and elements that bulk operators move: as much as stays in the first cache.
+const BULK_BYTES: u32 = 8 << 10;
+const BULK_ELEMENTS: u32 = 1 << 10;
+
+struct Row {
+    name: String,
+    ns: f64,
+    gas: u64,
+}
+
+impl Row {
+    fn ns_per_gas(&self) -> f64 {
+        self.ns / self.gas as f64
+    }
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // `cargo bench` says so; `cargo test` does not.
+    let is_timed = arguments.iter().any(|a| a == "--bench") && !arguments.iter().any(|a| a == "--test");
+    let lab = Lab::new(is_timed);
+    let operators = Operators::measured(&lab);
+    let bulk = bulk(&lab, &operators.costs);
+    let apart = lab.apart();
+    if is_timed {
+        operators.print();
+        print("moving, in the first cache", &bulk);
+        spread(operators.chains.iter().chain(&bulk).chain(operators.streams.iter().filter(|row| row.gas > 1)));
+        println!("\napart, as no price of an operator's covers it");
+        apart.iter().for_each(|(what, ns)| println!("  {what:<44} {ns:>10.2} ns"));
+    }
+}
+
+struct Operators {
+    chains: Vec<Row>,
+    /// What waits for nothing.
+    streams: Vec<Row>,
+    /// No instruction, or nothing that can be had again and again.
+    unmeasured: Vec<(String, u64)>,
+    costs: HashMap<String, u64>,
+}
+
+impl Operators {
+    fn measured(lab: &Lab) -> Self {
+        let costs: Vec<(String, u64)> = meter::costs().collect();
+        let mut operators =
+            Self { chains: vec![], streams: vec![], unmeasured: vec![], costs: costs.iter().cloned().collect() };
+        let mut trips = HashMap::new();
+        let mut others = HashMap::new();
+        for (name, gas) in costs {
+            let Some(Chain { code, round_trips, others: names, parts, is_chain }) = chain(&name) else {
+                operators.unmeasured.push((name, gas));
+                continue;
+            };
+            let mut ns = lab.ns(&code);
+            for trip in round_trips {
+                ns -= *trips.entry(trip).or_insert_with(|| lab.ns(&round_trip(trip).code)) / 2.0;
+            }
+            for name in names {
+                ns -= *others.entry(name).or_insert_with(|| alone(lab, name));
+            }
+            let row = Row { name, ns: ns.max(0.0) / parts, gas };
+            if is_chain { operators.chains.push(row) } else { operators.streams.push(row) }
+        }
+        operators.streams.push(Row { name: "a turn of a loop".to_owned(), ns: lab.turn_ns(), gas: meter::TURN });
+        operators
+    }
+
+    fn print(&self) {
+        print("one waiting for the other", &self.chains);
+        print("what waits for nothing", &self.streams);
+        println!("\nnot measured");
+        self.unmeasured.iter().for_each(|(name, gas)| println!("  {name:<32} {gas:>14}"));
+    }
+}
+
+/// An operator that is taken off from others' times.
+fn alone(lab: &Lab, name: &str) -> f64 {
+    let Some(Chain { code, round_trips, .. }) = chain(name) else { return 0.0 };
+    lab.ns(&code) - round_trips.into_iter().map(|trip| lab.ns(&round_trip(trip).code) / 2.0).sum::<f64>()
+}
+
+fn bulk(lab: &Lab, costs: &HashMap<String, u64>) -> Vec<Row> {
+    let row = |name: &str, count: u32, per_unit: u64, of: &str| {
+        let gas = costs[name] + u64::from(count) / per_unit;
+        Row { name: format!("{name}, {count} {of}"), ns: lab.ns(&moving(name, count)), gas }
+    };
+    let bytes =
+        ["memory.fill", "memory.copy", "memory.init"].map(|name| row(name, BULK_BYTES, meter::BYTES_PER_UNIT, "bytes"));
+    let elements = ["table.fill", "table.copy", "table.init"]
+        .map(|name| row(name, BULK_ELEMENTS, meter::ELEMENTS_PER_UNIT, "elements"));
+    bytes.into_iter().chain(elements).collect()
+}
+
+fn print(what: &str, rows: &[Row]) {
+    println!("\n{what:<34} {:>8} {:>6} {:>8}", "ns", "gas", "ns/gas");
+    let mut sorted: Vec<&Row> = rows.iter().collect();
+    sorted.sort_by(|a, b| a.ns_per_gas().total_cmp(&b.ns_per_gas()));
+    for row in sorted {
+        println!("  {:<32} {:>8.3} {:>6} {:>8.3}", row.name, row.ns, row.gas, row.ns_per_gas());
+    }
+}
+
+fn spread<'a>(rows: impl Iterator<Item = &'a Row> + Clone) {
+    let per_gas = rows.clone().filter(|row| row.gas > 0).map(Row::ns_per_gas);
+    let (least, most) = per_gas.fold((f64::MAX, 0.0), |(least, most), ns| (ns.min(least), ns.max(most)));
+    println!("\none unit takes from {least:.3} to {most:.3} ns: {:.1} times, aim {SPREAD_AIM}", most / least);
+}

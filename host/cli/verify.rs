@@ -1,0 +1,368 @@
+//! `node compute verify`, `diff` and `doctor`.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+use super::{End, complain, files, matrix, module, open_node, parse_asset, parse_bytes, print, printable, proof};
+use crate::digest::Digest;
+use crate::limits::Limits;
+use crate::node::Node;
+use crate::proof::{JobLimits, SliceProof};
+use crate::runner::ASSETS_BYTES_MAX;
+use crate::sandbox::{Admitted, EngineKind, meter};
+use crate::verify::{self, Case, Guest, Matrix, Repeats, Side, Source, TraceFile, Verdict};
+use crate::workload::Workload;
+
+/// What a trace can have in a file.
+const TRACE_BYTES_MAX: u64 = 1 << 30;
+
+/// This very program.
+const PROGRAM: &str = "/proc/self/exe";
+
+#[derive(Args)]
+pub struct VerifyArgs {
+    /// A slice; or a proof, and then the slice that it is of
+    #[arg(required = true, num_args = 1..=2, value_name = "[PROOF] FILE")]
+    paths: Vec<PathBuf>,
+    #[command(flatten)]
+    job: JobArgs,
+    /// The engines: all, or some of cranelift, winch, pulley and wasmi with commas between them
+    #[arg(long, value_name = "ENGINES", default_value = "all", value_parser = parse_engines)]
+    engines: Engines,
+    /// How often each guest runs on each engine, one run after the other
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    runs: u32,
+    /// And then how many run once more at the same time
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=64))]
+    jobs: u64,
+    /// Print JSON instead
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is run on a slice.
+#[derive(Args)]
+struct JobArgs {
+    /// A guest: a stored module by its name or digest, or else a file (.wasm or .wat); several are held to be the same
+    /// workload [default: what the file's name begins with, or what the proof names]
+    #[arg(long = "module", value_name = "NAME|DIGEST|FILE")]
+    modules: Vec<OsString>,
+    /// A parameter for the guest; several are given to it with a zero byte between them
+    #[arg(long = "arg", value_name = "TEXT", allow_hyphen_values = true)]
+    args: Vec<OsString>,
+    /// A file that the guest may read beside its slice
+    #[arg(long = "asset", value_name = "NAME=FILE", value_parser = parse_asset)]
+    assets: Vec<(String, PathBuf)>,
+    /// The gas that a run may use [default: `limits.gas` in the config, or the proof's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=i64::MAX as u64))]
+    gas: Option<u64>,
+    /// The memory that a run may use, such as 64MiB [default: `limits.memory_bytes` in the config, or the proof's]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    memory: Option<u64>,
+    /// How long each run may take, such as 5m
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    timeout: Option<Duration>,
+}
+
+#[derive(Args)]
+pub struct DiffArgs {
+    /// A slice
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    job: JobArgs,
+    /// The two engines to compare; one, where a trace is kept or compared with
+    #[arg(long, value_name = "ENGINES", default_value = "cranelift,wasmi", value_parser = parse_engines)]
+    engines: Engines,
+    /// Compare with the trace in this file, rather than with another engine
+    #[arg(long, value_name = "TRACE", conflicts_with = "keep")]
+    with: Option<PathBuf>,
+    /// Keep the trace of the run in this file, and compare nothing
+    #[arg(long, value_name = "TRACE")]
+    keep: Option<PathBuf>,
+    /// Print JSON instead
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+pub struct DoctorArgs {
+    /// The engines: all, or some of cranelift, winch, pulley and wasmi with commas between them
+    #[arg(long, value_name = "ENGINES", default_value = "all", value_parser = parse_engines)]
+    engines: Engines,
+    /// Print JSON instead
+    #[arg(long)]
+    json: bool,
+}
+
+pub const VERIFY_EXAMPLES: &str = "\
+Examples:
+  node compute verify transcode.slice
+  node compute verify clip.raw --module transcode.wat --module transcode-streaming.wat --runs 5
+  node compute verify proofs/transcode.slice.proof transcode.slice
+  node compute verify PROOF.json data --module word-count --engines cranelift,wasmi
+
+With a proof, the answer is one of four: agree, disagree, not comparable (the proof is of another
+job than what is given here) or unverifiable (it could not be run).
+
+Exit codes: 0 all agree, 1 something disagrees, 2 not comparable, unverifiable, or an error.";
+
+pub const DIFF_EXAMPLES: &str = "\
+Examples:
+  node compute diff data --module m.wasm
+  node compute diff data --module m.wasm --engines cranelift,winch
+  node compute diff data --module m.wasm --engines cranelift --keep trace.json
+  node compute diff data --module m.wasm --engines pulley --with trace.json
+
+Exit codes: 0 the runs are the same, 1 they part, 2 an error.";
+
+pub const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  node compute doctor
+  node compute doctor --json | jq -r .fingerprint
+
+Two machines with the same fingerprint came to the same in all that is tried.
+Exit codes: 0 all engines agree, 1 some do not.";
+
+#[derive(Clone)]
+struct Engines(Vec<EngineKind>);
+
+fn parse_engines(text: &str) -> Result<Engines, String> {
+    if text == "all" {
+        return Ok(Engines(EngineKind::ALL.to_vec()));
+    }
+    let mut engines: Vec<EngineKind> = Vec::new();
+    for name in text.split(',') {
+        let engine = name.parse()?;
+        if !engines.contains(&engine) {
+            engines.push(engine);
+        }
+    }
+    Ok(Engines(engines))
+}
+
+pub fn verify(args: &VerifyArgs, data_dir: &Path) -> anyhow::Result<End> {
+    let node = open_node(data_dir, None)?;
+    match args.paths.as_slice() {
+        [proof, file] => recheck(args, proof, file, &node),
+        [file, ..] => all_agree(args, file, &node),
+        [] => bail!("a slice is expected"),
+    }
+}
+
+fn all_agree(args: &VerifyArgs, file: &Path, node: &Node) -> anyhow::Result<End> {
+    let guests: Vec<Guest> = guests(&args.job, file, node)?.into_iter().map(|(_, guest)| guest).collect();
+    let case = args.job.case(file, node.config.limits)?;
+    let (engines, jobs) = (&args.engines.0, args.jobs as usize);
+    let waves = if jobs > 1 { 2 } else { 1 };
+    let bar = bar((guests.len() * engines.len() * waves) as u64);
+    let progress = || bar.inc(1);
+    let found = Matrix::of(Path::new(PROGRAM), &guests, engines, &case, Repeats { runs: args.runs, jobs }, &progress);
+    bar.finish_and_clear();
+    if args.json {
+        print(format!("{:#}\n", matrix::json(&found, engines)).as_bytes())?;
+    } else {
+        print(matrix::text(&found, engines).as_bytes())?;
+        complain_of(&found);
+        let engines = engines.iter().map(|engine| engine.name()).collect::<Vec<_>>().join(", ");
+        let verdict = if found.agrees() { "agree" } else { "disagree" };
+        print(format!("{verdict}: {} runs and {jobs} at once on {engines}\n", args.runs).as_bytes())?;
+    }
+    Ok(end_of(&found))
+}
+
+fn end_of(matrix: &Matrix) -> End {
+    match () {
+        () if !matrix.disagreements.is_empty() => End::GuestFailed,
+        () if !matrix.failures.is_empty() => End::Error,
+        () => End::Done,
+    }
+}
+
+fn complain_of(matrix: &Matrix) {
+    matrix.failures.iter().for_each(|failure| complain("error", failure));
+    matrix.disagreements.iter().for_each(|disagreement| complain("differs", disagreement));
+}
+
+fn recheck(args: &VerifyArgs, proof_file: &Path, file: &Path, node: &Node) -> anyhow::Result<End> {
+    let proof = proof::read(proof_file).map_err(anyhow::Error::from).and_then(|proof| Ok(proof?));
+    let proof = proof.with_context(|| format!("cannot read proof `{}`", proof_file.display()))?;
+    let limits = limits_of(proof.job().limits, node.config.limits);
+    let verdict = match claimed_guest(&args.job, &proof, node) {
+        Err(error) => Verdict::Unverifiable(format!("{error:#}")),
+        Ok((digest, guest)) => {
+            let case = args.job.case(file, limits)?;
+            verify::recheck(Path::new(PROGRAM), &proof, (digest, &guest), &case, &args.engines.0)
+        }
+    };
+    let (word, why) = (verdict.word(), verdict.why());
+    if args.json {
+        let object = json!({ "verdict": word, "why": why, "claim": proof.claim().digest(), "signer": proof.signer() });
+        print(format!("{object}\n").as_bytes())?;
+    } else {
+        let why = why.map(|why| format!(": {}", printable(why))).unwrap_or_default();
+        print(format!("{word}{why}\n").as_bytes())?;
+    }
+    Ok(match verdict {
+        Verdict::Agree => End::Done,
+        Verdict::Disagree(_) => End::GuestFailed,
+        Verdict::NotComparable(_) | Verdict::Unverifiable(_) => End::Error,
+    })
+}
+
+/// A proof says under which limits its job ran; of the log, which is nobody else's, the node says it.
+fn limits_of(claimed: JobLimits, own: Limits) -> Limits {
+    Limits { gas: claimed.gas, memory_bytes: claimed.memory_bytes, output_bytes: claimed.output_bytes, ..own }
+}
+
+/// The guest that is given, or else the one that the proof names, if it is at hand.
+fn claimed_guest(job: &JobArgs, proof: &SliceProof, node: &Node) -> anyhow::Result<(Digest, Guest)> {
+    let claimed = proof.job();
+    let workload = match job.modules.as_slice() {
+        [] => Workload::named(&claimed.workload).unwrap_or(Workload::Stored(claimed.module)),
+        [module] => return guest(module, node),
+        _ => bail!("a proof is of one guest; give one --module"),
+    };
+    let module = module::admitted(&workload, node);
+    let module = module.context("the proof's module is not stored here; give it with --module")?;
+    Ok((module.digest(), metered(claimed.workload.clone(), &module)?))
+}
+
+fn guests(job: &JobArgs, file: &Path, node: &Node) -> anyhow::Result<Vec<(Digest, Guest)>> {
+    if !job.modules.is_empty() {
+        return job.modules.iter().map(|module| guest(module, node)).collect();
+    }
+    let workload = Workload::of_file(file)
+        .with_context(|| format!("cannot tell the workload of `{}` from its name; give a --module", file.display()))?;
+    let module = module::admitted(&workload, node)?;
+    Ok(vec![(module.digest(), metered(workload.name().to_owned(), &module)?)])
+}
+
+fn guest(module: &OsString, node: &Node) -> anyhow::Result<(Digest, Guest)> {
+    let admitted = module::admitted(&module::lookup(module, node)?, node)?;
+    let name = Path::new(module).file_name().unwrap_or(module).to_string_lossy().into_owned();
+    Ok((admitted.digest(), metered(name, &admitted)?))
+}
+
+fn metered(name: String, module: &Admitted) -> anyhow::Result<Guest> {
+    Ok(Guest { name, module: meter::metered(module.wasm())?.into() })
+}
+
+impl JobArgs {
+    fn case(&self, file: &Path, limits: Limits) -> anyhow::Result<Case> {
+        let assets = self.assets.iter().map(|(name, file)| {
+            let bytes = files::read_up_to(file, ASSETS_BYTES_MAX);
+            bytes.map(Arc::from).with_context(|| format!("cannot read asset `{name}`, `{}`", file.display()))
+        });
+        let file = std::path::absolute(file).with_context(|| format!("cannot find `{}`", file.display()))?;
+        std::fs::metadata(&file).with_context(|| format!("cannot open slice `{}`", file.display()))?;
+        let words: Vec<&[u8]> = self.args.iter().map(|word| word.as_encoded_bytes()).collect();
+        Ok(Case {
+            slice: Source::File(file),
+            args: words.join(&0).into(),
+            assets: assets.collect::<Result<_, _>>()?,
+            limits: Limits {
+                gas: self.gas.unwrap_or(limits.gas),
+                memory_bytes: self.memory.unwrap_or(limits.memory_bytes),
+                ..limits
+            },
+            timeout_ms: self.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
+        })
+    }
+}
+
+fn bar(len: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed}");
+    ProgressBar::new(len).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+pub fn diff(args: &DiffArgs, data_dir: &Path) -> anyhow::Result<End> {
+    let node = open_node(data_dir, None)?;
+    let mut guests = guests(&args.job, &args.file, &node)?;
+    let (Some((digest, guest)), true) = (guests.pop(), guests.is_empty()) else { bail!("give one --module") };
+    let case = args.job.case(&args.file, node.config.limits)?;
+    let program = Path::new(PROGRAM);
+    let sides: Vec<Side> =
+        args.engines.0.iter().map(|engine| Side { engine: *engine, module: guest.module.clone() }).collect();
+    let kept = |file: &Path| -> anyhow::Result<TraceFile> {
+        let json = files::read_up_to(file, TRACE_BYTES_MAX);
+        json.map_err(anyhow::Error::from)
+            .and_then(|json| Ok(TraceFile::from_json(&json)?))
+            .with_context(|| format!("cannot use trace `{}`", file.display()))
+    };
+    let difference = match (sides.as_slice(), &args.keep, &args.with) {
+        ([side], Some(file), _) => {
+            let trace = verify::trace(program, digest, &case, side)?;
+            files::replace(file, Some(trace.to_json().as_bytes()))
+                .with_context(|| format!("cannot write `{}`", file.display()))?;
+            print(format!("{} checkpoints in {}\n", trace.checkpoints(), file.display()).as_bytes())?;
+            return Ok(End::Done);
+        }
+        ([side], None, Some(file)) => {
+            let kept = kept(file)?;
+            let new = verify::trace(program, digest, &case, side)?;
+            kept.diff(&new).with_context(|| format!("cannot compare with `{}`", file.display()))?
+        }
+        ([one, other], None, None) => verify::diff(program, &case, [one, other])?,
+        _ => bail!("give two --engines to compare, or one with --keep or --with"),
+    };
+    let shown = if args.json { difference_json(difference.as_ref()) } else { difference_text(difference.as_ref()) };
+    print(shown.as_bytes())?;
+    Ok(if difference.is_some() { End::GuestFailed } else { End::Done })
+}
+
+fn difference_text(difference: Option<&verify::Difference>) -> String {
+    let Some(verify::Difference { gas, what, call, memory }) = difference else { return "the same\n".to_owned() };
+    let mut text = format!("they part between {} and {} gas, in {}\n", gas.start, gas.end, what.join(", "));
+    if let Some((range, count)) = memory {
+        text += &format!("memory     {count} bytes from {:#x} to {:#x}\n", range.start, range.end - 1);
+    }
+    if let Some(calls) = call {
+        let shown = calls.each_ref().map(|call| match call {
+            Some(call) => format!("{}{:?} -> {:?}", call.name, call.arguments, call.answer),
+            None => "none".to_owned(),
+        });
+        text += &format!("host call  {}\n       or  {}\n", shown[0], shown[1]);
+    }
+    text
+}
+
+fn difference_json(difference: Option<&verify::Difference>) -> String {
+    let object = difference.map(|verify::Difference { gas, what, call, memory }| {
+        json!({
+            "gas": [gas.start, gas.end],
+            "what": what,
+            "calls": call,
+            "memory": memory.as_ref().map(|(range, count)| json!({ "from": range.start, "to": range.end, "bytes": count })),
+        })
+    });
+    format!("{:#}\n", json!({ "same": object.is_none(), "difference": object }))
+}
+
+pub fn doctor(args: &DoctorArgs) -> anyhow::Result<End> {
+    let engines = &args.engines.0;
+    let bar = bar(14 * engines.len() as u64);
+    let diagnosis = verify::doctor(Path::new(PROGRAM), engines, &|| bar.inc(1));
+    bar.finish_and_clear();
+    if args.json {
+        let matrices: Vec<Value> = diagnosis.matrices.iter().map(|found| matrix::json(found, engines)).collect();
+        let object = json!({ "fingerprint": diagnosis.fingerprint, "agree": diagnosis.agrees(), "battery": matrices });
+        print(format!("{object:#}\n").as_bytes())?;
+    } else {
+        for found in &diagnosis.matrices {
+            let came_to = found.cells.first().map_or_else(String::new, matrix::cell);
+            let verdict = if found.agrees() { "agree" } else { "disagree" };
+            print(format!("{:24} {verdict:8} {came_to}\n", found.guests.concat()).as_bytes())?;
+            complain_of(found);
+        }
+        print(format!("fingerprint {}\n", diagnosis.fingerprint).as_bytes())?;
+    }
+    Ok(diagnosis.matrices.iter().map(end_of).max().unwrap_or(End::Done))
+}

@@ -1,0 +1,301 @@
+//! Rewrites a module so that it counts its own work and its own stack, and shows canonical NaNs alone: the same on every
+//! engine, because every engine runs the same instructions.
+//!
+//! The meter's state is one `i64` that goes into each function as its last parameter and comes out as its last result,
+//! host functions included; within a function it is a local. So it lives in a register, no memory is touched to keep it,
+//! and the guest has no name for it. Its low half is the gas that is left of the grant, its high half the stack that is
+//! left in bytes; both are signed, and whichever is below zero has been overdrawn: then [`REFILL`] is called.
+//!
+//! | file       | one concern each                                                            |
+//! |------------|-----------------------------------------------------------------------------|
+//! | `schedule` | what an operator costs                                                      |
+//! | `walk`     | one pass over a body: which operators run, on which operands                |
+//! | `gas`      | where a body is charged, how much, and where it looks at what is left       |
+//! | `stack`    | what a frame is charged                                                     |
+//! | `nan`      | where a NaN's bits can be seen                                              |
+//! | `write`    | the body as it is written                                                   |
+//! | `bulk`     | operators whose work depends on an operand                                  |
+
+mod schedule;
+mod stack;
+mod state;
+mod gas;
+mod nan;
+mod walk;
+mod bulk;
+mod write;
+
+use std::collections::HashMap;
+
+use wasm_encoder::reencode::{self, Reencode};
+use wasm_encoder::{
+    BranchHint, BranchHints, CodeSection, DataCountSection, DataSection, ElementSection, EntityType, ExportKind,
+    ExportSection, FunctionSection, GlobalSection, ImportSection, MemorySection, Module, TableSection, TypeSection,
+    ValType,
+};
+use wasmparser::{BinaryReaderError, CompositeInnerType, FuncType, GlobalType, Parser, Payload, SubType, TypeRef};
+
+use self::bulk::Helper;
+pub use self::gas::UNCHECKED_MAX;
+pub use self::nan::NAN_RULE_VERSION;
+pub use self::schedule::{
+    BYTES_PER_UNIT, ELEMENTS_PER_UNIT, QUANTUM, SCHEDULE_VERSION, TURN, costs, host_call_gas, table,
+};
+pub use self::stack::{FRAME_MIN_BYTES, STACK_BYTES, STACK_RULE_VERSION};
+pub use self::state::State;
+use super::check::ABI_MODULE;
+
+/// The function that a metered module imports from the ABI's module beside what the guest imports: takes an overdrawn
+/// state, gives one that is not, or ends the run.
+pub const REFILL: &str = "refill";
+
+/// The names under which a metered module exports its mutable globals that hold numbers, in their order: for
+/// checkpoints. The gate refuses a guest that uses such names itself.
+pub fn global_names() -> impl Iterator<Item = String> {
+    (0..).map(|index| format!("compute_global_{index}"))
+}
+
+/// Why a module cannot be rewritten; none that is admitted.
+#[derive(Debug, thiserror::Error)]
+pub enum MeterError {
+    #[error("it is not valid: {0}")]
+    Invalid(#[from] BinaryReaderError),
+    #[error("it has {0}, which the meter does not know")]
+    Unsupported(&'static str),
+}
+
+impl From<reencode::Error<MeterError>> for MeterError {
+    fn from(error: reencode::Error<Self>) -> Self {
+        match error {
+            reencode::Error::UserError(error) => error,
+            reencode::Error::ParseError(error) => Self::Invalid(error),
+            _ => Self::Unsupported("a part that cannot be written again"),
+        }
+    }
+}
+
+/// `wasm`, which must be valid under the features that the gate allows, with the meter in it, and without its custom
+/// sections.
+pub fn metered(wasm: &[u8]) -> Result<Vec<u8>, MeterError> {
+    let mut meter = Meter::default();
+    let mut out = Sections::default();
+    for payload in Parser::new(0).parse_all(wasm) {
+        meter.section(payload?, &mut out)?;
+    }
+    meter.add_helpers(&mut out);
+    Ok(meter.module(&out))
+}
+
+/// What is known of the module, for its bodies.
+#[derive(Default)]
+struct Meter {
+    types: Vec<SubType>,
+    /// The type of each function, imported ones first.
+    functions: Vec<u32>,
+    imported_functions: u32,
+    /// Imported ones first.
+    globals: Vec<GlobalType>,
+    bodies: u32,
+    /// Types that the rewriting needs beside the module's own, in the order of their indices.
+    own_types: Vec<(Vec<ValType>, Vec<ValType>)>,
+    own_type_indices: HashMap<(Vec<ValType>, Vec<ValType>), u32>,
+    /// In the order in which bodies asked for them.
+    helpers: Vec<Helper>,
+    /// For each body, where it branches to what seldom happens.
+    hints: Vec<Vec<BranchHint>>,
+}
+
+#[derive(Default)]
+struct Sections {
+    imports: ImportSection,
+    functions: FunctionSection,
+    tables: TableSection,
+    memories: MemorySection,
+    globals: GlobalSection,
+    exports: ExportSection,
+    elements: ElementSection,
+    data_count: Option<u32>,
+    code: CodeSection,
+    data: DataSection,
+}
+
+impl Reencode for Meter {
+    type Error = MeterError;
+
+    /// One import more stands before the module's own functions.
+    fn function_index(&mut self, function: u32) -> Result<u32, reencode::Error<MeterError>> {
+        Ok(self.function_at(function))
+    }
+}
+
+impl Meter {
+    const fn function_at(&self, function: u32) -> u32 {
+        if function < self.imported_functions { function } else { function + 1 }
+    }
+
+    const fn refill(&self) -> u32 {
+        self.imported_functions
+    }
+
+    fn signature(&self, ty: u32) -> Result<&FuncType, MeterError> {
+        match self.types.get(ty as usize).map(|ty| &ty.composite_type.inner) {
+            Some(CompositeInnerType::Func(ty)) => Ok(ty),
+            _ => Err(MeterError::Unsupported("a type that is no function's")),
+        }
+    }
+
+    /// The index of a type that the rewriting needs.
+    fn own_type(&mut self, params: Vec<ValType>, results: Vec<ValType>) -> u32 {
+        let next = (self.types.len() + self.own_types.len()) as u32;
+        let ty = (params, results);
+        *self.own_type_indices.entry(ty).or_insert_with_key(|ty| {
+            self.own_types.push(ty.clone());
+            next
+        })
+    }
+
+    fn section(&mut self, payload: Payload<'_>, out: &mut Sections) -> Result<(), MeterError> {
+        match payload {
+            Payload::TypeSection(section) => {
+                for group in section {
+                    self.types.extend(group?.into_types());
+                }
+            }
+            Payload::ImportSection(section) => {
+                for import in section.into_imports() {
+                    let import = import?;
+                    if let TypeRef::Func(ty) = import.ty {
+                        self.functions.push(ty);
+                        self.imported_functions += 1;
+                    }
+                    if let TypeRef::Global(ty) = import.ty {
+                        self.globals.push(ty);
+                    }
+                    out.imports.import(import.module, import.name, self.entity_type(import.ty)?);
+                }
+            }
+            Payload::FunctionSection(section) => {
+                for ty in section {
+                    let ty = ty?;
+                    self.functions.push(ty);
+                    out.functions.function(ty);
+                }
+            }
+            Payload::TableSection(section) => self.parse_table_section(&mut out.tables, section)?,
+            Payload::MemorySection(section) => self.parse_memory_section(&mut out.memories, section)?,
+            Payload::GlobalSection(section) => {
+                for global in section.clone() {
+                    self.globals.push(global?.ty);
+                }
+                self.parse_global_section(&mut out.globals, section)?;
+            }
+            Payload::ExportSection(section) => self.parse_export_section(&mut out.exports, section)?,
+            Payload::ElementSection(section) => self.parse_element_section(&mut out.elements, section)?,
+            Payload::DataCountSection { count, .. } => out.data_count = Some(count),
+            Payload::DataSection(section) => self.parse_data_section(&mut out.data, section)?,
+            Payload::CodeSectionEntry(body) => {
+                let index = (self.imported_functions + self.bodies) as usize;
+                self.bodies += 1;
+                let ty = *self.functions.get(index).ok_or(MeterError::Unsupported("a body of no function"))?;
+                write::body(self, ty, &body, &mut out.code)?;
+            }
+            Payload::StartSection { .. } => return Err(MeterError::Unsupported("a start function")),
+            Payload::TagSection(_) => return Err(MeterError::Unsupported("a tag")),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The functions that bulk operators were replaced by calls of.
+    fn add_helpers(&mut self, out: &mut Sections) {
+        let refill = self.refill();
+        for helper in std::mem::take(&mut self.helpers) {
+            let (ty, function) = match &helper {
+                Helper::Keep(types) => {
+                    let types: Vec<ValType> = types.iter().copied().chain([ValType::I64]).collect();
+                    (self.own_type(types.clone(), types.clone()), bulk::keep(&types[..types.len() - 1], refill))
+                }
+                helper => {
+                    let params = vec![ValType::I32, ValType::I32, ValType::I32, ValType::I64];
+                    (self.own_type(params, vec![ValType::I64]), bulk::helper(helper, refill))
+                }
+            };
+            out.functions.function(ty);
+            out.code.function(&function);
+        }
+    }
+
+    /// The index of a function that stands for bulk operators; it is behind the module's own.
+    fn helper_at(&mut self, helper: Helper) -> u32 {
+        let known = self.helpers.iter().position(|known| *known == helper).unwrap_or_else(|| {
+            self.helpers.push(helper);
+            self.helpers.len() - 1
+        });
+        self.function_at(self.functions.len() as u32 + known as u32)
+    }
+
+    fn hint(&mut self, hints: Vec<BranchHint>) {
+        self.hints.push(hints);
+    }
+
+    fn module(mut self, out: &Sections) -> Vec<u8> {
+        let refill_index = self.refill();
+        let refill = self.own_type(vec![ValType::I64], vec![ValType::I64]);
+        let mut imports = out.imports.clone();
+        imports.import(ABI_MODULE, REFILL, EntityType::Function(refill));
+        let mut exports = out.exports.clone();
+        let numbers =
+            self.globals.iter().enumerate().filter(|(_, ty)| ty.mutable && !ty.content_type.is_reference_type());
+        for (name, (index, _)) in global_names().zip(numbers) {
+            exports.export(&name, ExportKind::Global, index as u32);
+        }
+        let mut module = Module::new();
+        module.section(&self.type_section()).section(&imports).section(&out.functions);
+        if !out.tables.is_empty() {
+            module.section(&out.tables);
+        }
+        if !out.memories.is_empty() {
+            module.section(&out.memories);
+        }
+        module.section(&out.globals).section(&exports).section(&out.elements);
+        if let Some(count) = out.data_count {
+            module.section(&DataCountSection { count });
+        }
+        let mut hints = BranchHints::new();
+        for (function, of_body) in (refill_index + 1..).zip(self.hints) {
+            if !of_body.is_empty() {
+                hints.function_hints(function, of_body);
+            }
+        }
+        module.section(&hints).section(&out.code).section(&out.data);
+        module.finish()
+    }
+
+    /// Each function type with the state behind its parameters and its results, then what the rewriting needs.
+    fn type_section(&self) -> TypeSection {
+        let mut section = TypeSection::new();
+        for ty in &self.types {
+            let CompositeInnerType::Func(ty) = &ty.composite_type.inner else { continue };
+            let with_state = |types: &[wasmparser::ValType]| {
+                types.iter().map(|ty| val_type(*ty)).chain([ValType::I64]).collect::<Vec<_>>()
+            };
+            section.ty().function(with_state(ty.params()), with_state(ty.results()));
+        }
+        for (params, results) in &self.own_types {
+            section.ty().function(params.iter().copied(), results.iter().copied());
+        }
+        section
+    }
+}
+
+fn val_type(ty: wasmparser::ValType) -> ValType {
+    match ty {
+        wasmparser::ValType::I32 => ValType::I32,
+        wasmparser::ValType::I64 => ValType::I64,
+        wasmparser::ValType::F32 => ValType::F32,
+        wasmparser::ValType::F64 => ValType::F64,
+        wasmparser::ValType::V128 => ValType::V128,
+        wasmparser::ValType::Ref(ty) if ty.is_extern_ref() => ValType::EXTERNREF,
+        wasmparser::ValType::Ref(_) => ValType::FUNCREF,
+    }
+}

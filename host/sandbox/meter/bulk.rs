@@ -1,0 +1,110 @@
+//! Operators whose work depends on an operand are charged by it before they act. `memory.fill` and `memory.copy` act in
+//! pieces, so that a deadline is looked at between them. `memory.grow` is charged for what it did add: one that fails
+//! costs its base.
+
+use wasm_encoder::{BlockType, Function, InstructionSink, ValType};
+
+use super::gas::GAS_OVERDRAWN;
+use super::schedule::BYTES_SHIFT;
+
+/// The largest piece: some milliseconds of page faults.
+const PIECE_BYTES: i32 = 16 << 20;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Helper {
+    Fill,
+    Copy,
+    /// Calls `refill`, and gives back what it is given of these types: so nothing has to survive a call where that would
+    /// be a place on the stack, in a loop, for a call that seldom comes.
+    Keep(Vec<ValType>),
+}
+
+/// See [`Helper::Keep`].
+pub fn keep(types: &[ValType], refill: u32) -> Function {
+    let mut function = Function::new([]);
+    let mut sink = function.instructions();
+    (0..=types.len() as u32).for_each(|local| {
+        sink.local_get(local);
+    });
+    sink.call(refill).end();
+    function
+}
+
+/// The most that an operator is charged by its operand. What is longer than all memory, or any table, will trap.
+const PRICE_MASK: i64 = (1 << 28) - 1;
+
+/// Subtracts the price of `amount`, an `i32` local, from the state; the state is to be looked at.
+pub fn charge(sink: &mut InstructionSink<'_>, state: u32, amount: u32, shift: i64) {
+    sink.local_get(state).local_get(amount).i64_extend_i32_u().i64_const(shift).i64_shr_u();
+    sink.i64_const(PRICE_MASK).i64_and().i64_sub().local_set(state);
+}
+
+/// Calls `refill` where the gas is overdrawn.
+pub fn look(sink: &mut InstructionSink<'_>, state: u32, refill: u32) {
+    sink.local_get(state).i64_const(GAS_OVERDRAWN).i64_and().i64_const(0).i64_ne();
+    sink.if_(BlockType::Empty).local_get(state).call(refill).local_set(state).end();
+}
+
+/// A function of destination, value or source, length, and state, that gives the state.
+pub fn helper(helper: &Helper, refill: u32) -> Function {
+    let (to, from, len, state, piece) = (0, 1, 2, 3, 4);
+    let mut function = Function::new([(1, ValType::I32)]);
+    let mut sink = function.instructions();
+    let act = |sink: &mut InstructionSink<'_>| match helper {
+        Helper::Fill => {
+            sink.memory_fill(0);
+        }
+        Helper::Copy | Helper::Keep(_) => {
+            sink.memory_copy(0, 0);
+        }
+    };
+    let in_memory = |sink: &mut InstructionSink<'_>, at: u32| {
+        sink.local_get(at).i64_extend_i32_u().local_get(len).i64_extend_i32_u().i64_add();
+        sink.memory_size(0).i64_extend_i32_u().i64_const(16).i64_shl().i64_le_u();
+    };
+    // What is out of bounds fails as a whole.
+    sink.local_get(len).i32_const(PIECE_BYTES).i32_gt_u();
+    in_memory(&mut sink, to);
+    sink.i32_and();
+    if *helper == Helper::Copy {
+        in_memory(&mut sink, from);
+        sink.i32_and();
+    }
+    sink.if_(BlockType::Empty).loop_(BlockType::Empty);
+    sink.i32_const(PIECE_BYTES).local_set(piece);
+    charge(&mut sink, state, piece, BYTES_SHIFT);
+    look(&mut sink, state, refill);
+    let advance = |sink: &mut InstructionSink<'_>, at: u32| {
+        sink.local_get(at).i32_const(PIECE_BYTES).i32_add().local_set(at);
+    };
+    match helper {
+        Helper::Fill => {
+            sink.local_get(to).local_get(from).i32_const(PIECE_BYTES);
+            act(&mut sink);
+            advance(&mut sink, to);
+        }
+        // The end that the other range may lie over goes first.
+        Helper::Copy | Helper::Keep(_) => {
+            sink.local_get(to).local_get(from).i32_le_u().if_(BlockType::Empty);
+            sink.local_get(to).local_get(from).i32_const(PIECE_BYTES);
+            act(&mut sink);
+            advance(&mut sink, to);
+            advance(&mut sink, from);
+            sink.else_();
+            for at in [to, from] {
+                sink.local_get(at).local_get(len).i32_add().i32_const(PIECE_BYTES).i32_sub();
+            }
+            sink.i32_const(PIECE_BYTES);
+            act(&mut sink);
+            sink.end();
+        }
+    }
+    sink.local_get(len).i32_const(PIECE_BYTES).i32_sub().local_tee(len);
+    sink.i32_const(PIECE_BYTES).i32_gt_u().br_if(0).end().end();
+    charge(&mut sink, state, len, BYTES_SHIFT);
+    look(&mut sink, state, refill);
+    sink.local_get(to).local_get(from).local_get(len);
+    act(&mut sink);
+    sink.local_get(state).end();
+    function
+}

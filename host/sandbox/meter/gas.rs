@@ -1,0 +1,104 @@
+//! Where a body is charged: at the head of each run of operators that are executed together or not at all.
+//!
+//! The state is looked at where a function begins, at each turn of a loop, and wherever else more than
+//! [`UNCHECKED_MAX`] would come together. So what is overdrawn before anybody looks stays below 2^30: at most
+//! `UNCHECKED_MAX` for each of the 2^19 frames that can be on the stack, and one bulk operator's 2^28. What is left of a
+//! grant does so too. Then bit 30 is as good as the sign bit 31, and tested by an instruction that has it as an operand.
+
+use super::schedule::FREE_PER_UNIT;
+
+/// The most gas that one frame spends without a look at what is left.
+pub const UNCHECKED_MAX: u64 = 1_000;
+
+/// The most that a function spends which never looks: one that has neither loop nor call. Whoever calls, looks for it.
+pub const SMALL_MAX: u64 = 100;
+
+/// Set where the gas has been overdrawn.
+pub const GAS_OVERDRAWN: i64 = 1 << 30;
+
+/// A longer run of operators is charged in parts.
+const BLOCK_MAX: u64 = 1 << 20;
+
+/// A charge, in front of the operator at this index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Charge {
+    pub at: usize,
+    pub cost: u64,
+    /// Whether the state is looked at.
+    pub look: bool,
+}
+
+/// Makes the list of charges while a body is walked through.
+pub struct Charges {
+    list: Vec<Charge>,
+    open: Charge,
+    /// The most that was spent on any way to the open charge since somebody looked.
+    unchecked: u64,
+    /// What functions may have spent without a look that were called since the open charge.
+    called: u64,
+    /// What is free but by the handful, since it last came to a unit.
+    free: u64,
+}
+
+impl Charges {
+    /// Begins with the function's first run of operators.
+    pub fn new() -> Self {
+        Self { list: Vec::new(), open: Charge { at: 0, cost: 0, look: true }, unchecked: 0, called: 0, free: 0 }
+    }
+
+    /// Adds the operator before index `next` to the open charge.
+    pub fn add(&mut self, cost: u64, next: usize) {
+        self.open.cost += cost;
+        if cost == 0 {
+            self.add_free(1);
+        }
+        if self.open.cost > BLOCK_MAX {
+            let unchecked = self.close();
+            self.open(next, unchecked, false);
+        }
+    }
+
+    /// Adds to the open charge what is free but by the handful.
+    pub fn add_free(&mut self, count: usize) {
+        self.free += count as u64;
+        self.open.cost += self.free / FREE_PER_UNIT;
+        self.free %= FREE_PER_UNIT;
+    }
+
+    /// The operator before index `next` is a call.
+    pub fn call(&mut self, next: usize) {
+        self.called += SMALL_MAX;
+        if self.called > UNCHECKED_MAX {
+            let unchecked = self.close();
+            self.open(next, unchecked, true);
+        }
+    }
+
+    /// Ends the open charge; what was spent since somebody looked goes on to where the ways lead from here.
+    pub fn close(&mut self) -> u64 {
+        let Charge { cost, .. } = self.open;
+        self.open.look |= self.unchecked + cost > UNCHECKED_MAX;
+        self.unchecked = if self.open.look { 0 } else { self.unchecked + cost } + std::mem::take(&mut self.called);
+        if cost > 0 || self.open.look {
+            self.list.push(self.open);
+        }
+        self.open.cost = 0;
+        self.open.look = false;
+        self.unchecked
+    }
+
+    /// Begins a charge in front of the operator at index `at`.
+    pub fn open(&mut self, at: usize, unchecked: u64, look: bool) {
+        self.open = Charge { at, cost: 0, look };
+        self.unchecked = unchecked;
+    }
+
+    /// The charges of a body, which is small if it can do without a look.
+    pub fn into_list(mut self, has_loops_or_calls: bool) -> Vec<Charge> {
+        let spent: u64 = self.list.iter().map(|charge| charge.cost).sum();
+        if let (false, true, Some(first)) = (has_loops_or_calls, spent <= SMALL_MAX, self.list.first_mut()) {
+            first.look = false;
+        }
+        self.list
+    }
+}

@@ -1,0 +1,305 @@
+//! `gas schedule v1`: what each operator costs. One unit is the time of one to five of the shortest operators, an addition
+//! of integers, one waiting for the other, in code that Cranelift compiled, with all data in the first cache: a quarter of
+//! a nanosecond to one nanosecond on a processor of 3.9 GHz.
+//! `benches/calibration.rs` measures it; `tests/vectors/gas-schedule-v1.txt` pins it.
+
+use std::fmt::Write as _;
+
+use wasmparser::Operator;
+
+use super::nan::{F32, F32X4, F64, F64X2, Shapes};
+use super::stack::{FRAME_MIN_BYTES, SLOT_BYTES, STACK_BYTES};
+
+/// Of the schedule: all that decides how much gas a run takes.
+pub const SCHEDULE_VERSION: u16 = 1;
+
+/// What a run is granted at once, and forfeits if it ends badly.
+pub const QUANTUM: u64 = 1 << 20;
+
+/// A turn of a loop, beside what is in it.
+pub const TURN: u64 = 1;
+
+/// Operators that stand for no instruction are free by the handful: of so many, counted through a body, one costs 1, as
+/// there are engines that have some work with each. So do as many locals that are cleared where a function begins, and as
+/// many values that go over a branch, or in or out of a block or a call.
+pub const FREE_PER_UNIT: u64 = 8;
+
+/// Each 64 bytes that `memory.fill`, `memory.copy` and `memory.init` move, as a shift of their number.
+pub const BYTES_SHIFT: i64 = 6;
+pub const BYTES_PER_UNIT: u64 = 1 << BYTES_SHIFT;
+
+/// Each element that operators on tables move, as a shift of their number.
+pub const ELEMENTS_SHIFT: i64 = 0;
+pub const ELEMENTS_PER_UNIT: u64 = 1 << ELEMENTS_SHIFT;
+
+/// A page of 64 KiB that `memory.grow` did add: the system gives it, and clears it, when it is touched.
+pub const PAGE: i64 = 4_096;
+
+/// The price of a host call that moves or hashes `bytes`: a base for the crossing, and one for each 8 bytes, so that a
+/// guest cannot make the host work for longer than it could itself. BLAKE3 handles 16 bytes in about 2 ns on the machine
+/// of `benches/README.md`.
+pub const fn host_call_gas(bytes: u64) -> u64 {
+    HOST_CALL + bytes / HOST_BYTES_PER_UNIT
+}
+
+const HOST_CALL: u64 = 64;
+const HOST_BYTES_PER_UNIT: u64 = 8;
+
+/// An element that `table.grow` did add.
+pub const ELEMENT: i64 = 1;
+
+macro_rules! operators {
+    ($( @$proposal:ident $op:ident $({ $($arg:ident: $argty:ty),* })? => $visit:ident ($($ann:tt)*))*) => {
+        /// The operators, without their immediates.
+        #[allow(dead_code, reason = "some are of proposals that are not admitted")]
+        #[derive(Clone, Copy)]
+        enum Op { $($op),* }
+
+        const fn op(operator: &Operator<'_>) -> Op {
+            #[allow(unreachable_patterns, reason = "wasmparser may add operators")]
+            match operator {
+                $(Operator::$op { .. } => Op::$op,)*
+                _ => Op::Unreachable,
+            }
+        }
+
+        /// Each operator with its proposal and the name of the function that visits it.
+        const ALL: &[(Op, &str, &str)] = &[$((Op::$op, stringify!($proposal), stringify!($visit))),*];
+    };
+}
+wasmparser::for_each_operator!(operators);
+
+/// An operator's cost, but for what depends on an operand.
+pub fn cost(operator: &Operator<'_>) -> u64 {
+    cost_of(op(operator))
+}
+
+const fn cost_of(op: Op) -> u64 {
+    use Op::*;
+    match op {
+        // They stand for no instruction.
+        Nop | Block | Loop | Else | End | Br | Return | Unreachable | Drop | LocalGet | LocalSet | LocalTee
+        | I32Const | I64Const | F32Const | F64Const | V128Const | RefNull | I32WrapI64 | I64ExtendI32U => 0,
+
+        Call => 3,
+        CallIndirect => 4,
+        RefFunc => 60,
+        ElemDrop => 12,
+
+        // Beside what they move or add.
+        MemoryGrow => 60,
+        TableGrow => 30,
+        MemoryCopy | MemoryInit => 4,
+        MemoryFill => 6,
+        TableFill => 3,
+        TableCopy => 8,
+        TableInit => 16,
+
+        I32Load | I32Load8S | I32Load8U | I32Load16S | I32Load16U | I64Load | I64Load8S | I64Load8U | I64Load16S
+        | I64Load16U | I64Load32S | I64Load32U | F32Load | F64Load | V128Load | V128Load8Splat | V128Load16Splat
+        | V128Load32Splat | V128Load64Splat | V128Load32Zero | V128Load64Zero => 2,
+        V128Load8x8S | V128Load8x8U | V128Load16x4S | V128Load16x4U | V128Load32x2S | V128Load32x2U | V128Load8Lane
+        | V128Load16Lane | V128Load32Lane | V128Load64Lane => 3,
+        I32Store | I32Store8 | I32Store16 | I64Store | I64Store8 | I64Store16 | I64Store32 | F32Store | F64Store
+        | V128Store | V128Store8Lane | V128Store16Lane | V128Store32Lane | V128Store64Lane => 2,
+
+        I32DivS | I32DivU | I32RemS | I32RemU => 5,
+        I64DivS | I64DivU | I64RemS | I64RemU => 6,
+
+        F32Eq | F32Ne | F32Lt | F32Gt | F32Le | F32Ge | F64Eq | F64Ne | F64Lt | F64Gt | F64Le | F64Ge | F32Copysign
+        | F64Copysign => 2,
+        F32Div | F32x4Div | F32x4Min | F32x4Max | F64x2Min | F64x2Max => 4,
+        F64Div | F64x2Div | F32Sqrt | F32x4Sqrt => 5,
+        F64Sqrt | F64x2Sqrt => 7,
+        I32TruncF32S
+        | I32TruncF32U
+        | I32TruncF64S
+        | I32TruncF64U
+        | I64TruncF32S
+        | I64TruncF32U
+        | I64TruncF64S
+        | I64TruncF64U
+        | I32TruncSatF32S
+        | I32TruncSatF32U
+        | I32TruncSatF64S
+        | I32TruncSatF64U
+        | I64TruncSatF32S
+        | I64TruncSatF32U
+        | I64TruncSatF64S
+        | I64TruncSatF64U
+        | F32ConvertI32S
+        | F32ConvertI32U
+        | F32ConvertI64S
+        | F32ConvertI64U
+        | F64ConvertI32S
+        | F64ConvertI32U
+        | F64ConvertI64S
+        | F64ConvertI64U
+        | F64x2ConvertLowI32x4U => 2,
+        I32x4TruncSatF32x4S | I32x4TruncSatF32x4U | I32x4TruncSatF64x2SZero | I32x4TruncSatF64x2UZero => 4,
+
+        I8x16Splat | I16x8Splat | I32x4Splat | I64x2Splat | I8x16ExtractLaneS | I8x16ExtractLaneU
+        | I16x8ExtractLaneS | I16x8ExtractLaneU | I32x4ExtractLane | I64x2ExtractLane | I8x16Bitmask | I16x8Bitmask
+        | I32x4Bitmask | I64x2Bitmask => 2,
+        V128AnyTrue | I8x16AllTrue | I16x8AllTrue | I32x4AllTrue | I64x2AllTrue => 3,
+        I8x16Ne
+        | I8x16LeS
+        | I8x16LeU
+        | I8x16GeS
+        | I8x16GeU
+        | I16x8Ne
+        | I16x8LeS
+        | I16x8LeU
+        | I16x8GeS
+        | I16x8GeU
+        | I32x4Ne
+        | I32x4LeS
+        | I32x4LeU
+        | I32x4GeS
+        | I32x4GeU
+        | I64x2Ne
+        | I64x2LeS
+        | I64x2GeS
+        | V128Bitselect
+        | I16x8ExtendHighI8x16S
+        | I32x4ExtendHighI16x8S
+        | I64x2ExtendHighI32x4S
+        | I8x16Shl
+        | I8x16ShrS
+        | I8x16ShrU
+        | I8x16LtU
+        | I8x16GtU
+        | I16x8LtU
+        | I16x8GtU
+        | I32x4LtU
+        | I32x4GtU
+        | I16x8Q15MulrSatS
+        | I16x8ExtMulLowI8x16S
+        | I16x8ExtMulHighI8x16S
+        | I16x8ExtMulLowI8x16U
+        | I16x8ExtMulHighI8x16U
+        | I32x4ExtMulLowI16x8S
+        | I32x4ExtMulHighI16x8S
+        | I32x4ExtMulLowI16x8U
+        | I32x4ExtMulHighI16x8U
+        | I64x2ExtMulLowI32x4S
+        | I64x2ExtMulHighI32x4S
+        | I64x2ExtMulLowI32x4U
+        | I64x2ExtMulHighI32x4U
+        | I32x4ExtAddPairwiseI16x8U => 2,
+
+        _ => 1,
+    }
+}
+
+/// The proposals whose operators the gate admits.
+const ADMITTED: [&str; 6] =
+    ["mvp", "sign_extension", "saturating_float_to_int", "bulk_memory", "reference_types", "simd"];
+
+/// Each operator that the gate admits, by the name that the text format has for it, and its cost.
+pub fn costs() -> impl Iterator<Item = (String, u64)> {
+    let admitted = ALL.iter().filter(|(_, proposal, _)| ADMITTED.contains(proposal));
+    admitted.map(|(op, _, visit)| (text_name(visit), cost_of(*op)))
+}
+
+/// The whole schedule, in its canonical form: a line for each of [`costs`], in their order, then one for each figure
+/// beside; in each the name, a space, the number in decimal. Its digest says by which schedule a run was charged.
+pub fn table() -> String {
+    let beside = [
+        ("quantum", QUANTUM),
+        ("turn-of-loop", TURN),
+        ("free-operators-per-unit", FREE_PER_UNIT),
+        ("bytes-per-unit", BYTES_PER_UNIT),
+        ("elements-per-unit", ELEMENTS_PER_UNIT),
+        ("page", PAGE as u64),
+        ("element", ELEMENT as u64),
+        ("host-call", HOST_CALL),
+        ("host-bytes-per-unit", HOST_BYTES_PER_UNIT),
+        ("stack-bytes", STACK_BYTES),
+        ("frame-bytes-min", FRAME_MIN_BYTES),
+        ("frame-bytes-per-slot", SLOT_BYTES),
+    ];
+    let mut table = String::new();
+    for (name, figure) in costs().chain(beside.map(|(name, figure)| (name.to_owned(), figure))) {
+        _ = writeln!(table, "{name} {figure}");
+    }
+    table
+}
+
+/// `visit_i32_trunc_sat_f32_s` is of `i32.trunc_sat_f32_s`; the operators of control have no dot.
+fn text_name(visit: &str) -> String {
+    let name = visit.strip_prefix("visit_").unwrap_or(visit);
+    match name {
+        "typed_select" | "typed_select_multi" => return name.replace("typed_select", "select_typed"),
+        _ => {}
+    }
+    match name.split_once('_') {
+        Some((first @ ("br" | "call" | "return"), rest)) => format!("{first}_{rest}"),
+        Some((first, rest)) => format!("{first}.{rest}"),
+        None => name.to_owned(),
+    }
+}
+
+/// What an operator is for [`super::nan`]: in which shape it reads floats without looking at their bits, and which floats
+/// it makes.
+pub struct Role {
+    /// `None` where it sees the bits, as everything does that is not listed.
+    pub reads: Option<Shapes>,
+    pub makes: Option<Shapes>,
+    /// What it makes is never a NaN.
+    pub is_number: bool,
+}
+
+pub fn role(operator: &Operator<'_>) -> Role {
+    use Op::*;
+    let (reads, makes, is_number) = match op(operator) {
+        F32Add | F32Sub | F32Mul | F32Div | F32Sqrt | F32Min | F32Max | F32Ceil | F32Floor | F32Trunc | F32Nearest => {
+            (Some(F32), Some(F32), false)
+        }
+        F64Add | F64Sub | F64Mul | F64Div | F64Sqrt | F64Min | F64Max | F64Ceil | F64Floor | F64Trunc | F64Nearest => {
+            (Some(F64), Some(F64), false)
+        }
+        F32x4Add | F32x4Sub | F32x4Mul | F32x4Div | F32x4Sqrt | F32x4Min | F32x4Max | F32x4Ceil | F32x4Floor
+        | F32x4Trunc | F32x4Nearest => (Some(F32X4), Some(F32X4), false),
+        F64x2Add | F64x2Sub | F64x2Mul | F64x2Div | F64x2Sqrt | F64x2Min | F64x2Max | F64x2Ceil | F64x2Floor
+        | F64x2Trunc | F64x2Nearest => (Some(F64X2), Some(F64X2), false),
+        F32DemoteF64 => (Some(F64), Some(F32), false),
+        F64PromoteF32 => (Some(F32), Some(F64), false),
+        F32x4DemoteF64x2Zero => (Some(F64X2), Some(F32X4), false),
+        F64x2PromoteLowF32x4 => (Some(F32X4), Some(F64X2), false),
+        F32Eq | F32Ne | F32Lt | F32Gt | F32Le | F32Ge | I32TruncF32S | I32TruncF32U | I64TruncF32S | I64TruncF32U
+        | I32TruncSatF32S | I32TruncSatF32U | I64TruncSatF32S | I64TruncSatF32U => (Some(F32), None, false),
+        F64Eq | F64Ne | F64Lt | F64Gt | F64Le | F64Ge | I32TruncF64S | I32TruncF64U | I64TruncF64S | I64TruncF64U
+        | I32TruncSatF64S | I32TruncSatF64U | I64TruncSatF64S | I64TruncSatF64U => (Some(F64), None, false),
+        F32x4Eq | F32x4Ne | F32x4Lt | F32x4Gt | F32x4Le | F32x4Ge | I32x4TruncSatF32x4S | I32x4TruncSatF32x4U => {
+            (Some(F32X4), None, false)
+        }
+        F64x2Eq
+        | F64x2Ne
+        | F64x2Lt
+        | F64x2Gt
+        | F64x2Le
+        | F64x2Ge
+        | I32x4TruncSatF64x2SZero
+        | I32x4TruncSatF64x2UZero => (Some(F64X2), None, false),
+        F32ConvertI32S | F32ConvertI32U | F32ConvertI64S | F32ConvertI64U => (None, Some(F32), true),
+        F64ConvertI32S | F64ConvertI32U | F64ConvertI64S | F64ConvertI64U => (None, Some(F64), true),
+        F32x4ConvertI32x4S | F32x4ConvertI32x4U => (None, Some(F32X4), true),
+        F64x2ConvertLowI32x4S | F64x2ConvertLowI32x4U => (None, Some(F64X2), true),
+        _ => (None, None, false),
+    };
+    Role { reads, makes, is_number }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_schedule_is_the_one_that_is_pinned() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/gas-schedule-v1.txt");
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(path, super::table()).unwrap();
+        }
+        let pinned = std::fs::read_to_string(path).unwrap();
+        assert_eq!(super::table(), pinned, "another schedule is another version; BLESS=1 writes it anew");
+    }
+}

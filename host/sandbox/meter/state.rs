@@ -1,0 +1,52 @@
+//! What a guest has left, in the one number that goes through all its functions.
+
+use super::STACK_BYTES;
+
+/// Gas in the low half, stack in the high half, both signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State(i64);
+
+impl State {
+    /// What a run begins with: all of the stack, and no gas, so that the first grant is drawn at once.
+    pub const BEGIN: Self = Self((STACK_BYTES as i64) << 32);
+
+    /// As the guest has it.
+    pub const fn from_i64(state: i64) -> Self {
+        Self(state)
+    }
+
+    pub const fn to_i64(self) -> i64 {
+        self.0
+    }
+
+    /// What is left of the grant; below zero where it is overdrawn.
+    pub const fn gas(self) -> i64 {
+        self.0 as i32 as i64
+    }
+
+    /// What is left of the stack; below zero where it is overdrawn.
+    pub const fn stack_bytes(self) -> i64 {
+        // Gas below zero has borrowed from this half.
+        self.0.wrapping_sub(self.gas()) >> 32
+    }
+
+    /// The same stack with another grant, of at most `i32::MAX`.
+    pub const fn with_gas(self, gas: i64) -> Self {
+        Self((self.stack_bytes() << 32).wrapping_add(gas))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_halves_do_not_disturb_each_other() {
+        for stack in [0, 1, -1, STACK_BYTES as i64, -(1 << 30)] {
+            for gas in [0, 1, -1, i64::from(i32::MAX), i64::from(i32::MIN)] {
+                let state = State(stack << 32).with_gas(gas);
+                assert_eq!((state.gas(), state.stack_bytes()), (gas, stack));
+            }
+        }
+    }
+}

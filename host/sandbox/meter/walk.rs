@@ -1,0 +1,396 @@
+//! One pass over a body that is valid: which operators run, on which operands, and what the other concerns are to know.
+
+use wasmparser::{BlockType, FrameKind, Operator, SubType};
+
+use super::gas::{Charge, Charges};
+use super::nan::{self, F32, F64, Nans, Shapes, Source};
+use super::{Meter, MeterError, schedule, stack};
+
+/// What is known of a body before it is written.
+pub struct Walked {
+    pub charges: Vec<Charge>,
+    /// The operators behind which their value is made canonical, and its shape.
+    pub canonical: Vec<(usize, Shapes)>,
+    /// For each operator, whether it can be reached.
+    pub reached: Vec<bool>,
+    /// What the frame is charged; nothing for a function that calls none, for there is but one such at a time.
+    pub frame_bytes: u64,
+}
+
+struct Frame {
+    kind: FrameKind,
+    ty: BlockType,
+    /// Of the operand stack, below the frame's parameters.
+    height: usize,
+    /// The most that is spent unlooked-at on any branch to its end; `None` without such a branch.
+    branched: Option<u64>,
+    /// Whether the end of its first arm is reached by a way of its own.
+    unchecked_at_if: u64,
+}
+
+pub struct Walk<'a> {
+    meter: &'a Meter,
+    frames: Vec<Frame>,
+    operands: Vec<Source>,
+    charges: Charges,
+    nans: Nans,
+    deepest: usize,
+    values: u64,
+    calls: bool,
+    loops: bool,
+    /// How many frames were opened in code that cannot be reached; `None` in code that can.
+    unreached: Option<u32>,
+}
+
+impl<'a> Walk<'a> {
+    /// Walks through the body of a function of type `ty`, with so many locals beside its parameters.
+    pub fn over(meter: &'a Meter, ty: u32, locals: usize, body: &[Operator<'_>]) -> Result<Walked, MeterError> {
+        let params = meter.signature(ty)?.params().len();
+        let whole = Frame {
+            kind: FrameKind::Block,
+            ty: BlockType::FuncType(ty),
+            height: 0,
+            branched: None,
+            unchecked_at_if: 0,
+        };
+        let mut walk = Walk {
+            meter,
+            frames: vec![whole],
+            operands: Vec::new(),
+            charges: Charges::new(),
+            nans: Nans::default(),
+            deepest: 0,
+            values: 0,
+            calls: false,
+            loops: false,
+            unreached: None,
+        };
+        walk.charges.add_free(locals);
+        let mut reached = Vec::with_capacity(body.len());
+        for (at, operator) in body.iter().enumerate() {
+            let resumes = walk.is_reached(operator);
+            reached.push(resumes);
+            if resumes {
+                walk.step(at, operator)?;
+            }
+        }
+        let frame = stack::frame_bytes((params + locals) as u64, walk.deepest as u64, walk.values);
+        Ok(Walked {
+            charges: walk.charges.into_list(walk.calls || walk.loops),
+            canonical: walk.nans.canonical(params, params + locals),
+            reached,
+            frame_bytes: if walk.calls { frame } else { 0 },
+        })
+    }
+
+    /// Code behind a branch is not, up to the end of what it is in.
+    fn is_reached(&mut self, operator: &Operator<'_>) -> bool {
+        let Some(opened) = &mut self.unreached else { return true };
+        match operator {
+            Operator::Block { .. } | Operator::Loop { .. } | Operator::If { .. } => *opened += 1,
+            Operator::End if *opened > 0 => *opened -= 1,
+            Operator::End => return true,
+            Operator::Else => return *opened == 0,
+            _ => {}
+        }
+        false
+    }
+
+    fn step(&mut self, at: usize, operator: &Operator<'_>) -> Result<(), MeterError> {
+        let next = at + 1;
+        if self.unreached.is_none() {
+            self.charges.add(schedule::cost(operator), next);
+        }
+        match operator {
+            Operator::Block { blockty } => self.enter(FrameKind::Block, *blockty, 0),
+            Operator::Loop { blockty } => {
+                self.charges.close();
+                self.charges.open(next, 0, true);
+                self.loops = true;
+                // A turn is never free.
+                self.charges.add(schedule::TURN, next);
+                self.enter(FrameKind::Loop, *blockty, 0)
+            }
+            Operator::If { blockty } => {
+                self.pop();
+                let unchecked = self.charges.close();
+                self.charges.open(next, unchecked, false);
+                self.enter(FrameKind::If, *blockty, unchecked)
+            }
+            Operator::Else => self.otherwise(next),
+            Operator::End => self.end(next),
+            Operator::Br { relative_depth } => {
+                self.carry(*relative_depth)?;
+                let unchecked = self.charges.close();
+                self.branch(*relative_depth, unchecked)?;
+                self.leave()
+            }
+            Operator::BrIf { relative_depth } => {
+                self.pop();
+                self.carry(*relative_depth)?;
+                let unchecked = self.charges.close();
+                self.branch(*relative_depth, unchecked)?;
+                self.charges.open(next, unchecked, false);
+                Ok(())
+            }
+            Operator::BrTable { targets } => {
+                self.pop();
+                self.carry(targets.default())?;
+                let unchecked = self.charges.close();
+                for target in targets.targets() {
+                    self.branch(target?, unchecked)?;
+                }
+                self.branch(targets.default(), unchecked)?;
+                self.leave()
+            }
+            Operator::Return => {
+                let results = self.arity(&self.frames[0])?.1;
+                self.charges.add_free(results);
+                self.charges.close();
+                self.observe_top(results);
+                self.leave()
+            }
+            Operator::Unreachable => {
+                self.charges.close();
+                self.leave()
+            }
+            _ => self.plain(at, operator),
+        }
+    }
+
+    /// An operator that does not decide what runs next.
+    fn plain(&mut self, at: usize, operator: &Operator<'_>) -> Result<(), MeterError> {
+        if let Operator::Call { .. } | Operator::CallIndirect { .. } = operator {
+            self.calls = true;
+            let (params, results) = self.arity_of(operator)?;
+            self.charges.add_free(params + results);
+            self.charges.call(at + 1);
+        }
+        match operator {
+            Operator::Drop => {
+                self.pop();
+            }
+            Operator::LocalGet { local_index } => {
+                let source = self.nans.local(at, *local_index);
+                self.push(source);
+            }
+            Operator::LocalSet { local_index } => {
+                let source = self.pop();
+                self.nans.write(*local_index, source);
+            }
+            Operator::LocalTee { local_index } => {
+                let source = self.pop();
+                self.nans.write(*local_index, source);
+                let source = self.nans.local(at, *local_index);
+                self.push(source);
+            }
+            Operator::F32Const { value } if !f32::from_bits(value.bits()).is_nan() => self.number(at, F32),
+            Operator::F64Const { value } if !f64::from_bits(value.bits()).is_nan() => self.number(at, F64),
+            Operator::V128Const { value } => self.number(at, nan::numbers_in(*value.bytes())),
+            _ => {
+                let (pops, pushes) = self.arity_of(operator)?;
+                let role = schedule::role(operator);
+                for _ in 0..pops {
+                    let source = self.pop();
+                    match role.reads {
+                        Some(shape) => self.nans.read(source, shape),
+                        None => self.nans.observe(source),
+                    }
+                }
+                for _ in 0..pushes {
+                    let source = match (role.makes, role.is_number) {
+                        (None, _) => Source::Exact,
+                        (Some(shape), true) => self.nans.number(at, shape),
+                        (Some(shape), false) => self.nans.arithmetic(at, shape),
+                    };
+                    self.push(source);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn number(&mut self, at: usize, shapes: Shapes) {
+        let source = self.nans.number(at, shapes);
+        self.push(source);
+    }
+
+    fn push(&mut self, source: Source) {
+        self.values += 1;
+        self.operands.push(source);
+        self.deepest = self.deepest.max(self.operands.len());
+    }
+
+    fn pop(&mut self) -> Source {
+        self.operands.pop().unwrap_or(Source::Exact)
+    }
+
+    /// How many operands an operator takes and leaves.
+    fn arity_of(&self, operator: &Operator<'_>) -> Result<(usize, usize), MeterError> {
+        let (pops, pushes) =
+            operator.operator_arity(&Arity(self)).ok_or(MeterError::Unsupported("an operator of unknown arity"))?;
+        Ok((pops as usize, pushes as usize))
+    }
+
+    fn arity(&self, frame: &Frame) -> Result<(usize, usize), MeterError> {
+        Ok(match frame.ty {
+            BlockType::Empty => (0, 0),
+            BlockType::Type(_) => (0, 1),
+            BlockType::FuncType(ty) => {
+                let ty = self.meter.signature(ty)?;
+                (ty.params().len(), ty.results().len())
+            }
+        })
+    }
+
+    /// What goes over an edge is seen: who knows what the other edges bring.
+    fn observe_top(&mut self, count: usize) {
+        let from = self.operands.len().saturating_sub(count);
+        for operand in &mut self.operands[from..] {
+            self.nans.observe(*operand);
+            *operand = Source::Exact;
+        }
+    }
+
+    fn enter(&mut self, kind: FrameKind, ty: BlockType, unchecked_at_if: u64) -> Result<(), MeterError> {
+        let mut frame = Frame { kind, ty, height: 0, branched: None, unchecked_at_if };
+        let (params, _) = self.arity(&frame)?;
+        self.charges.add_free(params);
+        self.observe_top(params);
+        frame.height = self.operands.len().saturating_sub(params);
+        self.frames.push(frame);
+        Ok(())
+    }
+
+    /// The frame that a branch leads to, and how many values go with it.
+    fn target(&self, depth: u32) -> Result<(usize, usize), MeterError> {
+        let target = self.frames.len().checked_sub(1 + depth as usize);
+        let target = target.ok_or(MeterError::Unsupported("a branch to nowhere"))?;
+        let (params, results) = self.arity(&self.frames[target])?;
+        Ok((target, if self.frames[target].kind == FrameKind::Loop { params } else { results }))
+    }
+
+    /// Charges for the values that a branch takes along.
+    fn carry(&mut self, depth: u32) -> Result<(), MeterError> {
+        let (_, count) = self.target(depth)?;
+        self.charges.add_free(count);
+        Ok(())
+    }
+
+    fn branch(&mut self, depth: u32, unchecked: u64) -> Result<(), MeterError> {
+        let (target, count) = self.target(depth)?;
+        let frame = &mut self.frames[target];
+        if frame.kind != FrameKind::Loop {
+            frame.branched = Some(frame.branched.unwrap_or(0).max(unchecked));
+        }
+        self.observe_top(count);
+        Ok(())
+    }
+
+    fn leave(&mut self) -> Result<(), MeterError> {
+        self.unreached = Some(0);
+        let height = self.frames.last().map_or(0, |frame| frame.height);
+        self.operands.truncate(height);
+        Ok(())
+    }
+
+    /// The end of an `if`'s first arm.
+    fn otherwise(&mut self, next: usize) -> Result<(), MeterError> {
+        let ended = self.finish_arm()?;
+        let Some(frame) = self.frames.last_mut() else { return Ok(()) };
+        frame.kind = FrameKind::Else;
+        frame.branched = ended.max(frame.branched);
+        let unchecked = frame.unchecked_at_if;
+        let (params, _) = self.arity(&self.frames[self.frames.len() - 1])?;
+        self.operands.extend(std::iter::repeat_n(Source::Exact, params));
+        self.charges.open(next, unchecked, false);
+        Ok(())
+    }
+
+    fn end(&mut self, next: usize) -> Result<(), MeterError> {
+        let is_reached = self.unreached.is_none();
+        let Some(frame) = self.frames.last() else { return Ok(()) };
+        let is_whole = self.frames.len() == 1;
+        // One way in, one way out: it is all one run of operators.
+        if is_reached
+            && frame.branched.is_none()
+            && matches!(frame.kind, FrameKind::Block | FrameKind::Loop)
+            && !is_whole
+        {
+            let (_, results) = self.arity(frame)?;
+            let height = frame.height;
+            self.charges.add_free(results);
+            self.observe_top(results);
+            debug_assert_eq!(self.operands.len(), height + results);
+            self.frames.pop();
+            return Ok(());
+        }
+        let ended = self.finish_arm()?;
+        let Some(frame) = self.frames.pop() else { return Ok(()) };
+        let (_, results) = self.arity(&frame)?;
+        let skipped = (frame.kind == FrameKind::If).then_some(frame.unchecked_at_if);
+        match ended.max(frame.branched).max(skipped) {
+            Some(unchecked) => {
+                self.operands.extend(std::iter::repeat_n(Source::Exact, results));
+                self.charges.open(next, unchecked, false);
+            }
+            // Nobody comes here: the code behind is dead too.
+            None => self.leave_frame(),
+        }
+        Ok(())
+    }
+
+    fn leave_frame(&mut self) {
+        self.unreached = Some(0);
+        let height = self.frames.last().map_or(0, |frame| frame.height);
+        self.operands.truncate(height);
+    }
+
+    /// Ends a way that leads to the end of the innermost frame; tells what was spent on it, if it can be walked.
+    fn finish_arm(&mut self) -> Result<Option<u64>, MeterError> {
+        let is_reached = self.unreached.take().is_none();
+        let Some(frame) = self.frames.last() else { return Ok(None) };
+        let (height, (_, results)) = (frame.height, self.arity(frame)?);
+        let ended = is_reached.then(|| {
+            self.observe_top(results);
+            self.charges.add_free(results);
+            self.charges.close()
+        });
+        self.operands.truncate(height);
+        Ok(ended)
+    }
+}
+
+/// Tells wasmparser what it needs to know an operator's arity.
+struct Arity<'a, 'b>(&'a Walk<'b>);
+
+impl wasmparser::ModuleArity for Arity<'_, '_> {
+    fn sub_type_at(&self, ty: u32) -> Option<&SubType> {
+        self.0.meter.types.get(ty as usize)
+    }
+
+    fn tag_type_arity(&self, _tag: u32) -> Option<(u32, u32)> {
+        None
+    }
+
+    fn type_index_of_function(&self, function: u32) -> Option<u32> {
+        self.0.meter.functions.get(function as usize).copied()
+    }
+
+    fn func_type_of_cont_type(&self, _ty: &wasmparser::ContType) -> Option<&wasmparser::FuncType> {
+        None
+    }
+
+    fn sub_type_of_ref_type(&self, _ty: &wasmparser::RefType) -> Option<&SubType> {
+        None
+    }
+
+    fn control_stack_height(&self) -> u32 {
+        self.0.frames.len() as u32
+    }
+
+    fn label_block(&self, depth: u32) -> Option<(BlockType, FrameKind)> {
+        let frame = self.0.frames.iter().nth_back(depth as usize)?;
+        Some((frame.ty, frame.kind))
+    }
+}

@@ -1,0 +1,377 @@
+//! The body as it is written: the module's own operators, with the meter between them.
+
+use wasm_encoder::reencode::Reencode as _;
+use wasm_encoder::{
+    BlockType, BranchHint, CodeSection, Encode as _, Function, Ieee32, Ieee64, Instruction, InstructionSink, ValType,
+};
+use wasmparser::{FunctionBody, Operator};
+
+use super::bulk::{self, Helper};
+use super::gas::{Charge, GAS_OVERDRAWN};
+use super::nan::{F32, F32X4, F64, Shapes};
+use super::schedule::{BYTES_SHIFT, ELEMENT, ELEMENTS_SHIFT, PAGE};
+use super::walk::{Walk, Walked};
+use super::{Meter, MeterError, val_type};
+
+const CANONICAL_F32: u32 = 0x7fc0_0000;
+const CANONICAL_F64: u64 = 0x7ff8_0000_0000_0000;
+
+/// Both halves' signs.
+const OVERDRAWN: i64 = i64::MIN | GAS_OVERDRAWN;
+
+/// Writes one body, of a function of type `ty`.
+pub fn body(meter: &mut Meter, ty: u32, body: &FunctionBody<'_>, to: &mut CodeSection) -> Result<(), MeterError> {
+    let mut locals = Vec::new();
+    for declared in body.get_locals_reader()? {
+        let (count, ty) = declared?;
+        locals.push((count, val_type(ty)));
+    }
+    let declared: usize = locals.iter().map(|(count, _)| *count as usize).sum();
+    let mut reader = body.get_operators_reader()?;
+    let (mut operators, mut starts) = (Vec::new(), Vec::new());
+    while !reader.eof() {
+        starts.push(reader.original_position());
+        operators.push(reader.read()?);
+    }
+    starts.push(reader.original_position());
+    let walked = Walk::over(meter, ty, declared, &operators)?;
+    let mut types: Vec<ValType> = meter.signature(ty)?.params().iter().map(|ty| val_type(*ty)).collect();
+    let params = types.len() as u32;
+    types.extend(locals.iter().flat_map(|(count, ty)| std::iter::repeat_n(*ty, *count as usize)));
+    let mut writer = Writer {
+        refill: meter.refill(),
+        meter,
+        state: params,
+        bytes: Vec::with_capacity(2 * body.range().len()),
+        temporaries: [None; 5],
+        next_local: params + 1 + declared as u32,
+        added: Vec::new(),
+        hints: Vec::new(),
+        types,
+    };
+    writer.all(ty, &walked, &operators, &starts, body)?;
+    let Writer { bytes, added, hints, .. } = writer;
+    locals.extend(added.into_iter().map(|ty| (1, ty)));
+    let mut function = Function::new(locals);
+    let before = function.byte_len();
+    let hint = |(at, value)| BranchHint { branch_func_offset: (before + at) as u32, branch_hint_value: value };
+    meter.hint(hints.into_iter().map(hint).collect());
+    function.raw(bytes);
+    to.function(&function);
+    Ok(())
+}
+
+struct Writer<'a> {
+    meter: &'a mut Meter,
+    refill: u32,
+    /// The local that holds the state: the last parameter.
+    state: u32,
+    bytes: Vec<u8>,
+    /// Locals of the meter's own, made when they are first needed.
+    temporaries: [Option<u32>; 5],
+    next_local: u32,
+    added: Vec<ValType>,
+    /// Of the module's own locals.
+    types: Vec<ValType>,
+    /// Where in `bytes` there is an `if` that is nearly always (1) or never (0) taken.
+    hints: Vec<(usize, u32)>,
+}
+
+/// Which temporary.
+#[derive(Clone, Copy)]
+enum Temporary {
+    Amount,
+    Result,
+    F32,
+    F64,
+    V128,
+}
+
+impl Writer<'_> {
+    fn all(
+        &mut self,
+        ty: u32,
+        walked: &Walked,
+        operators: &[Operator<'_>],
+        starts: &[usize],
+        body: &FunctionBody<'_>,
+    ) -> Result<(), MeterError> {
+        let results: Vec<ValType> = self.meter.signature(ty)?.results().iter().map(|ty| val_type(*ty)).collect();
+        let whole = match &*results {
+            [] => BlockType::Empty,
+            [one] => BlockType::Result(*one),
+            _ => BlockType::FunctionType(self.meter.own_type(vec![], results)),
+        };
+        let (mut charges, mut canonical) = (walked.charges.iter().peekable(), walked.canonical.iter().peekable());
+        let (source, base) = (body.as_bytes(), body.range().start);
+        let mut depth = 0;
+        for (at, operator) in operators.iter().enumerate() {
+            while let Some(charge) = charges.next_if(|charge| charge.at == at) {
+                let kept = if charge.look { kept(&operators[at..]) } else { Vec::new() };
+                self.charge(*charge, if at == 0 { walked.frame_bytes } else { 0 }, &kept);
+            }
+            if at == 0 {
+                // All ways out of the function lead to the end of this block.
+                self.sink().block(whole);
+            }
+            if !walked.reached[at] {
+                continue;
+            }
+            match operator {
+                Operator::Block { .. } | Operator::Loop { .. } | Operator::If { .. } => depth += 1,
+                Operator::End => depth -= 1,
+                _ => {}
+            }
+            if matches!(operator, Operator::Return) {
+                self.sink().br(depth as u32);
+            } else if !self.replaced(operator)? {
+                self.bytes.extend(&source[starts[at] - base..starts[at + 1] - base]);
+            }
+            if let Some((_, shape)) = canonical.next_if(|(site, _)| *site == at) {
+                self.canonicalise(*shape);
+            }
+            if matches!(operator, Operator::End) && walked.reached.get(at + 1) == Some(&false) {
+                self.sink().unreachable();
+            }
+        }
+        let (state, frame) = (self.state, walked.frame_bytes);
+        let mut sink = self.sink();
+        sink.local_get(state);
+        if frame > 0 {
+            sink.i64_const((frame as i64) << 32).i64_add();
+        }
+        sink.end();
+        Ok(())
+    }
+
+    fn sink(&mut self) -> InstructionSink<'_> {
+        InstructionSink::new(&mut self.bytes)
+    }
+
+    fn temporary(&mut self, which: Temporary) -> u32 {
+        let ty = match which {
+            Temporary::Amount | Temporary::Result => ValType::I32,
+            Temporary::F32 => ValType::F32,
+            Temporary::F64 => ValType::F64,
+            Temporary::V128 => ValType::V128,
+        };
+        *self.temporaries[which as usize].get_or_insert_with(|| {
+            self.added.push(ty);
+            self.next_local += 1;
+            self.next_local - 1
+        })
+    }
+
+    /// Gas: subtracts what the next operators cost, and a frame where the function begins.
+    fn charge(&mut self, charge: Charge, frame_bytes: u64, kept: &[u32]) {
+        let state = self.state;
+        let mut sink = self.sink();
+        let price = ((frame_bytes as i64) << 32) | charge.cost as i64;
+        if price > 0 {
+            sink.local_get(state).i64_const(price).i64_sub().local_set(state);
+        }
+        match (charge.look, frame_bytes) {
+            (false, _) => {}
+            (true, 0) => {
+                sink.local_get(state).i64_const(GAS_OVERDRAWN).i64_and().i64_const(0).i64_ne();
+                self.refill_if(kept);
+            }
+            (true, _) => {
+                sink.local_get(state).i64_const(OVERDRAWN).i64_and().i64_const(0).i64_ne();
+                self.refill_if(kept);
+            }
+        }
+    }
+
+    /// Calls `refill` where the operand on top is not 0. The compiler is told that it seldom is: it then lays the call out
+    /// behind the function's own code, and what a call would have it spill stays in registers on the way that is taken.
+    fn refill_if(&mut self, kept: &[u32]) {
+        let types: Vec<ValType> = kept.iter().map(|local| self.types[*local as usize]).collect();
+        let refill = if kept.is_empty() { self.refill } else { self.meter.helper_at(Helper::Keep(types)) };
+        let state = self.state;
+        let beside = |local: u32| if local < state { local } else { local + 1 };
+        self.hints.push((self.bytes.len(), 0));
+        let mut sink = self.sink();
+        sink.if_(BlockType::Empty);
+        kept.iter().for_each(|local| {
+            sink.local_get(beside(*local));
+        });
+        sink.local_get(state).call(refill).local_set(state);
+        kept.iter().rev().for_each(|local| {
+            sink.local_set(beside(*local));
+        });
+        sink.end();
+    }
+
+    /// NaN: gives the canonical one for any that is on top of the operand stack.
+    fn canonicalise(&mut self, shape: Shapes) {
+        let temporary = self.temporary(match shape {
+            F32 => Temporary::F32,
+            F64 => Temporary::F64,
+            _ => Temporary::V128,
+        });
+        let mut sink = self.sink();
+        sink.local_tee(temporary).local_get(temporary);
+        // Of those comparisons that say no to a NaN alone, this is the one that takes a processor one flag.
+        match shape {
+            F32 => sink.f32_ge(),
+            F64 => sink.f64_ge(),
+            F32X4 => sink.f32x4_eq().i32x4_all_true(),
+            _ => sink.f64x2_eq().i64x2_all_true(),
+        };
+        self.hints.push((self.bytes.len(), 1));
+        let mut sink = self.sink();
+        sink.if_(BlockType::Empty).else_();
+        match shape {
+            F32 => {
+                sink.f32_const(Ieee32::new(CANONICAL_F32));
+            }
+            F64 => {
+                sink.f64_const(Ieee64::new(CANONICAL_F64));
+            }
+            _ => {
+                sink.local_get(temporary);
+                let of = |lane: &[u8]| i128::from_le_bytes(std::array::from_fn(|at| lane[at % lane.len()]));
+                if shape == F32X4 {
+                    sink.v128_const(of(&CANONICAL_F32.to_le_bytes()))
+                        .local_get(temporary)
+                        .local_get(temporary)
+                        .f32x4_eq();
+                } else {
+                    sink.v128_const(of(&CANONICAL_F64.to_le_bytes()))
+                        .local_get(temporary)
+                        .local_get(temporary)
+                        .f64x2_eq();
+                }
+                sink.v128_bitselect();
+            }
+        }
+        sink.local_set(temporary).end().local_get(temporary);
+    }
+
+    /// Writes what stands for `operator`; `false` where that is itself.
+    fn replaced(&mut self, operator: &Operator<'_>) -> Result<bool, MeterError> {
+        let state = self.state;
+        let beside = |local: u32| if local < state { local } else { local + 1 };
+        match operator {
+            Operator::LocalGet { local_index } if *local_index >= state => {
+                self.sink().local_get(beside(*local_index));
+            }
+            Operator::LocalSet { local_index } if *local_index >= state => {
+                self.sink().local_set(beside(*local_index));
+            }
+            Operator::LocalTee { local_index } if *local_index >= state => {
+                self.sink().local_tee(beside(*local_index));
+            }
+            Operator::Block { blockty: wasmparser::BlockType::FuncType(ty) } => {
+                let ty = self.block_type(*ty)?;
+                self.sink().block(ty);
+            }
+            Operator::Loop { blockty: wasmparser::BlockType::FuncType(ty) } => {
+                let ty = self.block_type(*ty)?;
+                self.sink().loop_(ty);
+            }
+            Operator::If { blockty: wasmparser::BlockType::FuncType(ty) } => {
+                let ty = self.block_type(*ty)?;
+                self.sink().if_(ty);
+            }
+            Operator::RefFunc { .. } => {
+                Instruction::encode(&self.meter.instruction(operator.clone())?, &mut self.bytes)
+            }
+            Operator::Call { function_index } => {
+                let function = self.meter.function_at(*function_index);
+                self.sink().local_get(state).call(function).local_set(state);
+            }
+            Operator::CallIndirect { type_index, table_index } => {
+                let callee = self.temporary(Temporary::Amount);
+                let mut sink = self.sink();
+                sink.local_set(callee).local_get(state).local_get(callee);
+                sink.call_indirect(*table_index, *type_index).local_set(state);
+            }
+            Operator::MemoryFill { .. } => self.helped(Helper::Fill),
+            Operator::MemoryCopy { .. } => self.helped(Helper::Copy),
+            Operator::MemoryInit { .. } => return Ok(self.amount(BYTES_SHIFT)),
+            Operator::TableFill { .. } | Operator::TableCopy { .. } | Operator::TableInit { .. } => {
+                return Ok(self.amount(ELEMENTS_SHIFT));
+            }
+            Operator::MemoryGrow { .. } => self.grow(operator, PAGE),
+            Operator::TableGrow { .. } => self.grow(operator, ELEMENT),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// The module's own type, which as a function's has the state in it.
+    fn block_type(&mut self, ty: u32) -> Result<BlockType, MeterError> {
+        let ty = self.meter.signature(ty)?;
+        let own = |types: &[wasmparser::ValType]| types.iter().map(|ty| val_type(*ty)).collect::<Vec<_>>();
+        let (params, results) = (own(ty.params()), own(ty.results()));
+        Ok(BlockType::FunctionType(self.meter.own_type(params, results)))
+    }
+
+    fn helped(&mut self, helper: Helper) {
+        let (state, function) = (self.state, self.meter.helper_at(helper));
+        self.sink().local_get(state).call(function).local_set(state);
+    }
+
+    /// Bulk: charges for what `memory.grow` or `table.grow` did add.
+    fn grow(&mut self, operator: &Operator<'_>, price: i64) {
+        let (state, refill) = (self.state, self.refill);
+        let (amount, result) = (self.temporary(Temporary::Amount), self.temporary(Temporary::Result));
+        let mut sink = self.sink();
+        sink.local_tee(amount);
+        match operator {
+            Operator::TableGrow { table } => sink.table_grow(*table),
+            _ => sink.memory_grow(0),
+        };
+        sink.local_tee(result).i32_const(-1).i32_ne().if_(BlockType::Empty);
+        sink.local_get(state)
+            .local_get(amount)
+            .i64_extend_i32_u()
+            .i64_const(price)
+            .i64_mul()
+            .i64_sub()
+            .local_set(state);
+        bulk::look(&mut sink, state, refill);
+        sink.end().local_get(result);
+    }
+
+    /// Bulk: charges for as much as the `i32` on top of the operand stack says, and leaves it there.
+    fn amount(&mut self, shift: i64) -> bool {
+        let (state, refill, amount) = (self.state, self.refill, self.temporary(Temporary::Amount));
+        let mut sink = self.sink();
+        sink.local_set(amount);
+        bulk::charge(&mut sink, state, amount, shift);
+        bulk::look(&mut sink, state, refill);
+        sink.local_get(amount);
+        false
+    }
+}
+
+/// The locals that the next operators, up to the end of what they are in, read before they write to them.
+fn kept(operators: &[Operator<'_>]) -> Vec<u32> {
+    let (mut seen, mut kept, mut depth) = (Vec::new(), Vec::new(), 0);
+    for operator in operators.iter().take(4_096) {
+        let (local, is_read) = match operator {
+            Operator::Block { .. } | Operator::Loop { .. } | Operator::If { .. } => {
+                depth += 1;
+                continue;
+            }
+            Operator::End if depth == 0 => break,
+            Operator::End => {
+                depth -= 1;
+                continue;
+            }
+            Operator::LocalGet { local_index } => (*local_index, true),
+            Operator::LocalSet { local_index } | Operator::LocalTee { local_index } => (*local_index, false),
+            _ => continue,
+        };
+        if !seen.contains(&local) {
+            seen.push(local);
+            if is_read && kept.len() < 16 {
+                kept.push(local);
+            }
+        }
+    }
+    kept
+}

@@ -1,0 +1,157 @@
+//! The host's side of the meter. What a guest has left of its gas and its stack goes in and out of it as one number; each
+//! time that is overdrawn, here it is decided whether there is more, and whether anybody still wants the result.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use super::meter::{QUANTUM, State};
+use super::outcome::Outcome;
+use super::stop::Stop;
+use super::trace::Window;
+
+/// Who waits for a run, and how long.
+#[derive(Clone, Debug, Default)]
+pub struct Watch {
+    pub deadline: Option<Instant>,
+    pub is_cancelled: Arc<AtomicBool>,
+    /// Grows by the gas that the run is granted.
+    pub gas_granted: Arc<AtomicU64>,
+}
+
+/// The gas of one run.
+#[derive(Debug)]
+pub struct Purse {
+    gas_max: u64,
+    granted: u64,
+    watch: Watch,
+    /// For a run that is looked at more closely than others.
+    window: Option<Window>,
+}
+
+impl Purse {
+    pub const fn new(gas_max: u64, watch: Watch, window: Option<Window>) -> Self {
+        Self { gas_max, granted: 0, watch, window }
+    }
+
+    pub const fn granted(&self) -> u64 {
+        self.granted
+    }
+
+    /// What a run has been charged that has `state` left.
+    pub fn charged(&self, state: State) -> u64 {
+        self.granted.saturating_sub_signed(state.gas())
+    }
+
+    /// Gives an overdrawn state what it needs, in whole quanta while there are any, or ends the run.
+    pub fn refill(&mut self, state: State) -> Result<State, Stop> {
+        if state.stack_bytes() < 0 {
+            return Err(Outcome::OutOfStack.into());
+        }
+        self.look()?;
+        Ok(state.with_gas(self.grant(state.gas())?))
+    }
+
+    /// Takes the price of a host call.
+    pub fn charge(&mut self, state: State, gas: u64) -> Result<State, Stop> {
+        let left = state.gas().saturating_sub(i64::try_from(gas).unwrap_or(i64::MAX));
+        if left >= 0 {
+            return Ok(state.with_gas(left));
+        }
+        self.look()?;
+        Ok(state.with_gas(self.grant(left)?))
+    }
+
+    /// Ends a run that nobody waits for any more. Whatever takes long asks this between its parts.
+    pub fn look(&self) -> Result<(), Stop> {
+        if self.watch.is_cancelled.load(Ordering::Relaxed) {
+            return Err(Stop::Cancelled);
+        }
+        match self.watch.deadline {
+            Some(deadline) if Instant::now() >= deadline => Err(Stop::Deadline),
+            _ => Ok(()),
+        }
+    }
+
+    /// What a run has used that returned with `state`; what it spent since it was looked at is still to be paid for.
+    pub fn settle(&mut self, state: State) -> Result<u64, Outcome> {
+        let left = match state.gas() {
+            left if left < 0 => self.grant(left)?,
+            left => left,
+        };
+        Ok(self.granted - left as u64)
+    }
+
+    /// What a run has used that ended in any other way: all that it was granted. Where it ended within its last grant,
+    /// the guest alone knew.
+    pub const fn forfeit(&self) -> u64 {
+        self.granted
+    }
+
+    /// Of a balance that may be below zero, makes one that is not.
+    fn grant(&mut self, left: i64) -> Result<i64, Outcome> {
+        let need = left.min(0).unsigned_abs();
+        let rest = self.gas_max - self.granted;
+        let quantum = self.window.map_or(QUANTUM, |window| window.quantum(self.granted));
+        let grant = need.max(1).div_ceil(quantum).saturating_mul(quantum).min(rest);
+        self.granted += grant;
+        self.watch.gas_granted.fetch_add(grant, Ordering::Relaxed);
+        if grant < need { Err(Outcome::OutOfGas) } else { Ok(left.saturating_add_unsigned(grant)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn owing(gas: i64) -> State {
+        State::BEGIN.with_gas(-gas)
+    }
+
+    #[test]
+    fn gas_is_granted_in_quanta_and_then_what_is_left_of_them() {
+        let mut purse = Purse::new(2 * QUANTUM + 10, Watch::default(), None);
+        let quantum = QUANTUM as i64;
+        assert_eq!(purse.refill(owing(5)).unwrap().gas(), quantum - 5);
+        assert_eq!(purse.refill(owing(quantum)).unwrap().gas(), 0);
+        assert_eq!(purse.settle(State::BEGIN.with_gas(7)), Ok(2 * QUANTUM - 7));
+        assert_eq!(purse.refill(owing(10)).unwrap().gas(), 0);
+        assert!(matches!(purse.refill(owing(1)), Err(Stop::Guest(Outcome::OutOfGas))));
+        assert_eq!(purse.forfeit(), 2 * QUANTUM + 10);
+    }
+
+    #[test]
+    fn what_is_spent_unseen_is_paid_for_at_the_end() {
+        let mut purse = Purse::new(QUANTUM + 3, Watch::default(), None);
+        assert_eq!(purse.settle(owing(900)), Ok(900));
+        let mut purse = Purse::new(899, Watch::default(), None);
+        assert_eq!(purse.settle(owing(900)), Err(Outcome::OutOfGas));
+        assert_eq!(purse.forfeit(), 899);
+    }
+
+    #[test]
+    fn a_price_beyond_all_numbers_is_more_than_anybody_has() {
+        for gas in [u64::MAX, i64::MAX as u64 + 1, i64::MAX as u64] {
+            let mut purse = Purse::new(u64::MAX, Watch::default(), None);
+            let charged = purse.charge(State::BEGIN, gas);
+            assert!(matches!(charged, Ok(_) | Err(Stop::Guest(Outcome::OutOfGas))), "{gas}");
+            let mut purse = Purse::new(i64::MAX as u64 - 1, Watch::default(), None);
+            assert!(matches!(purse.charge(State::BEGIN, gas), Err(Stop::Guest(Outcome::OutOfGas))), "{gas}");
+        }
+    }
+
+    #[test]
+    fn the_stack_is_asked_for_first_and_then_who_waits() {
+        let late = Watch { deadline: Some(Instant::now() - Duration::from_secs(1)), ..Watch::default() };
+        let mut purse = Purse::new(0, late, None);
+        let deep = State::from_i64(-1 << 32);
+        assert!(deep.stack_bytes() < 0);
+        assert!(matches!(purse.refill(deep), Err(Stop::Guest(Outcome::OutOfStack))));
+        assert!(matches!(purse.refill(owing(1)), Err(Stop::Deadline)));
+        let watch = Watch::default();
+        watch.is_cancelled.store(true, Ordering::Relaxed);
+        assert!(matches!(Purse::new(9, watch, None).charge(State::BEGIN, 1), Err(Stop::Cancelled)));
+    }
+}

@@ -1,0 +1,111 @@
+//! Threads that can run guests: their stack is as large as the meter counts on. On any other, a guest that calls deeply
+//! would run beyond the end of the stack before its own count of it is spent.
+
+use std::cell::Cell;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread::Builder;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use super::engine::NATIVE_STACK_BYTES;
+
+/// The guest's frames, and those of the host below and above them. It is address space: a page of it is memory once it
+/// is touched.
+const THREAD_STACK_BYTES: usize = NATIVE_STACK_BYTES + (4 << 20);
+
+thread_local! {
+    static CAN_RUN_GUESTS: Cell<bool> = const { Cell::new(false) };
+}
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// A fixed number of threads, each of which takes up work as long as there is some.
+///
+/// Neither rayon's nor tokio's threads will do. While rayon's wait for another pool's work (hashing), they begin another
+/// piece of their own, on the same stack; of tokio's the runtime's owner chooses the size, and waking one for each
+/// piece of work takes 28 us a slice under load where this takes 11 (`benches/overhead.rs`).
+pub struct GuestThreads {
+    /// As long as there are callers, each of whom brings one piece.
+    work: Sender<Work>,
+}
+
+impl GuestThreads {
+    pub fn start(count: u32) -> io::Result<Self> {
+        let (work, waiting) = unbounded::<Work>();
+        for index in 0..count {
+            let waiting: Receiver<Work> = waiting.clone();
+            let thread = Builder::new().name(format!("guest-{index}")).stack_size(THREAD_STACK_BYTES);
+            thread.spawn(move || {
+                CAN_RUN_GUESTS.set(true);
+                for work in waiting {
+                    // A panic has been reported by its hook, and its caller hears of it by hearing nothing.
+                    let _ = catch_unwind(AssertUnwindSafe(work));
+                }
+            })?;
+        }
+        Ok(Self { work })
+    }
+
+    /// Has `work` done in its turn.
+    pub fn submit(&self, work: impl FnOnce() + Send + 'static) {
+        // It cannot fail while the threads live, and they do as long as `self`.
+        let _ = self.work.send(Box::new(work));
+    }
+}
+
+/// Does `work` on a thread that can run guests: on this one if it can, else on one that is started for it.
+pub fn with_guest_stack<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    if CAN_RUN_GUESTS.get() {
+        return Ok(work());
+    }
+    std::thread::scope(|scope| {
+        let thread = Builder::new().stack_size(THREAD_STACK_BYTES).spawn_scoped(scope, || {
+            CAN_RUN_GUESTS.set(true);
+            work()
+        })?;
+        Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn no_more_work_is_done_at_once_than_there_are_threads_and_a_panic_ends_none() {
+        let threads = GuestThreads::start(2).unwrap();
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let mut done = Vec::new();
+        for i in 0..200 {
+            let (now, most) = (now.clone(), most.clone());
+            let (sender, receiver) = channel();
+            done.push(receiver);
+            threads.submit(move || {
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                std::thread::yield_now();
+                now.fetch_sub(1, Ordering::SeqCst);
+                assert!(i % 50 != 7, "as the test wants it");
+                sender.send(()).unwrap();
+            });
+        }
+        assert_eq!(done.into_iter().filter(|done| done.recv().is_err()).count(), 4);
+        assert!((1..=2).contains(&most.load(Ordering::SeqCst)));
+    }
+
+    #[test]
+    fn work_that_needs_the_stack_has_it_wherever_it_is_begun() {
+        fn deep(levels: usize) -> usize {
+            let frame = std::hint::black_box([levels as u8; 1 << 20]);
+            if levels == 0 { 0 } else { deep(levels - 1) + usize::from(frame[0] == levels as u8) }
+        }
+        // Each frame of an unoptimised build holds the mebibyte more than once.
+        assert_eq!(with_guest_stack(|| deep(50)).unwrap(), 50);
+        let inside = with_guest_stack(|| with_guest_stack(|| deep(50)).unwrap()).unwrap();
+        assert_eq!(inside, 50);
+    }
+}

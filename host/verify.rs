@@ -1,0 +1,15 @@
+//! What was run, run again: on each engine, in a process of its own that can do nothing else.
+
+mod order;
+mod child;
+mod matrix;
+mod recheck;
+mod diff;
+mod doctor;
+
+pub use self::child::{COMMAND as VERIFY_COMMAND, serve_one_order};
+pub use self::diff::{Difference, Side, TraceError, TraceFile, diff, trace};
+pub use self::doctor::{Diagnosis, doctor};
+pub use self::matrix::{Case, Cell, Guest, Matrix, Repeats};
+pub use self::order::{Answer, Found, Source};
+pub use self::recheck::{Verdict, recheck};

@@ -1,0 +1,15 @@
+;; Calls itself, by a call and through a table in turns, until there is no stack left; how deep that was stays in memory.
+(module
+  (type $f (func (param i32 f64) (result i32)))
+  (table 1 funcref)
+  (elem (i32.const 0) func $down)
+  (memory (export "memory") 1)
+  (func $down (type $f)
+    (i32.store (i32.const 0) (local.get 0))
+    (if (result i32) (i32.and (local.get 0) (i32.const 1))
+      (then (call $down (i32.add (local.get 0) (i32.const 1)) (f64.add (local.get 1) (f64.const 0.5))))
+      (else (call_indirect (type $f)
+        (i32.add (local.get 0) (i32.const 1)) (f64.mul (local.get 1) (f64.const 1.5)) (i32.const 0))))
+    (i32.add (i32.const 1)))
+  (func (export "run") (result i32)
+    (call $down (i32.const 0) (f64.const 1))))

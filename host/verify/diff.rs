@@ -1,0 +1,262 @@
+//! Where two runs of one job part: their checkpoints are compared, then the stretch between the last that is equal and the
+//! first that is not is run again with finer and finer ones, down to single looks at the gas. There the host calls and the
+//! memory of both are compared.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::child;
+use super::matrix::Case;
+use super::order::{Answer, Found, Order};
+use crate::digest::Digest;
+use crate::proof::{Blob, JobLimits, profile};
+use crate::sandbox::{Call, Checkpoint, EngineKind, Window};
+
+/// Into how many parts a stretch is cut.
+const PARTS: u64 = 64;
+
+/// One of two runs.
+#[derive(Clone)]
+pub struct Side {
+    pub engine: EngineKind,
+    /// Metered.
+    pub module: Arc<[u8]>,
+}
+
+/// What two runs differ in first.
+#[derive(Clone, Debug)]
+pub struct Difference {
+    /// They were the same up to here, in gas; and at the second of these no more.
+    pub gas: Range<u64>,
+    /// What is different there: `memory`, `globals`, `host calls`, `the way`, or what the runs came to.
+    pub what: Vec<&'static str>,
+    /// The first host call that is not the same in both, if one is in that stretch.
+    pub call: Option<[Option<Call>; 2]>,
+    /// The bytes of memory from the first to the last that differ, and how many do.
+    pub memory: Option<(Range<u64>, u64)>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum TraceError {
+    #[error("{0}")]
+    Run(String),
+    #[error("it is no trace: {0}")]
+    Damaged(#[from] serde_json::Error),
+    #[error("it is of another {0}")]
+    OtherJob(&'static str),
+}
+
+/// The checkpoints of a run, to be kept, and compared with another's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TraceFile {
+    version: u16,
+    pub engine: String,
+    profile: Digest,
+    module: Digest,
+    input: Blob,
+    args: Digest,
+    assets: Vec<Digest>,
+    limits: JobLimits,
+    gas: u64,
+    end: Digest,
+    checkpoints: Vec<Checkpoint>,
+}
+
+const VERSION: u16 = 1;
+
+/// Runs `case` on one side, and keeps its checkpoints. `module` is the digest of the guest as it was before it was metered.
+pub fn trace(program: &Path, module: Digest, case: &Case, side: &Side) -> Result<TraceFile, TraceError> {
+    let (found, _) = run(program, case, side, Window::WHOLE)?;
+    Ok(TraceFile {
+        version: VERSION,
+        engine: side.engine.full_name().to_owned(),
+        profile: profile().digest(),
+        module,
+        input: found.input,
+        args: Digest::of(&case.args),
+        assets: case.assets.iter().map(|asset| Digest::of(asset)).collect(),
+        limits: case.limits.into(),
+        gas: found.gas,
+        end: found.trace,
+        checkpoints: found.checkpoints,
+    })
+}
+
+impl TraceFile {
+    pub fn from_json(json: &[u8]) -> Result<Self, TraceError> {
+        Ok(serde_json::from_slice(json)?)
+    }
+
+    pub fn to_json(&self) -> String {
+        serde_json::json!(self).to_string()
+    }
+
+    pub const fn checkpoints(&self) -> usize {
+        self.checkpoints.len()
+    }
+
+    /// Where the run that this was kept of and another part; between two checkpoints, because it is not run again.
+    pub fn diff(&self, other: &Self) -> Result<Option<Difference>, TraceError> {
+        for (what, same) in [
+            ("version", self.version == other.version),
+            ("execution profile", self.profile == other.profile),
+            ("module", self.module == other.module),
+            ("slice", self.input == other.input),
+            ("arguments", self.args == other.args),
+            ("assets", self.assets == other.assets),
+            ("limits", self.limits == other.limits),
+        ] {
+            if !same {
+                return Err(TraceError::OtherJob(what));
+            }
+        }
+        let parted = parted([&self.checkpoints, &other.checkpoints]);
+        Ok(match parted {
+            None if (self.gas, self.end) == (other.gas, other.end) => None,
+            None => {
+                let last = self.checkpoints.last().map_or(0, |checkpoint| checkpoint.gas);
+                Some(Difference::within(last..self.gas.max(other.gas), vec!["the end"]))
+            }
+            Some(Parted { gas, what }) => Some(Difference::within(gas, what)),
+        })
+    }
+}
+
+impl Difference {
+    const fn within(gas: Range<u64>, what: Vec<&'static str>) -> Self {
+        Self { gas, what, call: None, memory: None }
+    }
+}
+
+/// Where the runs of `case` on two sides part; `None` if they do not.
+pub fn diff(program: &Path, case: &Case, sides: [&Side; 2]) -> Result<Option<Difference>, TraceError> {
+    let both = |window: Window| -> Result<[Ran; 2], TraceError> {
+        Ok([run(program, case, sides[0], window)?, run(program, case, sides[1], window)?])
+    };
+    let [(left, _), (right, _)] = both(Window::WHOLE)?;
+    let ends = super::matrix::differs(&left, &right);
+    let mut parted = match (parted([&left.checkpoints, &right.checkpoints]), ends) {
+        (Some(parted), _) => parted,
+        (None, None) => return Ok(None),
+        (None, Some(what)) => {
+            let last = left.checkpoints.last().map_or(0, |checkpoint| checkpoint.gas);
+            Parted { gas: last..left.gas.max(right.gas).max(last + 1), what: vec![what] }
+        }
+    };
+    loop {
+        let length = parted.gas.end - parted.gas.start;
+        let stride = (length / PARTS).max(1);
+        let window = Window { from: parted.gas.start, to: parted.gas.end, stride, memory_at: None };
+        let [(left, _), (right, _)] = both(window)?;
+        let finer = self::parted([&left.checkpoints, &right.checkpoints]);
+        let before = parted.gas.clone();
+        match finer {
+            Some(finer) => {
+                parted.gas = parted.gas.start.max(finer.gas.start)..parted.gas.end.min(finer.gas.end);
+                parted.what = finer.what;
+            }
+            // They part behind the last checkpoint of the window.
+            None => {
+                let last = left.checkpoints.last().map_or(parted.gas.start, |checkpoint| checkpoint.gas);
+                parted.gas.start = last.clamp(parted.gas.start, parted.gas.end);
+            }
+        }
+        if stride == 1 || parted.gas == before {
+            break;
+        }
+    }
+    let Range { start, end } = parted.gas;
+    let window = Window { from: start, to: end.saturating_add(1), stride: 1, memory_at: Some(end) };
+    let [(left, left_memory), (right, right_memory)] = both(window)?;
+    Ok(Some(Difference {
+        call: first_call([&left.calls, &right.calls]),
+        memory: left_memory.zip(right_memory).and_then(|(left, right)| differing(&left, &right)),
+        ..Difference::within(parted.gas, parted.what)
+    }))
+}
+
+/// What came of a run, and the memory that was asked for.
+type Ran = (Found, Option<Vec<u8>>);
+
+fn run(program: &Path, case: &Case, side: &Side, window: Window) -> Result<Ran, TraceError> {
+    let order = Order { window, tells_trace: true, ..case.order(side.engine, &side.module, 1) };
+    match child::run(program, &order).pop() {
+        Some((Answer::Found(found), memory)) => Ok((*found, memory)),
+        Some((Answer::Failed { message, .. }, _)) => Err(TraceError::Run(format!("{}: {message}", side.engine))),
+        None => Err(TraceError::Run(format!("{} did not answer", side.engine))),
+    }
+}
+
+/// Between which two checkpoints two runs part.
+struct Parted {
+    gas: Range<u64>,
+    what: Vec<&'static str>,
+}
+
+fn parted([left, right]: [&[Checkpoint]; 2]) -> Option<Parted> {
+    let unlike = left.iter().zip(right).position(|(left, right)| left != right);
+    let at = unlike.or_else(|| (left.len() != right.len()).then(|| left.len().min(right.len())))?;
+    let start = at.checked_sub(1).map_or(0, |before| left[before].gas);
+    let (one, other) = (left.get(at), right.get(at));
+    let end = one.iter().chain(&other).map(|checkpoint| checkpoint.gas).max().unwrap_or(start);
+    let what = match (one, other) {
+        (Some(one), Some(other)) => [
+            ("memory", one.memory == other.memory),
+            ("globals", one.globals == other.globals),
+            ("host calls", (one.calls, one.calls_digest) == (other.calls, other.calls_digest)),
+            ("the way", one.gas == other.gas),
+        ]
+        .into_iter()
+        .filter_map(|(what, same)| (!same).then_some(what))
+        .collect(),
+        _ => vec!["the way"],
+    };
+    Some(Parted { gas: start..end, what })
+}
+
+fn first_call([left, right]: [&[Call]; 2]) -> Option<[Option<Call>; 2]> {
+    (0..left.len().max(right.len())).find_map(|at| {
+        let calls = [left.get(at).cloned(), right.get(at).cloned()];
+        (calls[0] != calls[1]).then_some(calls)
+    })
+}
+
+fn differing(left: &[u8], right: &[u8]) -> Option<(Range<u64>, u64)> {
+    let shorter = left.len().min(right.len());
+    let unlike = || (0..shorter).filter(|at| left[*at] != right[*at]);
+    let rest = (left.len().max(right.len()) - shorter) as u64;
+    let first = unlike().next().or((rest > 0).then_some(shorter))?;
+    let last = if rest > 0 { shorter + rest as usize - 1 } else { unlike().next_back().unwrap_or(first) };
+    Some((first as u64..last as u64 + 1, unlike().count() as u64 + rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(gas: u64, memory: &[u8]) -> Checkpoint {
+        let digest = Digest::of(b"");
+        Checkpoint { gas, memory: Digest::of(memory), globals: digest, calls: 0, calls_digest: digest }
+    }
+
+    #[test]
+    fn runs_part_at_the_first_checkpoint_that_is_not_equal() {
+        let runs = [[at(5, b"a"), at(9, b"b"), at(12, b"c")], [at(5, b"a"), at(9, b"x"), at(12, b"c")]];
+        let found = parted([&runs[0], &runs[1]]).unwrap();
+        assert_eq!((found.gas, found.what), (5..9, vec!["memory"]));
+        let found = parted([&runs[0], &runs[0][..2]]).unwrap();
+        assert_eq!((found.gas, found.what), (9..12, vec!["the way"]));
+        assert!(parted([&runs[0], &runs[0]]).is_none());
+    }
+
+    #[test]
+    fn the_range_of_memory_goes_from_the_first_to_the_last_byte_that_differs() {
+        assert_eq!(differing(b"abcdef", b"aXcdeX"), Some((1..6, 2)));
+        assert_eq!(differing(b"abc", b"abcdef"), Some((3..6, 3)));
+        assert_eq!(differing(b"abc", b"abc"), None);
+    }
+}

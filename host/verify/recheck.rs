@@ -1,0 +1,127 @@
+//! Whether what a proof claims is found again: everything that went into it is first held against the digests in it.
+
+use std::path::Path;
+
+use super::child;
+use super::matrix::{Case, Guest};
+use super::order::{Answer, Found};
+use crate::digest::Digest;
+use crate::proof::{JobLimits, SliceProof, profile};
+use crate::sandbox::EngineKind;
+use crate::workload::Workload;
+
+/// What a re-run says of a proof.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Agree,
+    /// In what, and on which engine.
+    Disagree(String),
+    /// The proof is of another job than this: why.
+    NotComparable(String),
+    /// It was not possible to run it: why.
+    Unverifiable(String),
+}
+
+impl Verdict {
+    /// The word for programs.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Agree => "agree",
+            Self::Disagree(_) => "disagree",
+            Self::NotComparable(_) => "not comparable",
+            Self::Unverifiable(_) => "unverifiable",
+        }
+    }
+
+    pub fn why(&self) -> Option<&str> {
+        match self {
+            Self::Agree => None,
+            Self::Disagree(why) | Self::NotComparable(why) | Self::Unverifiable(why) => Some(why),
+        }
+    }
+}
+
+/// Runs the job of `proof` again on each of `engines`. `module` is the digest of the guest as it was before it was metered;
+/// the slice's digest is taken where it is run.
+pub fn recheck(
+    program: &Path,
+    proof: &SliceProof,
+    (module, guest): (Digest, &Guest),
+    case: &Case,
+    engines: &[EngineKind],
+) -> Verdict {
+    if let Some(why) = other_job(proof, module, case) {
+        return Verdict::NotComparable(why);
+    }
+    let mut found = Vec::new();
+    for engine in engines {
+        for (answer, _) in child::run(program, &case.order(*engine, &guest.module, 1)) {
+            match answer {
+                Answer::Found(answer) if answer.input != proof.job().input => {
+                    let (has, named) = (answer.input, proof.job().input);
+                    return Verdict::NotComparable(format!(
+                        "the proof is of the slice {} ({} bytes), and this is {} ({} bytes)",
+                        named.blake3, named.bytes, has.blake3, has.bytes
+                    ));
+                }
+                Answer::Found(answer) => found.push((*engine, answer)),
+                Answer::Failed { message, .. } => return Verdict::Unverifiable(format!("{engine}: {message}")),
+            }
+        }
+    }
+    match found.iter().find_map(|(engine, found)| Some((engine, differs(proof, found)?))) {
+        Some((engine, what)) => Verdict::Disagree(format!("{engine} comes to {what}")),
+        None => Verdict::Agree,
+    }
+}
+
+/// Why what is at hand is not what the proof names.
+fn other_job(proof: &SliceProof, module: Digest, case: &Case) -> Option<String> {
+    let job = proof.job();
+    let other = |what: &str, named: Digest, has: Digest| format!("the proof names {what} {named}, and this is {has}");
+    if job.profile != profile().digest() {
+        return Some(other("the execution profile", job.profile, profile().digest()));
+    }
+    if job.module != module {
+        return Some(other("the module", job.module, module));
+    }
+    if job.args != Digest::of(&case.args) {
+        return Some(other("the arguments", job.args, Digest::of(&case.args)));
+    }
+    let assets: Vec<Digest> = case.assets.iter().map(|asset| Digest::of(asset)).collect();
+    if job.assets.len() != assets.len() {
+        return Some(format!("the proof names {} assets, and these are {}", job.assets.len(), assets.len()));
+    }
+    let unlike = job.assets.iter().zip(&assets).position(|(named, has)| named != has);
+    if let Some(index) = unlike {
+        return Some(other(&format!("as asset {index}"), job.assets[index], assets[index]));
+    }
+    debug_assert_eq!(job.limits, JobLimits::from(case.limits), "the caller takes them from the proof");
+    let named = Workload::named(&job.workload);
+    match named {
+        Some(workload) if workload.digest() != module => {
+            Some(format!("the proof calls its module `{}`, which is another", job.workload))
+        }
+        _ => None,
+    }
+}
+
+/// In what a run differs from what was claimed.
+fn differs(proof: &SliceProof, found: &Found) -> Option<String> {
+    let claim = proof.claim();
+    let said = |proof: Option<Digest>| proof.map_or_else(|| "none".to_owned(), |proof| proof.to_string());
+    let Some(outcome) = found.outcome() else { return Some("what is no outcome".to_owned()) };
+    match () {
+        () if outcome != claim.outcome() => {
+            Some(format!("the outcome `{}` (claimed: `{}`)", outcome.code().0, claim.outcome().code().0))
+        }
+        () if found.proof != claim.proof() => {
+            Some(format!("the proof {} (claimed: {})", said(found.proof), said(claim.proof())))
+        }
+        () if found.output != claim.output() => {
+            Some(format!("the output {} (claimed: {})", found.output.blake3, claim.output().blake3))
+        }
+        () if found.gas != claim.gas() => Some(format!("{} gas (claimed: {})", found.gas, claim.gas())),
+        () => None,
+    }
+}

@@ -1,0 +1,72 @@
+//! Programs that nobody would write: the meter changes nothing of what they do, and they cost the same everywhere.
+
+mod program;
+
+use crate::engines::{ALL, Form, Kind, Machine, Ran, Stop, Value, on_a_deep_stack};
+use program::Program;
+
+const PROGRAMS: u64 = 40;
+
+/// Enough for most of them. wasmi built with debug assertions leaves some bytes on the native stack for some operators,
+/// such as those that read a global, which bounds how long a program can run there.
+const GAS: u64 = (1 << 20) + (1 << 18);
+
+/// What there is to see of a program behind each of its calls.
+fn seen(kind: Kind, form: Form, program: &Program) -> Vec<(Ran, Option<blake3::Hash>, Vec<Option<Value>>)> {
+    let mut machine = Machine::new(kind, form);
+    let instance = machine.instantiate(&program.wasm).unwrap();
+    let calls = program.calls.iter().map(|(export, arguments)| {
+        let ran = machine.invoke_within(GAS, instance, export, arguments);
+        let memory = machine.memory(instance, "memory").map(|memory| blake3::hash(&memory));
+        (ran, memory, program.globals.iter().map(|global| machine.global(instance, global)).collect())
+    });
+    calls.collect()
+}
+
+#[test]
+fn generated_programs_do_and_cost_the_same_everywhere() {
+    let (mut ended, mut stopped, mut cut) = (0, 0, 0);
+    for seed in 0..PROGRAMS {
+        let program = Program::new(seed);
+        on_a_deep_stack(|| {
+            let metered = seen(Kind::Cranelift, Form::Metered, &program);
+            for (kind, form) in ALL.into_iter().flat_map(|kind| [(kind, Form::Metered), (kind, Form::Scrambled)]) {
+                assert_eq!(seen(kind, form, &program), metered, "program {seed} on {kind:?}, {form:?}");
+            }
+            let is_cut = |ran: &Ran| matches!(ran.ended, Err(Stop::OutOfGas | Stop::OutOfStack));
+            if metered.iter().any(|(ran, ..)| is_cut(ran)) {
+                cut += 1;
+                return;
+            }
+            let plain = seen(Kind::Cranelift, Form::Plain, &program);
+            for ((metered, memory, globals), plain) in metered.into_iter().zip(plain) {
+                *(if metered.ended.is_ok() { &mut ended } else { &mut stopped }) += 1;
+                let expected = (plain.0.ended, plain.1, plain.2);
+                assert_eq!((metered.ended, memory, globals), expected, "program {seed}, without the meter");
+            }
+        });
+    }
+    println!("{ended} calls came to their end, {stopped} were stopped; {cut} programs ran out of gas or stack");
+    assert!(ended > 50 && stopped > 20 && cut > 0, "the programs are all alike");
+}
+
+/// The smallest of what generated programs found in wasmi 2.0.0, which has to do with no meter. Until it is mended,
+/// generated programs choose by what is in a local.
+#[test]
+#[ignore = "wasmi 2.0.0 forgets the condition of a `select` where another integer is on the operand stack"]
+fn wasmi_chooses_as_the_others_do() {
+    let wasm = wat::parse_str(
+        r#"(module (func (export "run") (param i64 f32 f32 i32) (result f32)
+             (i64.sub (local.get 0) (i64.const 5))
+             (select (f32.neg (local.get 1)) (f32.const 9) (i32.eqz (local.get 3)))
+             (local.set 1) (drop) (local.get 1)))"#,
+    )
+    .unwrap();
+    let arguments = [Value::I64(1), Value::F32(1f32.to_bits()), Value::F32(0), Value::I32(0)];
+    for kind in ALL {
+        let mut machine = Machine::new(kind, Form::Plain);
+        let instance = machine.instantiate(&wasm).unwrap();
+        let ran = machine.invoke(instance, "run", &arguments);
+        assert_eq!(ran.values(), [Value::F32((-1f32).to_bits())], "{kind:?}");
+    }
+}
