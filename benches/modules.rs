@@ -13,10 +13,10 @@ use std::time::Duration;
 use compute_host::digest::{HashThreads, MacKey};
 use compute_host::limits::Limits;
 use compute_host::modules::{CodeFiles, Modules, Quota, Record, StoredModules};
-use compute_host::sandbox::{Admitted, Compiler, GateLimits, Sandbox, Work};
+use compute_host::sandbox::{Admitted, Compiler, GateLimits, Sandbox, Work, with_guest_stack};
 use compute_host::slice::Slice;
 use compute_host::workload::Guest;
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group};
 
 const NODE: &str = env!("CARGO_BIN_EXE_node");
 
@@ -89,4 +89,12 @@ fn of_a_mebibyte(c: &mut Criterion) {
 }
 
 criterion_group!(benches, of_a_mebibyte);
-criterion_main!(benches);
+
+/// On a thread that can run guests, so that none is started for each.
+fn main() {
+    with_guest_stack(|| {
+        benches();
+        Criterion::default().configure_from_args().final_summary();
+    })
+    .unwrap();
+}

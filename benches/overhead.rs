@@ -6,9 +6,10 @@ mod common;
 
 use std::time::{Duration, Instant};
 
+use compute_host::sandbox::with_guest_stack;
 use compute_host::slice::Slice;
 use compute_host::workload::Workload;
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group};
 use futures_util::{StreamExt as _, stream};
 
 /// Slices under way at once where the load is measured.
@@ -58,4 +59,12 @@ fn timed<T, E: std::fmt::Debug>(
 }
 
 criterion_group!(benches, overhead);
-criterion_main!(benches);
+
+/// On a thread that can run guests, so that none is started for each.
+fn main() {
+    with_guest_stack(|| {
+        benches();
+        Criterion::default().configure_from_args().final_summary();
+    })
+    .unwrap();
+}

@@ -10,9 +10,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use compute_host::sandbox::with_guest_stack;
 use compute_host::slice::Slice;
 use compute_host::workload::{Workload, transcode_streaming};
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
 
 fn in_process(criterion: &mut Criterion) {
     let whole = common::Guest::new(&Workload::Transcode);
@@ -59,4 +60,12 @@ fn run(directory: &Path, program: &str, arguments: &[&str]) {
 }
 
 criterion_group!(benches, in_process, whole_process);
-criterion_main!(benches);
+
+/// On a thread that can run guests, so that none is started for each.
+fn main() {
+    with_guest_stack(|| {
+        benches();
+        Criterion::default().configure_from_args().final_summary();
+    })
+    .unwrap();
+}

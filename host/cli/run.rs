@@ -86,9 +86,13 @@ struct Failure {
     message: String,
 }
 
-impl From<RunError> for Failure {
-    fn from(error: RunError) -> Self {
-        Self { code: error.code(), message: error.to_string() }
+impl Failure {
+    fn of(file: &Path, error: &RunError) -> Self {
+        let message = match error {
+            RunError::Sandbox(_) => format!("`{}`: {error}", file.display()),
+            _ => error.to_string(),
+        };
+        Self { code: error.code(), message }
     }
 }
 
@@ -136,7 +140,9 @@ async fn run_all(args: &RunArgs, files: Vec<PathBuf>, node: &Node, job: &Job) ->
     let results = stream::iter(slices)
         .map(|(file, request)| async {
             let result = match request {
-                Ok(request) => answer(&node.runner, request, args.out.is_some()).await.map_err(Failure::from),
+                Ok(request) => {
+                    answer(&node.runner, request, args.out.is_some()).await.map_err(|error| Failure::of(&file, &error))
+                }
                 Err(error) => Err(error),
             };
             Done { file, result }
@@ -154,7 +160,8 @@ async fn answer(runner: &WorkloadRunner, request: Request, with_output: bool) ->
 }
 
 fn request(args: &RunArgs, file: &Path, node: &Node, job: &Job) -> Result<Request, Failure> {
-    let slice = Slice::from_file(file, node.config.compute.slice_bytes_max).map_err(RunError::from)?;
+    let slice = Slice::from_file(file, node.config.compute.slice_bytes_max);
+    let slice = slice.map_err(|error| Failure::of(file, &error.into()))?;
     let workload = job.workload.clone().or_else(|| Workload::of_file(file));
     let workload = workload.ok_or_else(|| Failure {
         code: "unknown_workload",

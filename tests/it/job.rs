@@ -146,6 +146,25 @@ impl Input for Held {
 }
 
 #[test]
+fn a_deadline_ends_the_run_as_an_error_of_the_hosts() {
+    let here = Workplace::new();
+    here.file("data", "");
+    here.file(
+        "loop.wat",
+        r#"(module (memory (export "memory") 1) (func (export "run") (result i32) (loop (br 0)) unreachable))"#,
+    );
+    let late = "error: `data`: the run was not done by its deadline; allow it more time with --timeout\n";
+    let line = format!("compute run --module ./loop.wat --out . --gas {} data", i64::MAX);
+    here.run(&format!("{line} --timeout 20ms")).is(2, "", late);
+    assert!(!here.path("data.proof").exists());
+    here.file("node-data/config.toml", "[compute]\ntimeout_ms = 20\n");
+    let said = here.run(&format!("{line} --json")).json().remove(0);
+    assert_eq!(said["error"]["code"], "deadline", "{said}");
+    let ran = here.run(&format!("{line} --timeout soon"));
+    assert!(ran.code == 2 && ran.stderr.contains("invalid value 'soon' for '--timeout <TIME>'"), "{ran:?}");
+}
+
+#[test]
 fn a_module_can_be_removed_while_it_runs() {
     let here = Workplace::new();
     let wasm = wat::parse_str(ECHO).unwrap();
