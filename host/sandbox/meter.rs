@@ -9,20 +9,20 @@
 //! | file       | one concern each                                                            |
 //! |------------|-----------------------------------------------------------------------------|
 //! | `schedule` | what an operator costs                                                      |
+//! | `bulk`     | operators whose work depends on an operand                                  |
 //! | `walk`     | one pass over a body: which operators run, on which operands                |
 //! | `gas`      | where a body is charged, how much, and where it looks at what is left       |
 //! | `stack`    | what a frame is charged                                                     |
 //! | `nan`      | where a NaN's bits can be seen                                              |
 //! | `write`    | the body as it is written                                                   |
-//! | `bulk`     | operators whose work depends on an operand                                  |
 
 mod schedule;
 mod stack;
 mod state;
 mod gas;
 mod nan;
-mod walk;
 mod bulk;
+mod walk;
 mod write;
 
 use std::collections::HashMap;

@@ -3,12 +3,25 @@
 //! costs its base.
 
 use wasm_encoder::{BlockType, Function, InstructionSink, ValType};
+use wasmparser::Operator;
 
 use super::gas::GAS_OVERDRAWN;
 use super::schedule::BYTES_SHIFT;
 
 /// The largest piece: some milliseconds of page faults.
 const PIECE_BYTES: i32 = 16 << 20;
+
+/// What is moved without a look at what is left: it costs less than [`super::gas::SMALL_MAX`].
+pub const SHORT_BYTES: u32 = 4_096;
+
+/// What moving costs that is known to be short, as most of what compilers write is; it needs no look, and no helper.
+pub fn short(operators: &[Operator<'_>], at: usize) -> Option<u64> {
+    let (Operator::MemoryFill { .. } | Operator::MemoryCopy { .. }) = operators[at] else { return None };
+    match operators[at.checked_sub(1)?] {
+        Operator::I32Const { value } if value as u32 <= SHORT_BYTES => Some(value as u64 >> BYTES_SHIFT),
+        _ => None,
+    }
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Helper {
@@ -45,19 +58,18 @@ pub fn look(sink: &mut InstructionSink<'_>, state: u32, refill: u32) {
     sink.if_(BlockType::Empty).local_get(state).call(refill).local_set(state).end();
 }
 
+pub fn act(sink: &mut InstructionSink<'_>, helper: &Helper) {
+    match helper {
+        Helper::Fill => sink.memory_fill(0),
+        Helper::Copy | Helper::Keep(_) => sink.memory_copy(0, 0),
+    };
+}
+
 /// A function of destination, value or source, length, and state, that gives the state.
 pub fn helper(helper: &Helper, refill: u32) -> Function {
     let (to, from, len, state, piece) = (0, 1, 2, 3, 4);
     let mut function = Function::new([(1, ValType::I32)]);
     let mut sink = function.instructions();
-    let act = |sink: &mut InstructionSink<'_>| match helper {
-        Helper::Fill => {
-            sink.memory_fill(0);
-        }
-        Helper::Copy | Helper::Keep(_) => {
-            sink.memory_copy(0, 0);
-        }
-    };
     let in_memory = |sink: &mut InstructionSink<'_>, at: u32| {
         sink.local_get(at).i64_extend_i32_u().local_get(len).i64_extend_i32_u().i64_add();
         sink.memory_size(0).i64_extend_i32_u().i64_const(16).i64_shl().i64_le_u();
@@ -80,14 +92,14 @@ pub fn helper(helper: &Helper, refill: u32) -> Function {
     match helper {
         Helper::Fill => {
             sink.local_get(to).local_get(from).i32_const(PIECE_BYTES);
-            act(&mut sink);
+            act(&mut sink, helper);
             advance(&mut sink, to);
         }
         // The end that the other range may lie over goes first.
         Helper::Copy | Helper::Keep(_) => {
             sink.local_get(to).local_get(from).i32_le_u().if_(BlockType::Empty);
             sink.local_get(to).local_get(from).i32_const(PIECE_BYTES);
-            act(&mut sink);
+            act(&mut sink, helper);
             advance(&mut sink, to);
             advance(&mut sink, from);
             sink.else_();
@@ -95,7 +107,7 @@ pub fn helper(helper: &Helper, refill: u32) -> Function {
                 sink.local_get(at).local_get(len).i32_add().i32_const(PIECE_BYTES).i32_sub();
             }
             sink.i32_const(PIECE_BYTES);
-            act(&mut sink);
+            act(&mut sink, helper);
             sink.end();
         }
     }
@@ -104,7 +116,7 @@ pub fn helper(helper: &Helper, refill: u32) -> Function {
     charge(&mut sink, state, len, BYTES_SHIFT);
     look(&mut sink, state, refill);
     sink.local_get(to).local_get(from).local_get(len);
-    act(&mut sink);
+    act(&mut sink, helper);
     sink.local_get(state).end();
     function
 }

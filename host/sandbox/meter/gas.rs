@@ -58,6 +58,11 @@ impl Charges {
         }
     }
 
+    /// Adds to what the operator costs that was added last.
+    pub fn add_more(&mut self, cost: u64) {
+        self.open.cost += cost;
+    }
+
     /// Adds to the open charge what is free but by the handful.
     pub fn add_free(&mut self, count: usize) {
         self.free += count as u64;
@@ -65,7 +70,7 @@ impl Charges {
         self.free %= FREE_PER_UNIT;
     }
 
-    /// The operator before index `next` is a call.
+    /// The operator before index `next` may spend up to [`SMALL_MAX`] without a look: a call, or one that moves bytes.
     pub fn call(&mut self, next: usize) {
         self.called += SMALL_MAX;
         if self.called > UNCHECKED_MAX {

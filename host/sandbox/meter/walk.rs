@@ -4,7 +4,7 @@ use wasmparser::{BlockType, FrameKind, Operator, SubType};
 
 use super::gas::{Charge, Charges};
 use super::nan::{self, F32, F64, Nans, Shapes, Source};
-use super::{Meter, MeterError, schedule, stack};
+use super::{Meter, MeterError, bulk, schedule, stack};
 
 /// What is known of a body before it is written.
 pub struct Walked {
@@ -38,6 +38,8 @@ pub struct Walk<'a> {
     values: u64,
     calls: bool,
     loops: bool,
+    /// Whether it moves bytes whose number is not known.
+    moves: bool,
     /// How many frames were opened in code that cannot be reached; `None` in code that can.
     unreached: Option<u32>,
 }
@@ -63,6 +65,7 @@ impl<'a> Walk<'a> {
             values: 0,
             calls: false,
             loops: false,
+            moves: false,
             unreached: None,
         };
         walk.charges.add_free(locals);
@@ -71,12 +74,12 @@ impl<'a> Walk<'a> {
             let resumes = walk.is_reached(operator);
             reached.push(resumes);
             if resumes {
-                walk.step(at, operator)?;
+                walk.step(at, operator, bulk::short(body, at))?;
             }
         }
         let frame = stack::frame_bytes((params + locals) as u64, walk.deepest as u64, walk.values);
         Ok(Walked {
-            charges: walk.charges.into_list(walk.calls || walk.loops),
+            charges: walk.charges.into_list(walk.calls || walk.loops || walk.moves),
             canonical: walk.nans.canonical(params, params + locals),
             reached,
             frame_bytes: if walk.calls { frame } else { 0 },
@@ -96,7 +99,7 @@ impl<'a> Walk<'a> {
         false
     }
 
-    fn step(&mut self, at: usize, operator: &Operator<'_>) -> Result<(), MeterError> {
+    fn step(&mut self, at: usize, operator: &Operator<'_>, short: Option<u64>) -> Result<(), MeterError> {
         let next = at + 1;
         if self.unreached.is_none() {
             self.charges.add(schedule::cost(operator), next);
@@ -154,17 +157,25 @@ impl<'a> Walk<'a> {
                 self.charges.close();
                 self.leave()
             }
-            _ => self.plain(at, operator),
+            _ => self.plain(at, operator, short),
         }
     }
 
-    /// An operator that does not decide what runs next.
-    fn plain(&mut self, at: usize, operator: &Operator<'_>) -> Result<(), MeterError> {
-        if let Operator::Call { .. } | Operator::CallIndirect { .. } = operator {
-            self.calls = true;
-            let (params, results) = self.arity_of(operator)?;
-            self.charges.add_free(params + results);
-            self.charges.call(at + 1);
+    /// An operator that does not decide what runs next; `short` is what [`bulk::short`] says of it.
+    fn plain(&mut self, at: usize, operator: &Operator<'_>, short: Option<u64>) -> Result<(), MeterError> {
+        match (operator, short) {
+            (Operator::Call { .. } | Operator::CallIndirect { .. }, _) => {
+                self.calls = true;
+                let (params, results) = self.arity_of(operator)?;
+                self.charges.add_free(params + results);
+                self.charges.call(at + 1);
+            }
+            (_, Some(cost)) => self.charges.add_more(cost),
+            (Operator::MemoryFill { .. } | Operator::MemoryCopy { .. }, None) => {
+                self.moves = true;
+                self.charges.call(at + 1);
+            }
+            _ => {}
         }
         match operator {
             Operator::Drop => {

@@ -43,7 +43,7 @@ pub fn body(meter: &mut Meter, ty: u32, body: &FunctionBody<'_>, to: &mut CodeSe
         meter,
         state: params,
         bytes: Vec::with_capacity(2 * body.range().len()),
-        temporaries: [None; 5],
+        temporaries: [None; 7],
         next_local: params + 1 + declared as u32,
         added: Vec::new(),
         hints: Vec::new(),
@@ -68,7 +68,7 @@ struct Writer<'a> {
     state: u32,
     bytes: Vec<u8>,
     /// Locals of the meter's own, made when they are first needed.
-    temporaries: [Option<u32>; 5],
+    temporaries: [Option<u32>; 7],
     next_local: u32,
     added: Vec<ValType>,
     /// Of the module's own locals.
@@ -80,6 +80,8 @@ struct Writer<'a> {
 /// Which temporary.
 #[derive(Clone, Copy)]
 enum Temporary {
+    To,
+    From,
     Amount,
     Result,
     F32,
@@ -124,7 +126,7 @@ impl Writer<'_> {
             }
             if matches!(operator, Operator::Return) {
                 self.sink().br(depth as u32);
-            } else if !self.replaced(operator)? {
+            } else if !self.replaced(operator, bulk::short(operators, at))? {
                 self.bytes.extend(&source[starts[at] - base..starts[at + 1] - base]);
             }
             if let Some((_, shape)) = canonical.next_if(|(site, _)| *site == at) {
@@ -150,7 +152,7 @@ impl Writer<'_> {
 
     fn temporary(&mut self, which: Temporary) -> u32 {
         let ty = match which {
-            Temporary::Amount | Temporary::Result => ValType::I32,
+            Temporary::To | Temporary::From | Temporary::Amount | Temporary::Result => ValType::I32,
             Temporary::F32 => ValType::F32,
             Temporary::F64 => ValType::F64,
             Temporary::V128 => ValType::V128,
@@ -249,8 +251,8 @@ impl Writer<'_> {
         sink.local_set(temporary).end().local_get(temporary);
     }
 
-    /// Writes what stands for `operator`; `false` where that is itself.
-    fn replaced(&mut self, operator: &Operator<'_>) -> Result<bool, MeterError> {
+    /// Writes what stands for `operator`; `false` where that is itself. `short` is what [`bulk::short`] says of it.
+    fn replaced(&mut self, operator: &Operator<'_>, short: Option<u64>) -> Result<bool, MeterError> {
         let state = self.state;
         let beside = |local: u32| if local < state { local } else { local + 1 };
         match operator {
@@ -288,8 +290,10 @@ impl Writer<'_> {
                 sink.local_set(callee).local_get(state).local_get(callee);
                 sink.call_indirect(*table_index, *type_index).local_set(state);
             }
-            Operator::MemoryFill { .. } => self.helped(Helper::Fill),
-            Operator::MemoryCopy { .. } => self.helped(Helper::Copy),
+            // What is known to be short was charged for with the operators around it.
+            Operator::MemoryFill { .. } | Operator::MemoryCopy { .. } if short.is_some() => return Ok(false),
+            Operator::MemoryFill { .. } => self.moved(Helper::Fill),
+            Operator::MemoryCopy { .. } => self.moved(Helper::Copy),
             Operator::MemoryInit { .. } => return Ok(self.amount(BYTES_SHIFT)),
             Operator::TableFill { .. } | Operator::TableCopy { .. } | Operator::TableInit { .. } => {
                 return Ok(self.amount(ELEMENTS_SHIFT));
@@ -309,9 +313,27 @@ impl Writer<'_> {
         Ok(BlockType::FunctionType(self.meter.own_type(params, results)))
     }
 
-    fn helped(&mut self, helper: Helper) {
-        let (state, function) = (self.state, self.meter.helper_at(helper));
-        self.sink().local_get(state).call(function).local_set(state);
+    /// Bulk: `memory.fill` and `memory.copy` act where they stand if they are short, and in a helper if not.
+    fn moved(&mut self, helper: Helper) {
+        let (state, function) = (self.state, self.meter.helper_at(helper.clone()));
+        let [to, from, len] = [Temporary::To, Temporary::From, Temporary::Amount].map(|which| self.temporary(which));
+        let mut sink = self.sink();
+        sink.local_set(len).local_set(from).local_set(to);
+        sink.local_get(len).i32_const(bulk::SHORT_BYTES as i32).i32_le_u();
+        self.hints.push((self.bytes.len(), 1));
+        let mut sink = self.sink();
+        sink.if_(BlockType::Empty);
+        bulk::charge(&mut sink, state, len, BYTES_SHIFT);
+        sink.local_get(to).local_get(from).local_get(len);
+        bulk::act(&mut sink, &helper);
+        sink.else_()
+            .local_get(to)
+            .local_get(from)
+            .local_get(len)
+            .local_get(state)
+            .call(function)
+            .local_set(state)
+            .end();
     }
 
     /// Bulk: charges for what `memory.grow` or `table.grow` did add.
