@@ -2,6 +2,7 @@
 
 mod files;
 mod report;
+mod case;
 mod module;
 mod proof;
 mod key;
@@ -18,12 +19,12 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use self::case::{parse_asset, parse_bytes};
 use self::key::{KEY_EXAMPLES, KeyCommand};
+use self::module::{MODULE_EXAMPLES, ModuleCommand};
 use self::proof::{PROOF_EXAMPLES, ProofCommand};
 use self::verify::{DIFF_EXAMPLES, DOCTOR_EXAMPLES, DiffArgs, DoctorArgs, VERIFY_EXAMPLES, VerifyArgs};
 use crate::config::JOBS_MAX;
-use crate::limits::Limits;
-use crate::modules::{ModuleKey, ModuleName};
 use crate::node::{Node, Notice};
 use crate::sandbox::{Bounds, COMPILE_COMMAND, serve_one_module};
 use crate::slice::SliceId;
@@ -157,93 +158,6 @@ failure's code. A slice that has been run before is answered from its proof.
 
 Exit codes: 0 all done, 1 a guest failed, 2 an error, 130 interrupted (finished proofs are kept).";
 
-#[derive(Subcommand)]
-enum ModuleCommand {
-    /// Check, compile and store a module, and print its digest
-    Add {
-        /// .wasm or .wat; - for standard input
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-        /// A name for it; one that stood for another module stands for this one then
-        #[arg(long)]
-        name: Option<ModuleName>,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Print a line for each stored module: digest, bytes, names
-    List {
-        #[arg(long)]
-        json: bool,
-    },
-    /// Print what is known of a stored module
-    Show {
-        #[arg(value_name = "NAME|DIGEST")]
-        module: ModuleKey,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Print whether a file would be admitted, all that stands against it, and what it is
-    Check {
-        /// .wasm or .wat; - for standard input
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Remove a name, and with its last name the module; or with a digest, the module and all its names
-    Remove {
-        #[arg(value_name = "NAME|DIGEST")]
-        module: ModuleKey,
-        #[arg(long)]
-        json: bool,
-    },
-    /// Write a stored module to a file
-    Export {
-        #[arg(value_name = "NAME|DIGEST")]
-        module: ModuleKey,
-        /// Where to; - for standard output
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-const MODULE_EXAMPLES: &str = "\
-Examples:
-  node compute module check guest.wasm
-  node compute module add guest.wasm --name word-count
-  wat2wasm guest.wat --output=- | node compute module add -
-  node compute module export word-count copy.wasm
-  node compute module remove word-count
-
-Exit codes: 0 done, 1 the module is refused, 2 an error.";
-
-/// `NAME=FILE`.
-fn parse_asset(text: &str) -> Result<(String, PathBuf), String> {
-    match text.split_once('=') {
-        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_owned(), file.into())),
-        _ => Err("NAME=FILE is expected, such as model=weights.bin".to_owned()),
-    }
-}
-
-/// A number of bytes, plain or with KiB, MiB or GiB behind it.
-fn parse_bytes(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &text[digits.len()..] {
-        "" | "B" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        _ => return Err("the units are KiB, MiB and GiB".to_owned()),
-    };
-    let bytes = digits.parse().ok().and_then(|number: u64| number.checked_mul(unit));
-    match bytes {
-        Some(bytes) if (1..=Limits::MEMORY_BYTES_MAX).contains(&bytes) => Ok(bytes),
-        _ => Err(format!("a number from 1 to {} is expected", Limits::MEMORY_BYTES_MAX)),
-    }
-}
-
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum End {
@@ -360,6 +274,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::Limits;
 
     #[test]
     fn what_is_printed_steers_no_terminal() {

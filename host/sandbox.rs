@@ -222,13 +222,14 @@ impl Sandbox {
         if program.memory_bytes_min > limits.memory_bytes {
             return Ok(memory_limit(run));
         }
-        let guest = Guest { run, memory: None, stop: None, growth: Growth::new(&limits) };
+        let guest = Guest { run, instance: None, memory: None, stop: None, growth: Growth::new(&limits) };
         let mut store = Store::new(self.engine.inner(), guest);
         store.limiter(|guest| &mut guest.growth);
         let returned = call(&mut store, program);
         if let (true, Some(memory)) = (store.data().run.tracer.is_some(), store.data().memory) {
+            let counters = link::counters(&mut store);
             let (memory, guest) = memory.data_and_store_mut(&mut store);
-            guest.run.end(memory);
+            guest.run.end(memory, counters);
         }
         let Guest { run, stop, growth, .. } = store.into_data();
         conclude(returned.map_err(Broken::from), stop, growth, run)
@@ -241,6 +242,7 @@ fn call(store: &mut Store<Guest>, program: &Program) -> wasmtime::Result<(i32, i
     let no_such_export = || wasmtime::format_err!("an export that the gate saw is gone");
     let memory = instance.get_module_export(&mut *store, &program.memory).and_then(|found| found.into_memory());
     store.data_mut().memory = Some(memory.ok_or_else(no_such_export)?);
+    store.data_mut().instance = Some(instance);
     let run = instance.get_module_export(&mut *store, &program.run).and_then(|found| found.into_func());
     run.ok_or_else(no_such_export)?.typed::<i64, (i32, i64)>(&*store)?.call(store, State::BEGIN.to_i64())
 }

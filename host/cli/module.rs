@@ -1,21 +1,112 @@
 //! `node compute module`.
 
-use std::ffi::OsStr;
-use std::path::Path;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
+use clap::Subcommand;
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use super::{End, ModuleCommand, complain, files, open_node, print, report};
+use super::case::{CaseArgs, PROGRAM};
+use super::{End, complain, files, open_node, print, report};
 use crate::config::Config;
 use crate::digest::Digest;
 use crate::modules::{Added, Listed, ModuleKey, ModuleName, ModulesError, Record, StoredError, StoredModules};
 use crate::node::Node;
 use crate::sandbox::{Admitted, Confinement, Kind, LimitName, Report, SandboxError};
+use crate::verify;
 use crate::workload::{Guest, Workload, binary_form};
+
+#[derive(Subcommand)]
+pub enum ModuleCommand {
+    /// Check, compile and store a module, and print its digest
+    Add {
+        /// .wasm or .wat; - for standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// A name for it; one that stood for another module stands for this one then
+        #[arg(long)]
+        name: Option<ModuleName>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a line for each stored module: digest, bytes, names
+    List {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what is known of a stored module
+    Show {
+        #[arg(value_name = "NAME|DIGEST")]
+        module: ModuleKey,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run a module on a slice, and print how much gas each of its functions used
+    #[command(after_help = PROFILE_EXAMPLES)]
+    Profile {
+        /// A stored module by its name or digest, or else a file (.wasm or .wat)
+        #[arg(value_name = "NAME|DIGEST|FILE")]
+        module: OsString,
+        /// A slice
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        #[command(flatten)]
+        case: CaseArgs,
+        /// How many functions are shown
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        top: usize,
+        /// All of them, as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print whether a file would be admitted, all that stands against it, and what it is
+    Check {
+        /// .wasm or .wat; - for standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove a name, and with its last name the module; or with a digest, the module and all its names
+    Remove {
+        #[arg(value_name = "NAME|DIGEST")]
+        module: ModuleKey,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a stored module to a file
+    Export {
+        #[arg(value_name = "NAME|DIGEST")]
+        module: ModuleKey,
+        /// Where to; - for standard output
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+const PROFILE_EXAMPLES: &str = "\
+Examples:
+  node compute module profile m.wasm data
+  node compute module profile word-count data --top 5
+
+A function's gas is its own, without that of those that it calls. What a run that ends badly was
+granted and had not used is forfeited, and stands apart.";
+
+pub const MODULE_EXAMPLES: &str = "\
+Examples:
+  node compute module check guest.wasm
+  node compute module add guest.wasm --name word-count
+  wat2wasm guest.wat --output=- | node compute module add -
+  node compute module export word-count copy.wasm
+  node compute module remove word-count
+
+Exit codes: 0 done, 1 the module is refused, 2 an error.";
 
 /// What is read of a file: more than any limit lets through, so that its author hears of the other rules too.
 const READ_BYTES_MAX: u64 = 4 * LimitName::ModuleBytes.limit().highest;
@@ -27,6 +118,7 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 pub fn main(command: ModuleCommand, data_dir: &Path) -> anyhow::Result<End> {
     match command {
         ModuleCommand::Add { file, name, json } => add(&file, name.as_ref(), json, data_dir),
+        ModuleCommand::Profile { module, file, case, top, json } => profile(&module, &file, &case, top, json, data_dir),
         ModuleCommand::Check { file, json } => check(&file, json, data_dir),
         ModuleCommand::List { json } => list(json, data_dir),
         ModuleCommand::Show { module, json } => show(&module, json, data_dir),
@@ -100,6 +192,25 @@ fn add(file: &Path, name: Option<&ModuleName>, json: bool, data_dir: &Path) -> a
     let shown = name.map_or_else(|| file.to_string_lossy().into_owned(), ToString::to_string);
     let object = json!({ "digest": digest, "name": name, "bytes": record.bytes, "kind": record.kind, "new": is_new });
     show_line(json, &object, &format!("{digest}  {shown}"))
+}
+
+fn profile(
+    module: &OsStr,
+    file: &Path,
+    case: &CaseArgs,
+    top: usize,
+    json: bool,
+    data_dir: &Path,
+) -> anyhow::Result<End> {
+    let node = open_node(data_dir, None)?;
+    let module = admitted(&lookup(module, &node)?, &node)?;
+    let case = case.case(file, node.config.limits)?;
+    let profiled = while_showing("running", || verify::profile(Path::new(PROGRAM), &module, &case));
+    let profile = profiled.map_err(|why| anyhow::anyhow!("`{}`: {why}", file.display()))?;
+    let shown =
+        if json { format!("{}\n", report::profile_json(&profile)) } else { report::profile_text(&profile, top) };
+    print(shown.as_bytes())?;
+    Ok(if profile.outcome.is_done() { End::Done } else { End::GuestFailed })
 }
 
 /// An operator should know that a stranger's module met with less than SECURITY.md says.

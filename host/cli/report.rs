@@ -1,4 +1,4 @@
-//! What is shown of a module: what it is, what stands against it, and which limits it comes near.
+//! What is shown of a module: what it is, what stands against it, which limits it comes near, and where its gas goes.
 
 use std::path::Path;
 
@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{complain, printable};
 use crate::sandbox::{GateLimits, LIMITS, Limit, Refusal, Report, Rule};
+use crate::verify::{Profile, What};
 
 /// How many of the limits that a module comes nearest to are shown.
 const NEAREST: usize = 4;
@@ -122,4 +123,46 @@ pub fn complain_of(file: &Path, report: &Report) {
         let (code, hint) = (refusal.code(), refusal.hint());
         complain("error", &format_args!("`{}` is refused [{code}]: {refusal}; {hint}", file.display()));
     }
+}
+
+/// The dearest functions, each with its gas and its share of all.
+pub fn profile_text(profile: &Profile, top: usize) -> String {
+    let mut text = String::new();
+    let mut line = |gas: u64, what: &str| {
+        let share = gas as f64 * 100.0 / profile.gas.max(1) as f64;
+        text.push_str(&format!("{gas:>16}  {share:>5.1} %  {what}\n"));
+    };
+    for part in profile.parts.iter().take(top) {
+        line(part.gas, &printable(&what(&part.what)));
+    }
+    let rest = profile.parts.get(top..).unwrap_or_default();
+    if !rest.is_empty() {
+        line(rest.iter().map(|part| part.gas).sum(), &format!("{} more", rest.len()));
+    }
+    line(profile.gas, &format!("in all; {}", profile.outcome));
+    text
+}
+
+fn what(what: &What) -> String {
+    match what {
+        What::Function(index, Some(name)) => format!("{name} (function {index})"),
+        What::Function(index, None) => format!("function {index}"),
+        What::Bulk(name) => (*name).to_owned(),
+        What::Host(name, calls) => format!("{name}, {calls} host calls"),
+        What::Forfeited => "forfeited".to_owned(),
+    }
+}
+
+/// All parts, the dearest first.
+pub fn profile_json(profile: &Profile) -> Value {
+    let parts = profile.parts.iter().map(|part| {
+        let gas = part.gas;
+        match &part.what {
+            What::Function(index, name) => json!({ "gas": gas, "function": index, "name": name }),
+            What::Bulk(name) => json!({ "gas": gas, "bulk": name }),
+            What::Host(name, calls) => json!({ "gas": gas, "host": name, "calls": calls }),
+            What::Forfeited => json!({ "gas": gas, "forfeited": true }),
+        }
+    });
+    json!({ "gas": profile.gas, "outcome": profile.outcome.code().0, "parts": parts.collect::<Vec<_>>() })
 }

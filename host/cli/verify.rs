@@ -2,29 +2,24 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::{End, complain, files, matrix, module, open_node, parse_asset, parse_bytes, print, printable, proof};
+use super::case::{CaseArgs, PROGRAM};
+use super::{End, complain, files, matrix, module, open_node, print, printable, proof};
 use crate::digest::Digest;
 use crate::limits::Limits;
 use crate::node::Node;
 use crate::proof::{JobLimits, SliceProof};
-use crate::runner::ASSETS_BYTES_MAX;
 use crate::sandbox::{Admitted, EngineKind, meter};
-use crate::verify::{self, Case, Guest, Matrix, Repeats, Side, Source, TraceFile, Verdict};
+use crate::verify::{self, Guest, Matrix, Repeats, Side, TraceFile, Verdict};
 use crate::workload::Workload;
 
 /// What a trace can have in a file.
 const TRACE_BYTES_MAX: u64 = 1 << 30;
-
-/// This very program.
-const PROGRAM: &str = "/proc/self/exe";
 
 #[derive(Args)]
 pub struct VerifyArgs {
@@ -47,28 +42,15 @@ pub struct VerifyArgs {
     json: bool,
 }
 
-/// What is run on a slice.
+/// What is run on a slice, and how.
 #[derive(Args)]
 struct JobArgs {
     /// A guest: a stored module by its name or digest, or else a file (.wasm or .wat); several are held to be the same
     /// workload [default: what the file's name begins with, or what the proof names]
     #[arg(long = "module", value_name = "NAME|DIGEST|FILE")]
     modules: Vec<OsString>,
-    /// A parameter for the guest; several are given to it with a zero byte between them
-    #[arg(long = "arg", value_name = "TEXT", allow_hyphen_values = true)]
-    args: Vec<OsString>,
-    /// A file that the guest may read beside its slice
-    #[arg(long = "asset", value_name = "NAME=FILE", value_parser = parse_asset)]
-    assets: Vec<(String, PathBuf)>,
-    /// The gas that a run may use [default: `limits.gas` in the config, or the proof's]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=i64::MAX as u64))]
-    gas: Option<u64>,
-    /// The memory that a run may use, such as 64MiB [default: `limits.memory_bytes` in the config, or the proof's]
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
-    memory: Option<u64>,
-    /// How long each run may take, such as 5m
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    timeout: Option<Duration>,
+    #[command(flatten)]
+    case: CaseArgs,
 }
 
 #[derive(Args)]
@@ -159,7 +141,7 @@ pub fn verify(args: &VerifyArgs, data_dir: &Path) -> anyhow::Result<End> {
 
 fn all_agree(args: &VerifyArgs, file: &Path, node: &Node) -> anyhow::Result<End> {
     let guests: Vec<Guest> = guests(&args.job, file, node)?.into_iter().map(|(_, guest)| guest).collect();
-    let case = args.job.case(file, node.config.limits)?;
+    let case = args.job.case.case(file, node.config.limits)?;
     let (engines, jobs) = (&args.engines.0, args.jobs as usize);
     let waves = if jobs > 1 { 2 } else { 1 };
     let bar = bar((guests.len() * engines.len() * waves) as u64);
@@ -198,7 +180,7 @@ fn recheck(args: &VerifyArgs, proof_file: &Path, file: &Path, node: &Node) -> an
     let verdict = match claimed_guest(&args.job, &proof, node) {
         Err(error) => Verdict::Unverifiable(format!("{error:#}")),
         Ok((digest, guest)) => {
-            let case = args.job.case(file, limits)?;
+            let case = args.job.case.case(file, limits)?;
             verify::recheck(Path::new(PROGRAM), &proof, (digest, &guest), &case, &args.engines.0)
         }
     };
@@ -255,29 +237,6 @@ fn metered(name: String, module: &Admitted) -> anyhow::Result<Guest> {
     Ok(Guest { name, module: meter::metered(module.wasm())?.into() })
 }
 
-impl JobArgs {
-    fn case(&self, file: &Path, limits: Limits) -> anyhow::Result<Case> {
-        let assets = self.assets.iter().map(|(name, file)| {
-            let bytes = files::read_up_to(file, ASSETS_BYTES_MAX);
-            bytes.map(Arc::from).with_context(|| format!("cannot read asset `{name}`, `{}`", file.display()))
-        });
-        let file = std::path::absolute(file).with_context(|| format!("cannot find `{}`", file.display()))?;
-        std::fs::metadata(&file).with_context(|| format!("cannot open slice `{}`", file.display()))?;
-        let words: Vec<&[u8]> = self.args.iter().map(|word| word.as_encoded_bytes()).collect();
-        Ok(Case {
-            slice: Source::File(file),
-            args: words.join(&0).into(),
-            assets: assets.collect::<Result<_, _>>()?,
-            limits: Limits {
-                gas: self.gas.unwrap_or(limits.gas),
-                memory_bytes: self.memory.unwrap_or(limits.memory_bytes),
-                ..limits
-            },
-            timeout_ms: self.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
-        })
-    }
-}
-
 fn bar(len: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed}");
     ProgressBar::new(len).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
@@ -287,7 +246,7 @@ pub fn diff(args: &DiffArgs, data_dir: &Path) -> anyhow::Result<End> {
     let node = open_node(data_dir, None)?;
     let mut guests = guests(&args.job, &args.file, &node)?;
     let (Some((digest, guest)), true) = (guests.pop(), guests.is_empty()) else { bail!("give one --module") };
-    let case = args.job.case(&args.file, node.config.limits)?;
+    let case = args.job.case.case(&args.file, node.config.limits)?;
     let program = Path::new(PROGRAM);
     let sides: Vec<Side> =
         args.engines.0.iter().map(|engine| Side { engine: *engine, module: guest.module.clone() }).collect();

@@ -101,13 +101,16 @@ impl RunState {
         (name, arguments): (&str, &[u64]),
         act: impl FnOnce(&mut HostCall<'_>) -> Called<R>,
     ) -> Called<(R, i64)> {
-        let mut call = HostCall { memory, run: self, state: State::from_i64(state) };
+        let state = State::from_i64(state);
+        let charged = self.purse.charged(state);
+        let mut call = HostCall { memory, run: self, state };
         let answer = act(&mut call)?;
-        let state = call.state.to_i64();
+        let state = call.state;
         if let Some(tracer) = &mut self.tracer {
-            tracer.call(self.purse.granted(), name, arguments, answer.number());
+            let gas = self.purse.charged(state) - charged;
+            tracer.call((self.purse.granted(), gas), name, arguments, answer.number());
         }
-        Ok((answer, state))
+        Ok((answer, state.to_i64()))
     }
 
     /// Gives a guest more gas that has overdrawn `state`, or ends its run. `globals` are its
@@ -122,10 +125,10 @@ impl RunState {
 }
 
 impl RunState {
-    /// Notes, for a trace, what the run has left of its memory.
-    pub fn end(&mut self, memory: &[u8]) {
+    /// Notes, for a trace, what the run has left of its memory, and what its module has counted.
+    pub fn end(&mut self, memory: &[u8], counters: Vec<u64>) {
         if let Some(tracer) = &mut self.tracer {
-            tracer.end(memory);
+            tracer.end(memory, counters);
         }
     }
 }

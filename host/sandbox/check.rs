@@ -66,6 +66,11 @@ impl Admitted {
         &self.wasm
     }
 
+    /// Its functions that have bodies, in their order: the index of each, and the name that the module gives it.
+    pub fn functions(&self) -> Vec<(u32, Option<String>)> {
+        names::functions(&self.wasm)
+    }
+
     /// BLAKE3 of the module's bytes: its name.
     pub fn digest(&self) -> Digest {
         self.digest

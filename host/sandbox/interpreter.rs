@@ -56,7 +56,7 @@ impl Interpreter {
         let returned = call(&mut store, &self.module);
         if let (true, Some(memory)) = (store.data().run.tracer.is_some(), store.data().memory) {
             let (memory, guest) = memory.data_and_store_mut(&mut store);
-            guest.run.end(memory);
+            guest.run.end(memory, Vec::new());
         }
         let Guest { run, stop, growth, .. } = store.into_data();
         conclude(returned.map_err(Broken::from), stop, growth, run)

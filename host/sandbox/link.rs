@@ -1,6 +1,6 @@
 //! Binds the ABI's plain functions to the engine.
 
-use wasmtime::{Caller, Engine, Linker, Memory, ResourceLimiter, Result, Val};
+use wasmtime::{Caller, Engine, Instance, Linker, Memory, ResourceLimiter, Result, Store, Val};
 
 use super::abi::{Answer, Called, HostCall, RunState};
 use super::check::{self, ABI_MODULE};
@@ -12,6 +12,8 @@ use crate::limits::Limits;
 /// What a store holds: the run, and what the engine needs of it.
 pub struct Guest {
     pub run: RunState,
+    /// The guest, once it is instantiated.
+    pub instance: Option<Instance>,
     /// The guest's memory, known once it is instantiated.
     pub memory: Option<Memory>,
     /// Why a host call ended the run.
@@ -116,6 +118,16 @@ fn refill(mut caller: Caller<'_, Guest>, state: i64) -> Result<i64> {
     }
     let (memory, guest) = memory.data_and_store_mut(&mut caller);
     guest.run.refill(state, memory, &globals).map_err(|stop| guest.ended(stop))
+}
+
+/// What a module that counts for a profile has counted; nothing of any other.
+pub fn counters(store: &mut Store<Guest>) -> Vec<u64> {
+    let Some(instance) = store.data().instance else { return Vec::new() };
+    let count = |name: String| match instance.get_global(&mut *store, &name)?.get(&mut *store) {
+        Val::I64(count) => Some(count.cast_unsigned()),
+        _ => None,
+    };
+    meter::counter_names().map_while(count).collect()
 }
 
 fn memory(caller: &Caller<'_, Guest>) -> Result<Memory> {

@@ -29,9 +29,9 @@ use std::collections::HashMap;
 
 use wasm_encoder::reencode::{self, Reencode};
 use wasm_encoder::{
-    BranchHint, BranchHints, CodeSection, DataCountSection, DataSection, ElementSection, EntityType, ExportKind,
-    ExportSection, FunctionSection, GlobalSection, ImportSection, MemorySection, Module, TableSection, TypeSection,
-    ValType,
+    BranchHint, BranchHints, CodeSection, ConstExpr, DataCountSection, DataSection, ElementSection, EntityType,
+    ExportKind, ExportSection, FunctionSection, GlobalSection, ImportSection, MemorySection, Module, TableSection,
+    TypeSection, ValType,
 };
 use wasmparser::{BinaryReaderError, CompositeInnerType, FuncType, GlobalType, Parser, Payload, SubType, TypeRef};
 
@@ -55,6 +55,12 @@ pub fn global_names() -> impl Iterator<Item = String> {
     (0..).map(|index| format!("compute_global_{index}"))
 }
 
+/// The names under which [`counting`] exports its counts: of each function that the module has a body for, in their
+/// order; then of `memory.fill` and of `memory.copy`, where they are called for.
+pub fn counter_names() -> impl Iterator<Item = String> {
+    (0..).map(|index| format!("compute_gas_{index}"))
+}
+
 /// Why a module cannot be rewritten; none that is admitted.
 #[derive(Debug, thiserror::Error)]
 pub enum MeterError {
@@ -74,10 +80,18 @@ impl From<reencode::Error<MeterError>> for MeterError {
     }
 }
 
+/// [`metered`] that also counts each function's gas in a global, for a profile. It uses the same gas, and more time.
+pub fn counting(wasm: &[u8]) -> Result<Vec<u8>, MeterError> {
+    rewritten(wasm, Meter { counts: true, ..Meter::default() })
+}
+
 /// `wasm`, which must be valid under the features that the gate allows, with the meter in it, and without its custom
 /// sections.
 pub fn metered(wasm: &[u8]) -> Result<Vec<u8>, MeterError> {
-    let mut meter = Meter::default();
+    rewritten(wasm, Meter::default())
+}
+
+fn rewritten(wasm: &[u8], mut meter: Meter) -> Result<Vec<u8>, MeterError> {
     let mut out = Sections::default();
     for payload in Parser::new(0).parse_all(wasm) {
         meter.section(payload?, &mut out)?;
@@ -96,6 +110,8 @@ struct Meter {
     /// Imported ones first.
     globals: Vec<GlobalType>,
     bodies: u32,
+    /// Whether gas is counted by function.
+    counts: bool,
     /// Types that the rewriting needs beside the module's own, in the order of their indices.
     own_types: Vec<(Vec<ValType>, Vec<ValType>)>,
     own_type_indices: HashMap<(Vec<ValType>, Vec<ValType>), u32>,
@@ -131,6 +147,11 @@ impl Reencode for Meter {
 impl Meter {
     const fn function_at(&self, function: u32) -> u32 {
         if function < self.imported_functions { function } else { function + 1 }
+    }
+
+    /// The global that counts for the body of this index; behind the last, those for what fills and what copies.
+    fn counter(&self, body: u32) -> Option<u32> {
+        self.counts.then_some(self.globals.len() as u32 + body)
     }
 
     const fn refill(&self) -> u32 {
@@ -217,7 +238,8 @@ impl Meter {
                 }
                 helper => {
                     let params = vec![ValType::I32, ValType::I32, ValType::I32, ValType::I64];
-                    (self.own_type(params, vec![ValType::I64]), bulk::helper(helper, refill))
+                    let counter = self.counter(self.bodies + u32::from(*helper == Helper::Copy));
+                    (self.own_type(params, vec![ValType::I64]), bulk::helper(helper, refill, counter))
                 }
             };
             out.functions.function(ty);
@@ -249,6 +271,14 @@ impl Meter {
         for (name, (index, _)) in global_names().zip(numbers) {
             exports.export(&name, ExportKind::Global, index as u32);
         }
+        let mut globals = out.globals.clone();
+        if self.counts {
+            for (name, body) in counter_names().zip(0..self.bodies + 2) {
+                let ty = wasm_encoder::GlobalType { val_type: ValType::I64, mutable: true, shared: false };
+                globals.global(ty, &ConstExpr::i64_const(0));
+                exports.export(&name, ExportKind::Global, self.globals.len() as u32 + body);
+            }
+        }
         let mut module = Module::new();
         module.section(&self.type_section()).section(&imports).section(&out.functions);
         if !out.tables.is_empty() {
@@ -257,7 +287,7 @@ impl Meter {
         if !out.memories.is_empty() {
             module.section(&out.memories);
         }
-        module.section(&out.globals).section(&exports).section(&out.elements);
+        module.section(&globals).section(&exports).section(&out.elements);
         if let Some(count) = out.data_count {
             module.section(&DataCountSection { count });
         }

@@ -1,6 +1,8 @@
 //! Checkpoints: what a run looked like each time that it was out of gas. Every engine comes to these at the same
 //! instruction, so two runs that end differently can be told where they parted.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::meter::QUANTUM;
@@ -27,6 +29,8 @@ pub struct Window {
 impl Window {
     /// The checkpoints that every run has.
     pub const WHOLE: Self = Self { from: 0, to: u64::MAX, stride: QUANTUM, memory_at: None };
+    /// No checkpoint; only what is counted.
+    pub const NONE: Self = Self { from: u64::MAX, to: u64::MAX, stride: QUANTUM, memory_at: None };
 
     /// How much is granted at once to a run that was granted this much.
     pub fn quantum(&self, granted: u64) -> u64 {
@@ -70,6 +74,25 @@ pub struct Trace {
     pub memory: Option<Vec<u8>>,
     /// The memory as the run left it.
     pub end: Option<Digest>,
+    /// How often each host call came, and how much gas they took together.
+    pub host: BTreeMap<String, (u64, u64)>,
+    /// What a module that counts for a profile has counted.
+    pub counters: Vec<u64>,
+}
+
+impl Trace {
+    /// Of all checkpoints, and of the memory that the run left.
+    pub fn digest(&self) -> Digest {
+        let mut hasher = Hasher::default();
+        for checkpoint in &self.checkpoints {
+            hasher.update(&checkpoint.gas.to_le_bytes());
+            hasher.update(checkpoint.memory.as_bytes());
+            hasher.update(checkpoint.globals.as_bytes());
+            hasher.update(checkpoint.calls_digest.as_bytes());
+        }
+        hasher.update(self.end.map(|end| *end.as_bytes()).unwrap_or_default().as_slice());
+        hasher.finish()
+    }
 }
 
 /// Takes a run's trace while it runs.
@@ -85,8 +108,12 @@ impl Tracer {
         Self { window, trace: Trace::default(), calls: 0, calls_digest: Digest::of(b"") }
     }
 
-    /// Notes a host call of a run that was granted so much.
-    pub fn call(&mut self, granted: u64, name: &str, arguments: &[u64], answer: Option<u64>) {
+    /// Notes a host call that took `gas`, of a run that was granted so much.
+    pub fn call(&mut self, (granted, gas): (u64, u64), name: &str, arguments: &[u64], answer: Option<u64>) {
+        match self.trace.host.get_mut(name) {
+            Some((calls, sum)) => (*calls, *sum) = (*calls + 1, *sum + gas),
+            None => drop(self.trace.host.insert(name.to_owned(), (1, gas))),
+        }
         let mut hasher = Hasher::default();
         hasher.update(self.calls_digest.as_bytes());
         hasher.update(name.as_bytes());
@@ -120,8 +147,9 @@ impl Tracer {
     }
 
     /// The run has ended, and left this memory.
-    pub fn end(&mut self, memory: &[u8]) {
+    pub fn end(&mut self, memory: &[u8], counters: Vec<u64>) {
         self.trace.end = Some(Digest::of(memory));
+        self.trace.counters = counters;
     }
 
     pub fn finish(self) -> Trace {
@@ -144,7 +172,7 @@ mod tests {
     fn each_part_of_a_call_is_in_the_digest() {
         let digest = |name: &str, arguments: &[u64], answer| {
             let mut tracer = Tracer::new(Window::WHOLE);
-            tracer.call(0, name, arguments, answer);
+            tracer.call((0, 0), name, arguments, answer);
             tracer.calls_digest
         };
         let it = digest("a", &[1, 2], Some(3));

@@ -8,12 +8,10 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use super::order::{Answer, Found, Order, Source};
-use crate::digest::{Digest, HashThreads, Hasher};
+use crate::digest::HashThreads;
 use crate::limits::Limits;
 use crate::proof::Blob;
-use crate::sandbox::{
-    Bounds, Execution, Input as _, Purpose, Reference, SandboxError, Trace, Watch, Work, confine, with_guest_stack,
-};
+use crate::sandbox::{Bounds, Input as _, Purpose, Reference, SandboxError, Watch, Work, confine, with_guest_stack};
 use crate::slice::{OpenSlice, Slice};
 
 /// The hidden subcommand that is such a process.
@@ -120,26 +118,7 @@ fn run_once(order: &Order, reference: &Reference, slice: OpenSlice) -> Result<(F
         trace: Some(order.window),
         ..Work::new(Box::new(slice), order.limits)
     };
-    let Execution { outcome, proof, output, usage, trace, .. } = reference.run(work)?;
+    let execution = reference.run(work)?;
     let duration_us = u64::try_from(clock.elapsed().as_micros()).unwrap_or(u64::MAX);
-    let trace = trace.unwrap_or_default();
-    let output = Blob { blake3: Digest::of(&output), bytes: output.len() as u64 };
-    let digest = digest(&trace);
-    let Trace { checkpoints, calls, memory, .. } = trace;
-    let (checkpoints, calls) = if order.tells_trace { (checkpoints, calls) } else { (Vec::new(), Vec::new()) };
-    let used = (usage.gas, usage.memory_bytes, duration_us);
-    Ok((Found::new(input, outcome, proof, output, used, digest, checkpoints, calls), memory))
-}
-
-/// Of all checkpoints, and of what the run left.
-fn digest(trace: &Trace) -> Digest {
-    let mut hasher = Hasher::default();
-    for checkpoint in &trace.checkpoints {
-        hasher.update(&checkpoint.gas.to_le_bytes());
-        hasher.update(checkpoint.memory.as_bytes());
-        hasher.update(checkpoint.globals.as_bytes());
-        hasher.update(checkpoint.calls_digest.as_bytes());
-    }
-    hasher.update(trace.end.map(|end| *end.as_bytes()).unwrap_or_default().as_slice());
-    hasher.finish()
+    Ok(Found::new(input, execution, duration_us, order.tells_trace))
 }

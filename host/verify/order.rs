@@ -1,6 +1,7 @@
 //! What a child is asked to run, and what it answers. A line of JSON and then bytes, either way: lengths are read before
 //! what they are the lengths of, and are held to a limit.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, BufRead, Read, Write};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::limits::Limits;
 use crate::proof::Blob;
-use crate::sandbox::{Call, Checkpoint, EngineKind, Outcome, Window};
+use crate::sandbox::{Call, Checkpoint, EngineKind, Execution, Outcome, Trace, Window};
 
 /// A line of JSON that is longer is not one of these.
 const LINE_BYTES_MAX: u64 = 64 << 20;
@@ -85,38 +86,39 @@ pub struct Found {
     pub trace: Digest,
     pub checkpoints: Vec<Checkpoint>,
     pub calls: Vec<Call>,
+    /// What a profile counts: see [`crate::sandbox::Trace`].
+    pub host: BTreeMap<String, (u64, u64)>,
+    pub counters: Vec<u64>,
     /// How many bytes of memory follow.
     memory: Option<u64>,
 }
 
 impl Found {
-    #[expect(clippy::too_many_arguments, reason = "each is one field of the answer")]
-    pub fn new(
-        input: Blob,
-        outcome: Outcome,
-        proof: Option<Digest>,
-        output: Blob,
-        (gas, memory_bytes, duration_us): (u64, u64, u64),
-        trace: Digest,
-        checkpoints: Vec<Checkpoint>,
-        calls: Vec<Call>,
-    ) -> Self {
+    /// What is told of a run of `input`; all that was traced, or its digest alone.
+    pub fn new(input: Blob, execution: Execution, duration_us: u64, tells_trace: bool) -> (Self, Option<Vec<u8>>) {
+        let Execution { outcome, proof, output, usage, trace, .. } = execution;
+        let trace = trace.unwrap_or_default();
         let (code, failure) = outcome.code();
-        let outcome = code.to_owned();
-        Self {
+        let digest = trace.digest();
+        let told = if tells_trace { trace } else { Trace { host: trace.host, ..Trace::default() } };
+        let Trace { checkpoints, calls, memory, host, counters, end: _ } = told;
+        let found = Self {
             input,
-            outcome,
+            outcome: code.to_owned(),
             failure,
             proof,
-            output,
-            gas,
-            memory_bytes,
+            output: Blob { blake3: Digest::of(&output), bytes: output.len() as u64 },
+            gas: usage.gas,
+            memory_bytes: usage.memory_bytes,
             duration_us,
-            trace,
+            trace: digest,
             checkpoints,
             calls,
+            host,
+            counters,
             memory: None,
-        }
+        };
+        (found, memory)
     }
 
     /// `None` where the child has told what is no outcome.

@@ -16,6 +16,7 @@ mod job;
 mod key;
 mod modules;
 mod mutations;
+mod profile;
 mod proofs;
 mod runner;
 mod store;

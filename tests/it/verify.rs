@@ -161,7 +161,7 @@ fn metered(wat: &str) -> Arc<[u8]> {
     meter::metered(&wat::parse_str(wat).unwrap()).unwrap().into()
 }
 
-/// Sums what it reads in each of many turns, and hashes now and then. In turn 250,000 it reads at `offset`.
+/// Sums what it reads in each of many turns, and hashes now and then. In turn 250,500 it reads at `offset`.
 fn summing(offset: u32) -> Arc<[u8]> {
     metered(&format!(
         r#"(module
@@ -170,7 +170,7 @@ fn summing(offset: u32) -> Arc<[u8]> {
              (data (i32.const 1000) "abcdefgh")
              (func (export "run") (result i32) (local $i i32) (local $sum i32)
                (loop $turn
-                 (if (i32.eq (local.get $i) (i32.const 250000))
+                 (if (i32.eq (local.get $i) (i32.const 250500))
                    (then (i32.store (i32.const 40) (i32.load8_u offset={offset} (i32.const 1000)))))
                  (local.set $sum (i32.add (local.get $sum) (i32.load (i32.const 40))))
                  (i32.store offset=2000 (i32.and (local.get $i) (i32.const 0xffc)) (local.get $sum))

@@ -1,8 +1,8 @@
-//! The names of functions, looked up only for what is refused: by their exports, or else in the `name` section.
+//! The names of functions, looked up only for what is shown: by their exports, or else in the `name` section.
 
 use std::collections::HashMap;
 
-use wasmparser::{ExternalKind, KnownCustom, Name, Parser, Payload};
+use wasmparser::{ExternalKind, KnownCustom, Name, Parser, Payload, TypeRef};
 
 use super::refusal::Refusal;
 
@@ -13,12 +13,40 @@ pub fn fill_in(wasm: &[u8], refusals: &mut [Refusal]) {
     if wanted.is_empty() {
         return;
     }
-    let mut is_named = |index, name: &str| {
+    each_name(wasm, |index, name| {
         if let Some(unnamed @ None) = wanted.get_mut(&index) {
             *unnamed = Some(name.to_owned());
         }
-    };
-    // What cannot be read names nothing.
+    });
+    for refusal in refusals {
+        if let Some((index, name)) = &mut refusal.place.function {
+            *name = wanted.get(index).cloned().flatten();
+        }
+    }
+}
+
+/// The functions of a module that have bodies, in their order: the index of each, and its name if it has one.
+pub fn functions(wasm: &[u8]) -> Vec<(u32, Option<String>)> {
+    let (mut imported, mut bodies) = (0, 0);
+    for payload in Parser::new(0).parse_all(wasm).map_while(Result::ok) {
+        match payload {
+            Payload::ImportSection(imports) => {
+                let functions = imports.into_imports().map_while(Result::ok);
+                imported = functions.filter(|import| matches!(import.ty, TypeRef::Func(_))).count() as u32;
+            }
+            Payload::FunctionSection(functions) => bodies = functions.count(),
+            _ => {}
+        }
+    }
+    let mut names: HashMap<u32, String> = HashMap::new();
+    each_name(wasm, |index, name| {
+        names.entry(index).or_insert_with(|| name.to_owned());
+    });
+    (imported..imported + bodies).map(|index| (index, names.remove(&index))).collect()
+}
+
+/// What cannot be read names nothing.
+fn each_name(wasm: &[u8], mut is_named: impl FnMut(u32, &str)) {
     for payload in Parser::new(0).parse_all(wasm).map_while(Result::ok) {
         match payload {
             Payload::ExportSection(exports) => {
@@ -34,11 +62,6 @@ pub fn fill_in(wasm: &[u8], refusals: &mut [Refusal]) {
                 }
             }
             _ => {}
-        }
-    }
-    for refusal in refusals {
-        if let Some((index, name)) = &mut refusal.place.function {
-            *name = wanted.get(index).cloned().flatten();
         }
     }
 }

@@ -47,9 +47,24 @@ pub fn keep(types: &[ValType], refill: u32) -> Function {
 const PRICE_MASK: i64 = (1 << 28) - 1;
 
 /// Subtracts the price of `amount`, an `i32` local, from the state; the state is to be looked at.
-pub fn charge(sink: &mut InstructionSink<'_>, state: u32, amount: u32, shift: i64) {
-    sink.local_get(state).local_get(amount).i64_extend_i32_u().i64_const(shift).i64_shr_u();
-    sink.i64_const(PRICE_MASK).i64_and().i64_sub().local_set(state);
+pub fn charge(sink: &mut InstructionSink<'_>, state: u32, amount: u32, shift: i64, counter: Option<u32>) {
+    sink.local_get(state);
+    price(sink, amount, shift);
+    sink.i64_sub().local_set(state);
+    count(sink, counter, |sink| price(sink, amount, shift));
+}
+
+fn price(sink: &mut InstructionSink<'_>, amount: u32, shift: i64) {
+    sink.local_get(amount).i64_extend_i32_u().i64_const(shift).i64_shr_u().i64_const(PRICE_MASK).i64_and();
+}
+
+/// Adds a price to the global that counts for a profile, where there is one.
+pub fn count(sink: &mut InstructionSink<'_>, counter: Option<u32>, price: impl FnOnce(&mut InstructionSink<'_>)) {
+    if let Some(counter) = counter {
+        sink.global_get(counter);
+        price(sink);
+        sink.i64_add().global_set(counter);
+    }
 }
 
 /// Calls `refill` where the gas is overdrawn.
@@ -66,7 +81,7 @@ pub fn act(sink: &mut InstructionSink<'_>, helper: &Helper) {
 }
 
 /// A function of destination, value or source, length, and state, that gives the state.
-pub fn helper(helper: &Helper, refill: u32) -> Function {
+pub fn helper(helper: &Helper, refill: u32, counter: Option<u32>) -> Function {
     let (to, from, len, state, piece) = (0, 1, 2, 3, 4);
     let mut function = Function::new([(1, ValType::I32)]);
     let mut sink = function.instructions();
@@ -84,7 +99,7 @@ pub fn helper(helper: &Helper, refill: u32) -> Function {
     }
     sink.if_(BlockType::Empty).loop_(BlockType::Empty);
     sink.i32_const(PIECE_BYTES).local_set(piece);
-    charge(&mut sink, state, piece, BYTES_SHIFT);
+    charge(&mut sink, state, piece, BYTES_SHIFT, counter);
     look(&mut sink, state, refill);
     let advance = |sink: &mut InstructionSink<'_>, at: u32| {
         sink.local_get(at).i32_const(PIECE_BYTES).i32_add().local_set(at);
@@ -113,7 +128,7 @@ pub fn helper(helper: &Helper, refill: u32) -> Function {
     }
     sink.local_get(len).i32_const(PIECE_BYTES).i32_sub().local_tee(len);
     sink.i32_const(PIECE_BYTES).i32_gt_u().br_if(0).end().end();
-    charge(&mut sink, state, len, BYTES_SHIFT);
+    charge(&mut sink, state, len, BYTES_SHIFT, counter);
     look(&mut sink, state, refill);
     sink.local_get(to).local_get(from).local_get(len);
     act(&mut sink, helper);

@@ -40,6 +40,7 @@ pub fn body(meter: &mut Meter, ty: u32, body: &FunctionBody<'_>, to: &mut CodeSe
     types.extend(locals.iter().flat_map(|(count, ty)| std::iter::repeat_n(*ty, *count as usize)));
     let mut writer = Writer {
         refill: meter.refill(),
+        counter: meter.counter(meter.bodies - 1),
         meter,
         state: params,
         bytes: Vec::with_capacity(2 * body.range().len()),
@@ -67,6 +68,8 @@ struct Writer<'a> {
     /// The local that holds the state: the last parameter.
     state: u32,
     bytes: Vec<u8>,
+    /// The global that counts this function's gas, for a profile.
+    counter: Option<u32>,
     /// Locals of the meter's own, made when they are first needed.
     temporaries: [Option<u32>; 7],
     next_local: u32,
@@ -171,7 +174,9 @@ impl Writer<'_> {
         let price = ((frame_bytes as i64) << 32) | charge.cost as i64;
         if price > 0 {
             sink.local_get(state).i64_const(price).i64_sub().local_set(state);
+            self.count(charge.cost as i64);
         }
+        let mut sink = self.sink();
         match (charge.look, frame_bytes) {
             (false, _) => {}
             (true, 0) => {
@@ -183,6 +188,14 @@ impl Writer<'_> {
                 self.refill_if(kept);
             }
         }
+    }
+
+    /// Adds to what is counted of this function, for a profile.
+    fn count(&mut self, cost: i64) {
+        let counter = self.counter;
+        bulk::count(&mut self.sink(), counter, |sink| {
+            sink.i64_const(cost);
+        });
     }
 
     /// Calls `refill` where the operand on top is not 0. The compiler is told that it seldom is: it then lays the call out
@@ -315,7 +328,7 @@ impl Writer<'_> {
 
     /// Bulk: `memory.fill` and `memory.copy` act where they stand if they are short, and in a helper if not.
     fn moved(&mut self, helper: Helper) {
-        let (state, function) = (self.state, self.meter.helper_at(helper.clone()));
+        let (state, counter, function) = (self.state, self.counter, self.meter.helper_at(helper.clone()));
         let [to, from, len] = [Temporary::To, Temporary::From, Temporary::Amount].map(|which| self.temporary(which));
         let mut sink = self.sink();
         sink.local_set(len).local_set(from).local_set(to);
@@ -323,7 +336,7 @@ impl Writer<'_> {
         self.hints.push((self.bytes.len(), 1));
         let mut sink = self.sink();
         sink.if_(BlockType::Empty);
-        bulk::charge(&mut sink, state, len, BYTES_SHIFT);
+        bulk::charge(&mut sink, state, len, BYTES_SHIFT, counter);
         sink.local_get(to).local_get(from).local_get(len);
         bulk::act(&mut sink, &helper);
         sink.else_()
@@ -338,7 +351,7 @@ impl Writer<'_> {
 
     /// Bulk: charges for what `memory.grow` or `table.grow` did add.
     fn grow(&mut self, operator: &Operator<'_>, price: i64) {
-        let (state, refill) = (self.state, self.refill);
+        let (state, refill, counter) = (self.state, self.refill, self.counter);
         let (amount, result) = (self.temporary(Temporary::Amount), self.temporary(Temporary::Result));
         let mut sink = self.sink();
         sink.local_tee(amount);
@@ -354,16 +367,20 @@ impl Writer<'_> {
             .i64_mul()
             .i64_sub()
             .local_set(state);
+        bulk::count(&mut sink, counter, |sink| {
+            sink.local_get(amount).i64_extend_i32_u().i64_const(price).i64_mul();
+        });
         bulk::look(&mut sink, state, refill);
         sink.end().local_get(result);
     }
 
     /// Bulk: charges for as much as the `i32` on top of the operand stack says, and leaves it there.
     fn amount(&mut self, shift: i64) -> bool {
-        let (state, refill, amount) = (self.state, self.refill, self.temporary(Temporary::Amount));
+        let (state, refill, counter) = (self.state, self.refill, self.counter);
+        let amount = self.temporary(Temporary::Amount);
         let mut sink = self.sink();
         sink.local_set(amount);
-        bulk::charge(&mut sink, state, amount, shift);
+        bulk::charge(&mut sink, state, amount, shift, counter);
         bulk::look(&mut sink, state, refill);
         sink.local_get(amount);
         false
