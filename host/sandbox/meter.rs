@@ -10,6 +10,7 @@
 //! |------------|-----------------------------------------------------------------------------|
 //! | `schedule` | what an operator costs                                                      |
 //! | `bulk`     | operators whose work depends on an operand                                  |
+//! | `arity`    | how many operands an operator takes and leaves                              |
 //! | `walk`     | one pass over a body: which operators run, on which operands                |
 //! | `gas`      | where a body is charged, how much, and where it looks at what is left       |
 //! | `stack`    | what a frame is charged                                                     |
@@ -22,6 +23,7 @@ mod state;
 mod gas;
 mod nan;
 mod bulk;
+mod arity;
 mod walk;
 mod write;
 

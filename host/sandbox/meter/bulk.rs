@@ -36,9 +36,9 @@ pub enum Helper {
 pub fn keep(types: &[ValType], refill: u32) -> Function {
     let mut function = Function::new([]);
     let mut sink = function.instructions();
-    (0..=types.len() as u32).for_each(|local| {
+    for local in 0..=types.len() as u32 {
         sink.local_get(local);
-    });
+    }
     sink.call(refill).end();
     function
 }

@@ -1,7 +1,8 @@
 //! One pass over a body that is valid: which operators run, on which operands, and what the other concerns are to know.
 
-use wasmparser::{BlockType, FrameKind, Operator, SubType};
+use wasmparser::{BlockType, FrameKind, Operator};
 
+use super::arity::Arity;
 use super::gas::{Charge, Charges};
 use super::nan::{self, F32, F64, Nans, Shapes, Source};
 use super::{Meter, MeterError, bulk, schedule, stack};
@@ -238,8 +239,9 @@ impl<'a> Walk<'a> {
 
     /// How many operands an operator takes and leaves.
     fn arity_of(&self, operator: &Operator<'_>) -> Result<(usize, usize), MeterError> {
-        let (pops, pushes) =
-            operator.operator_arity(&Arity(self)).ok_or(MeterError::Unsupported("an operator of unknown arity"))?;
+        let (pops, pushes) = operator
+            .operator_arity(&Arity(self.meter))
+            .ok_or(MeterError::Unsupported("an operator of unknown arity"))?;
         Ok((pops as usize, pushes as usize))
     }
 
@@ -369,39 +371,5 @@ impl<'a> Walk<'a> {
         });
         self.operands.truncate(height);
         Ok(ended)
-    }
-}
-
-/// Tells wasmparser what it needs to know an operator's arity.
-struct Arity<'a, 'b>(&'a Walk<'b>);
-
-impl wasmparser::ModuleArity for Arity<'_, '_> {
-    fn sub_type_at(&self, ty: u32) -> Option<&SubType> {
-        self.0.meter.types.get(ty as usize)
-    }
-
-    fn tag_type_arity(&self, _tag: u32) -> Option<(u32, u32)> {
-        None
-    }
-
-    fn type_index_of_function(&self, function: u32) -> Option<u32> {
-        self.0.meter.functions.get(function as usize).copied()
-    }
-
-    fn func_type_of_cont_type(&self, _ty: &wasmparser::ContType) -> Option<&wasmparser::FuncType> {
-        None
-    }
-
-    fn sub_type_of_ref_type(&self, _ty: &wasmparser::RefType) -> Option<&SubType> {
-        None
-    }
-
-    fn control_stack_height(&self) -> u32 {
-        self.0.frames.len() as u32
-    }
-
-    fn label_block(&self, depth: u32) -> Option<(BlockType, FrameKind)> {
-        let frame = self.0.frames.iter().nth_back(depth as usize)?;
-        Some((frame.ty, frame.kind))
     }
 }

@@ -208,13 +208,13 @@ impl Writer<'_> {
         self.hints.push((self.bytes.len(), 0));
         let mut sink = self.sink();
         sink.if_(BlockType::Empty);
-        kept.iter().for_each(|local| {
+        for local in kept {
             sink.local_get(beside(*local));
-        });
+        }
         sink.local_get(state).call(refill).local_set(state);
-        kept.iter().rev().for_each(|local| {
+        for local in kept.iter().rev() {
             sink.local_set(beside(*local));
-        });
+        }
         sink.end();
     }
 
