@@ -1,8 +1,9 @@
 //! A kernel as one of wasmtime's settings, or the meter, has it run.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use compute_host::sandbox::meter::{self, State};
+use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{Caller, Config, Engine, Linker, Module, Store};
 
 /// What stops or counts a guest, and makes its NaNs canonical.
@@ -51,6 +52,7 @@ struct Host {
 
 pub struct Run {
     pub output: Vec<u8>,
+    /// For which the thread had a processor.
     pub time: Duration,
     pub gas: u64,
 }
@@ -92,7 +94,7 @@ impl<'a> Guest<'a> {
             store.set_epoch_deadline(1 << 40);
         }
         let instance = self.linker.instantiate(&mut store, &self.module).unwrap();
-        let start = Instant::now();
+        let start = processor_time();
         let (code, left) = if self.setting.metered {
             let run = instance.get_typed_func::<i64, (i32, i64)>(&mut store, "run").unwrap();
             let (code, state) = run.call(&mut store, State::BEGIN.to_i64()).unwrap();
@@ -103,11 +105,17 @@ impl<'a> Guest<'a> {
             let run = instance.get_typed_func::<(), i32>(&mut store, "run").unwrap();
             (run.call(&mut store, ()).unwrap(), 0)
         };
-        let time = start.elapsed();
+        let time = processor_time() - start;
         assert_eq!(code, 0, "a kernel ends well");
         let Host { output, granted } = store.into_data();
         Run { output, time, gas: granted.wrapping_sub(left as u64) }
     }
+}
+
+/// Time in which something else runs does not count.
+pub fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// Grants what is overdrawn, and a quantum beside.
