@@ -41,7 +41,7 @@ use self::bulk::Helper;
 pub use self::gas::UNCHECKED_MAX;
 pub use self::nan::NAN_RULE_VERSION;
 pub use self::schedule::{
-    BYTES_PER_UNIT, ELEMENTS_PER_UNIT, QUANTUM, SCHEDULE_VERSION, TURN, costs, host_call_gas, table,
+    BYTES_PER_UNIT, ELEMENTS_PER_UNIT, FREE_PER_UNIT, QUANTUM, SCHEDULE_VERSION, TURN, costs, host_call_gas, table,
 };
 pub use self::stack::{FRAME_MIN_BYTES, STACK_BYTES, STACK_RULE_VERSION};
 pub use self::state::State;

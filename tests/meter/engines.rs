@@ -177,15 +177,16 @@ impl Machine {
         let mut arguments = arguments.to_vec();
         arguments.push(Value::I64(State::BEGIN.to_i64() as u64));
         let ended = self.store.call(instance, export, &arguments);
-        let granted = self.store.account().granted;
-        match ended {
-            Err(stop) => Ran { ended: Err(stop), gas: granted },
-            Ok(mut values) => {
-                let Some(Value::I64(state)) = values.pop() else { panic!("the state is the last result") };
-                let (stack, left) = halves(state as i64);
-                assert_eq!(stack, WHOLE_STACK, "each frame is given back");
-                Ran { ended: Ok(values), gas: granted.wrapping_sub(left as u64) }
-            }
+        let account = self.store.account();
+        let Ok(mut values) = ended else { return Ran { ended, gas: account.granted } };
+        let Some(Value::I64(state)) = values.pop() else { panic!("the state is the last result") };
+        let (stack, left) = halves(state as i64);
+        assert_eq!(stack, WHOLE_STACK, "each frame is given back");
+        // Nobody looks where a function ends: what is overdrawn there is the host's to charge.
+        let settled = if left < 0 { account.refill(state as i64) } else { Ok(state as i64) };
+        match settled {
+            Ok(state) => Ran { ended: Ok(values), gas: account.granted - halves(state).1 as u64 },
+            Err(stop) => Ran { ended: Err(stop), gas: account.granted },
         }
     }
 

@@ -27,6 +27,23 @@ fn recursion_ends_at_the_same_depth_everywhere() {
     assert_eq!(above.count, Some(Value::I32(deepest)), "the frame that has no room does nothing");
 }
 
+/// The stack is looked at in each frame, not just when gas is asked for.
+#[test]
+fn the_depth_does_not_depend_on_gas() {
+    let depth = |work: usize| {
+        let work = "(data.drop 0) ".repeat(work);
+        let wasm = wat::parse_str(format!(
+            r#"(module (memory 1) (data "x") (global $count (export "count") (mut i32) (i32.const 0))
+              (func $run (export "run")
+                (global.set $count (i32.add (global.get $count) (i32.const 1))) {work} (call $run)))"#
+        ));
+        let seen = alike(&wasm.unwrap(), "run", &[], 1 << 40);
+        assert_eq!(seen.ran.ended, Err(Stop::OutOfStack));
+        seen.count
+    };
+    assert_eq!(depth(0), depth(7));
+}
+
 #[test]
 fn the_stack_can_be_used_again_and_again() {
     let wasm = wat::parse_str(

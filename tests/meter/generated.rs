@@ -1,6 +1,7 @@
 //! Programs that nobody would write: the meter changes nothing of what they do, and they cost the same everywhere.
 
 mod program;
+mod spread;
 
 use crate::engines::{ALL, Form, Kind, Machine, Ran, Stop, Value, on_a_deep_stack};
 use program::Program;
@@ -48,6 +49,42 @@ fn generated_programs_do_and_cost_the_same_everywhere() {
     }
     println!("{ended} calls came to their end, {stopped} were stopped; {cut} programs ran out of gas or stack");
     assert!(ended > 50 && stopped > 20 && cut > 0, "the programs are all alike");
+}
+
+/// Gas is the sum of what ran, wherever it is charged: if each operator is paid for by itself, behind a branch to it, the
+/// same is used and what the branches cost; and twice as much more with two such branches.
+#[test]
+fn gas_is_what_each_operator_costs_that_ran() {
+    let mut compared = 0;
+    for seed in 0..PROGRAMS / 2 {
+        let program = Program::new(seed);
+        let used = |branches: usize| {
+            let wasm = spread::spread(&program.wasm, branches);
+            on_a_deep_stack(|| {
+                let mut machine = Machine::new(Kind::CraneliftUnoptimised, Form::Metered);
+                let instance = machine.instantiate(&wasm).unwrap();
+                let calls = program.calls.iter();
+                let run = |(export, arguments): &(String, Vec<Value>)| {
+                    machine.invoke_within(16 * GAS, instance, export, arguments)
+                };
+                calls.map(run).collect::<Vec<Ran>>()
+            })
+        };
+        for (export, [none, one, two]) in (0..).zip(zipped([used(0), used(1), used(2)])) {
+            if [&none, &one, &two].iter().any(|ran| ran.ended.is_err()) {
+                // The next call would find another memory where this one was cut.
+                break;
+            }
+            assert_eq!(one.gas - none.gas, two.gas - one.gas, "f{export} of program {seed}: {none:?} {one:?} {two:?}");
+            assert!(one.gas > none.gas);
+            compared += 1;
+        }
+    }
+    assert!(compared > 20, "only {compared} calls were compared");
+}
+
+fn zipped<T: Clone>([one, two, three]: [Vec<T>; 3]) -> Vec<[T; 3]> {
+    one.into_iter().zip(two).zip(three).map(|((one, two), three)| [one, two, three]).collect()
 }
 
 /// The smallest of what generated programs found in wasmi 2.0.0, which has to do with no meter. Until it is mended,

@@ -1,6 +1,6 @@
 //! Guests that push at the meter's own edges.
 
-use compute_host::sandbox::meter::QUANTUM;
+use compute_host::sandbox::meter::{QUANTUM, UNCHECKED_MAX};
 use compute_host::sandbox::{Admitted, Rule};
 
 use crate::engines::{ALL, Form, Kind, Machine, Stop, Value, alike, alike_compiled, on_a_deep_stack};
@@ -174,7 +174,7 @@ fn operands(to: u32, from: u32, length: u32) -> [Value; 3] {
 
 #[test]
 fn bulk_operators_of_four_gibibytes_trap_or_are_paid_for() {
-    let wasm = wat(BULK);
+    let wasm = wat(BULK.replace("1500", "2"));
     for name in ["memory.fill", "memory.copy", "memory.init", "table.fill", "table.copy", "table.init"] {
         let stop = if name.starts_with('m') { Stop::MemoryOutOfBounds } else { Stop::TableOutOfBounds };
         for (to, from) in [(0, 0), (1, 0), (0, 1), (u32::MAX, u32::MAX)] {
@@ -225,6 +225,18 @@ fn bulk_operators_in_pieces_do_what_they_did() {
     }
 }
 
+#[test]
+fn bulk_operators_cost_as_much_in_pieces() {
+    let wasm = wat(BULK);
+    for name in ["memory.fill", "memory.copy"] {
+        let gas = |length: u32| alike(&wasm, name, &operands(0, 1, length), MUCH).ran.gas;
+        let nothing = gas(0);
+        let (whole, in_pieces) = (gas(8 << 20) - nothing, gas(80 << 20) - nothing);
+        assert!(whole > 0);
+        assert_eq!(in_pieces, 10 * whole, "{name}");
+    }
+}
+
 /// The memory is as far filled everywhere when the gas is spent.
 #[test]
 fn a_bulk_operator_is_stopped_between_the_same_pieces() {
@@ -238,15 +250,15 @@ fn a_bulk_operator_is_stopped_between_the_same_pieces() {
     }
 }
 
-/// As much as can be spent before anybody looks: by every frame on the way back from a deep recursion, and then by one
-/// bulk operator. If it were more than half a state has room for, the gas that is used would be wrong by 2 to the 32.
+/// As much as can be spent before anybody looks: by every frame on the way back from the deepest recursion, and then by
+/// one bulk operator. If it were more than half a state has room for, what is used would be wrong by 2 to the 32.
 #[test]
 fn what_is_overdrawn_before_anybody_looks_stays_in_its_half() {
     let drops = "(elem.drop $e) ".repeat(78);
     let calls = "(call $small) ".repeat(9);
-    let text = format!(
+    let wasm = wat(format!(
         r#"(module (memory 1) (table 10 funcref) (elem $e func $deep)
-          (global $left (mut i32) (i32.const 0))
+          (global $left (export "count") (mut i32) (i32.const 0))
           (func $small (elem.drop $e) (elem.drop $e) (elem.drop $e) (elem.drop $e) (elem.drop $e) (elem.drop $e))
           (func $step (result i32)
             (global.set $left (i32.sub (global.get $left) (i32.const 1))) (i32.ge_s (global.get $left) (i32.const 0)))
@@ -256,18 +268,70 @@ fn what_is_overdrawn_before_anybody_looks_stays_in_its_half() {
           (func (export "run") (param i32) (global.set $left (local.get 0)) (call $deep))
           (func (export "and bulk") (param i32) (global.set $left (local.get 0)) (call $deep)
             (table.fill (i32.const 0) (ref.null func) (i32.const -1))))"#
-    );
-    let wasm = wat(text);
+    ));
+    let endless = alike_compiled(&wasm, "run", &[Value::I32(i32::MAX as u32)], MUCH);
+    assert_eq!(endless.ran.ended, Err(Stop::OutOfStack));
+    let Some(Value::I32(left)) = endless.count else { panic!("{:?}", endless.count) };
+    // Some frames less: the one below them is a little larger where there is a bulk operator.
+    let deepest = i32::MAX as u32 - left - 10;
+    assert!(deepest > 200_000, "{deepest} frames");
+
     let of = |depth: u32| alike_compiled(&wasm, "run", &[Value::I32(depth)], MUCH).ran.gas;
     let one = of(2) - of(1);
-    assert!(one > 900, "a frame costs {one}");
-    for depth in [10_000, 300_000] {
+    assert!(one > UNCHECKED_MAX, "a frame costs {one}");
+    for depth in [10_000, deepest] {
         assert_eq!(of(depth), of(1) + u64::from(depth - 1) * one, "{depth} frames");
     }
     alike(&wasm, "and bulk", &[Value::I32(10_000)], MUCH);
-    let seen = alike_compiled(&wasm, "and bulk", &[Value::I32(300_000)], MUCH);
+    let seen = alike_compiled(&wasm, "and bulk", &[Value::I32(deepest)], MUCH);
     assert_eq!(seen.ran.ended, Err(Stop::TableOutOfBounds));
-    assert!(seen.ran.gas >= of(300_000) + (1 << 28) - 1, "the bulk operator is paid for");
+    assert!(seen.ran.gas >= of(deepest) + (1 << 28) - 1, "the bulk operator is paid for");
+}
+
+/// A function that is small enough never looks at what is left; whoever calls many of them looks in between.
+#[test]
+fn a_long_row_of_calls_stops_soon_after_its_gas_is_spent() {
+    const CALLS: u32 = 5_000;
+    let row = |calls: u32| {
+        wat(format!(
+            r#"(module (global $count (export "count") (mut i32) (i32.const 0))
+              (func $small (global.set $count (i32.add (global.get $count) (i32.const 1))))
+              (func (export "run") {}))"#,
+            "(call $small)".repeat(calls as usize)
+        ))
+    };
+    let (wasm, empty) = (row(CALLS), row(1));
+    let all = gas(&wasm, "run", &[]);
+    let one = (all - gas(&empty, "run", &[])) / u64::from(CALLS - 1);
+    assert!(one > 0);
+    // The calls themselves are paid for at the head of the row, what the functions do is not.
+    for missing in [2_000, 8_000] {
+        let seen = alike(&wasm, "run", &[], all - missing);
+        assert_eq!(seen.ran.ended, Err(Stop::OutOfGas), "{missing} of {all} missing");
+        let Some(Value::I32(count)) = seen.count else { panic!("{:?}", seen.count) };
+        let too_many = u64::from(CALLS - count) * one;
+        assert!(
+            count < CALLS && too_many + 2 * UNCHECKED_MAX > missing,
+            "{count} calls with {missing} of {all} missing"
+        );
+    }
+}
+
+/// One run of operators that costs more than a charge may come to.
+#[test]
+fn a_long_run_of_operators_is_charged_in_parts() {
+    let wasm = |count: usize| {
+        let grows = "(drop (memory.grow (i32.const 0)))".repeat(count);
+        wat(format!(r#"(module (memory 1) (func (export "run") {grows}))"#))
+    };
+    // So many that what is free by the handful comes to whole units.
+    let (few, more) = (gas(&wasm(8), "run", &[]), gas(&wasm(16), "run", &[]));
+    let many = wasm(20_000);
+    let all = gas(&many, "run", &[]);
+    assert_eq!(all, few + 2_499 * (more - few));
+    assert!(all > QUANTUM);
+    assert_eq!(alike(&many, "run", &[], all).ran.gas, all);
+    assert_eq!(alike(&many, "run", &[], all - 1).ran.ended, Err(Stop::OutOfGas));
 }
 
 #[test]

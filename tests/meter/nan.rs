@@ -42,6 +42,13 @@ const FIXTURES: &str = r#"
     (local.set $x (f32x4.add (v128.const f32x4 1 1 1 1) (v128.const f32x4 1 1 1 1)))
     (local.set $x (v128.const f64x2 nan:0x123 1))
     (i64x2.extract_lane 0 (local.get $x)))
+  (func (export "a payload in a local to which arithmetic of its shape writes too") (result i64) (local $x v128)
+    (local.set $x (f32x4.add (v128.const f32x4 1 1 1 1) (v128.const f32x4 1 1 1 1)))
+    (local.set $x (v128.const i32x4 0x7fc00123 0 0 0))
+    (i64x2.extract_lane 0 (local.get $x)))
+  (func (export "a parameter to which arithmetic writes too") (param f64 i32) (result i64)
+    (if (local.get 1) (then (local.set 0 (f64.div (f64.const 0) (f64.const 0)))))
+    (i64.reinterpret_f64 (local.get 0)))
   (func (export "memory copied through doubles") (result i64)
     (i64.store (i32.const 0) (i64.const 0xfff4000000000123))
     (f64.store (i32.const 8) (f64.load (i32.const 0)))
@@ -92,6 +99,9 @@ fn expected() -> Vec<(&'static str, Vec<Value>, u64)> {
         ("a mask in a local to which arithmetic writes too", vec![Value::I32(0)], u64::MAX),
         ("a mask in a local to which arithmetic writes too", vec![Value::I32(1)], 0x7fc0_0000_7fc0_0000),
         ("a mask for doubles in a local of singles", vec![], 0x7ff0_0000_0000_0123),
+        ("a payload in a local to which arithmetic of its shape writes too", vec![], 0x7fc0_0123),
+        ("a parameter to which arithmetic writes too", vec![Value::F64(ODD), Value::I32(0)], ODD),
+        ("a parameter to which arithmetic writes too", vec![Value::F64(ODD), Value::I32(1)], CANONICAL),
         ("memory copied through doubles", vec![], ODD),
         ("memory copied through singles in locals", vec![], 0xffa0_0123),
         ("memory copied through vectors", vec![], ODD),

@@ -44,7 +44,7 @@ pub fn keep(types: &[ValType], refill: u32) -> Function {
 }
 
 /// The most that an operator is charged by its operand. What is longer than all memory, or any table, will trap.
-const PRICE_MASK: i64 = (1 << 28) - 1;
+pub const PRICE_MASK: i64 = (1 << 28) - 1;
 
 /// Subtracts the price of `amount`, an `i32` local, from the state; the state is to be looked at.
 pub fn charge(sink: &mut InstructionSink<'_>, state: u32, amount: u32, shift: i64, counter: Option<u32>) {

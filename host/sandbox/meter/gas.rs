@@ -2,10 +2,13 @@
 //!
 //! The state is looked at where a function begins, at each turn of a loop, and wherever else more than
 //! [`UNCHECKED_MAX`] would come together. So what is overdrawn before anybody looks stays below 2^30: at most
-//! `UNCHECKED_MAX` for each of the 2^19 frames that can be on the stack, and one bulk operator's 2^28. What is left of a
-//! grant does so too. Then bit 30 is as good as the sign bit 31, and tested by an instruction that has it as an operand.
+//! `UNCHECKED_MAX`, and once more that with a [`SMALL_MAX`] in calls of functions that never look, for each of the 2^18
+//! frames that can be on the stack; one run of operators; and one bulk operator's 2^28. What is left of a grant does so
+//! too. Then bit 30 is as good as the sign bit 31, and tested by an instruction that has it as an operand.
 
-use super::schedule::FREE_PER_UNIT;
+use super::bulk::PRICE_MASK;
+use super::schedule::{FREE_PER_UNIT, QUANTUM};
+use super::stack::{FRAME_MIN_BYTES, STACK_BYTES};
 
 /// The most gas that one frame spends without a look at what is left.
 pub const UNCHECKED_MAX: u64 = 1_000;
@@ -18,6 +21,12 @@ pub const GAS_OVERDRAWN: i64 = 1 << 30;
 
 /// A longer run of operators is charged in parts.
 const BLOCK_MAX: u64 = 1 << 20;
+
+const _: () = {
+    let frames = STACK_BYTES / FRAME_MIN_BYTES;
+    assert!(frames * (2 * UNCHECKED_MAX + SMALL_MAX) + BLOCK_MAX + (PRICE_MASK as u64) < GAS_OVERDRAWN as u64);
+    assert!(QUANTUM < GAS_OVERDRAWN as u64);
+};
 
 /// A charge, in front of the operator at this index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,8 +6,9 @@ pub const STACK_RULE_VERSION: u16 = 1;
 /// What the frames of a run may come to. Engines are given four times that of native stack.
 pub const STACK_BYTES: u64 = 64 << 20;
 
-/// A return address, a frame pointer, saved registers, and what the meter itself keeps.
-pub const FRAME_MIN_BYTES: u64 = 128;
+/// A return address, a frame pointer, saved registers, what the meter itself keeps, and room; so that there are not too
+/// many frames ([`super::gas`]).
+pub const FRAME_MIN_BYTES: u64 = 256;
 
 /// Compilers keep a value in a register or in a slot of at most 16 bytes. What they hoist out of loops and spill is made
 /// by the function's operators, so there are no more slots than values that these make.

@@ -56,6 +56,7 @@ const SCALAR: &[(&str, &str)] = &[
     ("if", "(R (if (result T) (local.get $one) (then X) (else (S.const 1))))"),
     ("else", "(R (if (result T) (local.get $zero) (then (S.const 1)) (else X)))"),
     ("parameter of an if", "X (if (param T) (result B) (local.get $one) (then R) (else drop (B.const 1)))"),
+    ("parameter of an else", "X (if (param T) (result B) (local.get $zero) (then drop (B.const 1)) (else R))"),
     ("loop", "(R (loop (result T) X))"),
     ("parameter of a loop", "X (loop (param T) (result B) R)"),
     ("parameter of a loop's second turn", SECOND_TURN),
