@@ -15,6 +15,7 @@
 //! | `gas`      | where a body is charged, how much, and where it looks at what is left       |
 //! | `stack`    | what a frame is charged                                                     |
 //! | `nan`      | where a NaN's bits can be seen                                              |
+//! | `kept`     | which locals go through a refill's call                                     |
 //! | `write`    | the body as it is written                                                   |
 
 mod schedule;
@@ -25,6 +26,7 @@ mod nan;
 mod bulk;
 mod arity;
 mod walk;
+mod kept;
 mod write;
 
 use std::collections::HashMap;

@@ -8,6 +8,7 @@ use wasmparser::{FunctionBody, Operator};
 
 use super::bulk::{self, Helper};
 use super::gas::{Charge, GAS_OVERDRAWN};
+use super::kept;
 use super::nan::{F32, F32X4, F64, Shapes};
 use super::schedule::{BYTES_SHIFT, ELEMENT, ELEMENTS_SHIFT, PAGE};
 use super::walk::{Walk, Walked};
@@ -112,7 +113,7 @@ impl Writer<'_> {
         let mut depth = 0;
         for (at, operator) in operators.iter().enumerate() {
             while let Some(charge) = charges.next_if(|charge| charge.at == at) {
-                let kept = if charge.look { kept(&operators[at..]) } else { Vec::new() };
+                let kept = if charge.look { kept::locals(&operators[at..]) } else { Vec::new() };
                 self.charge(*charge, if at == 0 { walked.frame_bytes } else { 0 }, &kept);
             }
             if at == 0 {
@@ -385,32 +386,4 @@ impl Writer<'_> {
         sink.local_get(amount);
         false
     }
-}
-
-/// The locals that the next operators, up to the end of what they are in, read before they write to them.
-fn kept(operators: &[Operator<'_>]) -> Vec<u32> {
-    let (mut seen, mut kept, mut depth) = (Vec::new(), Vec::new(), 0);
-    for operator in operators.iter().take(4_096) {
-        let (local, is_read) = match operator {
-            Operator::Block { .. } | Operator::Loop { .. } | Operator::If { .. } => {
-                depth += 1;
-                continue;
-            }
-            Operator::End if depth == 0 => break,
-            Operator::End => {
-                depth -= 1;
-                continue;
-            }
-            Operator::LocalGet { local_index } => (*local_index, true),
-            Operator::LocalSet { local_index } | Operator::LocalTee { local_index } => (*local_index, false),
-            _ => continue,
-        };
-        if !seen.contains(&local) {
-            seen.push(local);
-            if is_read && kept.len() < 16 {
-                kept.push(local);
-            }
-        }
-    }
-    kept
 }
