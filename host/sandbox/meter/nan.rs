@@ -110,32 +110,36 @@ impl Nans {
 
     /// The shape in which each local is lazy; 0 for those that hold exact bits, or no NaN that arithmetic made.
     fn lazy(&self, params: usize, locals: usize) -> Vec<Shapes> {
-        // What every write agrees to: at first all, then less and less.
-        let mut agreed = vec![ALL; locals];
-        agreed[..params].fill(0);
-        // Whether arithmetic writes to it: at first none, then more and more.
-        let mut written = vec![false; locals];
-        loop {
-            let mut changed = false;
-            for (local, source) in &self.writes {
-                let local = *local as usize;
-                let (agrees, writes) = match source {
-                    Source::Exact => (0, false),
-                    Source::Site(site) => match self.sites[*site as usize].made {
-                        Made::Arithmetic(shape) => (shape, true),
-                        Made::Number(shapes) => (shapes, false),
-                        Made::Local(from) => (agreed[from as usize], written[from as usize]),
-                    },
-                };
-                let (less, more) = (agreed[local] & agrees, written[local] | writes);
-                changed |= (less, more) != (agreed[local], written[local]);
-                (agreed[local], written[local]) = (less, more);
-            }
-            if !changed {
-                break;
+        // What every write agrees to: at first all, then less and less. And whether arithmetic writes to it: at first not.
+        let mut found = vec![(ALL, false); locals];
+        found[..params].fill((0, false));
+        // To which locals each is copied.
+        let mut copied: Vec<Vec<u32>> = vec![Vec::new(); locals];
+        for (local, source) in &self.writes {
+            let (agreed, written) = &mut found[*local as usize];
+            match source {
+                Source::Exact => *agreed = 0,
+                Source::Site(site) => match self.sites[*site as usize].made {
+                    Made::Arithmetic(shape) => (*agreed, *written) = (*agreed & shape, true),
+                    Made::Number(shapes) => *agreed &= shapes,
+                    Made::Local(from) => copied[from as usize].push(*local),
+                },
             }
         }
-        agreed.iter().zip(&written).map(|(agreed, written)| if *written { *agreed } else { 0 }).collect()
+        // Each local changes a handful of times at most, so this ends soon, however they are copied to each other.
+        let mut changed: Vec<u32> = (0..locals as u32).collect();
+        while let Some(from) = changed.pop() {
+            let (agreed, written) = found[from as usize];
+            for local in &copied[from as usize] {
+                let before = found[*local as usize];
+                let after = (before.0 & agreed, before.1 | written);
+                if after != before {
+                    found[*local as usize] = after;
+                    changed.push(*local);
+                }
+            }
+        }
+        found.into_iter().map(|(agreed, written)| if written { agreed } else { 0 }).collect()
     }
 }
 
