@@ -7,7 +7,7 @@ pub const STACK_RULE_VERSION: u16 = 1;
 pub const STACK_BYTES: u64 = 64 << 20;
 
 /// A return address, a frame pointer, saved registers, what the meter itself keeps, and room; so that there are not too
-/// many frames ([`super::gas`]).
+/// many frames (`gas.rs`).
 pub const FRAME_MIN_BYTES: u64 = 256;
 
 /// Compilers keep a value in a register or in a slot of at most 16 bytes. What they hoist out of loops and spill is made
