@@ -34,7 +34,7 @@ use self::link::{Growth, Guest};
 use self::meter::{MeterError, State};
 pub use self::native::NativeCode;
 pub use self::outcome::{Outcome, Trap};
-pub use self::reference::{EngineKind, Reference};
+pub use self::reference::{EngineKind, Reference, ReferenceEngine};
 pub use self::refill::Watch;
 pub use self::stop::InputError;
 use self::stop::Stop;

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use wasmtime::Strategy;
 
@@ -63,28 +64,46 @@ impl FromStr for EngineKind {
     }
 }
 
+/// An engine to verify with, for any number of modules: to make one takes longer than to compile a small module.
+pub struct ReferenceEngine(Made);
+
+enum Made {
+    Compiler(Arc<Sandbox>),
+    Interpreter,
+}
+
+impl ReferenceEngine {
+    pub fn new(engine: EngineKind) -> Result<Self, SandboxError> {
+        let compiler = |engine: Engine| Ok::<_, SandboxError>(Made::Compiler(Arc::new(Sandbox::to_verify(engine)?)));
+        Ok(Self(match engine {
+            EngineKind::Cranelift => compiler(Engine::to_verify(Strategy::Cranelift, None)?)?,
+            EngineKind::Winch => compiler(Engine::to_verify(Strategy::Winch, None)?)?,
+            EngineKind::Pulley => compiler(Engine::to_verify(Strategy::Cranelift, Some(PULLEY))?)?,
+            EngineKind::Wasmi => Made::Interpreter,
+        }))
+    }
+
+    /// Compiles `metered`, the module as [`super::meter::metered`] gives it, in this process.
+    pub fn compile(&self, metered: &[u8]) -> Result<Reference, SandboxError> {
+        Ok(Reference(match &self.0 {
+            Made::Compiler(sandbox) => On::Compiler(sandbox.clone(), Box::new(sandbox.compile_here(metered)?)),
+            Made::Interpreter => On::Interpreter(Interpreter::new(metered)?),
+        }))
+    }
+}
+
 /// One module on one engine.
 pub struct Reference(On);
 
 enum On {
-    Compiler(Box<Sandbox>, Box<Program>),
+    Compiler(Arc<Sandbox>, Box<Program>),
     Interpreter(Interpreter),
 }
 
 impl Reference {
-    /// Compiles `metered`, the module as [`super::meter::metered`] gives it, in this process.
+    /// Compiles `metered` on an engine that is made for it.
     pub fn new(engine: EngineKind, metered: &[u8]) -> Result<Self, SandboxError> {
-        let compiled = |engine: Engine| {
-            let sandbox = Sandbox::to_verify(engine)?;
-            let program = sandbox.compile_here(metered)?;
-            Ok::<_, SandboxError>(On::Compiler(Box::new(sandbox), Box::new(program)))
-        };
-        Ok(Self(match engine {
-            EngineKind::Cranelift => compiled(Engine::to_verify(Strategy::Cranelift, None)?)?,
-            EngineKind::Winch => compiled(Engine::to_verify(Strategy::Winch, None)?)?,
-            EngineKind::Pulley => compiled(Engine::to_verify(Strategy::Cranelift, Some(PULLEY))?)?,
-            EngineKind::Wasmi => On::Interpreter(Interpreter::new(metered)?),
-        }))
+        ReferenceEngine::new(engine)?.compile(metered)
     }
 
     /// Runs it on `work`, as [`Sandbox::run`] does.
