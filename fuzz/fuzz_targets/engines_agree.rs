@@ -1,0 +1,33 @@
+//! Random modules on every engine: what comes of them must be the same. The test `fuzz` does this for a row of seeds; here
+//! libFuzzer chooses. All but this is the test's.
+#![no_main]
+
+use std::sync::LazyLock;
+
+use libfuzzer_sys::{Corpus, fuzz_target};
+
+#[path = "../../tests/meter/scramble.rs"]
+mod scramble;
+#[path = "../../tests/fuzz"]
+mod shared {
+    pub mod agree;
+    mod enliven;
+    mod select;
+    pub mod subject;
+
+    use super::scramble;
+}
+
+use shared::agree::{Engines, Verdict};
+use shared::subject;
+
+static ENGINES: LazyLock<Engines> = LazyLock::new(Engines::new);
+
+fuzz_target!(|bytes: &[u8]| -> Corpus {
+    let Ok(wasm) = subject::module(bytes) else { return Corpus::Reject };
+    match ENGINES.judge(&wasm) {
+        Verdict::Refused(_) => Corpus::Reject,
+        Verdict::Agree(_) | Verdict::WasmiForgets(_) => Corpus::Keep,
+        Verdict::Differ(difference) => panic!("engines differ:\n{difference}"),
+    }
+});

@@ -1,0 +1,143 @@
+//! One module on every engine: what comes of it must be the same.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use compute_host::digest::{Digest, HashThreads};
+use compute_host::limits::{Limits, Usage};
+use compute_host::sandbox::{
+    Admitted, Call, Checkpoint, EngineKind, Execution, Input, Outcome, ReferenceEngine, Refusal, SandboxError, Window,
+    Work, meter,
+};
+use compute_host::slice::Slice;
+
+use super::scramble::scrambled;
+use super::select::through_locals;
+
+const LIMITS: Limits = Limits { gas: 200_000, memory_bytes: 20 << 16, output_bytes: 8 << 10, log_bytes: 200 };
+
+/// Of the gas that a run has used, what is more than this can be told from what is not, though a run that does not end
+/// well forfeits a whole grant: the first grants are as small.
+pub const LITTLE_GAS: u64 = 1_000;
+
+const WINDOW: Window = Window { from: 0, to: 6 * LITTLE_GAS, stride: LITTLE_GAS, memory_at: None };
+
+/// More than offsets and lengths come to that modules are made with.
+const INPUT_BYTES: usize = 4_096;
+
+/// The engines, and one more: where each NaN that arithmetic makes is another one, before the meter sees it.
+pub struct Engines(Vec<(&'static str, bool, ReferenceEngine)>);
+
+/// What is to be the same.
+#[derive(Debug, PartialEq)]
+pub struct Facts {
+    pub outcome: Outcome,
+    proof: Option<Digest>,
+    pub usage: Usage,
+    output: Vec<u8>,
+    log: Vec<u8>,
+    checkpoints: Vec<Checkpoint>,
+    calls: Vec<Call>,
+    memory: Option<Digest>,
+}
+
+/// What can come of a module.
+pub enum Verdict {
+    Refused(Refusal),
+    Agree(Facts),
+    /// wasmi alone differs, and does not where no `select` has a condition of the kind that it forgets.
+    WasmiForgets(Facts),
+    Differ(String),
+}
+
+impl Engines {
+    pub fn new() -> Self {
+        let engine = |kind| ReferenceEngine::new(kind).expect("an engine can be made");
+        let mut engines: Vec<_> = EngineKind::ALL.into_iter().map(|kind| (kind.name(), false, engine(kind))).collect();
+        engines.push(("winch, of bad will", true, engine(EngineKind::Winch)));
+        Self(engines)
+    }
+
+    /// What comes of `wasm` on every engine.
+    pub fn judge(&self, wasm: &[u8]) -> Verdict {
+        let admitted = match Admitted::new(wasm) {
+            Ok(admitted) => admitted,
+            Err(refusal) => return Verdict::Refused(refusal),
+        };
+        let mut ran = self.run(admitted.wasm());
+        let alike = |ran: &[(&str, Result<Facts, String>)], but: &str| {
+            let mut others = ran.iter().filter(|(engine, _)| *engine != but).map(|(_, facts)| facts);
+            let first = others.next();
+            first.is_some_and(|first| first.is_ok() && others.all(|other| other == first))
+        };
+        if alike(&ran, "") {
+            return ran.swap_remove(0).1.map_or_else(Verdict::Differ, Verdict::Agree);
+        }
+        let wasmi = EngineKind::Wasmi.name();
+        if alike(&ran, wasmi)
+            && let Some(changed) = through_locals(wasm)
+            && let Ok(changed) = Admitted::new(changed)
+        {
+            let mut again = self.run(changed.wasm());
+            if alike(&again, "") {
+                return again.swap_remove(0).1.map_or_else(Verdict::Differ, Verdict::WasmiForgets);
+            }
+        }
+        Verdict::Differ(difference(&ran))
+    }
+
+    fn run(&self, wasm: &[u8]) -> Vec<(&'static str, Result<Facts, String>)> {
+        let metered = meter::metered(wasm).unwrap_or_else(|error| panic!("what is admitted can be metered: {error}"));
+        let other = scrambled(&metered);
+        let facts = |engine: &ReferenceEngine, wasm: &[u8]| engine.compile(wasm)?.run(work()).map(Facts::of);
+        let run = |(name, is_scrambled, engine): &(&'static str, bool, ReferenceEngine)| {
+            let ran: Result<Facts, SandboxError> = facts(engine, if *is_scrambled { &other } else { &metered });
+            (*name, ran.map_err(|error| error.to_string()))
+        };
+        self.0.iter().map(run).collect()
+    }
+}
+
+impl Facts {
+    fn of(execution: Execution) -> Self {
+        let trace = execution.trace.expect("a trace was asked for");
+        Self {
+            outcome: execution.outcome,
+            proof: execution.proof,
+            usage: execution.usage,
+            output: execution.output,
+            log: execution.log,
+            checkpoints: trace.checkpoints,
+            calls: trace.calls,
+            memory: trace.end,
+        }
+    }
+}
+
+fn work() -> Work {
+    let bytes: Vec<u8> = (0..INPUT_BYTES).map(|at| (at * at / 7) as u8).collect();
+    let input = Slice::from_bytes(bytes.clone()).open(&HashThreads::new(1), &AtomicU64::new(0));
+    let input: Box<dyn Input> = Box::new(input.expect("it is in memory"));
+    Work {
+        args: (*b"arguments").into(),
+        assets: Arc::new([bytes.into()]),
+        trace: Some(WINDOW),
+        ..Work::new(input, LIMITS)
+    }
+}
+
+/// What each engine came to, of that in which any differs.
+fn difference(ran: &[(&str, Result<Facts, String>)]) -> String {
+    let shown = |facts: &Result<Facts, String>| match facts {
+        Ok(facts) => {
+            let Facts { outcome, proof, usage, output, log, checkpoints, calls, memory } = facts;
+            let output = (output.len(), Digest::of(output), String::from_utf8_lossy(log));
+            let calls = (calls.len(), Digest::of(format!("{calls:?}").as_bytes()));
+            format!(
+                "{outcome:?} {usage:?}\n  proof {proof:?}, memory {memory:?}\n  output {output:?}\n  calls {calls:?}\n  {checkpoints:?}"
+            )
+        }
+        Err(error) => error.clone(),
+    };
+    ran.iter().map(|(engine, facts)| format!("{engine}: {}\n", shown(facts))).collect()
+}

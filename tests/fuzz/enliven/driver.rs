@@ -1,0 +1,169 @@
+//! The new `run`.
+
+use wasm_encoder::{BlockType, Function, HeapType, Ieee32, Ieee64, InstructionSink, MemArg, ValType};
+use wasmparser::ValType as Parsed;
+
+use super::{ADDRESS_MASK, Enliven, SLOTS};
+
+/// So many loops and calls may be begun by one call of a function.
+const PATIENCE: i32 = 60;
+
+/// The locals: how many rounds there were, a random number, and one to hold a value of each type.
+const ROUND: u32 = 0;
+const RANDOM: u32 = 1;
+const HELD: [(Parsed, ValType, u32); 5] = [
+    (Parsed::I32, ValType::I32, 2),
+    (Parsed::I64, ValType::I64, 3),
+    (Parsed::F32, ValType::F32, 4),
+    (Parsed::F64, ValType::F64, 5),
+    (Parsed::V128, ValType::V128, 6),
+];
+
+const FACTOR: i64 = 6_364_136_223_846_793_005;
+const SUMMAND: i64 = 1_442_695_040_888_963_407;
+
+/// What arithmetic is sensitive to: zeros, infinities, NaNs quiet and not, of both signs, the smallest and the largest.
+const SINGLES: [u32; 10] = [
+    0,
+    0x8000_0000,
+    0x7f80_0000,
+    0xff80_0000,
+    0x7fc0_0000,
+    0xffc0_1234,
+    0x7fa0_0001,
+    0x0000_0001,
+    0x7f7f_ffff,
+    0x3fc0_0000,
+];
+const DOUBLES: [u64; 10] = [
+    0,
+    0x8000_0000_0000_0000,
+    0x7ff0_0000_0000_0000,
+    0xfff0_0000_0000_0000,
+    0x7ff8_0000_0000_0000,
+    0xfff8_0000_0000_0123,
+    0x7ff4_0000_0000_0001,
+    0x0000_0000_0000_0001,
+    0x7fef_ffff_ffff_ffff,
+    0x4005_0000_0000_0000,
+];
+const NUMBERS: [i64; 8] = [0, 1, -1, i64::MIN, i64::MAX, 0x8000_0000, 0xffff_ffff, 63];
+
+pub fn driver(pass: &mut Enliven) -> Function {
+    let locals = [ValType::I32, ValType::I64].into_iter().chain(HELD.map(|(_, ty, _)| ty));
+    let mut function = Function::new(locals.map(|ty| (1, ty)).collect::<Vec<_>>());
+    let mut sink = function.instructions();
+    for (slot, own) in (0..SLOTS as i32).zip(pass.own()) {
+        sink.i32_const(slot).ref_func(own).table_set(0);
+    }
+    sink.i64_const(pass.manner.seed as i64).local_set(RANDOM);
+    sink.loop_(BlockType::Empty);
+    for own in pass.own() {
+        sink.i32_const(PATIENCE).global_set(pass.patience());
+        sink.local_get(RANDOM).i64_const(FACTOR).i64_mul().i64_const(SUMMAND).i64_add().local_set(RANDOM);
+        let signature = pass.signature(own).clone();
+        for param in signature.params() {
+            argument(pass, *param, &mut sink);
+        }
+        sink.call(own);
+        for (at, result) in signature.results().iter().enumerate().rev() {
+            keep(*result, at as u64, &mut sink);
+        }
+    }
+    sink.local_get(ROUND).i32_const(1).i32_add().local_tee(ROUND);
+    sink.i32_const(pass.manner.rounds as i32).i32_lt_u().br_if(0).end();
+    let import = |name| pass.imports.iter().position(|import| import == name).expect("all are imported") as u32;
+    let (output_write, proof_commit) = (import("output_write"), import("proof_commit"));
+    sink.i32_const(pass.below(1 << 15) as i32).i32_const(100).call(output_write);
+    if pass.below(2) == 0 {
+        sink.i32_const(pass.below(1 << 15) as i32).call(proof_commit);
+    }
+    sink.i32_const(i32::from(pass.manner.fails)).end();
+    function
+}
+
+/// Leaves something of this type on the operand stack.
+fn argument(pass: &mut Enliven, ty: Parsed, sink: &mut InstructionSink<'_>) {
+    let (way, which) = (pass.below(4), pass.below(1 << 20) as usize);
+    let turned = i64::from(pass.below(64));
+    let random = |sink: &mut InstructionSink<'_>| {
+        sink.local_get(RANDOM).i64_const(turned).i64_rotl();
+    };
+    match (ty, way) {
+        (Parsed::I32, 0) => {
+            sink.i32_const(NUMBERS[which % NUMBERS.len()] as i32);
+        }
+        (Parsed::I32, 1) => {
+            sink.local_get(ROUND);
+        }
+        (Parsed::I32, _) => {
+            random(sink);
+            sink.i32_wrap_i64();
+            if way == 2 {
+                sink.i32_const(0xff).i32_and();
+            }
+        }
+        (Parsed::I64, 0) => {
+            sink.i64_const(NUMBERS[which % NUMBERS.len()]);
+        }
+        (Parsed::I64, _) => random(sink),
+        (Parsed::F32, 0 | 1) => {
+            sink.f32_const(Ieee32::new(SINGLES[which % SINGLES.len()]));
+        }
+        (Parsed::F32, 2) => {
+            sink.local_get(ROUND).f32_convert_i32_s();
+        }
+        (Parsed::F32, _) => {
+            random(sink);
+            sink.i32_wrap_i64().f32_reinterpret_i32();
+        }
+        (Parsed::F64, 0 | 1) => {
+            sink.f64_const(Ieee64::new(DOUBLES[which % DOUBLES.len()]));
+        }
+        (Parsed::F64, 2) => {
+            sink.local_get(ROUND).f64_convert_i32_s();
+        }
+        (Parsed::F64, _) => {
+            random(sink);
+            sink.f64_reinterpret_i64();
+        }
+        (Parsed::V128, 0) => {
+            let lane = |at: u32| u128::from(SINGLES[(which >> (4 * at)) % SINGLES.len()]) << (32 * at);
+            sink.v128_const((0..4).map(lane).sum::<u128>() as i128);
+        }
+        (Parsed::V128, 1) => {
+            let lane = |at: u32| u128::from(DOUBLES[(which >> (4 * at)) % DOUBLES.len()]) << (64 * at);
+            sink.v128_const((0..2).map(lane).sum::<u128>() as i128);
+        }
+        (Parsed::V128, _) => {
+            random(sink);
+            sink.i64x2_splat().v128_const(i128::from(NUMBERS[which % NUMBERS.len()])).v128_xor();
+        }
+        (Parsed::Ref(_), 0) => {
+            sink.ref_null(HeapType::FUNC);
+        }
+        (Parsed::Ref(_), _) => {
+            let own = pass.own();
+            sink.ref_func(own.start + which as u32 % (own.end - own.start));
+        }
+    }
+}
+
+/// Puts what is on top of the operand stack into memory; of a reference, whether it is null.
+fn keep(ty: Parsed, at: u64, sink: &mut InstructionSink<'_>) {
+    if ty.is_reference_type() {
+        sink.ref_is_null();
+    }
+    let ty = if ty.is_reference_type() { Parsed::I32 } else { ty };
+    let (_, _, held) = HELD.into_iter().find(|(held, ..)| *held == ty).expect("there is one for each type");
+    sink.local_set(held);
+    sink.local_get(RANDOM).i64_const(20).i64_shr_u().i32_wrap_i64().i32_const(ADDRESS_MASK).i32_and().local_get(held);
+    let to = MemArg { offset: 8 * at, align: 0, memory_index: 0 };
+    match ty {
+        Parsed::I32 => sink.i32_store(to),
+        Parsed::I64 => sink.i64_store(to),
+        Parsed::F32 => sink.f32_store(to),
+        Parsed::F64 => sink.f64_store(to),
+        _ => sink.v128_store(to),
+    };
+}

@@ -1,0 +1,94 @@
+//! What random modules were like.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use wasmparser::{Parser, Payload};
+
+use super::agree::{LITTLE_GAS, Verdict};
+
+/// The operators of one module in so many are noted.
+const LOOKED_AT: u64 = 8;
+
+#[derive(Default)]
+pub struct Tally {
+    /// Seeds of which wasm-smith made no module.
+    pub unmade: u64,
+    /// By the gate's rules.
+    refused: BTreeMap<&'static str, u64>,
+    /// Those that ran.
+    pub modules: u64,
+    pub more_than_little: u64,
+    /// On which wasmi forgot a condition.
+    forgotten: u64,
+    endings: BTreeMap<&'static str, u64>,
+    operators: BTreeSet<String>,
+}
+
+impl Tally {
+    pub fn note(&mut self, verdict: &Verdict, wasm: &[u8]) {
+        let facts = match verdict {
+            Verdict::Refused(refusal) => {
+                *self.refused.entry(refusal.code()).or_default() += 1;
+                return;
+            }
+            Verdict::Differ(_) => return,
+            Verdict::Agree(facts) => facts,
+            Verdict::WasmiForgets(facts) => {
+                self.forgotten += 1;
+                facts
+            }
+        };
+        if self.modules.is_multiple_of(LOOKED_AT) {
+            self.look_at(wasm);
+        }
+        self.modules += 1;
+        self.more_than_little += u64::from(facts.usage.gas > LITTLE_GAS);
+        *self.endings.entry(facts.outcome.code().0).or_default() += 1;
+    }
+
+    fn look_at(&mut self, wasm: &[u8]) {
+        let payloads = Parser::new(0).parse_all(wasm);
+        let bodies = payloads.filter_map(|payload| match payload {
+            Ok(Payload::CodeSectionEntry(body)) => body.get_operators_reader().ok(),
+            _ => None,
+        });
+        for operator in bodies.flatten().flatten() {
+            let name = format!("{operator:?}");
+            self.operators.insert(name.split([' ', '(', '{']).next().unwrap_or_default().to_owned());
+        }
+    }
+
+    pub fn add(&mut self, other: Self) {
+        self.unmade += other.unmade;
+        self.modules += other.modules;
+        self.more_than_little += other.more_than_little;
+        self.forgotten += other.forgotten;
+        for (rule, count) in other.refused {
+            *self.refused.entry(rule).or_default() += count;
+        }
+        for (ending, count) in other.endings {
+            *self.endings.entry(ending).or_default() += count;
+        }
+        self.operators.extend(other.operators);
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let share = |part: u64| 100.0 * part as f64 / self.modules.max(1) as f64;
+        writeln!(f, "{} modules ran; {} seeds made none", self.modules, self.unmade)?;
+        for (rule, count) in &self.refused {
+            writeln!(f, "{count} were refused: {rule}")?;
+        }
+        writeln!(f, "{:.1} % used more than {LITTLE_GAS} gas", share(self.more_than_little))?;
+        writeln!(f, "{} operators, in one module of {LOOKED_AT}", self.operators.len())?;
+        writeln!(f, "{} on which wasmi forgot the condition of a select", self.forgotten)?;
+        let mut endings: Vec<_> = self.endings.iter().collect();
+        endings.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        for (ending, count) in endings {
+            writeln!(f, "{:5.1} % {ending}", share(*count))?;
+        }
+        Ok(())
+    }
+}
