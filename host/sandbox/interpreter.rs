@@ -33,6 +33,9 @@ impl Interpreter {
             .set_max_recursion_depth((STACK_BYTES / FRAME_MIN_BYTES) as usize + 1024)
             .set_max_stack_height(NATIVE_STACK_BYTES)
             .wasm_tail_call(false)
+            // It is built in all the same: without it, wasmi 2.0.0 misreads the offsets of `v128.store8_lane` and
+            // `v128.store16_lane` where they are large.
+            .wasm_memory64(false)
             .wasm_extended_const(false)
             .wasm_relaxed_simd(false);
         let engine = Engine::new(&config);
