@@ -10,6 +10,7 @@ use libfuzzer_sys::{Corpus, fuzz_target};
 mod scramble;
 #[path = "../../tests/fuzz"]
 mod shared {
+    #[allow(dead_code, reason = "the test counts what came of the modules that agree")]
     pub mod agree;
     mod enliven;
     mod select;

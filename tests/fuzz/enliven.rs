@@ -3,6 +3,7 @@
 //! most runs at their beginning is softened, so that they come to the rest.
 
 mod access;
+mod numbers;
 mod body;
 mod driver;
 mod wrapper;

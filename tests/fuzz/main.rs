@@ -47,7 +47,7 @@ fn bytes(seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// Keeps a module that failed; tells where.
+/// Writes a module where it stays unless all went well, for an engine may take the process with it; tells where.
 fn kept(seed: u64, wasm: &[u8]) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fuzz-failures");
     std::fs::create_dir_all(&folder).unwrap();
@@ -62,11 +62,14 @@ fn judge(engines: &Engines, seed: u64, tally: &mut Tally) -> Option<String> {
         tally.unmade += 1;
         return None;
     };
+    let file = kept(seed, &wasm);
     let judged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| engines.judge(&wasm)));
     let judged = judged.unwrap_or_else(|_| Verdict::Differ("it panicked".to_owned()));
     tally.note(&judged, &wasm);
-    let Verdict::Differ(difference) = judged else { return None };
-    let file = kept(seed, &wasm);
+    let Verdict::Differ(difference) = judged else {
+        std::fs::remove_file(file).unwrap();
+        return None;
+    };
     Some(format!("seed {seed}, {} (again: FUZZ_FIRST={seed} FUZZ_SEEDS=1)\n{difference}", file.display()))
 }
 

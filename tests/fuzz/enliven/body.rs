@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 
 use wasm_encoder::reencode::{Error, Reencode};
-use wasm_encoder::{BlockType, Encode as _, Function, HeapType, InstructionSink, ValType};
+use wasm_encoder::{BlockType, Encode as _, Function, HeapType, Ieee32, Ieee64, InstructionSink, ValType};
 use wasmparser::{FunctionBody, Operator};
 
 use super::access::{Access, access};
+use super::numbers::{DOUBLES, SINGLES, doubles, singles};
 use super::{ADDRESS_MASK, Depth, Enliven, SLOTS};
 
 /// Lengths that bulk operators are given.
@@ -114,12 +115,33 @@ impl Writer {
                 return Ok(());
             }
         }
+        if self.constant(pass, &operator) {
+            return Ok(());
+        }
         let is_loop = matches!(operator, Operator::Loop { .. });
         pass.instruction(operator)?.encode(&mut self.bytes);
         if is_loop {
             self.lose_patience(pass);
         }
         Ok(())
+    }
+
+    /// Writes, in every other place, another constant for one of floats: wasm-smith's are seldom those that matter.
+    fn constant(&mut self, pass: &mut Enliven, operator: &Operator<'_>) -> bool {
+        let is_float =
+            matches!(operator, Operator::F32Const { .. } | Operator::F64Const { .. } | Operator::V128Const { .. });
+        if !is_float || pass.below(2) == 0 {
+            return false;
+        }
+        let which = pass.below(1 << 16);
+        let mut sink = self.sink();
+        match operator {
+            Operator::F32Const { .. } => sink.f32_const(Ieee32::new(SINGLES[which as usize % SINGLES.len()])),
+            Operator::F64Const { .. } => sink.f64_const(Ieee64::new(DOUBLES[which as usize % DOUBLES.len()])),
+            _ if pass.below(2) == 0 => sink.v128_const(singles(which)),
+            _ => sink.v128_const(doubles(which)),
+        };
+        true
     }
 
     /// Returns when this has been done too often since the new `run` called.

@@ -3,6 +3,7 @@
 use wasm_encoder::{BlockType, Function, HeapType, Ieee32, Ieee64, InstructionSink, MemArg, ValType};
 use wasmparser::ValType as Parsed;
 
+use super::numbers::{DOUBLES, INTEGERS, SINGLES, doubles, singles};
 use super::{ADDRESS_MASK, Enliven, SLOTS};
 
 /// So many loops and calls may be begun by one call of a function.
@@ -21,33 +22,6 @@ const HELD: [(Parsed, ValType, u32); 5] = [
 
 const FACTOR: i64 = 6_364_136_223_846_793_005;
 const SUMMAND: i64 = 1_442_695_040_888_963_407;
-
-/// What arithmetic is sensitive to: zeros, infinities, NaNs quiet and not, of both signs, the smallest and the largest.
-const SINGLES: [u32; 10] = [
-    0,
-    0x8000_0000,
-    0x7f80_0000,
-    0xff80_0000,
-    0x7fc0_0000,
-    0xffc0_1234,
-    0x7fa0_0001,
-    0x0000_0001,
-    0x7f7f_ffff,
-    0x3fc0_0000,
-];
-const DOUBLES: [u64; 10] = [
-    0,
-    0x8000_0000_0000_0000,
-    0x7ff0_0000_0000_0000,
-    0xfff0_0000_0000_0000,
-    0x7ff8_0000_0000_0000,
-    0xfff8_0000_0000_0123,
-    0x7ff4_0000_0000_0001,
-    0x0000_0000_0000_0001,
-    0x7fef_ffff_ffff_ffff,
-    0x4005_0000_0000_0000,
-];
-const NUMBERS: [i64; 8] = [0, 1, -1, i64::MIN, i64::MAX, 0x8000_0000, 0xffff_ffff, 63];
 
 pub fn driver(pass: &mut Enliven) -> Function {
     let locals = [ValType::I32, ValType::I64].into_iter().chain(HELD.map(|(_, ty, _)| ty));
@@ -91,7 +65,7 @@ fn argument(pass: &mut Enliven, ty: Parsed, sink: &mut InstructionSink<'_>) {
     };
     match (ty, way) {
         (Parsed::I32, 0) => {
-            sink.i32_const(NUMBERS[which % NUMBERS.len()] as i32);
+            sink.i32_const(INTEGERS[which % INTEGERS.len()] as i32);
         }
         (Parsed::I32, 1) => {
             sink.local_get(ROUND);
@@ -104,7 +78,7 @@ fn argument(pass: &mut Enliven, ty: Parsed, sink: &mut InstructionSink<'_>) {
             }
         }
         (Parsed::I64, 0) => {
-            sink.i64_const(NUMBERS[which % NUMBERS.len()]);
+            sink.i64_const(INTEGERS[which % INTEGERS.len()]);
         }
         (Parsed::I64, _) => random(sink),
         (Parsed::F32, 0 | 1) => {
@@ -128,16 +102,14 @@ fn argument(pass: &mut Enliven, ty: Parsed, sink: &mut InstructionSink<'_>) {
             sink.f64_reinterpret_i64();
         }
         (Parsed::V128, 0) => {
-            let lane = |at: u32| u128::from(SINGLES[(which >> (4 * at)) % SINGLES.len()]) << (32 * at);
-            sink.v128_const((0..4).map(lane).sum::<u128>() as i128);
+            sink.v128_const(singles(which as u32));
         }
         (Parsed::V128, 1) => {
-            let lane = |at: u32| u128::from(DOUBLES[(which >> (4 * at)) % DOUBLES.len()]) << (64 * at);
-            sink.v128_const((0..2).map(lane).sum::<u128>() as i128);
+            sink.v128_const(doubles(which as u32));
         }
         (Parsed::V128, _) => {
             random(sink);
-            sink.i64x2_splat().v128_const(i128::from(NUMBERS[which % NUMBERS.len()])).v128_xor();
+            sink.i64x2_splat().v128_const(i128::from(INTEGERS[which % INTEGERS.len()])).v128_xor();
         }
         (Parsed::Ref(_), 0) => {
             sink.ref_null(HeapType::FUNC);
