@@ -25,8 +25,8 @@ use shared::subject;
 static ENGINES: LazyLock<Engines> = LazyLock::new(Engines::new);
 
 fuzz_target!(|bytes: &[u8]| -> Corpus {
-    let Ok(wasm) = subject::module(bytes) else { return Corpus::Reject };
-    match ENGINES.judge(&wasm) {
+    let Ok((wasm, gas)) = subject::module(bytes) else { return Corpus::Reject };
+    match ENGINES.judge(&wasm, gas) {
         Verdict::Refused(_) => Corpus::Reject,
         Verdict::Agree(_) | Verdict::WasmiForgets(_) => Corpus::Keep,
         Verdict::Differ(difference) => panic!("engines differ:\n{difference}"),

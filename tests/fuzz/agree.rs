@@ -14,7 +14,10 @@ use compute_host::slice::Slice;
 use super::scramble::scrambled;
 use super::select::through_locals;
 
-const LIMITS: Limits = Limits { gas: 200_000, memory_bytes: 20 << 16, output_bytes: 8 << 10, log_bytes: 200 };
+/// Enough for most, and soon spent.
+pub const GAS: u64 = 200_000;
+
+const LIMITS: Limits = Limits { gas: GAS, memory_bytes: 20 << 16, output_bytes: 8 << 10, log_bytes: 200 };
 
 /// Of the gas that a run has used, what is more than this can be told from what is not, though a run that does not end
 /// well forfeits a whole grant: the first grants are as small.
@@ -58,13 +61,13 @@ impl Engines {
         Self(engines)
     }
 
-    /// What comes of `wasm` on every engine.
-    pub fn judge(&self, wasm: &[u8]) -> Verdict {
+    /// What comes of `wasm` on every engine, with so much gas.
+    pub fn judge(&self, wasm: &[u8], gas: u64) -> Verdict {
         let admitted = match Admitted::new(wasm) {
             Ok(admitted) => admitted,
             Err(refusal) => return Verdict::Refused(refusal),
         };
-        let mut ran = self.run(admitted.wasm());
+        let mut ran = self.run(admitted.wasm(), gas);
         let alike = |ran: &[(&str, Result<Facts, String>)], but: &str| {
             let mut others = ran.iter().filter(|(engine, _)| *engine != but).map(|(_, facts)| facts);
             let first = others.next();
@@ -78,7 +81,7 @@ impl Engines {
             && let Some(changed) = through_locals(wasm)
             && let Ok(changed) = Admitted::new(changed)
         {
-            let mut again = self.run(changed.wasm());
+            let mut again = self.run(changed.wasm(), gas);
             if alike(&again, "") {
                 return again.swap_remove(0).1.map_or_else(Verdict::Differ, Verdict::WasmiForgets);
             }
@@ -86,10 +89,10 @@ impl Engines {
         Verdict::Differ(difference(&ran))
     }
 
-    fn run(&self, wasm: &[u8]) -> Vec<(&'static str, Result<Facts, String>)> {
+    fn run(&self, wasm: &[u8], gas: u64) -> Vec<(&'static str, Result<Facts, String>)> {
         let metered = meter::metered(wasm).unwrap_or_else(|error| panic!("what is admitted can be metered: {error}"));
         let other = scrambled(&metered);
-        let facts = |engine: &ReferenceEngine, wasm: &[u8]| engine.compile(wasm)?.run(work()).map(Facts::of);
+        let facts = |engine: &ReferenceEngine, wasm: &[u8]| engine.compile(wasm)?.run(work(gas)).map(Facts::of);
         let run = |(name, is_scrambled, engine): &(&'static str, bool, ReferenceEngine)| {
             let ran: Result<Facts, SandboxError> = facts(engine, if *is_scrambled { &other } else { &metered });
             (*name, ran.map_err(|error| error.to_string()))
@@ -114,7 +117,7 @@ impl Facts {
     }
 }
 
-fn work() -> Work {
+fn work(gas: u64) -> Work {
     let bytes: Vec<u8> = (0..INPUT_BYTES).map(|at| (at * at / 7) as u8).collect();
     let input = Slice::from_bytes(bytes.clone()).open(&HashThreads::new(1), &AtomicU64::new(0));
     let input: Box<dyn Input> = Box::new(input.expect("it is in memory"));
@@ -122,7 +125,7 @@ fn work() -> Work {
         args: (*b"arguments").into(),
         assets: Arc::new([bytes.into()]),
         trace: Some(WINDOW),
-        ..Work::new(input, LIMITS)
+        ..Work::new(input, Limits { gas, ..LIMITS })
     }
 }
 

@@ -44,8 +44,10 @@ pub struct Manner {
 pub struct Depth {
     /// How often they call themselves first.
     pub calls: u32,
-    /// Locals that nobody uses, and twice as many values on a way that nobody goes: both are charged as part of a frame.
+    /// Locals that nobody uses.
     pub locals: u32,
+    /// Vectors that they would keep while they call themselves.
+    pub values: u32,
 }
 
 /// `wasm`, of the shape that `subject` has wasm-smith make, changed.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use agree::{Engines, Verdict};
+use agree::{Engines, GAS, Verdict};
 use compute_host::sandbox::with_guest_stack;
 use tally::Tally;
 
@@ -58,12 +58,12 @@ fn kept(seed: u64, wasm: &[u8]) -> PathBuf {
 
 /// Judges the module of a seed.
 fn judge(engines: &Engines, seed: u64, tally: &mut Tally) -> Option<String> {
-    let Ok(wasm) = subject::module(&bytes(seed)) else {
+    let Ok((wasm, gas)) = subject::module(&bytes(seed)) else {
         tally.unmade += 1;
         return None;
     };
     let file = kept(seed, &wasm);
-    let judged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| engines.judge(&wasm)));
+    let judged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| engines.judge(&wasm, gas)));
     let judged = judged.unwrap_or_else(|_| Verdict::Differ("it panicked".to_owned()));
     tally.note(&judged, &wasm);
     let Verdict::Differ(difference) = judged else {
@@ -120,7 +120,7 @@ fn engines_agree_on_what_they_differed_on() {
     for file in files {
         let shown = file.display();
         let forgets = file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("wasmi-forgets"));
-        match engines.judge(&wat::parse_file(&file).unwrap()) {
+        match engines.judge(&wat::parse_file(&file).unwrap(), GAS) {
             Verdict::Agree(_) => assert!(!forgets, "{shown}: wasmi forgets no more, and `select.rs` can go"),
             Verdict::WasmiForgets(_) => assert!(forgets, "{shown}: wasmi forgets a condition"),
             Verdict::Refused(refusal) => panic!("{shown}: {refusal}"),

@@ -6,13 +6,17 @@ use wasm_encoder::AbstractHeapType;
 use wasm_encoder::reencode::{Error, Reencode};
 use wasm_smith::{Config, InstructionKind, InstructionKinds, Module};
 
+use super::agree::GAS;
 use super::enliven::{self, Depth, Manner};
 
 /// So many bytes say what kind of module it is to be.
-pub const KIND_BYTES: usize = 24;
+pub const KIND_BYTES: usize = 40;
 
-/// What `bytes` stand for; an error where they are too few.
-pub fn module(bytes: &[u8]) -> Result<Vec<u8>> {
+/// For modules that are to fill the stack: as much as they need to come to the end of it.
+const DEEP_GAS: u64 = 10 * GAS;
+
+/// What `bytes` stand for, and how much gas it is to be given; an error where they are too few.
+pub fn module(bytes: &[u8]) -> Result<(Vec<u8>, u64)> {
     let (kind, choices) = bytes.split_at_checked(KIND_BYTES).ok_or(arbitrary::Error::NotEnoughData)?;
     let mut kind = Unstructured::new(kind);
     let manner = manner(&mut kind)?;
@@ -21,13 +25,14 @@ pub fn module(bytes: &[u8]) -> Result<Vec<u8>> {
     let config = Config { disallow_traps, ..config(&mut kind)? };
     let wasm = Module::new(config, &mut Unstructured::new(choices))?.to_bytes();
     let wasm = without_externref(&wasm);
-    Ok(manner.map_or_else(|| wasm.clone(), |manner| enliven::enlivened(&wasm, manner)))
+    let Some(manner) = manner else { return Ok((wasm, GAS)) };
+    Ok((enliven::enlivened(&wasm, manner), if manner.depth.is_some() { DEEP_GAS } else { GAS }))
 }
 
 /// How a module is made to do more than wasm-smith's mostly do, which trap at once or have nothing to do; one in eight is
 /// left as it is.
 fn manner(kind: &mut Unstructured<'_>) -> Result<Option<Manner>> {
-    let (is_raw, is_deep) = (kind.ratio(1, 8)?, kind.ratio(1, 8)?);
+    let (is_raw, is_deep) = (kind.ratio(1, 8)?, kind.ratio(1, 16)?);
     let manner = Manner {
         seed: kind.arbitrary()?,
         rounds: kind.int_in_range(1..=40)?,
@@ -41,7 +46,11 @@ fn manner(kind: &mut Unstructured<'_>) -> Result<Option<Manner>> {
 
 /// Some of these fill the stack, some do not.
 fn depth(kind: &mut Unstructured<'_>) -> Result<Depth> {
-    Ok(Depth { calls: kind.int_in_range(0..=4_000)?, locals: kind.int_in_range(0..=1_000)? })
+    Ok(Depth {
+        calls: kind.int_in_range(0..=40_000)?,
+        locals: kind.int_in_range(0..=100)?,
+        values: kind.int_in_range(0..=900)?,
+    })
 }
 
 /// What the gate's list of features leaves of WebAssembly, and of that in some modules only a part: what is left then

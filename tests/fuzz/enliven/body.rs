@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 
 use wasm_encoder::reencode::{Error, Reencode};
-use wasm_encoder::{BlockType, Encode as _, Function, HeapType, Ieee32, Ieee64, InstructionSink, ValType};
+use wasm_encoder::{BlockType, Encode as _, Function, HeapType, Ieee32, Ieee64, InstructionSink, MemArg, ValType};
 use wasmparser::{FunctionBody, Operator};
 
 use super::access::{Access, access};
@@ -126,6 +126,37 @@ impl Writer {
         Ok(())
     }
 
+    /// Calls this very function with its own arguments, until patience is as low as the depth. On a way that nobody goes,
+    /// it keeps many values while it does: there are places for them in each frame.
+    fn deepen(&mut self, pass: &Enliven, function: u32, depth: Depth) {
+        let (patience, signature) = (pass.patience(), pass.signature(function));
+        let call = |sink: &mut InstructionSink<'_>| {
+            (0..signature.params().len()).for_each(|param| {
+                sink.local_get(param as u32);
+            });
+            sink.call(function);
+            signature.results().iter().for_each(|_| {
+                sink.drop();
+            });
+        };
+        let mut sink = self.sink();
+        // It is never as low as that.
+        sink.global_get(patience).i32_const(i32::MIN).i32_eq().if_(BlockType::Empty);
+        (0..depth.values).for_each(|value| {
+            // No compiler puts off a load that may trap.
+            sink.i32_const(0).v128_load(MemArg { offset: 16 * u64::from(value), align: 0, memory_index: 0 });
+        });
+        call(&mut sink);
+        (0..depth.values).for_each(|_| {
+            sink.i32x4_extract_lane(0).global_set(patience);
+        });
+        sink.end();
+        sink.global_get(patience).i32_const(1).i32_sub().global_set(patience);
+        sink.global_get(patience).i32_const(-(depth.calls as i32)).i32_gt_s().if_(BlockType::Empty);
+        call(&mut sink);
+        sink.end();
+    }
+
     /// Writes, in every other place, another constant for one of floats: wasm-smith's are seldom those that matter.
     fn constant(&mut self, pass: &mut Enliven, operator: &Operator<'_>) -> bool {
         let is_float =
@@ -155,28 +186,6 @@ impl Writer {
         sink.global_get(patience).i32_const(0).i32_lt_s().if_(BlockType::Empty);
         self.give_up();
         self.sink().end();
-    }
-
-    /// Calls this very function with its own arguments, until patience is as low as the depth; and has more on the frame.
-    fn deepen(&mut self, pass: &Enliven, function: u32, depth: Depth) {
-        let (patience, signature) = (pass.patience(), pass.signature(function));
-        let mut sink = self.sink();
-        // It is never as low as that.
-        sink.global_get(patience).i32_const(i32::MIN).i32_eq().if_(BlockType::Empty);
-        (0..2 * depth.locals).for_each(|_| {
-            sink.i32_const(0).drop();
-        });
-        sink.end();
-        sink.global_get(patience).i32_const(1).i32_sub().global_set(patience);
-        sink.global_get(patience).i32_const(-(depth.calls as i32)).i32_gt_s().if_(BlockType::Empty);
-        (0..signature.params().len()).for_each(|param| {
-            sink.local_get(param as u32);
-        });
-        sink.call(function);
-        signature.results().iter().for_each(|_| {
-            sink.drop();
-        });
-        sink.end();
     }
 
     /// Returns nothing of interest.
