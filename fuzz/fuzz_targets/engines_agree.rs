@@ -13,8 +13,8 @@ mod shared {
     #[allow(dead_code, reason = "the test counts what came of the modules that agree")]
     pub mod agree;
     mod enliven;
-    mod select;
     pub mod subject;
+    mod wasmi_faults;
 
     use super::scramble;
 }
@@ -28,7 +28,7 @@ fuzz_target!(|bytes: &[u8]| -> Corpus {
     let Ok((wasm, gas)) = subject::module(bytes) else { return Corpus::Reject };
     match ENGINES.judge(&wasm, gas) {
         Verdict::Refused(_) => Corpus::Reject,
-        Verdict::Agree(_) | Verdict::WasmiForgets(_) => Corpus::Keep,
+        Verdict::Agree(_) | Verdict::WasmiFails(_) => Corpus::Keep,
         Verdict::Differ(difference) => panic!("engines differ:\n{difference}"),
     }
 });

@@ -1,6 +1,6 @@
 //! wasmi: an engine from other hands than all the others', to verify with.
 
-use wasmi::{Caller, Config, Engine, Error, Linker, Memory, Module, Store, TrapCode, Val};
+use wasmi::{Caller, CompilationMode, Config, Engine, Error, Linker, Memory, Module, Store, TrapCode, Val};
 use wasmi_core::LimiterError;
 
 use super::abi::{Answer, Called, HostCall, RunState, Work};
@@ -30,6 +30,8 @@ impl Interpreter {
     pub fn new(metered: &[u8]) -> Result<Self, SandboxError> {
         let mut config = Config::default();
         config
+            // What it cannot translate is to be known before the guest runs.
+            .compilation_mode(CompilationMode::Eager)
             .set_max_recursion_depth((STACK_BYTES / FRAME_MIN_BYTES) as usize + 1024)
             .set_max_stack_height(NATIVE_STACK_BYTES)
             .wasm_tail_call(false)

@@ -2,7 +2,7 @@
 
 #[path = "../meter/scramble.rs"]
 mod scramble;
-mod select;
+mod wasmi_faults;
 mod enliven;
 mod subject;
 mod agree;
@@ -119,10 +119,10 @@ fn engines_agree_on_what_they_differed_on() {
     assert!(!files.is_empty());
     for file in files {
         let shown = file.display();
-        let forgets = file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("wasmi-forgets"));
+        let fails = file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("wasmi-fails"));
         match engines.judge(&wat::parse_file(&file).unwrap(), GAS) {
-            Verdict::Agree(_) => assert!(!forgets, "{shown}: wasmi forgets no more, and `select.rs` can go"),
-            Verdict::WasmiForgets(_) => assert!(forgets, "{shown}: wasmi forgets a condition"),
+            Verdict::Agree(_) => assert!(!fails, "{shown}: wasmi is mended, and `wasmi_faults.rs` can forget this"),
+            Verdict::WasmiFails(_) => assert!(fails, "{shown}: wasmi alone differs"),
             Verdict::Refused(refusal) => panic!("{shown}: {refusal}"),
             Verdict::Differ(difference) => panic!("{shown}:\n{difference}"),
         }

@@ -19,8 +19,8 @@ pub struct Tally {
     /// Those that ran.
     pub modules: u64,
     pub more_than_little: u64,
-    /// On which wasmi forgot a condition.
-    forgotten: u64,
+    /// On which wasmi failed as it is known to.
+    wasmi_failed: u64,
     endings: BTreeMap<&'static str, u64>,
     operators: BTreeSet<String>,
 }
@@ -34,8 +34,8 @@ impl Tally {
             }
             Verdict::Differ(_) => return,
             Verdict::Agree(facts) => facts,
-            Verdict::WasmiForgets(facts) => {
-                self.forgotten += 1;
+            Verdict::WasmiFails(facts) => {
+                self.wasmi_failed += 1;
                 facts
             }
         };
@@ -63,7 +63,7 @@ impl Tally {
         self.unmade += other.unmade;
         self.modules += other.modules;
         self.more_than_little += other.more_than_little;
-        self.forgotten += other.forgotten;
+        self.wasmi_failed += other.wasmi_failed;
         for (rule, count) in other.refused {
             *self.refused.entry(rule).or_default() += count;
         }
@@ -83,7 +83,7 @@ impl fmt::Display for Tally {
         }
         writeln!(f, "{:.1} % used more than {LITTLE_GAS} gas", share(self.more_than_little))?;
         writeln!(f, "{} operators, in one module of {LOOKED_AT}", self.operators.len())?;
-        writeln!(f, "{} on which wasmi forgot the condition of a select", self.forgotten)?;
+        writeln!(f, "{} on which wasmi failed as it is known to", self.wasmi_failed)?;
         let mut endings: Vec<_> = self.endings.iter().collect();
         endings.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
         for (ending, count) in endings {

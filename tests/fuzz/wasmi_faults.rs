@@ -1,0 +1,137 @@
+//! What wasmi 2.0.0 gets wrong, written in another way: a module on which it alone differs is tried once more like that.
+//!
+//! It forgets the condition of a `select` where another integer is on the operand stack behind it; it does not where the
+//! condition comes out of a local. And it gives a register twice where an `if` has parameters, and panics if it is built
+//! with assertions; it does not where they go through locals. `fixtures/` has both.
+
+use std::convert::Infallible;
+
+use wasm_encoder::reencode::{Error, Reencode, utils};
+use wasm_encoder::{BlockType, CodeSection, Encode as _, Function, InstructionSink, Module, TypeSection, ValType};
+use wasmparser::{FuncType, FunctionBody, Operator, Parser, Payload};
+
+/// The same module without what wasmi gets wrong.
+pub fn avoided(wasm: &[u8]) -> Vec<u8> {
+    let mut pass = Avoid::default();
+    for payload in Parser::new(0).parse_all(wasm) {
+        pass.note(&payload.expect("the module is valid"));
+    }
+    let mut module = Module::new();
+    pass.parse_core_module(&mut module, Parser::new(0), wasm).expect("the module is valid");
+    module.finish()
+}
+
+#[derive(Default)]
+struct Avoid {
+    types: Vec<FuncType>,
+    /// The types of the module's own functions.
+    functions: Vec<u32>,
+    bodies: usize,
+}
+
+/// An `if` whose parameters are in locals.
+struct Arms {
+    locals: Vec<u32>,
+    has_else: bool,
+}
+
+impl Avoid {
+    fn note(&mut self, payload: &Payload<'_>) {
+        match payload {
+            Payload::TypeSection(section) => {
+                let types = section.clone().into_iter_err_on_gc_types();
+                self.types.extend(types.map(|ty| ty.expect("the module is valid")));
+            }
+            Payload::FunctionSection(section) => {
+                self.functions.extend(section.clone().into_iter().map(|ty| ty.expect("the module is valid")));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Reencode for Avoid {
+    type Error = Infallible;
+
+    /// Behind the module's own types, each once more without its parameters.
+    fn parse_type_section(
+        &mut self,
+        types: &mut TypeSection,
+        section: wasmparser::TypeSectionReader<'_>,
+    ) -> Result<(), Error<Infallible>> {
+        utils::parse_type_section(self, types, section)?;
+        for ty in self.types.clone() {
+            let results = self.val_types(ty.results().to_vec())?;
+            types.ty().function([], results);
+        }
+        Ok(())
+    }
+
+    fn parse_function_body(&mut self, code: &mut CodeSection, body: FunctionBody<'_>) -> Result<(), Error<Infallible>> {
+        let mut next = self.types[self.functions[self.bodies] as usize].params().len() as u32;
+        self.bodies += 1;
+        let mut locals = Vec::new();
+        for declared in body.get_locals_reader()? {
+            let (count, ty) = declared?;
+            next += count;
+            locals.push((count, self.val_type(ty)?));
+        }
+        let condition = next;
+        locals.push((1, ValType::I32));
+        next += 1;
+        let (mut bytes, mut open) = (Vec::new(), Vec::<Option<Arms>>::new());
+        let mut reader = body.get_operators_reader()?;
+        while !reader.eof() {
+            let operator = reader.read()?;
+            let mut sink = InstructionSink::new(&mut bytes);
+            match &operator {
+                Operator::Select | Operator::TypedSelect { .. } => {
+                    sink.local_set(condition).local_get(condition);
+                }
+                Operator::If { blockty: wasmparser::BlockType::FuncType(ty) } => {
+                    let params = self.types[*ty as usize].params().to_vec();
+                    sink.local_set(condition);
+                    let held: Vec<u32> = (next..).take(params.len()).collect();
+                    next += params.len() as u32;
+                    locals.extend(self.val_types(params)?.into_iter().map(|ty| (1, ty)));
+                    held.iter().rev().for_each(|local| {
+                        sink.local_set(*local);
+                    });
+                    sink.local_get(condition).if_(BlockType::FunctionType(self.types.len() as u32 + ty));
+                    give_back(&held, &mut sink);
+                    open.push(Some(Arms { locals: held, has_else: false }));
+                    continue;
+                }
+                Operator::Block { .. } | Operator::Loop { .. } | Operator::If { .. } => open.push(None),
+                Operator::Else => {
+                    if let Some(Some(arms)) = open.last_mut() {
+                        arms.has_else = true;
+                        sink.else_();
+                        give_back(&arms.locals, &mut sink);
+                        continue;
+                    }
+                }
+                Operator::End => {
+                    if let Some(Some(arms)) = open.pop()
+                        && !arms.has_else
+                    {
+                        sink.else_();
+                        give_back(&arms.locals, &mut sink);
+                    }
+                }
+                _ => {}
+            }
+            self.instruction(operator)?.encode(&mut bytes);
+        }
+        let mut function = Function::new(locals);
+        function.raw(bytes);
+        code.function(&function);
+        Ok(())
+    }
+}
+
+fn give_back(locals: &[u32], sink: &mut InstructionSink<'_>) {
+    locals.iter().for_each(|local| {
+        sink.local_get(*local);
+    });
+}
