@@ -7,7 +7,7 @@ use compute_host::sandbox::{LIMITS, Limit};
 use crate::common::{Ran, Workplace, root};
 
 /// `docs/tutorial.md` has a test of its own.
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 10] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
@@ -17,6 +17,7 @@ const DOCUMENTS: [&str; 9] = [
     "docs/outcomes.md",
     "docs/proofs.md",
     "guest-workloads/README.md",
+    "tests/README.md",
 ];
 
 /// The lines of the `sh` blocks of a document.
