@@ -3,7 +3,7 @@
 
 use std::io::{self, BufReader, BufWriter, Read as _};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
@@ -44,18 +44,17 @@ pub fn run(program: &Path, order: &Order) -> Vec<(Answer, Option<Vec<u8>>)> {
     };
     let (input, output, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let mut answers = Vec::new();
-    // A child that is not listened to any more ends by itself, at its next word.
     let told = std::thread::scope(|scope| {
         let asking = scope.spawn(|| input.map_or(Ok(()), |input| order.write(&mut BufWriter::new(input))));
-        let mut output = BufReader::new(output.ok_or(io::ErrorKind::NotConnected)?);
-        for _ in 0..order.runs {
-            answers.push(Answer::read(&mut output)?);
+        let told = listen(output, order.runs, &mut answers);
+        if told.is_err() {
+            // It may wait for us, as we for it to take its order.
+            let _ = child.kill();
         }
-        asking.join().unwrap_or(Ok(()))
+        told.and(asking.join().unwrap_or(Ok(())))
     });
     let mut words = String::new();
     if told.is_err() {
-        let _ = child.kill();
         let _ = stderr.map(|stderr| stderr.take(LAST_WORDS_BYTES).read_to_string(&mut words));
     }
     let status = child.wait();
@@ -64,6 +63,14 @@ pub fn run(program: &Path, order: &Order) -> Vec<(Answer, Option<Vec<u8>>)> {
         (Err(error), Ok(status)) => failed(format!("{} broke off: {error} ({status}) {}", order.engine, words.trim())),
         (Err(error), Err(_)) => failed(format!("{} broke off: {error}", order.engine)),
     }
+}
+
+fn listen(output: Option<ChildStdout>, runs: u32, answers: &mut Vec<(Answer, Option<Vec<u8>>)>) -> io::Result<()> {
+    let mut output = BufReader::new(output.ok_or(io::ErrorKind::NotConnected)?);
+    for _ in 0..runs {
+        answers.push(Answer::read(&mut output)?);
+    }
+    Ok(())
 }
 
 /// Does what the order on standard input says, and is of no use afterwards.

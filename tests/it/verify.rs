@@ -294,7 +294,8 @@ fn an_engine_that_answers_nonsense_has_failed() {
         ("endless", "exec yes '' ".to_owned()),
         ("killed", "kill -9 $$".to_owned()),
     ] {
-        let guests = [Guest { name: "m".to_owned(), module: summing(0) }];
+        // More than a pipe holds, so that whoever does not read it has us wait.
+        let guests = [Guest { name: "m".to_owned(), module: vec![0; 1 << 20].into() }];
         let (engines, repeats) = ([EngineKind::Wasmi], Repeats { runs: 1, jobs: 1 });
         let matrix = Matrix::of(&script(name, &body), &guests, &engines, &case(b""), repeats, &|| ());
         assert!(matrix.disagreements.is_empty() && matrix.failures.len() == 1, "{name}: {:?}", matrix.failures);
