@@ -29,6 +29,6 @@ fuzz_target!(|bytes: &[u8]| -> Corpus {
     match ENGINES.judge(&wasm, gas) {
         Verdict::Refused(_) => Corpus::Reject,
         Verdict::Agree(_) | Verdict::WasmiFails(_) => Corpus::Keep,
-        Verdict::Differ(difference) => panic!("engines differ:\n{difference}"),
+        Verdict::Differ(difference) | Verdict::WasmiDiffers(difference) => panic!("engines differ:\n{difference}"),
     }
 });

@@ -53,6 +53,8 @@ pub enum Verdict {
     Agree(Facts),
     /// wasmi alone differs, and does not where what it gets wrong is written in another way.
     WasmiFails(Facts),
+    /// wasmi alone differs, and nobody knows why.
+    WasmiDiffers(String),
     Differ(String),
 }
 
@@ -88,7 +90,7 @@ impl Engines {
                 return again.swap_remove(0).1.map_or_else(Verdict::Differ, Verdict::WasmiFails);
             }
         }
-        Verdict::Differ(difference(&ran))
+        if alike(&ran, wasmi) { Verdict::WasmiDiffers(difference(&ran)) } else { Verdict::Differ(difference(&ran)) }
     }
 
     fn run(&self, wasm: &[u8], gas: u64) -> Vec<(&'static str, Result<Facts, String>)> {

@@ -66,7 +66,7 @@ fn judge(engines: &Engines, seed: u64, tally: &mut Tally) -> Option<String> {
     let judged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| engines.judge(&wasm, gas)));
     let judged = judged.unwrap_or_else(|_| Verdict::Differ("it panicked".to_owned()));
     tally.note(&judged, &wasm);
-    let Verdict::Differ(difference) = judged else {
+    let (Verdict::Differ(difference) | Verdict::WasmiDiffers(difference)) = judged else {
         std::fs::remove_file(file).unwrap();
         return None;
     };
@@ -119,10 +119,14 @@ fn engines_agree_on_what_they_differed_on() {
     assert!(!files.is_empty());
     for file in files {
         let shown = file.display();
-        let fails = file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("wasmi-fails"));
+        let is_named = |start: &str| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(start));
+        let (fails, differs) = (is_named("wasmi-fails"), is_named("wasmi-differs"));
         match engines.judge(&wat::parse_file(&file).unwrap(), GAS) {
-            Verdict::Agree(_) => assert!(!fails, "{shown}: wasmi is mended, and `wasmi_faults.rs` can forget this"),
+            Verdict::Agree(_) => {
+                assert!(!fails && !differs, "{shown}: wasmi is mended, and this is to have another name")
+            }
             Verdict::WasmiFails(_) => assert!(fails, "{shown}: wasmi alone differs"),
+            Verdict::WasmiDiffers(difference) => assert!(differs, "{shown}: wasmi alone differs:\n{difference}"),
             Verdict::Refused(refusal) => panic!("{shown}: {refusal}"),
             Verdict::Differ(difference) => panic!("{shown}:\n{difference}"),
         }

@@ -32,7 +32,7 @@ impl Tally {
                 *self.refused.entry(refusal.code()).or_default() += 1;
                 return;
             }
-            Verdict::Differ(_) => return,
+            Verdict::Differ(_) | Verdict::WasmiDiffers(_) => return,
             Verdict::Agree(facts) => facts,
             Verdict::WasmiFails(facts) => {
                 self.wasmi_failed += 1;
