@@ -152,7 +152,7 @@ fn files_have_one_subject() {
     }
 }
 
-/// `tests/meter/faults/replay.py` breaks the meter with these, which takes it half an hour; that they still fit is told here.
+/// `tests/meter/faults/replay.py` breaks the meter with these, in CI; that they still fit is told here, and sooner.
 #[test]
 fn each_fault_that_is_kept_still_applies() {
     let faults = root().join("tests/meter/faults");
