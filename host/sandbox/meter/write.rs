@@ -338,8 +338,7 @@ impl Writer<'_> {
         let mut sink = self.sink();
         sink.if_(BlockType::Empty);
         bulk::charge(&mut sink, state, len, BYTES_SHIFT, counter);
-        sink.local_get(to).local_get(from).local_get(len);
-        bulk::act(&mut sink, &helper);
+        bulk::act_short(&mut sink, &helper, [to, from, len]);
         sink.else_()
             .local_get(to)
             .local_get(from)

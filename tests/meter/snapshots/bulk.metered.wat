@@ -47,10 +47,19 @@
         i64.and
         i64.sub
         local.set 1
-        local.get 2
-        local.get 3
         local.get 4
-        memory.fill
+        i32.eqz
+        if ;; label = @3
+          local.get 2
+          local.get 2
+          i32.const 0
+          memory.copy
+        else
+          local.get 2
+          local.get 3
+          local.get 4
+          memory.fill
+        end
       else
         local.get 2
         local.get 3
