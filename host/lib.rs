@@ -18,6 +18,8 @@ pub mod slice;
 pub mod workload;
 /// `SliceProof`: what came out, signed; its canonical bytes.
 pub mod proof;
+/// What the courier promises: `Receipt`; what it is promised: `Acknowledgement`.
+pub mod receipt;
 /// What must last: proofs.
 pub mod store;
 /// Compiled modules, in memory and as files.

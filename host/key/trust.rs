@@ -19,7 +19,8 @@ pub const TRUSTED_BYTES_MAX: u64 = 2 << 20;
 
 /// What an owner calls a key: up to 64 of `a`-`z`, `0`-`9`, `.`, `_` and `-`, of which the first is a letter or a digit;
 /// not itself a key, and not `self`, which is this node's own.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String")]
 pub struct KeyName(String);
 
 const CHARS_MAX: usize = 64;
@@ -29,6 +30,20 @@ const CHARS_MAX: usize = 64;
     "a key's name has up to {CHARS_MAX} of `a`-`z`, `0`-`9`, `.`, `_` and `-`, begins with a letter or a digit, is no key, and is not `self`"
 )]
 pub struct NotAKeyName;
+
+impl KeyName {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for KeyName {
+    type Error = NotAKeyName;
+
+    fn try_from(text: String) -> Result<Self, NotAKeyName> {
+        text.parse()
+    }
+}
 
 impl fmt::Display for KeyName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,0 +1,95 @@
+//! What a carrier signs when it hands a bundle over. Integers are little-endian:
+//!
+//! | field       | type     |                                                              |
+//! |-------------|----------|--------------------------------------------------------------|
+//! | receipt     | 16 bytes | its id                                                       |
+//! | bundle      | 32 bytes, u64 | BLAKE3 and length in bytes                              |
+//! | destination | 32 bytes | the public key of the node that it is for                    |
+//! | carrier     | 32 bytes | the public key of the node that hands it over                |
+//! | hops        | u8       | how many nodes have carried it, the carrier among them; 1 to 32 |
+//! | expires     | u64      | milliseconds since 1970-01-01 UTC                            |
+//! | sender      | u8 length, bytes | 1 to 128 printable ASCII characters                  |
+//!
+//! The carrier's signature is of these bytes, for the purpose `compute-host courier delivery v1`.
+
+use super::{Receipt, ReceiptId, Sender};
+use crate::digest::Digest;
+use crate::key::{NodeKey, PublicKey, Signature};
+use crate::proof::Blob;
+
+const CONTEXT: &str = "compute-host courier delivery v1";
+
+/// What is handed over, by whom, to whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    pub receipt: ReceiptId,
+    pub bundle: Blob,
+    pub sender: Sender,
+    pub destination: PublicKey,
+    pub carrier: PublicKey,
+    /// From 1 to [`Receipt::HOPS_MAX`].
+    pub hops: u8,
+    pub expires_ms: u64,
+}
+
+impl Delivery {
+    /// What `carrier` hands over to `destination` when it forwards `receipt`.
+    pub fn of(receipt: &Receipt, destination: PublicKey, carrier: PublicKey) -> Self {
+        Self {
+            receipt: receipt.id,
+            bundle: receipt.bundle,
+            sender: receipt.sender.clone(),
+            destination,
+            carrier,
+            hops: receipt.hops.saturating_add(1),
+            expires_ms: receipt.expires_ms,
+        }
+    }
+
+    /// The carrier's word; `key` is to be the carrier's.
+    pub fn sign(&self, key: &NodeKey) -> Signature {
+        key.sign(CONTEXT, &self.to_bytes())
+    }
+
+    pub fn is_signed(&self, signature: &Signature) -> bool {
+        self.carrier.verifies(CONTEXT, &self.to_bytes(), signature)
+    }
+
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(132 + self.sender.as_str().len());
+        bytes.extend(self.receipt.as_bytes());
+        bytes.extend(self.bundle.blake3.as_bytes());
+        bytes.extend(self.bundle.bytes.to_le_bytes());
+        bytes.extend(self.destination.as_bytes());
+        bytes.extend(self.carrier.as_bytes());
+        bytes.push(self.hops);
+        bytes.extend(self.expires_ms.to_le_bytes());
+        let sender = self.sender.as_str().as_bytes();
+        bytes.push(u8::try_from(sender.len()).expect("a sender's name has at most 128 bytes"));
+        bytes.extend(sender);
+        bytes
+    }
+
+    /// Reads the fields from the front of `bytes`, and returns what follows them. That the keys are keys is not checked.
+    pub(super) fn read(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let (receipt, rest) = bytes.split_first_chunk::<{ ReceiptId::BYTES }>()?;
+        let (blake3, rest) = rest.split_first_chunk::<32>()?;
+        let (length, rest) = rest.split_first_chunk()?;
+        let (destination, rest) = rest.split_first_chunk()?;
+        let (carrier, rest) = rest.split_first_chunk()?;
+        let (&[hops], rest) = rest.split_first_chunk()?;
+        let (expires_ms, rest) = rest.split_first_chunk()?;
+        let (&[sender_len], rest) = rest.split_first_chunk()?;
+        let (sender, rest) = rest.split_at_checked(usize::from(sender_len))?;
+        let delivery = Self {
+            receipt: (*receipt).into(),
+            bundle: Blob { blake3: Digest::from(*blake3), bytes: u64::from_le_bytes(*length) },
+            sender: std::str::from_utf8(sender).ok()?.parse().ok()?,
+            destination: PublicKey::from_kept_bytes(*destination),
+            carrier: PublicKey::from_kept_bytes(*carrier),
+            hops,
+            expires_ms: u64::from_le_bytes(*expires_ms),
+        };
+        (1..=Receipt::HOPS_MAX).contains(&hops).then_some((delivery, rest))
+    }
+}
