@@ -20,7 +20,7 @@ pub mod workload;
 pub mod proof;
 /// What the courier promises: `Receipt`; what it is promised: `Acknowledgement`.
 pub mod receipt;
-/// What must last: proofs.
+/// What must last: proofs, and what the courier has promised.
 pub mod store;
 /// Compiled modules, in memory and as files.
 pub mod modules;

@@ -1,9 +1,9 @@
 //! Files that are their user's alone: read only if they are, written whole or not at all, and on disk when they are said
 //! to be.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// What is there already may have been made by somebody else.
@@ -54,6 +54,14 @@ fn open_regular(path: &Path) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a regular file")) }
 }
 
+/// Opens a regular file, as `options` say; one that they make has mode 0600. Where a link is in its place it is not
+/// followed, and a pipe is not waited for.
+pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NONBLOCK.union(rustix::fs::OFlags::NOFOLLOW).bits().cast_signed();
+    let file = options.mode(0o600).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a regular file")) }
+}
+
 fn read_up_to(file: &File, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(bytes_max + 1).read_to_end(&mut bytes)?;
@@ -84,6 +92,22 @@ fn written(path: &Path, bytes: &[u8]) -> io::Result<tempfile::NamedTempFile> {
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     Ok(file)
+}
+
+/// Makes a directory, with mode 0700, and those above it that are missing. Its name is on disk then, also where it was
+/// there already: whoever made it may have died before.
+pub fn make_directory(path: &Path) -> io::Result<()> {
+    if !path.is_dir() {
+        let above = directory_of(path);
+        if !above.is_dir() {
+            make_directory(above)?;
+        }
+        match DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    }
+    sync_directory_of(path)
 }
 
 /// A name is on disk when its directory is.
@@ -128,5 +152,21 @@ mod tests {
         assert_eq!(read(&path, 10).unwrap(), b"third");
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn what_is_opened_is_a_regular_file_and_what_is_made_its_users_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let deep = directory.path().join("a/b/c");
+        make_directory(&deep).unwrap();
+        make_directory(&deep).unwrap();
+        assert_eq!(std::fs::metadata(deep.parent().unwrap()).unwrap().mode() & 0o777, 0o700);
+        let (path, link) = (deep.join("file"), deep.join("link"));
+        open(&path, OpenOptions::new().write(true).create(true)).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(open(&link, OpenOptions::new().read(true)).is_err(), "a link is no file");
+        assert!(open(&deep, OpenOptions::new().read(true)).is_err(), "a directory is no file");
+        assert!(make_directory(&path.join("below")).is_err(), "and a file no directory");
     }
 }

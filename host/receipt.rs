@@ -11,7 +11,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 pub use self::acknowledgement::{ACKNOWLEDGEMENT_BYTES_MAX, Acknowledgement, NotAnAcknowledgement};
-pub use self::delivery::Delivery;
+pub use self::delivery::{Delivery, NotADelivery};
 use crate::digest::Digest;
 use crate::key::KeyName;
 use crate::proof::Blob;

@@ -160,7 +160,8 @@ impl TrustedKeys {
             return Err(TrustError::Title);
         }
         let mut keys = Self::default();
-        for (line, number) in lines.lines().zip(2..) {
+        // Not `lines`, which would take a line that ends in `\r\n` for the same.
+        for (line, number) in lines.split_terminator('\n').zip(2..) {
             let trusted = trusted(line).ok_or(TrustError::Line(number))?;
             keys.push(trusted).ok_or(TrustError::Line(number))?;
         }

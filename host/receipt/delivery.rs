@@ -32,7 +32,15 @@ pub struct Delivery {
     pub expires_ms: u64,
 }
 
+/// Some bytes are not a delivery's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it ends early or too late, or a field has a value that it cannot have")]
+pub struct NotADelivery;
+
 impl Delivery {
+    /// What its longest fields take.
+    pub const BYTES_MAX: usize = 130 + Sender::CHARS_MAX;
+
     /// What `carrier` hands over to `destination` when it forwards `receipt`.
     pub fn of(receipt: &Receipt, destination: PublicKey, carrier: PublicKey) -> Self {
         Self {
@@ -70,6 +78,14 @@ impl Delivery {
         bytes
     }
 
+    /// Reads canonical bytes and checks that the keys are keys. Whether it is signed, [`Delivery::is_signed`] says.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, NotADelivery> {
+        let (delivery, rest) = Self::read(bytes).ok_or(NotADelivery)?;
+        let is_key = |key: &PublicKey| PublicKey::from_bytes(key.as_bytes()).is_some();
+        let ok = rest.is_empty() && is_key(&delivery.destination) && is_key(&delivery.carrier);
+        ok.then_some(delivery).ok_or(NotADelivery)
+    }
+
     /// Reads the fields from the front of `bytes`, and returns what follows them. That the keys are keys is not checked.
     pub(super) fn read(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let (receipt, rest) = bytes.split_first_chunk::<{ ReceiptId::BYTES }>()?;
@@ -91,5 +107,43 @@ impl Delivery {
             expires_ms: u64::from_le_bytes(*expires_ms),
         };
         (1..=Receipt::HOPS_MAX).contains(&hops).then_some((delivery, rest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_and_only_if_its_keys_are_keys() {
+        let delivery = Delivery {
+            receipt: [7; 16].into(),
+            bundle: Blob { blake3: Digest::of(b"bundle"), bytes: 6 },
+            sender: "x".repeat(Sender::CHARS_MAX).parse().unwrap(),
+            destination: NodeKey::from_secret([2; 32]).public(),
+            carrier: NodeKey::from_secret([1; 32]).public(),
+            hops: Receipt::HOPS_MAX,
+            expires_ms: u64::MAX,
+        };
+        let bytes = delivery.to_bytes();
+        assert_eq!(bytes.len(), Delivery::BYTES_MAX);
+        assert_eq!(Delivery::from_bytes(&bytes), Ok(delivery));
+        for len in 0..bytes.len() {
+            assert_eq!(Delivery::from_bytes(&bytes[..len]), Err(NotADelivery), "{len} bytes");
+        }
+        assert_eq!(Delivery::from_bytes(&[&bytes[..], &[0]].concat()), Err(NotADelivery));
+        for key_at in [56, 88] {
+            let mut changed = bytes.clone();
+            // The neutral element, which anybody can sign for.
+            changed[key_at..][..32].fill(0);
+            changed[key_at] = 1;
+            assert!(Delivery::read(&changed).is_some());
+            assert_eq!(Delivery::from_bytes(&changed), Err(NotADelivery), "the key at {key_at}");
+        }
+        for (at, value) in [(120, 0), (120, Receipt::HOPS_MAX + 1), (129, 0), (129, 129), (130, b' '), (130, 0xff)] {
+            let mut changed = bytes.clone();
+            changed[at] = value;
+            assert_eq!(Delivery::from_bytes(&changed), Err(NotADelivery), "{value} at {at}");
+        }
     }
 }

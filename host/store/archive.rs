@@ -1,0 +1,311 @@
+//! Acknowledgements that have been credited: they leave the database, which stays as large as what is pending, and are
+//! kept here for whoever wants to see them, in segments that are only appended to.
+//!
+//! | file              |                                                                                       |
+//! |-------------------|---------------------------------------------------------------------------------------|
+//! | `000001.acks`     | a segment: acknowledgements in the order in which they were credited                  |
+//! | `000001.index`    | where in it the acknowledgement of a receipt lies; only of segments before the last   |
+//! | `000001.unrecorded-1` | a first segment that a database without knowledge of it came upon                 |
+//!
+//! Where the archive ends is what the database says, in the transaction that takes out of it what is in here. What lies
+//! after that end was written by a process that died before it said so. It is in the database still, so it is cut off and
+//! comes again: nothing is here twice.
+
+mod segment;
+mod index;
+mod check;
+
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+pub use self::check::Damage;
+use self::index::Index;
+use self::segment::{ENTRY_BYTES_MAX, HEAD_BYTES, Segment};
+pub use self::segment::{Entry, Place};
+use super::StoreError;
+use crate::private_file;
+use crate::receipt::{IdPrefix, ReceiptId};
+
+/// A segment that has as many bytes is full: a quarter of a million acknowledgements, and an index of 6 MB.
+const SEGMENT_BYTES: u64 = 64 << 20;
+
+/// What is appended at once.
+pub const ENTRIES_MAX: usize = 16 << 10;
+
+/// What a process that died can have written without the database's knowledge: what is appended at once, in a segment
+/// that it began for that.
+const UNRECORDED_BYTES_MAX: u64 = ENTRIES_MAX as u64 * ENTRY_BYTES_MAX + HEAD_BYTES;
+
+/// The archive in one directory. No other process may change it.
+pub struct Archive {
+    directory: PathBuf,
+    segment_bytes: u64,
+    /// The last one.
+    segment: Segment,
+    end: Place,
+}
+
+impl Archive {
+    /// Opens or makes the archive in `directory`, which ends where the database says that it does: by default at its
+    /// beginning. What lies after that is cut off, if it is no more than a crash leaves. An archive that ends earlier has
+    /// lost something, which is an error.
+    pub fn open(directory: PathBuf, end: Place) -> Result<Self, StoreError> {
+        Self::open_in_segments_of(directory, end, SEGMENT_BYTES)
+    }
+
+    fn open_in_segments_of(directory: PathBuf, end: Place, segment_bytes: u64) -> Result<Self, StoreError> {
+        private_file::make_directory(&directory).map_err(StoreError::at(&directory))?;
+        remove_leftovers(&directory)?;
+        let segment = if end == Place::default() { begin(&directory)? } else { cut_off_after(end, &directory)? };
+        segment.head()?;
+        let end = if end == Place::default() { Place { segment: 1, offset: HEAD_BYTES } } else { end };
+        Ok(Self { directory, segment_bytes, segment, end })
+    }
+
+    /// Where an archive ends as far as its files say, for a database that has lost its knowledge of it: after the last
+    /// entry that is whole.
+    pub fn end_of_files(directory: &Path) -> Result<Place, StoreError> {
+        let Some(&last) = segments(directory)?.last() else { return Ok(Place::default()) };
+        let segment = Segment::open(directory, last)?;
+        let bytes = segment.bytes()?;
+        let mut offset = HEAD_BYTES;
+        let mut frames = segment.into_entries(HEAD_BYTES, bytes)?;
+        while let Some(found) = frames.next() {
+            match found {
+                Ok(_) => offset = frames.offset(),
+                Err(StoreError::Damaged(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Place { segment: last, offset })
+    }
+
+    /// Where the next entry will lie. It is for the database to keep.
+    pub const fn end(&self) -> Place {
+        self.end
+    }
+
+    /// Whether the last segment is to be sealed.
+    pub const fn is_full(&self) -> bool {
+        self.end.offset >= self.segment_bytes
+    }
+
+    /// Appends `entries`, at most [`ENTRIES_MAX`], durably, and says where each lies. After an error none of them is
+    /// there. [`Archive::end`] has to be in the database before more are appended.
+    pub fn append(&mut self, entries: &[Entry]) -> Result<Vec<Place>, StoreError> {
+        let path = &self.segment.path;
+        if entries.len() > ENTRIES_MAX {
+            let count = entries.len();
+            return Err(StoreError::TooManyEntries { path: path.clone(), count, max: ENTRIES_MAX });
+        }
+        let (mut bytes, mut places) = (Vec::new(), Vec::with_capacity(entries.len()));
+        for entry in entries {
+            let place = Place { offset: self.end.offset + bytes.len() as u64, ..self.end };
+            entry.write(place, &mut bytes);
+            places.push(place);
+        }
+        let written =
+            self.segment.file.write_all_at(&bytes, self.end.offset).and_then(|()| self.segment.file.sync_data());
+        if let Err(cause) = written {
+            // Where this fails too, it is overwritten by the next, or cut off when the archive is opened or sealed.
+            let _ = self.segment.file.set_len(self.end.offset);
+            return Err(StoreError::at(path)(cause));
+        }
+        self.end.offset += bytes.len() as u64;
+        Ok(places)
+    }
+
+    /// Takes back what was appended after `end`, where the last segment ended before: the database did not come to know
+    /// of it, and has it still.
+    pub fn take_back(&mut self, end: Place) -> Result<(), StoreError> {
+        let Self { ref segment, end: Place { segment: number, offset: bytes }, .. } = *self;
+        if end.segment != number || !(HEAD_BYTES..=bytes).contains(&end.offset) {
+            return Err(StoreError::ArchiveShort { path: segment.path.clone(), bytes, known: end.offset });
+        }
+        self.end = end;
+        segment.file.set_len(end.offset).map_err(StoreError::at(&segment.path))
+    }
+
+    /// Writes the index of the last segment and begins the next, durably. As long as the database does not know of the
+    /// next one's place, nothing has happened: after a crash it is done again, with the same result.
+    pub fn seal(&mut self) -> Result<(), StoreError> {
+        let Place { segment, offset } = self.end;
+        let at = StoreError::at(&self.segment.path);
+        let next = segment.checked_add(1).ok_or_else(|| at(io::Error::other("there can be no segment after it")))?;
+        self.segment.file.set_len(offset).and_then(|()| self.segment.file.sync_all()).map_err(at)?;
+        let mut indexed = Vec::new();
+        for found in Segment::open(&self.directory, segment)?.into_entries(HEAD_BYTES, offset)? {
+            match found {
+                Ok((place, entry)) => indexed.push((entry.id(), place.offset)),
+                // It cannot be found any more, which is for `check` to tell: the others can.
+                Err(StoreError::Damaged(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Index::write(&self.directory, segment, indexed)?;
+        self.segment = Segment::create(&self.directory, next)?;
+        self.end = Place { segment: next, offset: HEAD_BYTES };
+        Ok(())
+    }
+
+    /// The entry at a place that [`Archive::append`] has named.
+    pub fn at(&self, place: Place) -> Result<Entry, StoreError> {
+        if place.segment == self.end.segment {
+            return self.segment.entry(place.offset, self.end.offset);
+        }
+        let segment = Segment::open(&self.directory, place.segment)?;
+        let end = segment.bytes()?;
+        segment.entry(place.offset, end)
+    }
+
+    /// The newest entry of a receipt in the segments before the last; what is in that one, the database knows.
+    pub fn find(&self, id: &ReceiptId) -> Result<Option<(Place, Entry)>, StoreError> {
+        for segment in self.sealed().rev() {
+            let found = Index::open(&self.directory, segment)?.between(*id, *id, 1)?;
+            if let Some(&(_, offset)) = found.first() {
+                let place = Place { segment, offset };
+                let entry = self.at(place)?;
+                if entry.id() != *id {
+                    let path = Segment::path(&self.directory, segment);
+                    let reason = format!("its index has {id} there");
+                    return Err(StoreError::Damaged(Damage { path, offset, reason }));
+                }
+                return Ok(Some((place, entry)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Up to `max` entries of receipts whose ids begin so, in the segments before the last: the newest segment first, and
+    /// in each by id.
+    pub fn find_prefix(&self, prefix: &IdPrefix, max: usize) -> Result<Vec<(ReceiptId, Place)>, StoreError> {
+        let (low, high) = prefix.bounds();
+        let mut all = Vec::new();
+        for segment in self.sealed().rev() {
+            if all.len() >= max {
+                break;
+            }
+            let found = Index::open(&self.directory, segment)?.between(low.into(), high.into(), max - all.len())?;
+            all.extend(found.into_iter().map(|(id, offset)| (id, Place { segment, offset })));
+        }
+        Ok(all)
+    }
+
+    /// All entries, the oldest first. Memory is that of one read. What is damaged or missing is an error, and no end.
+    pub fn iter(&self) -> impl Iterator<Item = Result<(Place, Entry), StoreError>> + '_ {
+        self.iter_from(Place { segment: 1, offset: HEAD_BYTES })
+    }
+
+    /// Up to `max` entries, the oldest first, after the one at `after` if that is given. What is damaged is passed over.
+    pub fn after(&self, after: Option<Place>, max: usize) -> Result<Vec<(Place, Entry)>, StoreError> {
+        let from = after.unwrap_or(Place { segment: 1, offset: HEAD_BYTES });
+        let entries = self.iter_from(from).filter(|entry| match entry {
+            Ok((place, _)) => Some(*place) != after,
+            Err(error) => !matches!(error, StoreError::Damaged(_)),
+        });
+        entries.take(max).collect()
+    }
+
+    fn iter_from(&self, from: Place) -> impl Iterator<Item = Result<(Place, Entry), StoreError>> + '_ {
+        (from.segment..=self.end.segment).flat_map(move |segment| {
+            let offset = if segment == from.segment { from.offset } else { HEAD_BYTES };
+            let (entries, error) = match self.entries(segment, offset) {
+                Ok(entries) => (Some(entries), None),
+                Err(error) => (None, Some(Err(error))),
+            };
+            error.into_iter().chain(entries.into_iter().flatten())
+        })
+    }
+
+    fn entries(&self, number: u32, offset: u64) -> Result<segment::Entries, StoreError> {
+        let segment = Segment::open(&self.directory, number)?;
+        let end = if number == self.end.segment { self.end.offset } else { segment.bytes()? };
+        segment.into_entries(offset, end)
+    }
+
+    const fn sealed(&self) -> std::ops::Range<u32> {
+        1..self.end.segment
+    }
+}
+
+/// Makes the first segment for a database that knows of none. Where there is one with entries, a process has died after
+/// its very first append, or the database is not the one that belongs to it: it is moved aside, and nothing is lost
+/// either way.
+fn begin(directory: &Path) -> Result<Segment, StoreError> {
+    let path = Segment::path(directory, 1);
+    let bytes = match std::fs::metadata(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        metadata => metadata.map_err(StoreError::at(&path))?.len(),
+    };
+    if bytes > UNRECORDED_BYTES_MAX || segments(directory)?.last() > Some(&1) {
+        return Err(StoreError::ArchiveLong { path, bytes });
+    }
+    if bytes > HEAD_BYTES {
+        let named = |n: u32| path.with_extension(format!("unrecorded-{n}"));
+        let aside = (1..).map(named).find(|name| !name.exists()).expect("there are fewer than 2^32 of them");
+        std::fs::rename(&path, aside).map_err(StoreError::at(&path))?;
+    }
+    Segment::create(directory, 1)
+}
+
+/// Opens the last segment as the database knows it. The order of the steps allows each of them to be the last before a
+/// crash.
+fn cut_off_after(end: Place, directory: &Path) -> Result<Segment, StoreError> {
+    let path = Segment::path(directory, end.segment);
+    let short = |bytes: u64| StoreError::ArchiveShort { path: path.clone(), bytes, known: end.offset };
+    let segment = match Segment::open(directory, end.segment) {
+        Err(StoreError::File { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => return Err(short(0)),
+        segment => segment?,
+    };
+    let bytes = segment.bytes()?;
+    if end.offset < HEAD_BYTES || bytes < end.offset {
+        return Err(short(bytes));
+    }
+    let mut unrecorded = bytes - end.offset;
+    let later: Vec<u32> = segments(directory)?.into_iter().filter(|number| *number > end.segment).collect();
+    for number in &later {
+        unrecorded += Segment::open(directory, *number)?.bytes()?;
+    }
+    if unrecorded > UNRECORDED_BYTES_MAX || later.len() > 1 {
+        return Err(StoreError::ArchiveLong { path, bytes: unrecorded });
+    }
+    for path in later.iter().map(|number| Segment::path(directory, *number)) {
+        std::fs::remove_file(&path).map_err(StoreError::at(&path))?;
+    }
+    match std::fs::remove_file(Index::path(directory, end.segment)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        removed => removed.map_err(StoreError::at(directory))?,
+    }
+    let cut = segment.file.set_len(end.offset).and_then(|()| segment.file.sync_all());
+    cut.and_then(|()| private_file::sync_directory_of(&path)).map_err(StoreError::at(&path))?;
+    Ok(segment)
+}
+
+/// The numbers of the segments that are there, in their order.
+fn segments(directory: &Path) -> Result<Vec<u32>, StoreError> {
+    let at = StoreError::at(directory);
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(at)? {
+        let name = entry.map_err(at)?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_suffix(".acks")?.parse().ok());
+        numbers.extend(number.filter(|number| Segment::path(directory, *number).ends_with(&name)));
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Removes what a process that died was writing to give it a name later.
+fn remove_leftovers(directory: &Path) -> Result<(), StoreError> {
+    let at = StoreError::at(directory);
+    for entry in std::fs::read_dir(directory).map_err(at)? {
+        let entry = entry.map_err(at)?;
+        if entry.file_name().as_encoded_bytes().starts_with(b".tmp") {
+            std::fs::remove_file(entry.path()).map_err(StoreError::at(&entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

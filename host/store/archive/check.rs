@@ -1,0 +1,100 @@
+//! The archive read from first to last, and what can be made again made again.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::index::{Index, Indexed};
+use super::{Archive, HEAD_BYTES, Segment};
+use crate::receipt::Acknowledgement;
+use crate::store::StoreError;
+
+/// A file that is not what was written, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{}` is damaged at byte {offset}: {reason}", path.display())]
+pub struct Damage {
+    pub path: PathBuf,
+    pub offset: u64,
+    pub reason: String,
+}
+
+/// What a check has come upon.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Entries that are whole, with signatures that verify.
+    pub entries: u64,
+    /// Places with damage.
+    pub damages_count: u64,
+    /// The first [`Checked::DAMAGES_MAX`] of them.
+    pub damages: Vec<Damage>,
+    /// The indexes that were missing or damaged, and have been made again.
+    pub rebuilt: Vec<PathBuf>,
+}
+
+impl Checked {
+    /// More are counted, and not listed.
+    pub const DAMAGES_MAX: usize = 1_000;
+
+    fn add(&mut self, damage: Damage) {
+        self.damages_count += 1;
+        if self.damages.len() < Self::DAMAGES_MAX {
+            self.damages.push(damage);
+        }
+    }
+}
+
+impl Archive {
+    /// Reads all entries, checks their checksums and signatures (50 us each), and makes the indexes again that are
+    /// missing or damaged. Memory is that of one index. A damaged entry loses only itself.
+    pub fn check(&self) -> Result<Checked, StoreError> {
+        let mut checked = Checked::default();
+        for segment in 1..=self.end().segment {
+            self.check_segment(segment, &mut checked)?;
+        }
+        Ok(checked)
+    }
+
+    fn check_segment(&self, number: u32, checked: &mut Checked) -> Result<(), StoreError> {
+        let path = Segment::path(&self.directory, number);
+        let segment = match Segment::open(&self.directory, number) {
+            Err(StoreError::File { path, cause }) if cause.kind() == io::ErrorKind::NotFound => {
+                checked.add(Damage { path, offset: 0, reason: "it is missing".to_owned() });
+                return Ok(());
+            }
+            segment => segment?,
+        };
+        match segment.head() {
+            Err(StoreError::Damaged(damage)) => checked.add(damage),
+            head => head?,
+        }
+        let mut indexed: Vec<Indexed> = Vec::new();
+        for found in self.entries(number, HEAD_BYTES)? {
+            let (place, entry) = match found {
+                Err(StoreError::Damaged(damage)) => {
+                    checked.add(damage);
+                    continue;
+                }
+                found => found?,
+            };
+            indexed.push((entry.id(), place.offset));
+            match Acknowledgement::from_bytes(&entry.acknowledgement.to_bytes()) {
+                Ok(_) => checked.entries += 1,
+                Err(cause) => {
+                    checked.add(Damage { path: path.clone(), offset: place.offset, reason: cause.to_string() });
+                }
+            }
+        }
+        if self.sealed().contains(&number) && !self.is_indexed(number, &indexed)? {
+            Index::write(&self.directory, number, indexed)?;
+            checked.rebuilt.push(Index::path(&self.directory, number));
+        }
+        Ok(())
+    }
+
+    /// Whether the index of the segment is sound. It may hold more than is left in the segment.
+    fn is_indexed(&self, number: u32, entries: &[Indexed]) -> Result<bool, StoreError> {
+        match Index::open(&self.directory, number).and_then(|index| index.holds(entries)) {
+            Err(StoreError::Damaged(_)) => Ok(false),
+            held => held,
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! A segment of the archive, `000001.acks`: a head of the magic `COURARCH` and a version (u16, little-endian), and after
+//! it records as `store/frame.rs` frames them, with this payload:
+//!
+//! | field           | type  |                                                       |
+//! |-----------------|-------|-------------------------------------------------------|
+//! | credit          | u64   | what was credited for it                              |
+//! | credited        | u64   | when that was, milliseconds since 1970-01-01 UTC      |
+//! | acknowledgement |       | its canonical bytes (`receipt/acknowledgement.rs`)    |
+
+use std::fmt::Display;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::Damage;
+use crate::private_file;
+use crate::receipt::{ACKNOWLEDGEMENT_BYTES_MAX, Acknowledgement, NotAnAcknowledgement, ReceiptId};
+use crate::store::StoreError;
+use crate::store::frame::{Found, Frames, Framing};
+
+const MAGIC: &[u8; 8] = b"COURARCH";
+const VERSION: u16 = 1;
+const DOMAIN: &str = "compute-host courier archive v1";
+
+/// Where the first record of a segment lies.
+pub(super) const HEAD_BYTES: u64 = 10;
+
+const PAYLOAD_BYTES_MAX: usize = 16 + ACKNOWLEDGEMENT_BYTES_MAX;
+
+/// What the longest record takes.
+pub(super) const ENTRY_BYTES_MAX: u64 = Framing::bytes(PAYLOAD_BYTES_MAX) as u64;
+
+/// An acknowledgement, and what it was worth to the carrier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub acknowledgement: Acknowledgement,
+    pub credit: u64,
+    pub credited_ms: u64,
+}
+
+/// Where an entry lies, or one will. The segments count from 1; the default is before all that can be anywhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Place {
+    pub segment: u32,
+    /// In bytes from the beginning of the segment's file.
+    pub offset: u64,
+}
+
+impl Entry {
+    pub const fn id(&self) -> ReceiptId {
+        self.acknowledgement.delivery().receipt
+    }
+
+    pub(super) fn write(&self, at: Place, bytes: &mut Vec<u8>) {
+        let mut payload = self.credit.to_le_bytes().to_vec();
+        payload.extend(self.credited_ms.to_le_bytes());
+        payload.extend(self.acknowledgement.to_bytes());
+        framing(at.segment).write(at.offset, &payload, bytes);
+    }
+
+    fn read(payload: &[u8]) -> Result<Self, NotAnAcknowledgement> {
+        let read = || {
+            let (credit, rest) = payload.split_first_chunk()?;
+            let (credited_ms, rest) = rest.split_first_chunk()?;
+            Some((u64::from_le_bytes(*credit), u64::from_le_bytes(*credited_ms), rest))
+        };
+        let (credit, credited_ms, rest) = read().ok_or(NotAnAcknowledgement::Damaged)?;
+        Ok(Self { acknowledgement: Acknowledgement::from_kept_bytes(rest)?, credit, credited_ms })
+    }
+}
+
+fn framing(segment: u32) -> Framing {
+    Framing::new(DOMAIN, &segment.to_le_bytes(), PAYLOAD_BYTES_MAX)
+}
+
+/// A segment's file.
+pub(super) struct Segment {
+    pub path: PathBuf,
+    pub number: u32,
+    pub file: File,
+}
+
+impl Segment {
+    pub fn path(directory: &Path, number: u32) -> PathBuf {
+        directory.join(format!("{number:06}.acks"))
+    }
+
+    /// Makes the segment, without records, durably. What is in its place is replaced.
+    pub fn create(directory: &Path, number: u32) -> Result<Self, StoreError> {
+        let path = Self::path(directory, number);
+        let head = [&MAGIC[..], &VERSION.to_le_bytes()].concat();
+        private_file::replace(&path, &head).map_err(StoreError::at(&path))?;
+        Self::open(directory, number)
+    }
+
+    /// Opens the segment. Whether it is one [`Segment::head`] says.
+    pub fn open(directory: &Path, number: u32) -> Result<Self, StoreError> {
+        let path = Self::path(directory, number);
+        let opened = private_file::open(&path, OpenOptions::new().read(true).write(true));
+        Ok(Self { file: opened.map_err(StoreError::at(&path))?, path, number })
+    }
+
+    pub fn bytes(&self) -> Result<u64, StoreError> {
+        Ok(self.file.metadata().map_err(StoreError::at(&self.path))?.len())
+    }
+
+    /// Whether it is of the version that is read here.
+    pub fn head(&self) -> Result<(), StoreError> {
+        let mut head = [0; HEAD_BYTES as usize];
+        match self.file.read_exact_at(&mut head, 0) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            read => read.map_err(StoreError::at(&self.path))?,
+        }
+        match head.strip_prefix(MAGIC) {
+            Some(&[low, high]) if u16::from_le_bytes([low, high]) == VERSION => Ok(()),
+            Some(&[low, high]) => {
+                let found = u16::from_le_bytes([low, high]);
+                Err(StoreError::Format { path: self.path.clone(), found, known: VERSION })
+            }
+            _ => Err(self.damaged(0, "it does not begin with `COURARCH`")),
+        }
+    }
+
+    /// The entry that lies at `offset`, in a segment that ends at `end`.
+    pub fn entry(&self, offset: u64, end: u64) -> Result<Entry, StoreError> {
+        let payload = framing(self.number).read_at(&self.file, offset, end).map_err(StoreError::at(&self.path))?;
+        let payload = payload.ok_or_else(|| self.damaged(offset, "there is no whole record"))?;
+        Entry::read(&payload).map_err(|cause| self.damaged(offset, cause))
+    }
+
+    /// The entries that lie from `offset` on and before `end`.
+    pub fn into_entries(self, offset: u64, end: u64) -> Result<Entries, StoreError> {
+        let file = self.file.try_clone().map_err(StoreError::at(&self.path))?;
+        let frames = Frames::new(framing(self.number), file, offset, end);
+        Ok(Entries { segment: self, frames })
+    }
+
+    pub fn damaged(&self, offset: u64, reason: impl Display) -> StoreError {
+        StoreError::Damaged(Damage { path: self.path.clone(), offset, reason: reason.to_string() })
+    }
+}
+
+/// The entries of a segment, the oldest first; memory is that of one read. What is damaged is an error, and no end.
+pub(super) struct Entries {
+    segment: Segment,
+    frames: Frames,
+}
+
+impl Entries {
+    /// Where what comes next lies.
+    pub const fn offset(&self) -> u64 {
+        self.frames.offset()
+    }
+}
+
+impl Iterator for Entries {
+    type Item = Result<(Place, Entry), StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let segment = &self.segment;
+        Some(match self.frames.next()? {
+            Ok(Found::Whole { offset, payload }) => {
+                let place = Place { segment: segment.number, offset };
+                let entry = Entry::read(&payload).map_err(|cause| segment.damaged(offset, cause));
+                entry.map(|entry| (place, entry))
+            }
+            Ok(Found::Damaged { offset, bytes }) => {
+                Err(segment.damaged(offset, format!("{bytes} bytes are no record")))
+            }
+            Err(cause) => Err(StoreError::at(&segment.path)(cause)),
+        })
+    }
+}

@@ -1,0 +1,244 @@
+//! What the courier has promised: receipts to be forwarded, what was received for others to come and take, and the ledger
+//! of what was earned. All of it lies in one directory:
+//!
+//! | name        |                                                                              |
+//! |-------------|------------------------------------------------------------------------------|
+//! | `queue/`    | the database; `keys` has what is in it                                       |
+//! | `journal`   | its tally, written after each flush, to notice what it silently lost         |
+//! | `bundles/`  | the bytes of what is to be forwarded, with a side file each                  |
+//! | `received/` | the bytes of what was received, likewise                                     |
+//! | `archive/`  | acknowledgements                                                             |
+//!
+//! A change is one batch: all of it is made or none, and the tally with it. Whoever is told of a change is told when it is on
+//! disk.
+
+mod keys;
+mod tally;
+mod outbox;
+mod ledger;
+mod inbox;
+mod fsck;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, RwLock};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use self::fsck::FsckReport;
+pub use self::inbox::Received;
+pub use self::keys::LaneTag;
+pub use self::ledger::{ARCHIVED_AT_ONCE, Credit, Totals};
+pub use self::outbox::{Lane, Submitted, Tried};
+use self::tally::Journal;
+pub use self::tally::Tally;
+use super::StoreError;
+use super::archive::Archive;
+use super::bundles::{BundleFiles, Staged};
+use super::database::{Batch, Database, lock};
+use super::record::{self, NotARecord};
+use crate::private_file;
+
+/// The version of the database. An older one would be migrated where it is opened; this is the first.
+const VERSION: u8 = 1;
+
+pub struct CourierStore {
+    directory: PathBuf,
+    database: Database,
+    journal: Journal,
+    /// Held by whoever makes a change.
+    tally: Mutex<Tally>,
+    bundles: BundleFiles,
+    received: BundleFiles,
+    archive: Mutex<Archive>,
+    /// Held for reading from when a bundle gets its name until a record needs it, and for writing while bundles that no
+    /// record needs are removed. Of the locks it is taken first, then the archive's, then the tally's.
+    placing: RwLock<()>,
+}
+
+impl CourierStore {
+    /// Opens or makes the store in `directory`. No other process may have it open. One that is damaged, or has lost what it
+    /// once had, is not opened: the error says how to rebuild it.
+    pub fn open(directory: &Path) -> Result<Self, StoreError> {
+        let io = |cause| StoreError::Io { path: directory.to_owned(), cause };
+        private_file::make_directory(directory).map_err(io)?;
+        let damaged = |error| match error {
+            StoreError::Failed { path, message } => StoreError::CourierDamaged { path, message },
+            other => other,
+        };
+        let database = Database::open(&directory.join("queue"), VERSION).map_err(damaged)?;
+        let (journal, latest) = Journal::open(&directory.join("journal"))?;
+        let tally: Tally = read(&database, keys::TALLY).map_err(damaged)?.unwrap_or_default();
+        let is_behind = latest.is_some_and(|latest| {
+            latest.changes > tally.changes || (latest.changes == tally.changes && latest != tally)
+        });
+        if is_behind {
+            let message = "it has lost changes that were on disk".to_owned();
+            return Err(StoreError::CourierDamaged { path: directory.join("queue"), message });
+        }
+        if latest.is_none() {
+            // A store has a tally in its journal before it has anything else.
+            if tally.changes == 0 && has_content(directory).map_err(io)? {
+                let message = "it is gone, and what lies beside it is there".to_owned();
+                return Err(StoreError::CourierDamaged { path: directory.join("queue"), message });
+            }
+            journal.write(&tally)?;
+        }
+        let archive = Archive::open(directory.join("archive"), tally.archive_end)?;
+        database.set_flushed(tally.changes);
+        let store = Self {
+            directory: directory.to_owned(),
+            database,
+            journal,
+            tally: Mutex::new(tally),
+            bundles: BundleFiles::new(directory.join("bundles")),
+            received: BundleFiles::new(directory.join("received")),
+            archive: Mutex::new(archive),
+            placing: RwLock::new(()),
+        };
+        store.bundles.remove_staged_leftovers()?;
+        store.received.remove_staged_leftovers()?;
+        Ok(store)
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub fn tally(&self) -> Tally {
+        *lock(&self.tally)
+    }
+
+    /// A file for the bytes of a bundle that is to be forwarded.
+    pub fn stage(&self) -> Result<Staged, StoreError> {
+        self.bundles.stage()
+    }
+
+    /// Returns when all that was changed so far is on disk.
+    pub fn settle(&self) -> Result<(), StoreError> {
+        self.change(|_| Ok(()))
+    }
+
+    /// Makes one change, and returns what `make` does when the change is on disk. If `make` fails, nothing is changed.
+    fn change<T>(&self, make: impl FnOnce(&mut Change<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let (result, sequence) = {
+            let mut tally = lock(&self.tally);
+            let mut change =
+                Change { database: &self.database, batch: Batch::default(), tally: *tally, is_empty: true };
+            let result = make(&mut change)?;
+            let Change { mut batch, tally: mut changed, is_empty, .. } = change;
+            if is_empty && changed == *tally {
+                (result, tally.changes.saturating_sub(1))
+            } else {
+                let sequence = changed.changes;
+                changed.changes += 1;
+                batch.insert(keys::TALLY, record::encode(&changed));
+                self.database.apply(batch)?;
+                *tally = changed;
+                (result, sequence)
+            }
+        };
+        let applied = || {
+            let tally = self.tally();
+            (tally.changes, tally)
+        };
+        self.database.flush(sequence, applied, |tally| self.journal.write(&tally))?;
+        Ok(result)
+    }
+
+    fn get<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
+        read(&self.database, key)
+    }
+}
+
+/// Whether there are bundles or acknowledgements in the store's directory.
+fn has_content(directory: &Path) -> io::Result<bool> {
+    for name in ["bundles", "received", "archive"] {
+        let entries = match std::fs::read_dir(directory.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        for entry in entries {
+            if entry?.file_name() != "staged" {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+fn read<T: DeserializeOwned>(database: &Database, key: &[u8]) -> Result<Option<T>, StoreError> {
+    database.get(key)?.map(|value| decode(database, &value)).transpose()
+}
+
+fn decode<T: DeserializeOwned>(database: &Database, value: &[u8]) -> Result<T, StoreError> {
+    record::decode(value).map_err(|error| match error {
+        NotARecord::Damaged => {
+            StoreError::CourierDamaged { path: database.path().to_owned(), message: error.to_string() }
+        }
+        NotARecord::Newer(_) => StoreError::Version { path: database.path().to_owned() },
+    })
+}
+
+/// A change that is being made. What it has written so far is not seen by what it reads.
+struct Change<'a> {
+    database: &'a Database,
+    batch: Batch,
+    tally: Tally,
+    is_empty: bool,
+}
+
+impl Change<'_> {
+    fn get<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
+        read(self.database, key)
+    }
+
+    fn put(&mut self, key: Vec<u8>, value: &impl Serialize) {
+        self.put_bytes(key, record::encode(value));
+    }
+
+    fn put_bytes(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.is_empty = false;
+        self.batch.insert(key, value);
+    }
+
+    /// An entry of an index: the key says it all.
+    fn mark(&mut self, key: Vec<u8>) {
+        self.put_bytes(key, Vec::new());
+    }
+
+    fn remove(&mut self, key: Vec<u8>) {
+        self.is_empty = false;
+        self.batch.remove(key);
+    }
+
+    /// Puts a record that counts as alive, in the place of `former` if there was one.
+    fn put_live<T: Serialize>(&mut self, key: Vec<u8>, value: &T, former: Option<&T>) {
+        if let Some(former) = former {
+            self.tally.remove_live(&key, &record::encode(former));
+        }
+        let value = record::encode(value);
+        self.tally.add_live(&key, &value);
+        self.put_bytes(key, value);
+    }
+
+    fn remove_live<T: Serialize>(&mut self, key: Vec<u8>, former: &T) {
+        self.tally.remove_live(&key, &record::encode(former));
+        self.remove(key);
+    }
+
+    /// Whether any key begins with `prefix`, other than those in `but`.
+    fn any_but(&self, prefix: &[u8], but: &[Vec<u8>]) -> Result<bool, StoreError> {
+        for pair in self.database.prefixed(prefix) {
+            let (key, _) = pair?;
+            if !but.iter().any(|other| **other == *key) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,375 @@
+//! The courier's store looked through from end to end, and rebuilt where the database is damaged or has lost something: from
+//! the side files of the bundles, which have what was promised, and from the archive, which has what was acknowledged.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::super::archive::{Archive, Entry, Place};
+use super::super::bundles::{BundleFiles, Health};
+use super::super::database::{Batch, Database, free_name, lock};
+use super::super::{StoreError, record};
+use super::inbox::Received;
+use super::ledger::{Credit, Totals};
+use super::tally::{Journal, Tally};
+use super::{Change, CourierStore, LaneTag, VERSION, decode, keys};
+use crate::digest::Digest;
+use crate::key::PublicKey;
+use crate::proof::Blob;
+use crate::receipt::{Acknowledgement, Receipt, ReceiptId, State};
+
+/// What is written to the database at once while it is rebuilt.
+const AT_ONCE: usize = 1_000;
+
+/// More are counted, and not listed.
+const LISTED_MAX: usize = 1_000;
+
+/// What a bundle's side file holds. A later note goes before an earlier one of the same receipt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Note {
+    /// It is to be forwarded.
+    Submitted(Receipt),
+    /// It was dropped by its owner, while others need the bundle.
+    Forgotten(ReceiptId),
+    Received(Received),
+    /// By the carrier's key and the id.
+    ReceivedDropped([u8; 32], ReceiptId),
+}
+
+/// What `fsck` found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct FsckReport {
+    pub receipts: u64,
+    pub received: u64,
+    pub acknowledgements: u64,
+    /// What is lost, a sentence each.
+    pub problems: Vec<String>,
+    pub problems_count: u64,
+    /// What was mended, a sentence each.
+    pub done: Vec<String>,
+}
+
+impl FsckReport {
+    /// Whether nothing is lost.
+    pub const fn is_sound(&self) -> bool {
+        self.problems_count == 0
+    }
+
+    fn problem(&mut self, what: String) {
+        self.problems_count += 1;
+        if self.problems.len() < LISTED_MAX {
+            self.problems.push(what);
+        }
+    }
+}
+
+impl CourierStore {
+    /// Looks through the store in `directory`: all records, all bundles' bytes, all acknowledgements' signatures; and rebuilds
+    /// the database if it is damaged or has lost something. No other process may have it open.
+    pub fn fsck(directory: &Path) -> Result<FsckReport, StoreError> {
+        let mut report = FsckReport::default();
+        // What sled finds damaged it may panic at, also when it reads.
+        let look = || Self::open(directory).and_then(|store| store.check_records().map(|()| store));
+        let panicked = |_| Err(damaged(directory, "its files cannot be read".to_owned()));
+        let store = match catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(panicked) {
+            Ok(store) => store,
+            Err(
+                error @ (StoreError::CourierDamaged { .. }
+                | StoreError::ArchiveShort { .. }
+                | StoreError::ArchiveLong { .. }),
+            ) => {
+                report.done.push(error.to_string());
+                Self::rebuild(directory, &mut report)?
+            }
+            Err(error) => return Err(error),
+        };
+        store.check_bundles(&mut report)?;
+        let checked = lock(&store.archive).check()?;
+        checked.damages.iter().for_each(|damage| report.problem(damage.to_string()));
+        let rebuilt = checked.rebuilt.iter().map(|path| format!("made the index `{}` again", path.display()));
+        report.done.extend(rebuilt);
+        let tally = store.tally();
+        report.receipts = tally.pending + tally.dead;
+        report.received = tally.received;
+        report.acknowledgements = checked.entries + tally.unarchived;
+        Ok(report)
+    }
+
+    /// Whether all that was alive is there, just as it was, and can be found.
+    pub(super) fn check_records(&self) -> Result<(), StoreError> {
+        let mut found = Tally::default();
+        for prefix in [keys::RECEIPT, keys::RECEIVED] {
+            for pair in self.database.prefixed(&[prefix]) {
+                let (key, value) = pair?;
+                found.add_live(&key, &value);
+                let (found_by, bundle) = if prefix == keys::RECEIPT {
+                    receipt_is_found_by(&decode(&self.database, &value)?)
+                } else {
+                    let Some((carrier, id)) = keys::carrier_and_id_in(&key) else { continue };
+                    received_is_found_by(&carrier, &id, &decode(&self.database, &value)?)
+                };
+                for key in found_by {
+                    if self.database.get(&key)?.is_none() {
+                        let message = format!("an entry for the bundle {bundle} is gone");
+                        return Err(damaged(&self.directory, message));
+                    }
+                }
+            }
+        }
+        let tally = self.tally();
+        if (found.live, found.checksum) == (tally.live, tally.checksum) {
+            return Ok(());
+        }
+        let message = format!("it has {} records where {} were written, or other ones", found.live, tally.live);
+        Err(damaged(&self.directory, message))
+    }
+
+    /// Moves the database aside and makes another one of what lies beside it.
+    fn rebuild(directory: &Path, report: &mut FsckReport) -> Result<Self, StoreError> {
+        let journal = directory.join("journal");
+        let before = Journal::open(&journal)?.1.unwrap_or_default();
+        for name in ["queue", "journal"] {
+            let path = directory.join(name);
+            if path.exists() {
+                let aside = free_name(&path);
+                std::fs::rename(&path, &aside).map_err(|cause| StoreError::Io { path: path.clone(), cause })?;
+                report.done.push(format!("moved `{}` to `{}`", path.display(), aside.display()));
+            }
+        }
+        let archive_directory = directory.join("archive");
+        let end =
+            if archive_directory.exists() { Archive::end_of_files(&archive_directory)? } else { Place::default() };
+        let database = Database::open(&directory.join("queue"), VERSION)?;
+        // What cannot be found again is how often things were tried.
+        let tally = Tally {
+            // It is not a new one.
+            changes: 1,
+            archive_end: end,
+            attempts: before.attempts,
+            failures: before.failures,
+            invalid_acknowledgements: before.invalid_acknowledgements,
+            ..Tally::default()
+        };
+        let mut first = Batch::default();
+        first.insert(keys::TALLY, record::encode(&tally));
+        database.apply(first)?;
+        drop(database);
+        let store = Self::open(directory)?;
+        store.restore_ledger()?;
+        let receipts = store.restore(&store.bundles, report)?;
+        let received = store.restore(&store.received, report)?;
+        report.done.push(format!("rebuilt the database: {receipts} receipts, {received} received"));
+        Ok(store)
+    }
+
+    fn restore_ledger(&self) -> Result<(), StoreError> {
+        let archive = lock(&self.archive);
+        let current = archive.end().segment;
+        let mut entries = archive.iter().filter_map(|entry| match entry {
+            Err(StoreError::Damaged(_)) => None,
+            entry => Some(entry),
+        });
+        loop {
+            let some: Vec<_> = entries.by_ref().take(AT_ONCE).collect::<Result<_, _>>()?;
+            if some.is_empty() {
+                return Ok(());
+            }
+            self.change(|change| {
+                let mut totals: HashMap<Vec<u8>, Totals> = HashMap::new();
+                for (place, Entry { acknowledgement, credit, credited_ms }) in some {
+                    let delivery = acknowledgement.delivery();
+                    if place.segment == current {
+                        let credit = Credit { credit, credited_ms, place: Some(place) };
+                        change.put(keys::ledger(&delivery.receipt), &credit);
+                    }
+                    let key = keys::totals(&delivery.destination);
+                    let before = change.get(&key)?.unwrap_or_default();
+                    let total = totals.entry(key).or_insert(before);
+                    total.add(delivery.bundle.bytes, credit);
+                    change.tally.add_credit(delivery.bundle.bytes, credit);
+                }
+                totals.into_iter().for_each(|(key, total)| change.put(key, &total));
+                Ok(())
+            })?;
+        }
+    }
+
+    /// Puts back what the side files say, and returns how much that was.
+    fn restore(&self, files: &BundleFiles, report: &mut FsckReport) -> Result<u64, StoreError> {
+        let mut restored = 0;
+        for digest in files.all() {
+            let mut latest: HashMap<(Vec<u8>, ReceiptId), Note> = HashMap::new();
+            let digest = digest?;
+            let mut notes = files.notes(&digest)?;
+            for note in notes.by_ref() {
+                if let Ok(note) = record::decode::<Note>(&note?) {
+                    latest.insert(note.key(), note);
+                }
+                if latest.len() >= AT_ONCE {
+                    restored += self.put_back(latest.drain().map(|(_, note)| note))?;
+                }
+            }
+            restored += self.put_back(latest.drain().map(|(_, note)| note))?;
+            let bytes = notes.damaged_bytes();
+            if bytes > 0 {
+                let of = files.path(&digest);
+                report.problem(format!("{bytes} bytes beside `{}` are damaged: receipts may be lost", of.display()));
+            }
+        }
+        Ok(restored)
+    }
+
+    fn put_back(&self, notes: impl Iterator<Item = Note>) -> Result<u64, StoreError> {
+        let mut wanted = Vec::new();
+        for note in notes {
+            let is_wanted = match &note {
+                Note::Submitted(receipt) => self.credit(&receipt.id)?.is_none(),
+                Note::Received(_) | Note::Forgotten(_) | Note::ReceivedDropped(..) => true,
+            };
+            wanted.extend(is_wanted.then_some(note));
+        }
+        self.change(|change| {
+            let mut count = 0;
+            for note in wanted {
+                count += u64::from(change.put_back(note)?);
+            }
+            Ok(count)
+        })
+    }
+
+    /// Whether each bundle is what its name says. One that is not is moved aside, and its receipts are given up.
+    fn check_bundles(&self, report: &mut FsckReport) -> Result<(), StoreError> {
+        let mut checked: Option<(Blob, bool)> = None;
+        for pair in self.database.prefixed(&[keys::NEEDS]) {
+            let Some(id) = keys::id_in(&pair?.0) else { continue };
+            let Some(receipt) = self.receipt(&id)? else { continue };
+            let known = checked.filter(|(bundle, _)| *bundle == receipt.bundle);
+            let is_sound = match known {
+                Some((_, is_sound)) => is_sound,
+                None => self.is_sound(&self.bundles, &receipt.bundle, "receipt", &id, report)?,
+            };
+            checked = Some((receipt.bundle, is_sound));
+            if !is_sound && receipt.state == State::Pending {
+                self.give_up(&id, "the bundle's bytes are damaged or gone; drop it and send the bundle again")?;
+            }
+        }
+        let mut after = None;
+        loop {
+            let page = self.received_list(after, AT_ONCE)?;
+            let Some((carrier, id, received)) = page.last() else { return Ok(()) };
+            after = Some((received.stored_ms, *carrier, *id));
+            for (_, id, received) in &page {
+                self.is_sound(&self.received, &received.bundle, "received bundle", id, report)?;
+            }
+        }
+    }
+
+    fn is_sound(
+        &self,
+        files: &BundleFiles,
+        bundle: &Blob,
+        what: &str,
+        id: &ReceiptId,
+        report: &mut FsckReport,
+    ) -> Result<bool, StoreError> {
+        match files.verify(&bundle.blake3, bundle.bytes)? {
+            Health::Sound => return Ok(true),
+            Health::Missing => report.problem(format!("the bytes of {what} {id} are gone")),
+            Health::Damaged => {
+                let aside: PathBuf = files.quarantine(&bundle.blake3)?;
+                report.problem(format!("the bytes of {what} {id} were damaged: moved to `{}`", aside.display()));
+            }
+        }
+        Ok(false)
+    }
+}
+
+fn damaged(directory: &Path, message: String) -> StoreError {
+    StoreError::CourierDamaged { path: directory.join("queue"), message }
+}
+
+/// The keys that there must be for a receipt, and its bundle.
+fn receipt_is_found_by(receipt: &Receipt) -> (Vec<Vec<u8>>, Digest) {
+    let lane = LaneTag::of(receipt.destination.as_ref());
+    let mut keys = vec![keys::needs(&receipt.bundle.blake3, &receipt.id)];
+    match receipt.state {
+        State::Pending => {
+            keys.push(keys::created(keys::PENDING, receipt));
+            keys.push(keys::queue(lane, receipt.due_ms, receipt.id.as_bytes()));
+            keys.push(keys::lane(lane));
+        }
+        State::Dead => keys.push(keys::created(keys::DEAD, receipt)),
+    }
+    (keys, receipt.bundle.blake3)
+}
+
+fn received_is_found_by(carrier: &PublicKey, id: &ReceiptId, received: &Received) -> (Vec<Vec<u8>>, Digest) {
+    let digest = received.bundle.blake3;
+    let keys = match received.is_kept {
+        true => vec![keys::stored(received.stored_ms, carrier, id), keys::brought(&digest, carrier, id)],
+        false => vec![keys::dropped(received.expires_ms, carrier, id)],
+    };
+    (keys, digest)
+}
+
+impl Note {
+    /// What it is about.
+    fn key(&self) -> (Vec<u8>, ReceiptId) {
+        match self {
+            Self::Submitted(receipt) => (Vec::new(), receipt.id),
+            Self::Forgotten(id) => (Vec::new(), *id),
+            Self::Received(received) => {
+                let carrier = Acknowledgement::from_kept_bytes(&received.acknowledgement);
+                let delivery = carrier.map(|acknowledgement| acknowledgement.delivery().clone());
+                delivery.map_or((Vec::new(), [0; 16].into()), |delivery| {
+                    (delivery.carrier.as_bytes().to_vec(), delivery.receipt)
+                })
+            }
+            Self::ReceivedDropped(carrier, id) => (carrier.to_vec(), *id),
+        }
+    }
+}
+
+impl Change<'_> {
+    /// Whether something was put back.
+    fn put_back(&mut self, note: Note) -> Result<bool, StoreError> {
+        match note {
+            Note::Submitted(receipt) => {
+                let former = self.get::<Receipt>(&keys::receipt(&receipt.id))?;
+                self.put_receipt(&receipt, former.as_ref());
+                self.mark(keys::needs(&receipt.bundle.blake3, &receipt.id));
+                self.put_lane_of(&receipt)?;
+                Ok(former.is_none())
+            }
+            Note::Received(received) => {
+                let Ok(acknowledgement) = Acknowledgement::from_kept_bytes(&received.acknowledgement) else {
+                    return Ok(false);
+                };
+                let (carrier, id) = (acknowledgement.delivery().carrier, acknowledgement.delivery().receipt);
+                if self.get::<Received>(&keys::received(&carrier, &id))?.is_some() {
+                    return Ok(false);
+                }
+                self.put_received(&carrier, &id, &received);
+                Ok(true)
+            }
+            Note::Forgotten(id) => {
+                if let Some(receipt) = self.get::<Receipt>(&keys::receipt(&id))? {
+                    self.remove_receipt(&receipt);
+                    self.remove(keys::needs(&receipt.bundle.blake3, &id));
+                }
+                Ok(false)
+            }
+            Note::ReceivedDropped(carrier, id) => {
+                let carrier = PublicKey::from_kept_bytes(carrier);
+                if let Some(received) =
+                    self.get::<Received>(&keys::received(&carrier, &id))?.filter(|received| received.is_kept)
+                {
+                    self.let_go(&carrier, &id, &received);
+                }
+                Ok(false)
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What was received: bundles for this node, kept until its owner drops them; and of each the acknowledgement, kept for as
+//! long as its carrier may ask again.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::PoisonError;
+
+use serde::{Deserialize, Serialize};
+
+use super::super::bundles::{Finished, Staged};
+use super::super::record;
+use super::fsck::Note;
+use super::{Change, CourierStore, StoreError, decode, keys};
+use crate::key::PublicKey;
+use crate::proof::Blob;
+use crate::receipt::{Acknowledgement, IdPrefix, ReceiptId, Sender};
+
+/// How many that are no longer needed go when one comes.
+const FORGOTTEN_AT_ONCE: usize = 4;
+
+/// Something that was received.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Received {
+    pub bundle: Blob,
+    pub sender: Sender,
+    pub hops: u8,
+    pub expires_ms: u64,
+    pub stored_ms: u64,
+    /// The acknowledgement's bytes: whoever asks again is answered with the very same.
+    pub acknowledgement: Vec<u8>,
+    /// Whether the bundle is still here.
+    pub is_kept: bool,
+}
+
+impl CourierStore {
+    /// A file for the bytes of a bundle that is being received.
+    pub fn stage_received(&self) -> Result<Staged, StoreError> {
+        self.received.stage()
+    }
+
+    pub fn received(&self, carrier: &PublicKey, id: &ReceiptId) -> Result<Option<Received>, StoreError> {
+        self.get(&keys::received(carrier, id))
+    }
+
+    /// Keeps what was received, and returns when it is on disk: what is there now, which is the first of several that come at
+    /// once, and whether that is this one.
+    pub fn receive(&self, bundle: Finished, acknowledgement: &Acknowledgement) -> Result<(Received, bool), StoreError> {
+        let delivery = acknowledgement.delivery();
+        let received = Received {
+            bundle: delivery.bundle,
+            sender: delivery.sender.clone(),
+            hops: delivery.hops,
+            expires_ms: delivery.expires_ms,
+            stored_ms: acknowledgement.stored_ms(),
+            acknowledgement: acknowledgement.to_bytes(),
+            is_kept: true,
+        };
+        let (carrier, id) = (&delivery.carrier, &delivery.receipt);
+        let key = keys::received(carrier, id);
+        let _placing = self.placing.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(first) = self.get(&key)? {
+            // It may not be on disk yet.
+            self.settle()?;
+            return Ok((first, false));
+        }
+        self.received.keep(bundle, &record::encode(&Note::Received(received.clone())))?;
+        self.change(|change| {
+            if let Some(first) = change.get(&key)? {
+                return Ok((first, false));
+            }
+            change.forget_expired(received.stored_ms)?;
+            change.put_received(carrier, id, &received);
+            Ok((received, true))
+        })
+    }
+
+    /// What was received and is still here, the oldest first, `max` at most, after `after` if that is given.
+    pub fn received_list(
+        &self,
+        after: Option<(u64, PublicKey, ReceiptId)>,
+        max: usize,
+    ) -> Result<Vec<(PublicKey, ReceiptId, Received)>, StoreError> {
+        let from = match &after {
+            Some((stored_ms, carrier, id)) => [keys::stored(*stored_ms, carrier, id), vec![0]].concat(),
+            None => vec![keys::STORED],
+        };
+        let mut found = Vec::new();
+        for pair in self.database.between(&from, &[keys::STORED + 1]).take(max) {
+            let Some((carrier, id)) = keys::carrier_and_id_in(&pair?.0) else { continue };
+            found.extend(self.received(&carrier, &id)?.map(|received| (carrier, id, received)));
+        }
+        Ok(found)
+    }
+
+    /// What was received under an id that begins so, from whomever, `max` at most. Looks through all that is here.
+    pub fn received_named(
+        &self,
+        prefix: &IdPrefix,
+        max: usize,
+    ) -> Result<Vec<(PublicKey, ReceiptId, Received)>, StoreError> {
+        let (low, high) = prefix.bounds();
+        let mut found = Vec::new();
+        for pair in self.database.prefixed(&[keys::RECEIVED]) {
+            let (key, value) = pair?;
+            let Some((carrier, id)) = keys::carrier_and_id_in(&key) else { continue };
+            if (low..=high).contains(id.as_bytes()) && found.len() < max {
+                found.push((carrier, id, decode(&self.database, &value)?));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Where the bytes of a received bundle are.
+    pub fn received_path(&self, bundle: &Blob) -> PathBuf {
+        self.received.path(&bundle.blake3)
+    }
+
+    /// The bytes of a received bundle; `None` if they are gone.
+    pub fn received_bundle(&self, bundle: &Blob) -> Result<Option<File>, StoreError> {
+        self.received.open(&bundle.blake3)
+    }
+
+    /// Lets a received bundle go. Its acknowledgement stays until its carrier can no longer ask. `None` if there is none.
+    pub fn drop_received(&self, carrier: &PublicKey, id: &ReceiptId) -> Result<Option<Received>, StoreError> {
+        let key = keys::received(carrier, id);
+        let _removing = self.placing.write().unwrap_or_else(PoisonError::into_inner);
+        let dropped = self.change(|change| {
+            let Some(former) = change.get::<Received>(&key)?.filter(|received| received.is_kept) else {
+                return Ok(None);
+            };
+            let brought = keys::brought(&former.bundle.blake3, carrier, id);
+            let others =
+                change.any_but(&keys::brought_by_any(&former.bundle.blake3), std::slice::from_ref(&brought))?;
+            Ok(Some((change.let_go(carrier, id, &former), others)))
+        })?;
+        let Some((dropped, others)) = dropped else { return Ok(None) };
+        let digest = &dropped.bundle.blake3;
+        if others {
+            self.received.note(digest, &record::encode(&Note::ReceivedDropped(*carrier.as_bytes(), *id)))?;
+        } else {
+            self.received.remove(digest)?;
+        }
+        Ok(Some(dropped))
+    }
+}
+
+impl Change<'_> {
+    /// Puts something that is here.
+    pub(super) fn put_received(&mut self, carrier: &PublicKey, id: &ReceiptId, received: &Received) {
+        self.put_live(keys::received(carrier, id), received, None);
+        self.mark(keys::stored(received.stored_ms, carrier, id));
+        self.mark(keys::brought(&received.bundle.blake3, carrier, id));
+        self.tally.received += 1;
+        self.tally.received_bytes = self.tally.received_bytes.saturating_add(received.bundle.bytes);
+    }
+
+    /// Keeps of it what its carrier may ask for.
+    pub(super) fn let_go(&mut self, carrier: &PublicKey, id: &ReceiptId, former: &Received) -> Received {
+        let dropped = Received { is_kept: false, ..former.clone() };
+        self.put_live(keys::received(carrier, id), &dropped, Some(former));
+        self.remove(keys::brought(&former.bundle.blake3, carrier, id));
+        self.remove(keys::stored(former.stored_ms, carrier, id));
+        self.mark(keys::dropped(former.expires_ms, carrier, id));
+        self.tally.received = self.tally.received.saturating_sub(1);
+        self.tally.received_bytes = self.tally.received_bytes.saturating_sub(former.bundle.bytes);
+        dropped
+    }
+
+    /// Whoever asks for these again is told that they have expired.
+    fn forget_expired(&mut self, now_ms: u64) -> Result<(), StoreError> {
+        let to = [&[keys::DROPPED][..], &now_ms.to_be_bytes()].concat();
+        let expired = self.database.between(&[keys::DROPPED], &to).take(FORGOTTEN_AT_ONCE);
+        for pair in expired.collect::<Result<Vec<_>, _>>()? {
+            let Some((carrier, id)) = keys::carrier_and_id_in(&pair.0) else { continue };
+            let key = keys::received(&carrier, &id);
+            if let Some(received) = self.get::<Received>(&key)? {
+                self.remove_live(key, &received);
+            }
+            self.remove(pair.0.to_vec());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,327 @@
+//! Receipts: what is to be forwarded, and how it went.
+
+use std::fs::File;
+use std::sync::PoisonError;
+
+use serde::{Deserialize, Serialize};
+
+use super::super::bundles::Finished;
+use super::super::record;
+use super::fsck::Note;
+use super::{Change, CourierStore, Credit, LaneTag, StoreError, decode, keys};
+use crate::key::KeyName;
+use crate::proof::Blob;
+use crate::receipt::{IdPrefix, Receipt, ReceiptId, State};
+
+/// How a destination has answered of late. Kept, so that a restart does not make a node that failed look well.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lane {
+    /// `None` for the default destination.
+    pub destination: Option<KeyName>,
+    /// Tries that failed one after the other. While there are any, one receipt at a time is tried.
+    pub failures: u32,
+    /// Nothing is tried before that.
+    pub not_before_ms: u64,
+}
+
+/// What became of a receipt that was to be added.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Submitted {
+    New,
+    /// It is there already; its state and all else are as they were.
+    Known(Box<Receipt>),
+    /// It was carried before, and credited.
+    Credited(Credit),
+}
+
+/// What came of a try that did not end in a verified acknowledgement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tried {
+    pub at_ms: u64,
+    pub error: String,
+    /// Whether what came back was no acknowledgement of what was sent.
+    pub is_invalid_acknowledgement: bool,
+    /// When it is to be tried again; `None` if never.
+    pub due_ms: Option<u64>,
+}
+
+impl CourierStore {
+    /// Adds a receipt, with its bundle's bytes, and returns when both are on disk.
+    pub fn submit(&self, bundle: Finished, receipt: &Receipt) -> Result<Submitted, StoreError> {
+        let _placing = self.placing.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = self.known(&receipt.id)? {
+            // It may not be on disk yet.
+            self.settle()?;
+            return Ok(known);
+        }
+        self.bundles.keep(bundle, &record::encode(&Note::Submitted(receipt.clone())))?;
+        self.change(|change| {
+            // No segment of the archive is sealed meanwhile, so what was credited since is in the ledger.
+            if let Some(known) = change.get::<Receipt>(&keys::receipt(&receipt.id))? {
+                return Ok(Submitted::Known(Box::new(known)));
+            }
+            if let Some(credit) = change.get::<Credit>(&keys::ledger(&receipt.id))? {
+                return Ok(Submitted::Credited(credit));
+            }
+            change.put_receipt(receipt, None);
+            change.mark(keys::needs(&receipt.bundle.blake3, &receipt.id));
+            change.put_lane_of(receipt)?;
+            Ok(Submitted::New)
+        })
+    }
+
+    fn known(&self, id: &ReceiptId) -> Result<Option<Submitted>, StoreError> {
+        if let Some(receipt) = self.receipt(id)? {
+            return Ok(Some(Submitted::Known(Box::new(receipt))));
+        }
+        Ok(self.credit(id)?.map(Submitted::Credited))
+    }
+
+    pub fn receipt(&self, id: &ReceiptId) -> Result<Option<Receipt>, StoreError> {
+        self.get(&keys::receipt(id))
+    }
+
+    /// Receipts whose ids begin so, `max` at most.
+    pub fn receipts_named(&self, prefix: &IdPrefix, max: usize) -> Result<Vec<Receipt>, StoreError> {
+        let (low, high) = prefix.bounds();
+        let (low, high) = (keys::receipt(&low.into()), keys::receipt(&high.into()));
+        let mut found = Vec::new();
+        // The greatest id is among them.
+        for pair in self.database.between(&low, &[&high[..], &[0]].concat()).take(max) {
+            found.push(decode(&self.database, &pair?.1)?);
+        }
+        Ok(found)
+    }
+
+    /// Receipts in this state, the oldest first, `max` at most, after `after` if that is given.
+    pub fn receipts_in(&self, state: State, after: Option<&Receipt>, max: usize) -> Result<Vec<Receipt>, StoreError> {
+        let prefix = in_state(state);
+        let from = after.map_or_else(|| vec![prefix], |after| [keys::created(prefix, after), vec![0]].concat());
+        let to = [prefix + 1];
+        self.indexed(self.database.between(&from, &to).take(max))
+    }
+
+    /// When the receipt that has been pending for longest was made.
+    pub fn oldest_pending_ms(&self) -> Result<Option<u64>, StoreError> {
+        Ok(self.receipts_in(State::Pending, None, 1)?.first().map(|receipt| receipt.created_ms))
+    }
+
+    /// The receipts that keys of an index end with.
+    fn indexed(
+        &self,
+        index: impl Iterator<Item = Result<super::super::database::Pair, StoreError>>,
+    ) -> Result<Vec<Receipt>, StoreError> {
+        let mut found = Vec::new();
+        for pair in index {
+            let Some(id) = keys::id_in(&pair?.0) else { continue };
+            // It may have gone since the index was read.
+            found.extend(self.receipt(&id)?);
+        }
+        Ok(found)
+    }
+
+    /// The destinations that something is pending for. Reads one key for each.
+    pub fn lanes(&self) -> Result<Vec<(LaneTag, Lane)>, StoreError> {
+        let mut lanes = Vec::new();
+        let mut from = vec![keys::QUEUE];
+        loop {
+            let first = self.database.between(&from, &[keys::QUEUE + 1]).next().transpose()?;
+            let Some(tag) = first.and_then(|(key, _)| LaneTag::in_key(&key)) else { break };
+            lanes.push((tag, self.get(&keys::lane(tag))?.unwrap_or_default()));
+            match tag.next() {
+                Some(next) => from = keys::lane_start(next),
+                None => break,
+            }
+        }
+        Ok(lanes)
+    }
+
+    /// What is pending for a destination, in the order in which it is due, `max` at most: after the place `after`, if that is
+    /// given, and due by `due_ms`.
+    pub fn page(
+        &self,
+        lane: LaneTag,
+        after: Option<(u64, ReceiptId)>,
+        due_ms: u64,
+        max: usize,
+    ) -> Result<Vec<Receipt>, StoreError> {
+        let from = match after {
+            Some((due_ms, id)) => [keys::queue(lane, due_ms, id.as_bytes()), vec![0]].concat(),
+            None => keys::lane_start(lane),
+        };
+        let to = [keys::queue(lane, due_ms, &[0xff; ReceiptId::BYTES]), vec![0]].concat();
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        self.indexed(self.database.between(&from, &to).take(max))
+    }
+
+    /// When something is due next in one of these lanes.
+    pub fn next_due_ms(&self, tags: &[LaneTag]) -> Result<Option<u64>, StoreError> {
+        let mut next: Option<u64> = None;
+        for tag in tags {
+            if let Some(receipt) = self.page(*tag, None, u64::MAX, 1)?.first() {
+                let lane: Lane = self.get(&keys::lane(*tag))?.unwrap_or_default();
+                let due_ms = receipt.due_ms.max(lane.not_before_ms);
+                next = Some(next.map_or(due_ms, |other| other.min(due_ms)));
+            }
+        }
+        Ok(next)
+    }
+
+    /// The bytes of a bundle that is to be forwarded; `None` if they are gone.
+    pub fn bundle(&self, bundle: &Blob) -> Result<Option<File>, StoreError> {
+        self.bundles.open(&bundle.blake3)
+    }
+
+    /// Moves a bundle that is not what its name says to where nobody takes it for sound.
+    pub fn quarantine(&self, bundle: &Blob) -> Result<std::path::PathBuf, StoreError> {
+        self.bundles.quarantine(&bundle.blake3)
+    }
+
+    /// Records a try that failed, and how its destination has answered of late.
+    pub fn record_failure(&self, id: &ReceiptId, tried: &Tried, lane: &Lane) -> Result<(), StoreError> {
+        self.change(|change| {
+            change.tally.attempts += 1;
+            change.tally.failures += 1;
+            change.tally.invalid_acknowledgements += u64::from(tried.is_invalid_acknowledgement);
+            change.put(keys::lane(LaneTag::of(lane.destination.as_ref())), lane);
+            let Some(former) = change.get::<Receipt>(&keys::receipt(id))? else { return Ok(()) };
+            let mut receipt = former.clone();
+            receipt.attempts = receipt.attempts.saturating_add(1);
+            receipt.attempted_ms = tried.at_ms;
+            receipt.last_error = Some(bounded(&tried.error));
+            match tried.due_ms {
+                Some(due_ms) => receipt.due_ms = due_ms,
+                None => receipt.state = State::Dead,
+            }
+            change.put_receipt(&receipt, Some(&former));
+            Ok(())
+        })
+    }
+
+    /// Has no more tries made, without one: the receipt has expired, say.
+    pub fn give_up(&self, id: &ReceiptId, why: &str) -> Result<(), StoreError> {
+        self.alter(id, |receipt| {
+            receipt.state = State::Dead;
+            receipt.last_error = Some(bounded(why));
+        })
+        .map(drop)
+    }
+
+    /// Has it tried again, from `due_ms` on and until `expires_ms` if it would expire before; also where it was dead.
+    /// `None` if there is no such receipt.
+    pub fn revive(&self, id: &ReceiptId, due_ms: u64, expires_ms: u64) -> Result<Option<Receipt>, StoreError> {
+        self.alter(id, |receipt| {
+            receipt.state = State::Pending;
+            receipt.due_ms = due_ms;
+            receipt.expires_ms = receipt.expires_ms.max(expires_ms);
+        })
+    }
+
+    fn alter(&self, id: &ReceiptId, alter: impl FnOnce(&mut Receipt)) -> Result<Option<Receipt>, StoreError> {
+        self.change(|change| {
+            let Some(former) = change.get::<Receipt>(&keys::receipt(id))? else { return Ok(None) };
+            let mut receipt = former.clone();
+            alter(&mut receipt);
+            change.put_receipt(&receipt, Some(&former));
+            Ok(Some(receipt))
+        })
+    }
+
+    /// Records what became of a destination, where no receipt was tried.
+    pub fn record_lane(&self, lane: &Lane) -> Result<(), StoreError> {
+        self.change(|change| {
+            change.put(keys::lane(LaneTag::of(lane.destination.as_ref())), lane);
+            Ok(())
+        })
+    }
+
+    /// Forgets a receipt, and its bundle if no other needs it. `None` if there is none.
+    pub fn forget(&self, id: &ReceiptId) -> Result<Option<Receipt>, StoreError> {
+        let _removing = self.placing.write().unwrap_or_else(PoisonError::into_inner);
+        let forgotten = self.change(|change| {
+            let Some(receipt) = change.get::<Receipt>(&keys::receipt(id))? else { return Ok(None) };
+            let needs = keys::needs(&receipt.bundle.blake3, id);
+            let others = change.any_but(&keys::needed(&receipt.bundle.blake3), std::slice::from_ref(&needs))?;
+            change.remove_receipt(&receipt);
+            change.remove(needs);
+            Ok(Some((receipt, others)))
+        })?;
+        let Some((receipt, others)) = forgotten else { return Ok(None) };
+        let digest = &receipt.bundle.blake3;
+        if others {
+            self.bundles.note(digest, &record::encode(&Note::Forgotten(*id)))?;
+        } else {
+            self.bundles.remove(digest)?;
+        }
+        Ok(Some(receipt))
+    }
+}
+
+const fn in_state(state: State) -> u8 {
+    match state {
+        State::Pending => keys::PENDING,
+        State::Dead => keys::DEAD,
+    }
+}
+
+fn bounded(error: &str) -> String {
+    error[..error.floor_char_boundary(Receipt::ERROR_BYTES_MAX)].to_owned()
+}
+
+impl Change<'_> {
+    /// Puts a receipt with all that is found by, in the place of `former` if it was there.
+    pub(super) fn put_receipt(&mut self, receipt: &Receipt, former: Option<&Receipt>) {
+        if let Some(former) = former {
+            self.remove_indices(former);
+        }
+        self.put_live(keys::receipt(&receipt.id), receipt, former);
+        self.mark(keys::created(in_state(receipt.state), receipt));
+        let bytes = receipt.bundle.bytes;
+        match receipt.state {
+            State::Pending => {
+                let lane = LaneTag::of(receipt.destination.as_ref());
+                self.mark(keys::queue(lane, receipt.due_ms, receipt.id.as_bytes()));
+                self.tally.pending += 1;
+                self.tally.pending_bytes += bytes;
+            }
+            State::Dead => {
+                self.tally.dead += 1;
+                self.tally.dead_bytes += bytes;
+            }
+        }
+    }
+
+    /// Has the lane know its destination's name.
+    pub(super) fn put_lane_of(&mut self, receipt: &Receipt) -> Result<(), StoreError> {
+        let key = keys::lane(LaneTag::of(receipt.destination.as_ref()));
+        if self.get::<Lane>(&key)?.is_none() {
+            self.put(key, &Lane { destination: receipt.destination.clone(), ..Lane::default() });
+        }
+        Ok(())
+    }
+
+    /// All but what says that the bundle is needed.
+    pub(super) fn remove_receipt(&mut self, receipt: &Receipt) {
+        self.remove_indices(receipt);
+        self.remove_live(keys::receipt(&receipt.id), receipt);
+    }
+
+    fn remove_indices(&mut self, receipt: &Receipt) {
+        self.remove(keys::created(in_state(receipt.state), receipt));
+        let bytes = receipt.bundle.bytes;
+        match receipt.state {
+            State::Pending => {
+                let lane = LaneTag::of(receipt.destination.as_ref());
+                self.remove(keys::queue(lane, receipt.due_ms, receipt.id.as_bytes()));
+                self.tally.pending = self.tally.pending.saturating_sub(1);
+                self.tally.pending_bytes = self.tally.pending_bytes.saturating_sub(bytes);
+            }
+            State::Dead => {
+                self.tally.dead = self.tally.dead.saturating_sub(1);
+                self.tally.dead_bytes = self.tally.dead_bytes.saturating_sub(bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! sled, opened so that its faults stay in here, and flushed for all who wait at once.
+
+use std::fs::File;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::StoreError;
+use crate::private_file;
+
+/// sled's own cache; its default of 1 GiB is meant for servers that do nothing else.
+const CACHE_BYTES: u64 = 8 << 20;
+
+/// sled writes out a segment whenever it opens; its default is 512 KiB.
+const SEGMENT_BYTES: usize = 64 << 10;
+
+/// How long sled's lock is waited for.
+const LOCK_TRIES: u32 = 100;
+const LOCK_RETRY: Duration = Duration::from_millis(10);
+
+/// The version of what else is written, itself under this key.
+const VERSION_KEY: &[u8] = b"v";
+
+pub struct Database {
+    path: PathBuf,
+    db: sled::Db,
+    /// sled's log. Its `flush` has the system write it out (`sync_file_range`), which says nothing of how long the file is nor
+    /// of what the disk still has in a cache of its own; so it is synced here.
+    log: File,
+    /// All changes before this sequence number are known to be on disk.
+    flushed: AtomicU64,
+    /// Held while others are written there.
+    flushing: Mutex<()>,
+}
+
+impl Database {
+    /// Opens or makes the database in the directory `path`; its records are of this `version`. No other process may have it
+    /// open. [`StoreError::Failed`] says that it is damaged.
+    pub fn open(path: &Path, version: u8) -> Result<Self, StoreError> {
+        // A process that has just ended can hold sled's lock for a moment longer than all others.
+        for _ in 0..LOCK_TRIES {
+            match Self::try_open(path, version) {
+                Err(StoreError::Io { cause, .. }) if is_locked(&cause) => std::thread::sleep(LOCK_RETRY),
+                opened => return opened,
+            }
+        }
+        Self::try_open(path, version)
+    }
+
+    fn try_open(path: &Path, version: u8) -> Result<Self, StoreError> {
+        let failed = |message: &str| StoreError::Failed { path: path.to_owned(), message: message.to_owned() };
+        let sled_failed = |error| on_open(path, error);
+        let existed = path.join("db").exists();
+        let open = || {
+            let config = sled::Config::new()
+                .path(path)
+                .cache_capacity(CACHE_BYTES)
+                .segment_size(SEGMENT_BYTES)
+                .flush_every_ms(None);
+            let db = config.open()?;
+            let version = db.get(VERSION_KEY)?;
+            Ok((db, version))
+        };
+        let opened = catch_unwind(AssertUnwindSafe(open)).map_err(|_| failed("its files are damaged"))?;
+        let (db, found) = opened.map_err(sled_failed)?;
+        match found.as_deref() {
+            Some([found]) if *found == version => {}
+            Some([found]) if *found > version => return Err(StoreError::Version { path: path.to_owned() }),
+            Some(_) => return Err(failed("its version is none")),
+            // What sled cannot read, it may take for nothing.
+            None if existed => return Err(failed("its records are gone")),
+            None => {
+                db.insert(VERSION_KEY, &[version]).map_err(sled_failed)?;
+                db.flush().map_err(sled_failed)?;
+            }
+        }
+        let io = |cause| StoreError::Io { path: path.to_owned(), cause };
+        if !existed {
+            sync_all_in(path).map_err(io)?;
+        }
+        let log = File::open(path.join("db")).map_err(io)?;
+        // What is read from it counts as being on disk, and a process that died may have written it a moment ago.
+        log.sync_data().map_err(io)?;
+        Ok(Self { path: path.to_owned(), db, log, flushed: AtomicU64::new(0), flushing: Mutex::new(()) })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, StoreError> {
+        self.db.get(key).map_err(|error| self.failed(error))
+    }
+
+    /// The records whose keys begin with `prefix`, in the order of their keys.
+    pub fn prefixed(&self, prefix: &[u8]) -> impl DoubleEndedIterator<Item = Result<Pair, StoreError>> {
+        self.db.scan_prefix(prefix).map(|pair| pair.map_err(|error| self.failed(error)))
+    }
+
+    /// The records with keys from `from` on and before `to`.
+    pub fn between(&self, from: &[u8], to: &[u8]) -> impl DoubleEndedIterator<Item = Result<Pair, StoreError>> {
+        self.db.range(from..to).map(|pair| pair.map_err(|error| self.failed(error)))
+    }
+
+    /// Makes all changes of the batch or none, also where the process is killed. Not yet on disk.
+    pub fn apply(&self, batch: sled::Batch) -> Result<(), StoreError> {
+        self.db.apply_batch(batch).map_err(|error| self.failed(error))
+    }
+
+    /// Whether the change with this number, counted from 0 since the database was opened, is on disk.
+    pub fn is_flushed(&self, sequence: u64) -> bool {
+        sequence < self.flushed.load(Ordering::Acquire)
+    }
+
+    /// Takes all changes before this number for being on disk.
+    pub fn set_flushed(&self, before: u64) {
+        self.flushed.store(before, Ordering::Release);
+    }
+
+    /// Returns when the change with this number is on disk. Callers that come at once share one write. `applied` is asked
+    /// for how many have been made before that write; `then` is called after it, before anybody is told.
+    pub fn flush<T>(
+        &self,
+        sequence: u64,
+        applied: impl FnOnce() -> (u64, T),
+        then: impl FnOnce(T) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let _flushing = lock(&self.flushing);
+        if !self.is_flushed(sequence) {
+            let (before, what) = applied();
+            self.db.flush().map_err(|error| self.failed(error))?;
+            self.log.sync_data().map_err(|cause| StoreError::Io { path: self.path.clone(), cause })?;
+            then(what)?;
+            self.set_flushed(before);
+        }
+        Ok(())
+    }
+
+    fn failed(&self, error: sled::Error) -> StoreError {
+        match error {
+            sled::Error::Io(cause) => StoreError::Io { path: self.path.clone(), cause },
+            other => StoreError::Failed { path: self.path.clone(), message: other.to_string() },
+        }
+    }
+}
+
+pub type Pair = (sled::IVec, sled::IVec);
+pub use sled::Batch;
+
+/// A new database's files and their names; sled leaves its settings' to luck, too.
+fn sync_all_in(path: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(path)? {
+        File::open(entry?.path())?.sync_all()?;
+    }
+    File::open(path)?.sync_all()?;
+    private_file::sync_directory_of(path)
+}
+
+/// Damage shows as anything but an error of the system's; that another has the store open is of that kind, too.
+fn on_open(path: &Path, error: sled::Error) -> StoreError {
+    match error {
+        sled::Error::Io(cause) if cause.kind() != io::ErrorKind::Other || is_locked(&cause) => {
+            StoreError::Io { path: path.to_owned(), cause }
+        }
+        other => StoreError::Failed { path: path.to_owned(), message: other.to_string() },
+    }
+}
+
+/// sled has no kind of its own for this error.
+fn is_locked(error: &io::Error) -> bool {
+    error.to_string().contains("could not acquire lock")
+}
+
+/// A name beside `path` for what was found damaged there.
+pub fn free_name(path: &Path) -> PathBuf {
+    let named = |n: u32| path.with_extension(format!("damaged-{n}"));
+    (1..).map(named).find(|name| !name.exists()).expect("there are fewer than 2^32 of them")
+}
+
+/// A panic while a lock was held leaves numbers that are whole.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

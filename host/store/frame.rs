@@ -1,0 +1,255 @@
+//! How records lie in a file that is only appended to, so that one that is torn or damaged is noticed and loses only
+//! itself. Integers are little-endian:
+//!
+//! | field    | type     |                                                                                  |
+//! |----------|----------|----------------------------------------------------------------------------------|
+//! | length   | u32      | of the payload, from 1 to what such a file allows                                |
+//! | payload  |          |                                                                                  |
+//! | checksum | 16 bytes | BLAKE3 in a domain of its own, of whose file it is, offset (u64), length, payload |
+//!
+//! A record is whole only where it was written, so what was moved, or copied from another file, is none.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+
+use crate::digest::Digest;
+
+const LENGTH_BYTES: usize = 4;
+const CHECKSUM_BYTES: usize = 16;
+
+/// What is read at once.
+const READ_BYTES: usize = 64 << 10;
+
+/// The rules of one file.
+#[derive(Clone, Debug)]
+pub(super) struct Framing {
+    domain: &'static str,
+    /// Whose file it is: always equally long in one domain.
+    owner: Vec<u8>,
+    payload_bytes_max: usize,
+}
+
+impl Framing {
+    pub fn new(domain: &'static str, owner: &[u8], payload_bytes_max: usize) -> Self {
+        Self { domain, owner: owner.to_vec(), payload_bytes_max }
+    }
+
+    /// What a record with a payload of `payload_bytes` takes.
+    pub const fn bytes(payload_bytes: usize) -> usize {
+        LENGTH_BYTES + payload_bytes + CHECKSUM_BYTES
+    }
+
+    /// What the longest record takes.
+    pub const fn bytes_max(&self) -> usize {
+        Self::bytes(self.payload_bytes_max)
+    }
+
+    /// Appends the record that is to lie at `offset` of its file to `bytes`. A payload without bytes, or with more than
+    /// are allowed, would not be read.
+    pub fn write(&self, offset: u64, payload: &[u8], bytes: &mut Vec<u8>) {
+        let length = (payload.len() as u32).to_le_bytes();
+        bytes.extend(length);
+        bytes.extend(payload);
+        bytes.extend(self.checksum(offset, length, payload));
+    }
+
+    /// The payload of the record that `bytes`, which lie at `offset` of their file, begin with, if it is whole.
+    pub fn read<'a>(&self, offset: u64, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        let (length, rest) = bytes.split_first_chunk::<LENGTH_BYTES>()?;
+        let payload_bytes = u32::from_le_bytes(*length) as usize;
+        if !(1..=self.payload_bytes_max).contains(&payload_bytes) {
+            return None;
+        }
+        let (payload, rest) = rest.split_at_checked(payload_bytes)?;
+        let checksum = rest.first_chunk::<CHECKSUM_BYTES>()?;
+        (*checksum == self.checksum(offset, *length, payload)).then_some(payload)
+    }
+
+    /// [`Framing::read`] from a file that holds records up to `end`.
+    pub fn read_at(&self, file: &File, offset: u64, end: u64) -> io::Result<Option<Vec<u8>>> {
+        let mut bytes = vec![0; self.bytes_max().min(end.saturating_sub(offset) as usize)];
+        file.read_exact_at(&mut bytes, offset)?;
+        Ok(self.read(offset, &bytes).map(<[u8]>::to_vec))
+    }
+
+    fn checksum(&self, offset: u64, length: [u8; LENGTH_BYTES], payload: &[u8]) -> [u8; CHECKSUM_BYTES] {
+        let mut bytes = self.owner.clone();
+        bytes.extend(offset.to_le_bytes());
+        bytes.extend(length);
+        bytes.extend(payload);
+        *Digest::in_domain(self.domain, &bytes).as_bytes().first_chunk().expect("a digest has 32 bytes")
+    }
+}
+
+/// What [`Frames`] comes upon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    Whole {
+        offset: u64,
+        payload: Vec<u8>,
+    },
+    /// So many bytes that are no records, up to the next that is one.
+    Damaged {
+        offset: u64,
+        bytes: u64,
+    },
+}
+
+/// The records of a file from first to last. Memory is that of one read, however long the file is. What is no record is
+/// searched byte by byte for the next, for a damaged length says nothing of where that begins.
+pub(super) struct Frames {
+    framing: Framing,
+    file: File,
+    /// Where `buffer[start..]` lies in the file.
+    offset: u64,
+    end: u64,
+    buffer: Vec<u8>,
+    start: usize,
+}
+
+impl Frames {
+    /// The records that lie from `offset` to `end`.
+    pub const fn new(framing: Framing, file: File, offset: u64, end: u64) -> Self {
+        Self { framing, file, offset, end, buffer: Vec::new(), start: 0 }
+    }
+
+    /// Where what comes next lies.
+    pub const fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Has the buffer hold the longest record, or all that is left.
+    fn fill(&mut self) -> io::Result<()> {
+        let held = self.buffer.len() - self.start;
+        let left = self.end.saturating_sub(self.offset + held as u64);
+        if held >= self.framing.bytes_max() || left == 0 {
+            return Ok(());
+        }
+        self.buffer.drain(..self.start);
+        self.start = 0;
+        self.buffer.resize(held + left.min(READ_BYTES as u64) as usize, 0);
+        self.file.read_exact_at(&mut self.buffer[held..], self.offset + held as u64)
+    }
+
+    fn skip(&mut self, bytes: usize) {
+        self.start += bytes;
+        self.offset += bytes as u64;
+    }
+}
+
+impl Iterator for Frames {
+    type Item = io::Result<Found>;
+
+    fn next(&mut self) -> Option<io::Result<Found>> {
+        let from = self.offset;
+        loop {
+            if let Err(error) = self.fill() {
+                // What cannot be read now is not tried again for ever.
+                (self.offset, self.start) = (self.end, 0);
+                self.buffer.clear();
+                return Some(Err(error));
+            }
+            let rest = &self.buffer[self.start..];
+            match self.framing.read(self.offset, rest) {
+                Some(payload) if self.offset == from => {
+                    let payload = payload.to_vec();
+                    self.skip(Framing::bytes(payload.len()));
+                    return Some(Ok(Found::Whole { offset: from, payload }));
+                }
+                None if !rest.is_empty() => self.skip(1),
+                _ if self.offset > from => {
+                    return Some(Ok(Found::Damaged { offset: from, bytes: self.offset - from }));
+                }
+                _ => return None,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    const MAX: usize = 300;
+
+    fn framing() -> Framing {
+        Framing::new("compute-host test of frames", b"file", MAX)
+    }
+
+    fn found(bytes: &[u8]) -> Vec<Found> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        Frames::new(framing(), file, 0, bytes.len() as u64).map(Result::unwrap).collect()
+    }
+
+    fn written(payloads: &[&[u8]]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for payload in payloads {
+            framing().write(bytes.len() as u64, payload, &mut bytes);
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_flipped_bit_loses_the_record_that_it_is_in_and_no_other() {
+        let payloads: [&[u8]; 3] = [b"first", b"second", b"third"];
+        let (bytes, starts) = (written(&payloads), [0, 25, 51, 76]);
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let lost = starts.iter().rposition(|start| *start <= bit / 8).unwrap();
+            let expected: Vec<Found> = (0..3)
+                .map(|record| match record == lost {
+                    true => Found::Damaged {
+                        offset: starts[record] as u64,
+                        bytes: (starts[record + 1] - starts[record]) as u64,
+                    },
+                    false => Found::Whole { offset: starts[record] as u64, payload: payloads[record].to_vec() },
+                })
+                .collect();
+            assert_eq!(found(&flipped), expected, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn what_was_torn_moved_or_is_another_files_is_no_record() {
+        let bytes = written(&[b"first", b"second"]);
+        for len in 26..bytes.len() {
+            let torn = Found::Damaged { offset: 25, bytes: len as u64 - 25 };
+            assert_eq!(found(&bytes[..len])[1..], [torn], "{len} bytes");
+        }
+        assert_eq!(found(&bytes[25..]), [Found::Damaged { offset: 0, bytes: 26 }]);
+        let other = Framing::new("compute-host test of frames", b"fill", MAX);
+        assert_eq!(other.read(0, &bytes), None);
+        assert_eq!(framing().read(0, &bytes), Some(&b"first"[..]));
+        for wrong in [&b""[..], &[7; MAX + 1]] {
+            assert_eq!(framing().read(0, &written(&[wrong])), None, "{} bytes", wrong.len());
+        }
+    }
+
+    #[test]
+    fn records_that_lie_across_two_reads_are_read() {
+        let payloads: Vec<Vec<u8>> = (0..2_000_u32).map(|i| i.to_le_bytes().repeat(1 + i as usize % 75)).collect();
+        let payloads: Vec<&[u8]> = payloads.iter().map(Vec::as_slice).collect();
+        let mut bytes = written(&payloads);
+        assert!(bytes.len() > 4 * READ_BYTES);
+        let whole = |found: &Vec<Found>| found.iter().filter(|found| matches!(found, Found::Whole { .. })).count();
+        assert_eq!(whole(&found(&bytes)), 2_000);
+        // Damage that is longer than one read is crossed as well.
+        bytes[1_000..2 * READ_BYTES].fill(0);
+        let found = found(&bytes);
+        assert_eq!(found.len(), whole(&found) + 1);
+        let Some(Found::Whole { payload, .. }) = found.last() else { panic!("the last record is whole") };
+        assert_eq!(payload, payloads[1_999]);
+    }
+
+    #[test]
+    fn a_file_that_is_shorter_than_it_is_said_to_be_is_an_error_once() {
+        let mut frames = Frames::new(framing(), tempfile::tempfile().unwrap(), 0, 10);
+        assert!(frames.next().unwrap().is_err());
+        assert!(frames.next().is_none());
+    }
+}

@@ -1,0 +1,177 @@
+//! Finished proofs, by slice id, the oldest giving way to the newest. A damaged store is moved aside and begun anew: what
+//! is lost will be computed again.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use super::StoreError;
+use super::database::{Batch, Database, free_name, lock};
+use crate::proof::SliceProof;
+use crate::slice::SliceId;
+
+/// The version of what is written below.
+const VERSION: u8 = 0;
+/// `p` + slice id -> u64 sequence number, canonical bytes of the proof.
+const PROOF_PREFIX: u8 = b'p';
+/// `s` + u64 sequence number, big-endian -> slice id. Proofs in the order in which they came.
+const SEQUENCE_PREFIX: u8 = b's';
+/// How many proofs there are, u64: sled would have to read them all to say.
+const COUNT_KEY: &[u8] = b"c";
+
+pub struct ProofStore {
+    database: Database,
+    proofs_max: u64,
+    /// What the next write needs to know.
+    next: Mutex<Next>,
+    /// Whoever else waits for the directory gets it when sled has let go of it.
+    _lock: Option<File>,
+}
+
+struct Next {
+    sequence: u64,
+    count: u64,
+}
+
+/// An opened store, and where a damaged predecessor was moved to.
+pub struct Opened {
+    pub store: ProofStore,
+    pub moved_aside: Option<PathBuf>,
+}
+
+impl ProofStore {
+    /// Opens or makes the store in the directory `path`, for `proofs_max` proofs. No other process may have it open.
+    pub fn open(path: &Path, proofs_max: u64) -> Result<Opened, StoreError> {
+        match Self::try_open(path, proofs_max) {
+            Err(StoreError::Failed { .. }) if path.exists() => {
+                let aside = free_name(path);
+                std::fs::rename(path, &aside).map_err(|cause| StoreError::Io { path: path.to_owned(), cause })?;
+                let store = Self::try_open(path, proofs_max)?;
+                Ok(Opened { store, moved_aside: Some(aside) })
+            }
+            opened => Ok(Opened { store: opened?, moved_aside: None }),
+        }
+    }
+
+    /// Holds `lock` for as long as the store is open.
+    pub fn guarded_by(mut self, lock: File) -> Self {
+        self._lock = Some(lock);
+        self
+    }
+
+    fn try_open(path: &Path, proofs_max: u64) -> Result<Self, StoreError> {
+        let database = Database::open(path, VERSION)?;
+        let count = database.get(COUNT_KEY)?.map_or(0, |bytes| number(&bytes));
+        let last = database.prefixed(&[SEQUENCE_PREFIX]).next_back().transpose()?;
+        let sequence = last.map_or(0, |(key, _)| number(&key[1..]) + 1);
+        database.set_flushed(sequence);
+        let next = Mutex::new(Next { sequence, count });
+        Ok(Self { database, proofs_max: proofs_max.max(1), next, _lock: None })
+    }
+
+    /// The proof under `id`. One that is damaged, or that could not be written to disk, is not there: it will be
+    /// computed again.
+    pub fn proof(&self, id: &SliceId) -> Result<Option<SliceProof>, StoreError> {
+        let value = self.database.get(&proof_key(id))?;
+        let durable = |value: &&[u8]| value.get(..8).is_some_and(|sequence| self.database.is_flushed(number(sequence)));
+        let value = value.as_deref().filter(durable);
+        let proof = value.and_then(|value| SliceProof::from_kept_bytes(value.get(8..)?).ok());
+        Ok(proof.filter(|proof| proof.slice_id() == id))
+    }
+
+    /// Keeps `proof`, and returns when a crash cannot take it back. Callers that come at once share one write to disk.
+    pub fn keep(&self, proof: &SliceProof) -> Result<(), StoreError> {
+        let sequence = self.insert(proof)?;
+        self.database.flush(sequence, || (lock(&self.next).sequence, ()), |()| Ok(()))
+    }
+
+    /// Writes the proof, and forgets the oldest if there are too many, as one step.
+    fn insert(&self, proof: &SliceProof) -> Result<u64, StoreError> {
+        let mut next = lock(&self.next);
+        let sequence = next.sequence;
+        let key = proof_key(proof.slice_id());
+        let mut value = sequence.to_be_bytes().to_vec();
+        value.extend(proof.to_bytes());
+
+        let mut batch = Batch::default();
+        let mut count = next.count;
+        match self.database.get(&key)? {
+            Some(older) => batch.remove(&sequence_key(number(older.get(..8).unwrap_or_default()))),
+            None => count += 1,
+        }
+        for oldest in self.database.prefixed(&[SEQUENCE_PREFIX]) {
+            if count <= self.proofs_max {
+                break;
+            }
+            let (sequence, id) = oldest?;
+            if id != proof.slice_id().as_str().as_bytes() {
+                batch.remove(sequence);
+                batch.remove([&[PROOF_PREFIX], &id[..]].concat());
+                count -= 1;
+            }
+        }
+        batch.insert(key, value);
+        batch.insert(&sequence_key(sequence), proof.slice_id().as_str());
+        batch.insert(COUNT_KEY, &count.to_be_bytes());
+        self.database.apply(batch)?;
+        *next = Next { sequence: sequence + 1, count };
+        Ok(sequence)
+    }
+}
+
+fn proof_key(id: &SliceId) -> Vec<u8> {
+    [&[PROOF_PREFIX], id.as_str().as_bytes()].concat()
+}
+
+fn sequence_key(sequence: u64) -> [u8; 9] {
+    let mut key = [SEQUENCE_PREFIX; 9];
+    key[1..].copy_from_slice(&sequence.to_be_bytes());
+    key
+}
+
+/// 0 for what is not a number: such a record is damaged, and as good as the oldest.
+fn number(bytes: &[u8]) -> u64 {
+    bytes.try_into().map_or(0, u64::from_be_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::digest::Digest;
+    use crate::key::NodeKey;
+    use crate::limits::{Limits, Usage};
+    use crate::proof::{Blob, Claim, Job, Observed};
+    use crate::sandbox::{Execution, Outcome};
+
+    #[test]
+    fn what_is_not_on_disk_yet_is_not_told() {
+        let digest = Digest::of(b"");
+        let blob = Blob { blake3: digest, bytes: 0 };
+        let limits = Limits::DEFAULT.into();
+        let job = Job {
+            workload: "transcode".to_owned(),
+            module: digest,
+            input: blob,
+            args: digest,
+            limits,
+            assets: vec![],
+            profile: digest,
+        };
+        let usage = Usage::default();
+        let execution =
+            Execution { outcome: Outcome::Failed(1), proof: None, output: vec![], log: vec![], usage, trace: None };
+        let observed = Observed::new(SystemTime::UNIX_EPOCH, Duration::ZERO, usage, "test");
+        let id: SliceId = "slice".parse().unwrap();
+        let claim = Claim::of(id.clone(), job, &execution);
+        let proof = SliceProof::sign(claim, observed, &NodeKey::from_secret([1; 32]));
+
+        let directory = tempfile::tempdir().unwrap();
+        let store = ProofStore::open(&directory.path().join("proofs"), 10).unwrap().store;
+        store.insert(&proof).unwrap();
+        assert_eq!(store.proof(&id).unwrap(), None);
+        store.keep(&proof).unwrap();
+        assert_eq!(store.proof(&id).unwrap(), Some(proof));
+    }
+}
