@@ -6,6 +6,8 @@ mod case;
 mod module;
 mod proof;
 mod key;
+mod courier;
+mod serve;
 mod run;
 mod matrix;
 mod verify;
@@ -20,9 +22,11 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use self::case::{parse_asset, parse_bytes};
+use self::courier::{COURIER_EXAMPLES, CourierCommand};
 use self::key::{KEY_EXAMPLES, KeyCommand};
 use self::module::{MODULE_EXAMPLES, ModuleCommand};
 use self::proof::{PROOF_EXAMPLES, ProofCommand};
+use self::serve::{SERVE_EXAMPLES, ServeArgs};
 use self::verify::{DIFF_EXAMPLES, DOCTOR_EXAMPLES, DiffArgs, DoctorArgs, VERIFY_EXAMPLES, VerifyArgs};
 use crate::config::JOBS_MAX;
 use crate::node::{Node, Notice};
@@ -50,10 +54,12 @@ Examples:
   node compute module add guest.wasm --name g   store a module; then: node compute run --module g data.bin
   node compute proof show proofs/a.slice.proof  read a proof
   node compute proof validate proofs/*.proof    say whether proofs are well formed, and signed by whom
+  node compute courier send bundle.bin alice    take a bundle in, to be carried to a peer
+  node serve                                    take bundles from peers, and forward what is due
   node key show                                 print the key by which others know this node's proofs
   node completions bash                         print a completion script
 
-Exit codes: 0 done, 1 a guest failed or a proof is not valid, 2 an error, 130 interrupted.";
+Exit codes: 0 done, 1 a guest failed, a proof is not valid or bundles remain, 2 an error, 130 interrupted.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -63,6 +69,9 @@ enum Command {
         after_help = "Examples:\n  node compute run transcode.slice\n  node compute proof show proofs/transcode.slice.proof"
     )]
     Compute(Compute),
+    /// Take bundles from peers, forward what is due, and show metrics, until it is told to stop
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(ServeArgs),
     /// Show, rotate, keep and trust the keys that proofs are signed with
     #[command(subcommand, after_help = KEY_EXAMPLES)]
     Key(KeyCommand),
@@ -96,6 +105,9 @@ enum Compute {
     /// Read and validate written proofs
     #[command(subcommand, after_help = PROOF_EXAMPLES)]
     Proof(ProofCommand),
+    /// Carry bundles to peers, and earn by it
+    #[command(subcommand, after_help = COURIER_EXAMPLES)]
+    Courier(CourierCommand),
 }
 
 #[derive(clap::Args)]
@@ -162,7 +174,8 @@ Exit codes: 0 all done, 1 a guest failed, 2 an error, 130 interrupted (finished 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum End {
     Done = 0,
-    GuestFailed = 1,
+    /// A guest failed, something is not valid, or something remains to be done.
+    No = 1,
     Error = 2,
     /// 128 and the number of the signal, as shells have it.
     Interrupted = 130,
@@ -185,6 +198,8 @@ pub fn main() -> ExitCode {
         Command::Compute(Compute::Module(command)) => module::main(command, &data_dir),
         Command::CompileOneModule { cpu_seconds, memory_bytes } => compile(Bounds { cpu_seconds, memory_bytes }),
         Command::Compute(Compute::Proof(command)) => proof::main(command, &data_dir),
+        Command::Compute(Compute::Courier(command)) => courier::main(command, &data_dir),
+        Command::Serve(args) => serve::serve(&args, &data_dir),
         Command::Key(command) => key::main(command, &data_dir),
         Command::Completions { shell } => completions(shell),
     };

@@ -1,12 +1,14 @@
 //! What the node's owner has set: the file `config.toml` in the data directory, checked once, when it is read.
 
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::courier::Settings;
 use crate::limits::Limits;
 use crate::modules::Quota;
 use crate::runner::Capacity;
@@ -29,6 +31,8 @@ pub struct Config {
     pub results: Results,
     pub store: Store,
     pub modules: Modules,
+    pub serve: Serve,
+    pub courier: Settings,
     pub gate: GateLimits,
 }
 
@@ -51,6 +55,12 @@ pub struct Results {
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
     pub proofs_max: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Serve {
+    pub listen: SocketAddr,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -79,6 +89,12 @@ impl Default for Store {
     }
 }
 
+impl Default for Serve {
+    fn default() -> Self {
+        Self { listen: (Ipv4Addr::LOCALHOST, 7700).into() }
+    }
+}
+
 impl Default for Modules {
     fn default() -> Self {
         Self { modules_max: 10_000, bytes_max: 4 << 30, code_bytes_max: 4 << 30 }
@@ -93,6 +109,23 @@ const KEYS: &[(&str, &[&str])] = &[
     ("results", &["entries_max", "bytes_max"]),
     ("store", &["proofs_max"]),
     ("modules", &["modules_max", "bytes_max", "code_bytes_max"]),
+    ("serve", &["listen"]),
+    (
+        "courier",
+        &[
+            "destination",
+            "bundle_bytes_max",
+            "pending_max",
+            "pending_bytes_max",
+            "received_max",
+            "received_bytes_max",
+            "expires_ms",
+            "concurrency",
+            "timeout_ms",
+            "credit_per_mib",
+            "credit_per_hop",
+        ],
+    ),
 ];
 
 const GATE: &str = "gate";
@@ -161,7 +194,23 @@ impl Config {
         within("modules", "modules_max", self.modules.modules_max, i64_max)?;
         within("modules", "bytes_max", self.modules.bytes_max, i64_max)?;
         within("modules", "code_bytes_max", self.modules.code_bytes_max, i64_max)?;
+        self.check_courier(&within)?;
         LIMITS.iter().try_for_each(|limit| within(GATE, limit.key, self.gate.of(limit.name), limit.highest))
+    }
+
+    fn check_courier(
+        &self,
+        within: &impl Fn(&'static str, &'static str, u64, u64) -> Result<(), Problem>,
+    ) -> Result<(), Problem> {
+        let (courier, i64_max) = (&self.courier, i64::MAX as u64);
+        within("courier", "bundle_bytes_max", courier.bundle_bytes_max, i64_max)?;
+        within("courier", "pending_max", courier.pending_max, i64_max)?;
+        within("courier", "pending_bytes_max", courier.pending_bytes_max, i64_max)?;
+        within("courier", "received_max", courier.received_max, i64_max)?;
+        within("courier", "received_bytes_max", courier.received_bytes_max, i64_max)?;
+        within("courier", "expires_ms", courier.expires_ms, i64_max)?;
+        within("courier", "concurrency", courier.concurrency, Settings::CONCURRENCY_MAX)?;
+        within("courier", "timeout_ms", courier.timeout_ms, i64_max)
     }
 
     /// How many modules may be stored.
@@ -246,7 +295,11 @@ mod tests {
         let compute = Compute::default();
         assert_eq!(
             set,
-            Config { compute: Compute { jobs: Some(2), timeout_ms: Some(60_000), ..compute }, ..Config::default() }
+            Config {
+                compute: Compute { jobs: Some(2), timeout_ms: Some(60_000), ..compute },
+                courier: Settings { destination: "bob".parse().ok(), ..Settings::default() },
+                ..Config::default()
+            }
         );
         for (table, keys) in keys() {
             assert!(COMMENTED.contains(&format!("[{table}]")));

@@ -28,9 +28,15 @@ pub mod modules;
 pub mod runner;
 /// What was run, run again: on each engine, in a process of its own.
 pub mod verify;
+/// Bundles carried to whom they are for, and who was paid for it.
+pub mod courier;
+/// What is scraped from a node.
+pub mod metrics;
 /// The settings file, parsed once, checked once.
 pub mod config;
 /// Owns the parts and wires them.
 pub mod node;
+/// The door for HTTP: routes, limits, status codes.
+pub mod http;
 /// The command line: one short function a command.
 pub mod cli;

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::config::{COMMENTED, Config, ConfigError};
+use crate::courier::{Courier, CourierError, Peers, PeersFile, system_clock};
 use crate::digest::MacKey;
 use crate::key::{KeyError, Keyring};
 use crate::modules::{CodeFiles, Modules, StoredModules};
 use crate::private_file;
 use crate::runner::WorkloadRunner;
 use crate::sandbox::{Compiler, Sandbox, SandboxError};
-use crate::store::{ProofStore, StoreError};
+use crate::store::{CourierStore, FsckReport, ProofStore, StoreError};
 
 pub struct Node {
     pub config: Config,
@@ -42,6 +43,13 @@ pub enum NodeError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Key(#[from] KeyError),
+    #[error(transparent)]
+    Courier(#[from] CourierError),
+}
+
+/// While it is held, no other process has the data directory.
+pub struct DirectoryLock {
+    _file: File,
 }
 
 /// The keys of a node, while no other process has its data directory.
@@ -86,6 +94,54 @@ impl Node {
         Ok(LockedKeys { keyring: Keyring::new(state), _lock: lock })
     }
 
+    /// Where the node whose files are in `directory` keeps its state.
+    pub fn state(directory: &Path) -> PathBuf {
+        directory.join("state")
+    }
+
+    /// The courier of the node whose files are in `directory`, which is made if it is not there; `None` while another
+    /// process has it.
+    pub fn try_courier(directory: &Path) -> Result<Option<(Courier, DirectoryLock)>, NodeError> {
+        let failed = |cause| NodeError::DataDirectory { path: directory.to_owned(), cause };
+        let files = DataDirectory::prepare(directory).map_err(failed)?;
+        match files.lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(cause)) => return Err(failed(cause)),
+        }
+        let config = Config::read(&directory.join("config.toml"))?;
+        Self::open_courier(files, &config).map(Some)
+    }
+
+    /// [`Node::try_courier`], and what else it takes to serve; waits until no other process has the directory.
+    pub fn serve_courier(
+        directory: &Path,
+        notify: impl Fn(Notice),
+    ) -> Result<(Config, Courier, DirectoryLock), NodeError> {
+        let config = Config::read(&directory.join("config.toml"))?;
+        let files = DataDirectory::lock(directory, &notify)?;
+        let (courier, lock) = Self::open_courier(files, &config)?;
+        Ok((config, courier, lock))
+    }
+
+    fn open_courier(files: DataDirectory, config: &Config) -> Result<(Courier, DirectoryLock), NodeError> {
+        let (key, _) = Keyring::new(files.state.clone()).node_key(SystemTime::now())?;
+        let courier = Courier::open(&files.state, key, config.courier.clone(), system_clock)?;
+        Ok((courier, DirectoryLock { _file: files.lock }))
+    }
+
+    /// Checks the courier's store, and rebuilds it where it is damaged; waits until no other process has the directory.
+    pub fn fsck_courier(directory: &Path, notify: impl Fn(Notice)) -> Result<FsckReport, NodeError> {
+        let files = DataDirectory::lock(directory, &notify)?;
+        Ok(CourierStore::fsck(&files.state.join("courier"))?)
+    }
+
+    /// The peers in `directory` as they are: nothing is made.
+    pub fn known_peers(directory: &Path) -> Result<Peers, NodeError> {
+        let read = PeersFile::new(&Self::state(directory)).read();
+        Ok(read.map_err(CourierError::from)?)
+    }
+
     /// The keys in `directory` as they are: nothing is made.
     pub fn known_keys(directory: &Path) -> Keyring {
         Keyring::new(directory.join("state"))
@@ -112,8 +168,8 @@ impl DataDirectory {
     fn prepare(directory: &Path) -> io::Result<Self> {
         let (state, cache) = (directory.join("state"), directory.join("cache"));
         let private = |path: &Path| DirBuilder::new().recursive(true).mode(0o700).create(path);
-        private(directory)?;
-        private(&state)?;
+        // What is on disk in it is to be found there.
+        private_file::make_directory(&state)?;
         private(&cache)?;
         match create_new(&directory.join("config.toml"), 0o644) {
             Ok(mut file) => file.write_all(COMMENTED.as_bytes())?,

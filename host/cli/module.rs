@@ -181,7 +181,7 @@ fn add(file: &Path, name: Option<&ModuleName>, json: bool, data_dir: &Path) -> a
         Err(error) => {
             let ModulesError::Sandbox(SandboxError::Compile(_)) = *error else { return Err(error.into()) };
             complain("error", &format_args!("`{}` is refused [{}]: {error}", file.display(), error.code()));
-            return Ok(End::GuestFailed);
+            return Ok(End::No);
         }
     };
     if let (Some(name), Some(before)) = (name, addition.renamed) {
@@ -210,7 +210,7 @@ fn profile(
     let shown =
         if json { format!("{}\n", report::profile_json(&profile)) } else { report::profile_text(&profile, top) };
     print(shown.as_bytes())?;
-    Ok(if profile.outcome.is_done() { End::Done } else { End::GuestFailed })
+    Ok(if profile.outcome.is_done() { End::Done } else { End::No })
 }
 
 /// An operator should know that a stranger's module met with less than SECURITY.md says.
@@ -227,7 +227,7 @@ fn refused(file: &Path, report: &Report, json: bool) -> anyhow::Result<End> {
         print(format!("{}\n", report::json(file, report)).as_bytes())?;
     }
     report::complain_of(file, report);
-    Ok(End::GuestFailed)
+    Ok(End::No)
 }
 
 fn check(file: &Path, json: bool, data_dir: &Path) -> anyhow::Result<End> {
@@ -237,7 +237,7 @@ fn check(file: &Path, json: bool, data_dir: &Path) -> anyhow::Result<End> {
     let shown =
         if json { format!("{:#}\n", report::json(file, &report)) } else { report::text(file, &report, &config.gate) };
     print(shown.as_bytes())?;
-    Ok(if report.refusals.is_empty() { End::Done } else { End::GuestFailed })
+    Ok(if report.refusals.is_empty() { End::Done } else { End::No })
 }
 
 fn list(json: bool, data_dir: &Path) -> anyhow::Result<End> {

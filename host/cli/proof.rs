@@ -143,7 +143,7 @@ impl Checked {
     fn end(&self) -> End {
         match self {
             Self::Valid { .. } => End::Done,
-            Self::NotValid { .. } => End::GuestFailed,
+            Self::NotValid { .. } => End::No,
             Self::Unreadable(_) => End::Error,
         }
     }

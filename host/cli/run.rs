@@ -248,7 +248,7 @@ impl Report<'_> {
             Ok(answer) if answer.finished.outcome.is_done() => (End::Done, None),
             Ok(answer) => {
                 let why = format!("`{}`: {}", file.display(), answer.finished.outcome);
-                (End::GuestFailed, Some(("failed", why)))
+                (End::No, Some(("failed", why)))
             }
         };
         self.end = self.end.max(end);

@@ -162,7 +162,7 @@ fn all_agree(args: &VerifyArgs, file: &Path, node: &Node) -> anyhow::Result<End>
 
 fn end_of(matrix: &Matrix) -> End {
     match () {
-        () if !matrix.disagreements.is_empty() => End::GuestFailed,
+        () if !matrix.disagreements.is_empty() => End::No,
         () if !matrix.failures.is_empty() => End::Error,
         () => End::Done,
     }
@@ -194,7 +194,7 @@ fn recheck(args: &VerifyArgs, proof_file: &Path, file: &Path, node: &Node) -> an
     }
     Ok(match verdict {
         Verdict::Agree => End::Done,
-        Verdict::Disagree(_) => End::GuestFailed,
+        Verdict::Disagree(_) => End::No,
         Verdict::NotComparable(_) | Verdict::Unverifiable(_) => End::Error,
     })
 }
@@ -274,7 +274,7 @@ pub fn diff(args: &DiffArgs, data_dir: &Path) -> anyhow::Result<End> {
     };
     let shown = if args.json { difference_json(difference.as_ref()) } else { difference_text(difference.as_ref()) };
     print(shown.as_bytes())?;
-    Ok(if difference.is_some() { End::GuestFailed } else { End::Done })
+    Ok(if difference.is_some() { End::No } else { End::Done })
 }
 
 fn difference_text(difference: Option<&verify::Difference>) -> String {

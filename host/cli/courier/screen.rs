@@ -1,0 +1,84 @@
+//! Where answers are shown, as they come.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::super::{End, complain, print};
+use super::{INTERRUPTED, show};
+use crate::courier::Event;
+use crate::courier::answers::Answer;
+
+/// Where answers are shown.
+pub struct Screen {
+    json: bool,
+    bar: Option<ProgressBar>,
+    /// How the command ends, as far as it has been told.
+    pub end: anyhow::Result<End>,
+}
+
+impl Screen {
+    pub const fn new(json: bool) -> Self {
+        Self { json, bar: None, end: Ok(End::Done) }
+    }
+
+    pub fn show(&mut self, answer: Answer) {
+        let failed = match &answer {
+            Answer::Error { message } => Some(message.clone()),
+            _ => None,
+        };
+        if let Some(message) = failed {
+            self.end = Err(anyhow::anyhow!(message));
+            return;
+        }
+        match &answer {
+            Answer::Flush(Event::Begun { pending, .. }) if !self.json && io::stderr().is_terminal() => {
+                let style = ProgressStyle::with_template("{bar:30} {pos}/{len} forwarded, {per_sec}, {elapsed}");
+                let bar = ProgressBar::new(*pending).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+                self.bar = Some(bar);
+            }
+            Answer::Flush(Event::Forwarded { .. } | Event::Carried { .. }) => {
+                self.bar.iter().for_each(|bar| bar.inc(1));
+            }
+            Answer::Flushed(summary) if self.end.is_ok() => {
+                self.end = Ok(match summary {
+                    summary if summary.interrupted => End::Interrupted,
+                    // What an export has written is pending until its acknowledgement is brought back.
+                    summary if summary.pending > summary.carried || summary.died > 0 => End::No,
+                    _ => End::Done,
+                });
+            }
+            Answer::Problem { what } if what == INTERRUPTED => self.end = Ok(End::Interrupted),
+            Answer::Problem { .. } if self.end.is_ok() => self.end = Ok(End::No),
+            _ => {}
+        }
+        let shown = if self.json { show::json(&answer) } else { show::text(&answer) };
+        let written = match shown {
+            show::Shown::Line(line) => self.aside(|| print(format!("{line}\n").as_bytes())),
+            show::Shown::Aside(kind, line) => self.aside(|| {
+                complain(kind, &line);
+                Ok(())
+            }),
+            show::Shown::Noted(line, note) => self.aside(|| {
+                complain("note", &note);
+                print(format!("{line}\n").as_bytes())
+            }),
+            show::Shown::Nothing => Ok(()),
+        };
+        if let Err(error) = written {
+            self.end = Err(error);
+        }
+    }
+
+    fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
+    pub fn finish(&self) {
+        self.bar.iter().for_each(ProgressBar::finish_and_clear);
+        let _ = io::stdout().flush();
+    }
+}

@@ -1,0 +1,231 @@
+//! What the courier answers, as lines for people and for programs.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use indicatif::HumanBytes;
+use serde_json::{Value, json};
+
+use super::super::{printable, timestamp};
+use super::count;
+use crate::courier::answers::{Acknowledged, Answer, PeerLine, ReceivedBundle, Rewards, Was};
+use crate::courier::{Event, Peers, Summary};
+use crate::key::{Owner, Owners, PublicKey};
+use crate::receipt::{Acknowledgement, Receipt, State};
+use crate::store::FsckReport;
+
+pub enum Shown {
+    /// For standard output.
+    Line(String),
+    /// For the person at the terminal: what kind of message, and the message.
+    Aside(&'static str, String),
+    /// Both, a line and a note.
+    Noted(String, String),
+    Nothing,
+}
+
+/// For programs: every answer is a line.
+pub fn json(answer: &Answer) -> Shown {
+    serde_json::to_string(answer).map_or(Shown::Nothing, Shown::Line)
+}
+
+pub fn text(answer: &Answer) -> Shown {
+    let line = match answer {
+        Answer::Sent { id, was, .. } => {
+            // The id stands alone, for scripts; that it was there before is said beside it.
+            return match was {
+                Was::New | Was::Pending => Shown::Line(id.to_string()),
+                Was::Dead => Shown::Noted(
+                    id.to_string(),
+                    format!("it was given up before; `node compute courier retry {id}` tries it again"),
+                ),
+                Was::Acknowledged => Shown::Noted(id.to_string(), "it was acknowledged before".to_owned()),
+            };
+        }
+        Answer::Flush(event) => return flush(event),
+        Answer::Flushed(summary) => summed_up(summary),
+        Answer::Receipt(receipt) => receipt_line(receipt),
+        Answer::Acknowledged(acknowledged) => acknowledged_line(acknowledged),
+        Answer::Received(received) => received_line(received),
+        Answer::Revived { id, expires_ms } => format!("{id}  to be tried until {}", timestamp(*expires_ms)),
+        Answer::Dropped { id } => format!("{id}  dropped"),
+        Answer::Imported { id, sender, bytes, is_new } => {
+            let before = if *is_new { "" } else { ", which was here already" };
+            format!("{id}  {} from {sender}{before}", HumanBytes(*bytes))
+        }
+        Answer::Credited { id, credit } => format!("{id}  acknowledged, {credit} credited"),
+        Answer::Problem { what } => return Shown::Aside("error", what.clone()),
+        Answer::Rewards(rewards) => rewards_lines(rewards),
+        Answer::Peer(peer) => peer_line(peer),
+        Answer::PeerRemoved(peer) => format!("removed {}", peer_line(peer)),
+        Answer::AcknowledgementBytes { .. } | Answer::Error { .. } => return Shown::Nothing,
+    };
+    Shown::Line(line)
+}
+
+fn flush(event: &Event) -> Shown {
+    match event {
+        Event::Begun { .. } => Shown::Nothing,
+        Event::Forwarded { id, to, credit, .. } => Shown::Line(format!("{id}  forwarded to {to}, {credit} credited")),
+        Event::Carried { id, to, bytes } => Shown::Line(format!("{id}  {} for {to}", HumanBytes(*bytes))),
+        Event::Failed { id, error, due_ms, .. } => {
+            Shown::Aside("warning", format!("{id}: {error}; to be tried again {}", from_now(*due_ms)))
+        }
+        Event::Died { id, error, .. } => Shown::Aside(
+            "error",
+            format!("{id} is given up: {error}; `node compute courier retry {id}` tries it again"),
+        ),
+        Event::NoWay { why, .. } => Shown::Aside("error", why.clone()),
+    }
+}
+
+fn summed_up(summary: &Summary) -> String {
+    let Summary { forwarded, forwarded_bytes, credit, carried, attempts, failures, died, pending, .. } = summary;
+    let mut parts = vec![];
+    if *carried > 0 {
+        parts.push(format!("{} written", count(*carried)));
+    } else {
+        let (forwarded, bytes) = (count(*forwarded), HumanBytes(*forwarded_bytes));
+        parts.push(format!("{forwarded} forwarded ({bytes}), {} credited", count(*credit)));
+    }
+    if *failures > 0 {
+        parts.push(format!("{} of {} tries failed", count(*failures), count(*attempts)));
+    }
+    if *died > 0 {
+        parts.push(format!("{} given up", count(*died)));
+    }
+    if *pending > 0 {
+        let due = summary.next_due_ms.map_or_else(String::new, |due_ms| format!(", the next due {}", from_now(due_ms)));
+        parts.push(format!("{} pending{due}", count(*pending)));
+    }
+    parts.join("; ")
+}
+
+/// When that is, for people who read it now.
+fn from_now(unix_ms: u64) -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    match Duration::from_millis(unix_ms).checked_sub(now) {
+        Some(wait) if wait >= Duration::from_secs(1) => {
+            format!("in {}", humantime::format_duration(Duration::from_secs(wait.as_secs())))
+        }
+        Some(_) => "in a moment".to_owned(),
+        None => "now".to_owned(),
+    }
+}
+
+fn receipt_line(receipt: &Receipt) -> String {
+    let Receipt { id, bundle, sender, destination, attempts, due_ms, state, last_error, .. } = receipt;
+    let to = destination.as_ref().map_or("the default destination", |name| name.as_str());
+    let what = match state {
+        State::Pending => format!("due {}", from_now(*due_ms)),
+        State::Dead => "given up".to_owned(),
+    };
+    let tries = if *attempts == 1 { "1 try".to_owned() } else { format!("{attempts} tries") };
+    let error = last_error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
+    printable(&format!("{id}  {}  {sender} to {to}  {tries}, {what}{error}", HumanBytes(bundle.bytes)))
+}
+
+fn acknowledged_line(acknowledged: &Acknowledged) -> String {
+    let Acknowledged { id, bundle, sender, destination, stored_ms, credit, .. } = acknowledged;
+    let (stored, bytes) = (timestamp(*stored_ms), HumanBytes(bundle.bytes));
+    format!("{id}  {bytes}  {sender} to {destination}  stored {stored}, {credit} credited")
+}
+
+fn received_line(received: &ReceivedBundle) -> String {
+    let ReceivedBundle { id, bundle, sender, carrier_name, carrier, stored_ms, is_kept, path, .. } = received;
+    let by = carrier_name.as_ref().map_or(carrier.as_str(), |name| name.as_str());
+    let place = if *is_kept { path.display().to_string() } else { "dropped".to_owned() };
+    let (stored, bytes) = (timestamp(*stored_ms), HumanBytes(bundle.bytes));
+    printable(&format!("{id}  {bytes}  {sender} by {by}  {stored}  {place}"))
+}
+
+fn rewards_lines(rewards: &Rewards) -> String {
+    let line = |credit: u64, receipts: u64, bytes: u64, of: &str| {
+        format!("{:>16}  for {} of {}  {of}", count(credit), count(receipts), HumanBytes(bytes))
+    };
+    let mut lines: Vec<String> = rewards
+        .destinations
+        .iter()
+        .map(|of| {
+            let name = of.name.as_ref().map_or(of.destination.as_str(), |name| name.as_str());
+            line(of.credit, of.receipts, of.bytes, &format!("to {name}"))
+        })
+        .collect();
+    lines.push(line(rewards.credit, rewards.receipts, rewards.bytes, "in all"));
+    lines.join("\n")
+}
+
+fn peer_line(peer: &PeerLine) -> String {
+    let PeerLine { name, public_key, address, is_default } = peer;
+    let address = address.as_deref().unwrap_or("by directory");
+    let default = if *is_default { "  (default destination)" } else { "" };
+    printable(&format!("{public_key}  {name}  {address}{default}"))
+}
+
+/// What a file that should hold an acknowledgement holds.
+pub fn verified(
+    file: &Path,
+    found: &Result<Acknowledgement, String>,
+    owners: &Owners,
+    peers: &Peers,
+    json: bool,
+) -> String {
+    let name = file.to_string_lossy();
+    let acknowledgement = match found {
+        Ok(acknowledgement) => acknowledgement,
+        Err(error) if json => return format!("{}\n", json!({ "file": name, "sound": false, "error": error })),
+        Err(error) => return format!("{}: not an acknowledgement: {}\n", printable(&name), printable(error)),
+    };
+    let delivery = acknowledgement.delivery();
+    let who = |key: &PublicKey| match (peers.of_key(key), owners.of(key)) {
+        (_, Owner::ThisNode) => "this node".to_owned(),
+        (_, Owner::ThisNodeFormerly) => "this node, formerly".to_owned(),
+        (Some(peer), _) => peer.name.to_string(),
+        (None, Owner::Trusted(name)) => name.to_string(),
+        (None, Owner::TrustedFormerly(name)) => format!("{name}, formerly"),
+        (None, Owner::Unknown) => "unknown here".to_owned(),
+    };
+    if json {
+        let object: Value = json!({
+            "file": name,
+            "sound": true,
+            "id": delivery.receipt,
+            "bundle": delivery.bundle,
+            "sender": delivery.sender,
+            "destination": delivery.destination,
+            "carrier": delivery.carrier,
+            "hops": delivery.hops,
+            "expires_ms": delivery.expires_ms,
+            "stored_ms": acknowledgement.stored_ms(),
+            "signature": acknowledgement.signature().to_string(),
+        });
+        return format!("{object}\n");
+    }
+    let lines = [
+        ("receipt", delivery.receipt.to_string()),
+        ("bundle", format!("{}, {} bytes", delivery.bundle.blake3, delivery.bundle.bytes)),
+        ("sender", delivery.sender.to_string()),
+        ("signed by", format!("{} ({})", delivery.destination, who(&delivery.destination))),
+        ("carrier", format!("{} ({})", delivery.carrier, who(&delivery.carrier))),
+        ("hops", delivery.hops.to_string()),
+        ("stored", timestamp(acknowledgement.stored_ms())),
+    ];
+    let lines: String = lines.iter().map(|(name, value)| format!("  {name:<11}{}\n", printable(value))).collect();
+    format!("{}: sound\n{lines}", printable(&name))
+}
+
+pub fn fsck(report: &FsckReport, json: bool) -> String {
+    if json {
+        return serde_json::to_string(report).unwrap_or_default() + "\n";
+    }
+    let mut lines = vec![format!(
+        "{} receipts, {} received, {} acknowledgements",
+        count(report.receipts),
+        count(report.received),
+        count(report.acknowledgements)
+    )];
+    lines.extend(report.problems.iter().map(|problem| printable(problem)));
+    lines.extend(report.done.iter().map(|done| printable(done)));
+    lines.push(if report.is_sound() { "sound".to_owned() } else { "damaged; see above".to_owned() });
+    lines.join("\n") + "\n"
+}

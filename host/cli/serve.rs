@@ -1,0 +1,120 @@
+//! `node serve`.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::{End, complain, tell};
+use crate::courier::{Courier, Mode};
+use crate::http::{Served, bind_socket, local_routes, network_routes, serve_local, serve_network};
+use crate::metrics::Metrics;
+use crate::node::Node;
+
+/// What fails for another reason than a bundle's is looked at again after that.
+const FLUSH_RETRY: Duration = Duration::from_secs(5);
+
+/// Nothing that is due later needs an earlier look; but a clock may be set.
+const LOOK_MAX: Duration = Duration::from_secs(60);
+
+#[derive(clap::Args)]
+pub struct ServeArgs {
+    /// Where to listen [default: `serve.listen` in the config]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<std::net::SocketAddr>,
+}
+
+pub const SERVE_EXAMPLES: &str = "\
+Examples:
+  node serve
+  node serve --listen 127.0.0.1:0     at any free port, which is printed
+
+Takes bundles from peers at POST /v1/courier/bundles, forwards what is due, and shows its numbers at /metrics.
+SIGTERM or Ctrl-C has it finish what is under way and end; a second one ends it at once.";
+
+pub fn serve(args: &ServeArgs, data_dir: &Path) -> anyhow::Result<End> {
+    let (config, courier, _lock) = Node::serve_courier(data_dir, tell)?;
+    let state = Node::state(data_dir);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the threads that serve")?;
+    let listen = args.listen.unwrap_or(config.serve.listen);
+    let (stop, stopped) = watch::channel(false);
+    let served = Served { courier: Arc::new(courier), metrics: Arc::new(Metrics::new()), stopping: stopped.clone() };
+    let end = runtime.block_on(async {
+        let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+        let socket = bind_socket(&state).context("cannot make the node's socket")?;
+        complain("note", &format_args!("listening on http://{}", listener.local_addr()?));
+        let stopping = move || {
+            let mut stopped = stopped.clone();
+            async move { drop(stopped.wait_for(|stopped| *stopped).await) }
+        };
+        tokio::spawn(stop_on_signal(stop));
+        let flush = tokio::spawn(flush_what_is_due(served.clone(), stopping.clone()));
+        tokio::join!(
+            serve_network(listener, network_routes(served.clone()), stopping()),
+            serve_local(socket, local_routes(served.clone()), stopping()),
+        );
+        flush.await.context("the task that forwards has failed")?;
+        Ok(End::Done)
+    });
+    runtime.shutdown_timeout(FLUSH_RETRY);
+    end
+}
+
+/// The first signal has it end, the second ends it.
+async fn stop_on_signal(stop: watch::Sender<bool>) {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return;
+    };
+    for is_first in [true, false] {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        if is_first {
+            stop.send_replace(true);
+        }
+    }
+    std::process::exit(End::Interrupted as i32);
+}
+
+/// Forwards what is due, whenever something is.
+async fn flush_what_is_due<S: Future<Output = ()>>(served: Served, stopping: impl Fn() -> S) {
+    let Served { courier, metrics, .. } = served;
+    let mut new_work = courier.new_work();
+    loop {
+        new_work.mark_unchanged();
+        let wait = match flush_once(&courier, &metrics, stopping()).await {
+            Ok(wait) => wait,
+            Err(error) => {
+                complain("error", &format_args!("cannot forward: {error}"));
+                FLUSH_RETRY
+            }
+        };
+        tokio::select! {
+            () = stopping() => return,
+            _ = new_work.changed() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// Returns how long nothing is due.
+async fn flush_once(
+    courier: &Arc<Courier>,
+    metrics: &Metrics,
+    stopping: impl Future<Output = ()>,
+) -> anyhow::Result<Duration> {
+    let forwarder = courier.http()?;
+    let route = |destination: Option<&_>| courier.peer_over_http(destination).map(Some);
+    let tell = |event| metrics.observe(&event);
+    let summary = courier.flush(forwarder, Mode::Due, route, tell, stopping).await?;
+    let wait =
+        summary.next_due_ms.map_or(LOOK_MAX, |due_ms| Duration::from_millis(due_ms.saturating_sub(courier.now_ms())));
+    Ok(wait.clamp(Duration::from_millis(1), LOOK_MAX))
+}

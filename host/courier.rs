@@ -1,0 +1,195 @@
+//! Bundles carried to whom they are for, and who was paid for it.
+//!
+//! `Courier` is one node's: what it has promised lies in its store, whom it knows in `peers`. `send` takes a bundle in; a
+//! `flush` tries what is pending (`try_one` one receipt once, by a `forward`er, as often as `backoff` lets it); `receive` is
+//! the other side of that; `carry` goes between nodes without a network. `orders` is all that its owner can ask of it and
+//! `answers` what it says to that, the same from the command line and over the running node's socket.
+
+mod settings;
+mod peers;
+pub mod backoff;
+pub mod forward;
+mod rewards;
+mod try_one;
+mod flush;
+mod receive;
+mod send;
+pub mod answers;
+mod carry;
+pub mod orders;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+
+pub use self::flush::{Event, Mode, Summary};
+pub use self::forward::{Content, ForwardError, Forwarder, Handed, HttpForwarder, NoHttp, Parcel};
+pub use self::peers::{
+    ADDRESS_BYTES_MAX, Added, Address, NotAnAddress, PEERS_MAX, Peer, Peers, PeersError, PeersFile, PeersFileError,
+};
+pub use self::receive::{Admitted, Incoming, RECEIVING_MAX, Receiving, Refusal, RefusalKind};
+pub use self::send::{SendError, Sending};
+pub use self::settings::Settings;
+use crate::key::{KeyName, NodeKey, PublicKey};
+use crate::store::{CourierStore, StoreError, Tally};
+
+/// The time in milliseconds since 1970-01-01 UTC. Passed in, so that a test can say what it is.
+pub type Clock = fn() -> u64;
+
+/// The system's.
+pub fn system_clock() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CourierError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Peers(#[from] PeersFileError),
+    #[error(transparent)]
+    Http(#[from] NoHttp),
+    #[error("a task of the courier's failed: {0}; if it does again, stop the node and `node compute courier fsck`")]
+    Task(String),
+}
+
+impl CourierError {
+    fn task(error: tokio::task::JoinError) -> Self {
+        Self::Task(error.to_string())
+    }
+}
+
+/// One node's courier. No other process may have its store open.
+pub struct Courier {
+    store: CourierStore,
+    key: Arc<NodeKey>,
+    peers_file: PeersFile,
+    /// What is in the file.
+    peers: RwLock<Arc<Peers>>,
+    settings: Settings,
+    clock: Clock,
+    http: OnceLock<Arc<HttpForwarder>>,
+    /// What is being received.
+    receiving: Arc<Mutex<Receiving>>,
+    /// Held by whoever flushes.
+    flushing: tokio::sync::Mutex<()>,
+    /// How many wait to flush all that is pending; whoever flushes what is due makes room for them.
+    waiting: watch::Sender<usize>,
+    /// Changes when there is something new to flush.
+    new_work: watch::Sender<()>,
+}
+
+impl Courier {
+    /// Opens the courier whose files are in `courier/` in the state directory.
+    pub fn open(state: &Path, key: NodeKey, settings: Settings, clock: Clock) -> Result<Self, CourierError> {
+        let store = CourierStore::open(&state.join("courier"))?;
+        let peers_file = PeersFile::new(state);
+        let peers = RwLock::new(Arc::new(peers_file.read()?));
+        Ok(Self {
+            store,
+            key: Arc::new(key),
+            peers_file,
+            peers,
+            settings,
+            clock,
+            http: OnceLock::new(),
+            receiving: Arc::default(),
+            flushing: tokio::sync::Mutex::new(()),
+            waiting: watch::Sender::new(0),
+            new_work: watch::Sender::new(()),
+        })
+    }
+
+    pub fn public_key(&self) -> PublicKey {
+        self.key.public()
+    }
+
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub fn tally(&self) -> Tally {
+        self.store.tally()
+    }
+
+    pub const fn store(&self) -> &CourierStore {
+        &self.store
+    }
+
+    pub fn peers(&self) -> Arc<Peers> {
+        self.peers.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes the list of peers, in the file and here.
+    pub fn change_peers<T>(
+        &self,
+        change: impl FnOnce(&mut Peers) -> Result<T, PeersError>,
+    ) -> Result<T, PeersFileError> {
+        let changed = self.peers_file.change(change)?;
+        let peers = Arc::new(self.peers_file.read()?);
+        *self.peers.write().unwrap_or_else(PoisonError::into_inner) = peers;
+        self.new_work.send_replace(());
+        Ok(changed)
+    }
+
+    /// Who stands for a destination, or why nobody does.
+    pub fn peer_for(&self, destination: Option<&KeyName>) -> Result<Peer, String> {
+        let Some(name) = destination.or(self.settings.destination.as_ref()) else {
+            return Err("no default destination is set; name a peer as `destination` under `[courier]` in config.toml, or send with --to".to_owned());
+        };
+        self.peers().named(name).cloned().ok_or_else(|| {
+            format!("no peer has the name `{name}`; add it with `node compute courier peer add {name} KEY ADDRESS`")
+        })
+    }
+
+    /// [`Courier::peer_for`], where an address is needed.
+    pub fn peer_over_http(&self, destination: Option<&KeyName>) -> Result<Peer, String> {
+        let peer = self.peer_for(destination)?;
+        if peer.address.is_some() {
+            return Ok(peer);
+        }
+        let name = &peer.name;
+        Err(format!(
+            "the peer `{name}` has no address; add one with `node compute courier peer add {name} KEY ADDRESS`, or use `node compute courier export`"
+        ))
+    }
+
+    /// Brings bundles to peers over HTTP. Made when it is first asked for: it reads the system's certificates.
+    pub fn http(&self) -> Result<Arc<HttpForwarder>, CourierError> {
+        if let Some(forwarder) = self.http.get() {
+            return Ok(forwarder.clone());
+        }
+        let forwarder = HttpForwarder::new(Duration::from_millis(self.settings.timeout_ms))?;
+        Ok(self.http.get_or_init(|| Arc::new(forwarder)).clone())
+    }
+
+    /// Changes when there may be something new to flush.
+    pub fn new_work(&self) -> watch::Receiver<()> {
+        self.new_work.subscribe()
+    }
+
+    pub fn now_ms(&self) -> u64 {
+        (self.clock)()
+    }
+
+    /// For delays that are not to be the same everywhere.
+    fn random(&self) -> u64 {
+        let mut bytes = [0; 8];
+        // Where the system has no randomness yet, the time will do.
+        match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::NONBLOCK) {
+            Ok(8) => u64::from_le_bytes(bytes),
+            _ => self.now_ms().wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        }
+    }
+
+    /// Runs what waits for the disk where that holds nobody up.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, CourierError> + Send + 'static,
+    ) -> Result<T, CourierError> {
+        tokio::task::spawn_blocking(work).await.map_err(CourierError::task)?
+    }
+}

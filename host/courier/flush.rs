@@ -1,0 +1,365 @@
+//! Flush: all that is pending, or all that is due, is tried. Each destination has a lane: one receipt probes it until it has
+//! acknowledged something, and again after it has failed, so that a dead node is not flooded and holds nobody up.
+//!
+//! What is pending is read from the store a page at a time, so memory does not grow with the queue.
+
+mod told;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+pub use self::told::{Event, Mode, Summary};
+use super::forward::Forwarder;
+use super::try_one::{LaneState, Outcome, lock, millis};
+use super::{Courier, CourierError, Peer};
+use crate::key::KeyName;
+use crate::receipt::{Receipt, ReceiptId};
+use crate::store::{ARCHIVED_AT_ONCE, LaneTag};
+
+/// A destination that something is pending for.
+struct LaneRun {
+    tag: LaneTag,
+    to: Peer,
+    state: Arc<Mutex<LaneState>>,
+    /// In the first pass of [`Mode::All`], how far it has come; `None` once that is over.
+    cursor: Option<Option<(u64, ReceiptId)>>,
+    page: VecDeque<Receipt>,
+    in_flight: HashMap<ReceiptId, Kind>,
+    /// When to look again; 0 for at once.
+    look_at_ms: u64,
+}
+
+/// What a try was started as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The only one to its destination, to see whether it answers.
+    Probe,
+    /// One of several.
+    Regular,
+}
+
+impl LaneRun {
+    /// What a try would be started as, and before when none is.
+    fn now(&self) -> (Kind, u64) {
+        let state = lock(&self.state);
+        (if state.is_open { Kind::Regular } else { Kind::Probe }, state.lane.not_before_ms)
+    }
+}
+
+type Tries = JoinSet<(usize, Receipt, Result<(Outcome, Duration), CourierError>)>;
+
+impl Courier {
+    /// Tries what `mode` says, each in the way that `forwarder` has. `route` says who stands for a destination, or why nobody
+    /// does; `None` if it is not to be tried. Ends early where `interrupted` does; nothing is lost by that.
+    pub async fn flush<F: Forwarder>(
+        self: &Arc<Self>,
+        forwarder: Arc<F>,
+        mode: Mode,
+        route: impl Fn(Option<&KeyName>) -> Result<Option<Peer>, String>,
+        mut tell: impl FnMut(Event),
+        interrupted: impl Future<Output = ()>,
+    ) -> Result<Summary, CourierError> {
+        let mut interrupted = pin!(interrupted);
+        let (mut new_work, mut waiting) = (self.new_work.subscribe(), self.waiting.subscribe());
+        let _flushing = tokio::select! {
+            biased;
+            () = &mut interrupted => return Ok(self.nothing_flushed()),
+            flushing = self.turn_to_flush(mode) => flushing,
+        };
+        let began_ms = self.now_ms();
+        let tally = self.store.tally();
+        tell(Event::Begun { pending: tally.pending, pending_bytes: tally.pending_bytes });
+        let mut run = Run::new(self.clone(), forwarder, mode, began_ms);
+        run.open_lanes(&route, &mut tell).await?;
+        loop {
+            run.start_tries(&mut tell).await?;
+            let wake = run.wake_ms();
+            if run.tries.is_empty() && wake.is_none_or(|wake| run.is_too_late(wake)) {
+                break;
+            }
+            let sleep_ms = wake.unwrap_or(u64::MAX).saturating_sub(self.now_ms()).clamp(1, SLEEP_MS_MAX);
+            tokio::select! {
+                biased;
+                () = &mut interrupted => { run.summary.interrupted = true; break; }
+                Some(done) = run.tries.join_next(), if !run.tries.is_empty() => {
+                    let (lane, receipt, result) = done.map_err(CourierError::task)?;
+                    run.ended(lane, &receipt, result?, &mut tell);
+                    run.archive_some().await?;
+                }
+                _ = new_work.changed(), if mode != Mode::Once => run.open_lanes(&route, &mut tell).await?,
+                () = async { drop(waiting.wait_for(|waiting| *waiting > 0).await) }, if mode == Mode::Due => break,
+                () = tokio::time::sleep(Duration::from_millis(sleep_ms)) => {}
+            }
+        }
+        run.tries.shutdown().await;
+        run.finish().await
+    }
+
+    /// Waits until nobody else flushes. Who flushes what is due by itself gives way to who is told to flush all: a node that
+    /// does not answer is not to keep that from beginning.
+    async fn turn_to_flush(&self, mode: Mode) -> tokio::sync::MutexGuard<'_, ()> {
+        struct Waiting<'a>(&'a tokio::sync::watch::Sender<usize>);
+        impl Drop for Waiting<'_> {
+            fn drop(&mut self) {
+                self.0.send_modify(|waiting| *waiting -= 1);
+            }
+        }
+        let _waiting = (mode != Mode::Due).then(|| {
+            self.waiting.send_modify(|waiting| *waiting += 1);
+            Waiting(&self.waiting)
+        });
+        self.flushing.lock().await
+    }
+
+    fn nothing_flushed(&self) -> Summary {
+        let tally = self.store.tally();
+        Summary { pending: tally.pending, dead: tally.dead, interrupted: true, ..Summary::default() }
+    }
+}
+
+/// How many receipts of a lane are read at a time.
+const LANE_PAGE: usize = 64;
+
+/// A clock that is set back must not have it sleep for long.
+const SLEEP_MS_MAX: u64 = 1_000;
+
+struct Run<F> {
+    courier: Arc<Courier>,
+    forwarder: Arc<F>,
+    mode: Mode,
+    began_ms: u64,
+    /// Tries that are under way name their lane by its place here.
+    lanes: Vec<LaneRun>,
+    /// The destinations that have no lane, because nothing can be forwarded to them.
+    without_way: HashSet<LaneTag>,
+    /// The lane whose turn it is.
+    next: usize,
+    tries: Tries,
+    /// How many of the tries are probes.
+    probes: usize,
+    summary: Summary,
+}
+
+impl<F: Forwarder> Run<F> {
+    fn new(courier: Arc<Courier>, forwarder: Arc<F>, mode: Mode, began_ms: u64) -> Self {
+        let (tries, summary) = (Tries::new(), Summary::default());
+        let (lanes, without_way) = (Vec::new(), HashSet::new());
+        Self { courier, forwarder, mode, began_ms, lanes, without_way, next: 0, tries, probes: 0, summary }
+    }
+
+    /// Makes lanes for the destinations that have none, and has the others looked at again.
+    async fn open_lanes(
+        &mut self,
+        route: impl Fn(Option<&KeyName>) -> Result<Option<Peer>, String>,
+        tell: &mut impl FnMut(Event),
+    ) -> Result<(), CourierError> {
+        let courier = self.courier.clone();
+        let mut lanes = self.courier.blocking(move || Ok(courier.store.lanes()?)).await?;
+        // Those that have failed least are probed first.
+        lanes.sort_by_key(|(_, lane)| lane.failures);
+        for (tag, mut lane) in lanes {
+            let destination = lane.destination.clone();
+            let known = self.lanes.iter_mut().find(|known| known.tag == tag);
+            let to = match route(destination.as_ref()) {
+                Ok(Some(to)) => to,
+                Ok(None) => continue,
+                Err(why) => {
+                    if known.is_none() && self.without_way.insert(tag) {
+                        tell(Event::NoWay { destination, why });
+                    }
+                    continue;
+                }
+            };
+            if let Some(known) = known {
+                (known.to, known.look_at_ms) = (to, 0);
+                continue;
+            }
+            let cursor = match self.mode {
+                Mode::All { .. } | Mode::Once => {
+                    lane.not_before_ms = 0;
+                    Some(None)
+                }
+                Mode::Due => None,
+            };
+            let state = Arc::new(Mutex::new(LaneState { lane, is_open: false }));
+            let (page, in_flight) = (VecDeque::new(), HashMap::new());
+            self.lanes.push(LaneRun { tag, to, state, cursor, page, in_flight, look_at_ms: 0 });
+        }
+        Ok(())
+    }
+
+    /// Starts as many tries as may be under way, the lanes in turn.
+    async fn start_tries(&mut self, tell: &mut impl FnMut(Event)) -> Result<(), CourierError> {
+        let mut idle = 0;
+        while idle < self.lanes.len() {
+            let at = self.next % self.lanes.len();
+            self.next = at + 1;
+            idle = if self.start_one(at, tell).await? { 0 } else { idle + 1 };
+        }
+        Ok(())
+    }
+
+    /// Whether there is room for one more. Probes have room of their own, so that dead destinations keep nothing from live
+    /// ones; and one destination of several does not get all of the rest, for it may stop to answer.
+    fn has_room(&self, kind: Kind, at: usize) -> bool {
+        let max = usize::try_from(self.courier.settings.concurrency).unwrap_or(usize::MAX);
+        let lane_max = if self.lanes.len() > 1 { max - max / 4 } else { max };
+        match kind {
+            Kind::Probe => self.probes < max,
+            Kind::Regular => self.tries.len() - self.probes < max && self.lanes[at].in_flight.len() < lane_max,
+        }
+    }
+
+    async fn start_one(&mut self, at: usize, tell: &mut impl FnMut(Event)) -> Result<bool, CourierError> {
+        let lane = &self.lanes[at];
+        let (kind, not_before_ms) = lane.now();
+        let waits = not_before_ms.max(lane.look_at_ms) > self.courier.now_ms();
+        if waits || (kind == Kind::Probe && !lane.in_flight.is_empty()) || !self.has_room(kind, at) {
+            return Ok(false);
+        }
+        let Some(receipt) = self.next_of(at, tell).await? else { return Ok(false) };
+        self.probes += usize::from(kind == Kind::Probe);
+        let lane = &mut self.lanes[at];
+        lane.in_flight.insert(receipt.id, kind);
+        let (courier, forwarder) = (self.courier.clone(), self.forwarder.clone());
+        let (to, state) = (lane.to.clone(), lane.state.clone());
+        self.tries.spawn(async move {
+            let tried = courier.try_one(forwarder, receipt.clone(), to, state).await;
+            (at, receipt, tried)
+        });
+        Ok(true)
+    }
+
+    /// The next receipt of a lane, or `None` with the time to look again. Those that have expired are given up on the way.
+    async fn next_of(&mut self, at: usize, tell: &mut impl FnMut(Event)) -> Result<Option<Receipt>, CourierError> {
+        loop {
+            let Some(receipt) = self.lanes[at].page.pop_front() else {
+                if self.fill_page(at).await? { continue } else { return Ok(None) }
+            };
+            let now_ms = self.courier.now_ms();
+            if receipt.expires_ms > now_ms {
+                return Ok(Some(receipt));
+            }
+            let error = "it has expired; `node compute courier retry` gives it more time".to_owned();
+            let (courier, why) = (self.courier.clone(), error.clone());
+            self.courier.blocking(move || Ok(courier.store.give_up(&receipt.id, &why)?)).await?;
+            self.summary.died += 1;
+            tell(Event::Died { id: receipt.id, to: Some(self.lanes[at].to.name.clone()), error, took_us: None });
+        }
+    }
+
+    /// Whether there was more to read.
+    async fn fill_page(&mut self, at: usize) -> Result<bool, CourierError> {
+        let (tag, cursor, now_ms) = (self.lanes[at].tag, self.lanes[at].cursor, self.courier.now_ms());
+        let courier = self.courier.clone();
+        if let Some(after) = cursor {
+            let page = self.courier.blocking(move || Ok(courier.store.page(tag, after, u64::MAX, LANE_PAGE)?)).await?;
+            let lane = &mut self.lanes[at];
+            lane.cursor = page.last().map(|last| Some((last.due_ms, last.id)));
+            // What has failed in this flush stands further behind again.
+            let (began_ms, in_flight) = (self.began_ms, &lane.in_flight);
+            let is_fresh = |receipt: &Receipt| receipt.attempted_ms < began_ms && !in_flight.contains_key(&receipt.id);
+            lane.page.extend(page.into_iter().filter(is_fresh));
+            return Ok(true);
+        }
+        if self.mode == Mode::Once {
+            self.lanes[at].look_at_ms = u64::MAX;
+            return Ok(false);
+        }
+        let max = self.lanes[at].in_flight.len() + LANE_PAGE;
+        let page = self.courier.blocking(move || Ok(courier.store.page(tag, None, u64::MAX, max)?)).await?;
+        let lane = &mut self.lanes[at];
+        let waiting: Vec<Receipt> =
+            page.into_iter().filter(|receipt| !lane.in_flight.contains_key(&receipt.id)).collect();
+        lane.look_at_ms = waiting.first().map_or(u64::MAX, |first| first.due_ms);
+        lane.page.extend(waiting.into_iter().filter(|receipt| receipt.due_ms <= now_ms));
+        Ok(!lane.page.is_empty())
+    }
+
+    /// When there is something to start; `None` if that depends on what is under way, or never.
+    fn wake_ms(&self) -> Option<u64> {
+        let now_ms = self.courier.now_ms();
+        let of_lane = |lane: &LaneRun| {
+            let look_at_ms = if lane.page.is_empty() { lane.look_at_ms } else { 0 };
+            let wake_ms = lane.now().1.max(look_at_ms);
+            (look_at_ms < u64::MAX && wake_ms > now_ms).then_some(wake_ms)
+        };
+        self.lanes.iter().filter_map(of_lane).min()
+    }
+
+    fn is_too_late(&self, wake_ms: u64) -> bool {
+        match self.mode {
+            Mode::All { retry_for } => wake_ms > self.began_ms.saturating_add(millis(retry_for)),
+            Mode::Due | Mode::Once => true,
+        }
+    }
+
+    fn ended(
+        &mut self,
+        at: usize,
+        receipt: &Receipt,
+        (outcome, took): (Outcome, Duration),
+        tell: &mut impl FnMut(Event),
+    ) {
+        let lane = &mut self.lanes[at];
+        if lane.in_flight.remove(&receipt.id) == Some(Kind::Probe) {
+            self.probes -= 1;
+        }
+        // What was put off is to be found again.
+        lane.look_at_ms = 0;
+        let (id, to, bytes) = (receipt.id, lane.to.name.clone(), receipt.bundle.bytes);
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let summary = &mut self.summary;
+        match outcome {
+            Outcome::Forwarded { credit } => {
+                summary.attempts += 1;
+                summary.forwarded += 1;
+                summary.forwarded_bytes += bytes;
+                summary.credit = summary.credit.saturating_add(credit);
+                tell(Event::Forwarded { id, to, bytes, credit, took_us });
+            }
+            Outcome::Carried => {
+                summary.carried += 1;
+                tell(Event::Carried { id, to, bytes });
+            }
+            Outcome::Failed { error, due_ms } => {
+                summary.attempts += 1;
+                summary.failures += 1;
+                tell(Event::Failed { id, to, error, due_ms, took_us });
+            }
+            Outcome::Died { error } => {
+                summary.attempts += 1;
+                summary.failures += 1;
+                summary.died += 1;
+                tell(Event::Died { id, to: Some(to), error, took_us: Some(took_us) });
+            }
+            Outcome::Gone => summary.attempts += 1,
+        }
+    }
+
+    async fn archive_some(&self) -> Result<(), CourierError> {
+        if self.courier.store.tally().unarchived >= ARCHIVED_AT_ONCE as u64 {
+            let courier = self.courier.clone();
+            self.courier.blocking(move || Ok(courier.store.archive()?)).await?;
+        }
+        Ok(())
+    }
+
+    async fn finish(self) -> Result<Summary, CourierError> {
+        let courier = self.courier.clone();
+        let tags: Vec<LaneTag> = self.lanes.iter().map(|lane| lane.tag).collect();
+        let (tally, next_due_ms) = self
+            .courier
+            .blocking(move || {
+                while courier.store.archive()? > 0 {}
+                Ok((courier.store.tally(), courier.store.next_due_ms(&tags)?))
+            })
+            .await?;
+        Ok(Summary { pending: tally.pending, dead: tally.dead, next_due_ms, ..self.summary })
+    }
+}

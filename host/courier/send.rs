@@ -1,0 +1,148 @@
+//! Taking a bundle in: its bytes are staged as they come, and a receipt for them is told when both are on disk.
+
+use std::sync::Arc;
+
+use super::Courier;
+use crate::key::KeyName;
+use crate::receipt::{Receipt, ReceiptId, Sender, State};
+use crate::store::{Received, Staged, StoreError, Submitted};
+
+/// Why a bundle is not taken in. Nothing of it is kept then.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    #[error(
+        "no peer has the name `{0}`; `node compute courier peer add {0} KEY ADDRESS` adds it, `peer list` shows those that there are"
+    )]
+    UnknownPeer(KeyName),
+    #[error("the bundle has more than {max} bytes; the limit is `courier.bundle_bytes_max` in config.toml")]
+    TooLarge { max: u64 },
+    #[error(
+        "{receipts} receipts with {bytes} bytes are pending or dead, and there is room for no more; flush, `drop` what is dead, or raise \
+         `courier.pending_max` or `courier.pending_bytes_max` in config.toml"
+    )]
+    Full { receipts: u64, bytes: u64 },
+    #[error("it would have expired already")]
+    Expired,
+    #[error("it was carried by {} nodes already, and is carried no further: it may go in circles", Receipt::HOPS_MAX)]
+    TooManyHops,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A bundle that is being taken in. If it is dropped, nothing of it is kept.
+pub struct Sending {
+    courier: Arc<Courier>,
+    staged: Staged,
+    sender: Sender,
+    to: Option<KeyName>,
+    hops: u8,
+    expires_ms: u64,
+}
+
+/// What was sent: its receipt, and what there was of it before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    pub id: ReceiptId,
+    pub bytes: u64,
+    pub submitted: Submitted,
+}
+
+impl Courier {
+    /// Begins to take a bundle in, from `sender`, to the peer `to` or to the default destination, to be tried for
+    /// `expires_in_ms` milliseconds.
+    pub fn begin_send(
+        self: &Arc<Self>,
+        sender: Sender,
+        to: Option<KeyName>,
+        expires_in_ms: Option<u64>,
+    ) -> Result<Sending, SendError> {
+        let expires_in_ms = expires_in_ms.unwrap_or(self.settings.expires_ms);
+        self.begin(sender, to, 0, self.now_ms().saturating_add(expires_in_ms))
+    }
+
+    /// Begins to take in what was received, to be carried on to the peer `to`.
+    pub fn begin_onward(self: &Arc<Self>, received: &Received, to: KeyName) -> Result<Sending, SendError> {
+        if received.hops >= Receipt::HOPS_MAX {
+            return Err(SendError::TooManyHops);
+        }
+        self.begin(received.sender.clone(), Some(to), received.hops, received.expires_ms)
+    }
+
+    fn begin(
+        self: &Arc<Self>,
+        sender: Sender,
+        to: Option<KeyName>,
+        hops: u8,
+        expires_ms: u64,
+    ) -> Result<Sending, SendError> {
+        if let Some(to) = to.as_ref().filter(|to| self.peers().named(to).is_none()) {
+            return Err(SendError::UnknownPeer(to.clone()));
+        }
+        if expires_ms <= self.now_ms() {
+            return Err(SendError::Expired);
+        }
+        self.room_to_send(0)?;
+        Ok(Sending { courier: self.clone(), staged: self.store.stage()?, sender, to, hops, expires_ms })
+    }
+
+    fn room_to_send(&self, more: u64) -> Result<(), SendError> {
+        let tally = self.store.tally();
+        let (receipts, bytes) = (tally.pending + tally.dead, tally.pending_bytes.saturating_add(tally.dead_bytes));
+        let settings = &self.settings;
+        if receipts >= settings.pending_max || bytes.saturating_add(more) > settings.pending_bytes_max {
+            return Err(SendError::Full { receipts, bytes });
+        }
+        Ok(())
+    }
+
+    /// What was sent before the default destination had a name is not sent once more to that name.
+    fn id_of(&self, receipt: &Receipt) -> Result<ReceiptId, StoreError> {
+        let (bundle, sender) = (&receipt.bundle, &receipt.sender);
+        let destination = receipt.destination.as_ref();
+        if destination.is_some() && destination == self.settings.destination.as_ref() {
+            let unnamed = ReceiptId::of(bundle, sender, None);
+            if self.store.receipt(&unnamed)?.is_some() || self.store.credit(&unnamed)?.is_some() {
+                return Ok(unnamed);
+            }
+        }
+        Ok(ReceiptId::of(bundle, sender, destination))
+    }
+}
+
+impl Sending {
+    /// Takes more of the bundle's bytes. Writes to disk.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+        let max = self.courier.settings.bundle_bytes_max;
+        if self.staged.bytes().saturating_add(bytes.len() as u64) > max {
+            return Err(SendError::TooLarge { max });
+        }
+        Ok(self.staged.write(bytes)?)
+    }
+
+    /// Returns when the bundle and its receipt are on disk.
+    pub fn finish(self) -> Result<Sent, SendError> {
+        let Self { courier, staged, sender, to, hops, expires_ms } = self;
+        courier.room_to_send(staged.bytes())?;
+        let finished = staged.finish()?;
+        let (bundle, now_ms) = (finished.blob(), courier.now_ms());
+        let destination = to.or_else(|| courier.settings.destination.clone());
+        let mut receipt = Receipt {
+            id: ReceiptId::of(&bundle, &sender, None),
+            bundle,
+            sender,
+            destination,
+            hops,
+            created_ms: now_ms,
+            expires_ms,
+            state: State::Pending,
+            attempts: 0,
+            attempted_ms: 0,
+            due_ms: now_ms,
+            last_error: None,
+        };
+        receipt.id = courier.id_of(&receipt)?;
+        let submitted = courier.store.submit(finished, &receipt)?;
+        courier.new_work.send_replace(());
+        Ok(Sent { id: receipt.id, bytes: bundle.bytes, submitted })
+    }
+}

@@ -1,0 +1,232 @@
+//! One try of one receipt: handed over, its answer checked, and what came of it recorded.
+
+use std::io::Read as _;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::forward::{Content, ForwardError, Forwarder, Handed, Parcel};
+use super::{Courier, CourierError, Peer, backoff, rewards};
+use crate::receipt::{Acknowledgement, Delivery, Receipt};
+use crate::store::{Lane, Tried};
+
+/// Bundles up to this size are read before they are sent; of others a part at a time is in memory.
+const IN_MEMORY_BYTES_MAX: u64 = 64 << 10;
+
+/// What came of a try.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Acknowledged and credited, on disk.
+    Forwarded { credit: u64 },
+    /// Handed over on a way that brings its acknowledgement later.
+    Carried,
+    /// To be tried again.
+    Failed { error: String, due_ms: u64 },
+    /// Not to be tried again.
+    Died { error: String },
+    /// Its owner has dropped it meanwhile, or it came to be acknowledged on another way.
+    Gone,
+}
+
+/// How a destination answers, shared by all that is under way to it.
+pub struct LaneState {
+    pub lane: Lane,
+    /// Whether it has acknowledged something since it last failed.
+    pub is_open: bool,
+}
+
+/// Why a try failed, and what that says of the destination.
+struct Failure {
+    error: String,
+    is_permanent: bool,
+    is_invalid_acknowledgement: bool,
+    /// What the destination has asked for.
+    retry_after: Option<Duration>,
+    blame: Blame,
+}
+
+/// Whose failure it is: what else is for a destination waits only for the destination's own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Blame {
+    Destination,
+    Receipt,
+    /// There is no network.
+    Nobody,
+}
+
+impl Failure {
+    const fn of_receipt(error: String) -> Self {
+        let (is_permanent, is_invalid_acknowledgement, retry_after) = (true, false, None);
+        Self { error, is_permanent, is_invalid_acknowledgement, retry_after, blame: Blame::Receipt }
+    }
+
+    const fn of_destination(error: String) -> Self {
+        let (is_permanent, is_invalid_acknowledgement, retry_after) = (false, false, None);
+        Self { error, is_permanent, is_invalid_acknowledgement, retry_after, blame: Blame::Destination }
+    }
+
+    fn invalid(peer: &Peer, why: &str) -> Self {
+        let error = format!("`{}` has not acknowledged it: {why}", peer.name);
+        Self { is_invalid_acknowledgement: true, ..Self::of_destination(error) }
+    }
+
+    fn of(error: ForwardError) -> Self {
+        let message = error.to_string();
+        match error {
+            ForwardError::Offline { .. } => Self { blame: Blame::Nobody, ..Self::of_destination(message) },
+            ForwardError::Refused { permanent: true, .. } | ForwardError::Damaged { .. } => Self::of_receipt(message),
+            ForwardError::Refused { retry_after, .. } => Self { retry_after, ..Self::of_destination(message) },
+            ForwardError::Answer { .. } => Self { is_invalid_acknowledgement: true, ..Self::of_destination(message) },
+            ForwardError::Unreachable { .. } => Self::of_destination(message),
+            ForwardError::Io { .. } | ForwardError::NoWay { .. } => {
+                Self { blame: Blame::Receipt, ..Self::of_destination(message) }
+            }
+        }
+    }
+}
+
+impl Courier {
+    /// Tries `receipt` once. How long that took comes with what came of it.
+    pub(super) async fn try_one<F: Forwarder>(
+        self: std::sync::Arc<Self>,
+        forwarder: std::sync::Arc<F>,
+        receipt: Receipt,
+        to: Peer,
+        lane: std::sync::Arc<Mutex<LaneState>>,
+    ) -> Result<(Outcome, Duration), CourierError> {
+        let failures = lock(&lane).lane.failures;
+        let began = Instant::now();
+        let delivery = Delivery::of(&receipt, to.public_key, self.key.public());
+        let handed = self.hand_over(&*forwarder, &receipt, &to, &delivery).await?;
+        let took = began.elapsed();
+        let outcome = match handed {
+            Ok(Handed::Carried) => Outcome::Carried,
+            Ok(Handed::Acknowledged(bytes)) => match check(&bytes, &delivery, &to) {
+                Ok(acknowledgement) => self.clone().forwarded(acknowledgement, lane).await?,
+                Err(failure) => self.clone().failed(receipt, failure, lane, failures).await?,
+            },
+            Err(failure) => self.clone().failed(receipt, failure, lane, failures).await?,
+        };
+        Ok((outcome, took))
+    }
+
+    async fn hand_over(
+        self: &std::sync::Arc<Self>,
+        forwarder: &impl Forwarder,
+        receipt: &Receipt,
+        to: &Peer,
+        delivery: &Delivery,
+    ) -> Result<Result<Handed, Failure>, CourierError> {
+        let (bundle, courier) = (receipt.bundle, self.clone());
+        let content = self
+            .blocking(move || {
+                let Some(mut file) = courier.store.bundle(&bundle)? else { return Ok(None) };
+                if bundle.bytes > IN_MEMORY_BYTES_MAX {
+                    return Ok(Some(Content::File(file)));
+                }
+                let mut bytes = Vec::with_capacity(bundle.bytes as usize);
+                match file.by_ref().take(IN_MEMORY_BYTES_MAX + 1).read_to_end(&mut bytes) {
+                    Ok(_) => Ok(Some(Content::Bytes(bytes.into()))),
+                    // Where its bytes cannot be read, sending it says so.
+                    Err(_) => Ok(Some(Content::File(file))),
+                }
+            })
+            .await?;
+        let Some(content) = content else {
+            return Ok(Err(Failure::of_receipt("the bundle's bytes are gone from this node's store".to_owned())));
+        };
+        let parcel =
+            Parcel { to: to.clone(), delivery: delivery.clone(), signature: delivery.sign(&self.key), content };
+        match forwarder.forward(parcel).await {
+            Err(error @ ForwardError::Damaged { .. }) => {
+                let courier = self.clone();
+                let aside = self.blocking(move || Ok(courier.store.quarantine(&bundle)?)).await?;
+                let error = format!("{error}; it was moved to `{}`", aside.display());
+                Ok(Err(Failure::of_receipt(error)))
+            }
+            handed => Ok(handed.map_err(Failure::of)),
+        }
+    }
+
+    async fn forwarded(
+        self: std::sync::Arc<Self>,
+        acknowledgement: Acknowledgement,
+        lane: std::sync::Arc<Mutex<LaneState>>,
+    ) -> Result<Outcome, CourierError> {
+        let credit =
+            rewards::credit(&acknowledgement.delivery().bundle, acknowledgement.delivery().hops, &self.settings);
+        let now = {
+            let mut state = lock(&lane);
+            (state.lane.failures, state.lane.not_before_ms, state.is_open) = (0, 0, true);
+            state.lane.clone()
+        };
+        let courier = self.clone();
+        let acknowledge =
+            move || Ok(courier.store.acknowledge(&acknowledgement, credit, courier.now_ms(), Some(&now))?);
+        match self.blocking(acknowledge).await? {
+            true => Ok(Outcome::Forwarded { credit }),
+            false => Ok(Outcome::Gone),
+        }
+    }
+
+    async fn failed(
+        self: std::sync::Arc<Self>,
+        receipt: Receipt,
+        failure: Failure,
+        lane: std::sync::Arc<Mutex<LaneState>>,
+        failures_before: u32,
+    ) -> Result<Outcome, CourierError> {
+        let now_ms = self.now_ms();
+        let wait = match (failure.blame, failure.retry_after) {
+            (Blame::Nobody, _) => backoff::offline(self.random()),
+            (_, Some(asked)) => backoff::after_retry_after(asked, receipt.attempts.saturating_add(1), self.random()),
+            _ => backoff::delay(receipt.attempts.saturating_add(1), self.random()),
+        };
+        let due_ms = now_ms.saturating_add(millis(wait));
+        let now = {
+            let mut state = lock(&lane);
+            match failure.blame {
+                Blame::Receipt => {}
+                Blame::Nobody => (state.is_open, state.lane.not_before_ms) = (false, due_ms),
+                // Of many that were under way when it failed, the first has told.
+                Blame::Destination if state.lane.failures > failures_before => {}
+                Blame::Destination => {
+                    state.lane.failures = state.lane.failures.saturating_add(1);
+                    let wait = match failure.retry_after {
+                        Some(_) => wait,
+                        None => backoff::delay(state.lane.failures, self.random()),
+                    };
+                    state.lane.not_before_ms = now_ms.saturating_add(millis(wait));
+                    state.is_open = false;
+                }
+            }
+            state.lane.clone()
+        };
+        let Failure { error, is_permanent, is_invalid_acknowledgement, .. } = failure;
+        let due_ms = (!is_permanent).then_some(due_ms);
+        let tried = Tried { at_ms: now_ms, error: error.clone(), is_invalid_acknowledgement, due_ms };
+        let courier = self.clone();
+        self.blocking(move || Ok(courier.store.record_failure(&receipt.id, &tried, &now)?)).await?;
+        Ok(due_ms.map_or(Outcome::Died { error: error.clone() }, |due_ms| Outcome::Failed { error, due_ms }))
+    }
+}
+
+/// The acknowledgement in what came back, if it is one, of what was sent, by whom it was sent to.
+fn check(bytes: &[u8], asked: &Delivery, to: &Peer) -> Result<Acknowledgement, Failure> {
+    let acknowledgement =
+        Acknowledgement::from_bytes(bytes).map_err(|error| Failure::invalid(to, &format!("in its answer, {error}")))?;
+    if acknowledgement.delivery().destination != to.public_key {
+        return Err(Failure::invalid(to, "its answer is signed by another key than the one that is pinned"));
+    }
+    if !acknowledgement.answers(asked) {
+        return Err(Failure::invalid(to, "its answer is an acknowledgement of something else"));
+    }
+    Ok(acknowledgement)
+}
+
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub fn lock(lane: &Mutex<LaneState>) -> std::sync::MutexGuard<'_, LaneState> {
+    lane.lock().unwrap_or_else(PoisonError::into_inner)
+}

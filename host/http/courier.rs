@@ -1,0 +1,159 @@
+//! `POST /v1/courier/bundles`: the body is the bundle, the headers are what its carrier has signed. docs/courier.md has the
+//! protocol.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use axum::body::{Body, BodyDataStream};
+use axum::extract::State;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Request, StatusCode};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use futures_util::StreamExt as _;
+
+use super::Served;
+use super::problem::Problem;
+use crate::courier::{Admitted, Incoming, Refusal};
+use crate::digest::Digest;
+use crate::key::Signature;
+use crate::proof::Blob;
+use crate::receipt::{Delivery, Receipt};
+
+const ACKNOWLEDGEMENT: &str = "application/vnd.compute-host.acknowledgement";
+
+/// What is written to disk at a time.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// How long the next piece of a body may be waited for.
+const PIECE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A body takes at most as long as it takes at this rate, in bytes a second, and a little.
+const RATE_MIN: u64 = 16 << 10;
+const BODY_TIMEOUT_MIN: Duration = Duration::from_secs(30);
+
+/// How long one who is still sending may take to hear the answer.
+const HEARD: Duration = Duration::from_secs(10);
+
+pub async fn receive(State(served): State<Served>, request: Request<Body>) -> Response {
+    let (Parts { headers, .. }, body) = request.into_parts();
+    let mut pieces = body.into_data_stream();
+    let taken = take(served, &headers, &mut pieces).await;
+    // Where a connection is closed on what is still being sent, the answer is lost with it, and a refusal would be asked for
+    // again and again: so whoever sends is listened to until it has heard.
+    tokio::spawn(tokio::time::timeout(HEARD, async move { while let Some(Ok(_)) = pieces.next().await {} }));
+    match taken {
+        Ok((bytes, status)) => (status, [(CONTENT_TYPE, ACKNOWLEDGEMENT)], bytes).into_response(),
+        Err(problem) => problem.into_response(),
+    }
+}
+
+async fn take(
+    served: Served,
+    headers: &HeaderMap,
+    pieces: &mut BodyDataStream,
+) -> Result<(Vec<u8>, StatusCode), Problem> {
+    let (delivery, signature) = parse(headers)?;
+    let bytes = delivery.bundle.bytes;
+    let courier = served.courier;
+    let admitted = blocking(move || courier.admit(delivery, &signature)).await?;
+    let incoming = match admitted {
+        Admitted::Already(acknowledgement) => return Ok((acknowledgement, StatusCode::OK)),
+        Admitted::Open(incoming) => incoming,
+    };
+    let within = BODY_TIMEOUT_MIN + Duration::from_secs(bytes / RATE_MIN);
+    let received = tokio::time::timeout(within, read_body(incoming, pieces));
+    let incoming = received.await.map_err(|_| slow())??;
+    let (acknowledgement, is_new) = blocking(move || incoming.finish()).await?;
+    Ok((acknowledgement, if is_new { StatusCode::CREATED } else { StatusCode::OK }))
+}
+
+/// Has the body written, a chunk at a time.
+async fn read_body(mut incoming: Box<Incoming>, pieces: &mut BodyDataStream) -> Result<Box<Incoming>, Problem> {
+    let mut chunk = Vec::new();
+    loop {
+        let piece = tokio::time::timeout(PIECE_TIMEOUT, pieces.next()).await.map_err(|_| slow())?;
+        let is_last = piece.is_none();
+        if let Some(piece) = piece {
+            let cut_off = |_| Problem::new(400, "cut_off", "the body ended before its length");
+            chunk.extend_from_slice(&piece.map_err(cut_off)?);
+        }
+        if is_last || chunk.len() >= CHUNK_BYTES {
+            let bytes = std::mem::take(&mut chunk);
+            incoming = blocking(move || incoming.write(&bytes).map(|()| incoming)).await?;
+        }
+        if is_last {
+            return Ok(incoming);
+        }
+    }
+}
+
+fn slow() -> Problem {
+    Problem::new(408, "too_slow", "the body came too slowly")
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> + Send + 'static) -> Result<T, Problem> {
+    let done = tokio::task::spawn_blocking(work).await;
+    let done = done.map_err(|error| Problem::new(500, "internal", error.to_string()))?;
+    done.map_err(|refusal| {
+        let kind = refusal.kind();
+        // What is wrong with a disk is not for the network to know.
+        Problem::new(kind.status, kind.code, refusal.to_string()).after(kind.retry_after)
+    })
+}
+
+/// What the headers say. Each stands there once.
+fn parse(headers: &HeaderMap) -> Result<(Delivery, Signature), Problem> {
+    if !headers.contains_key(CONTENT_LENGTH) {
+        return Err(Problem::new(411, "length_required", "the request has no Content-Length"));
+    }
+    let bundle = Blob { blake3: content_digest(headers)?, bytes: number(headers, "content-length")? };
+    let hops = number(headers, "courier-hops")?;
+    let delivery = Delivery {
+        receipt: parsed(headers, "idempotency-key", "32 lowercase hexadecimal digits")?,
+        bundle,
+        sender: parsed(headers, "courier-sender", "1 to 128 printable ASCII characters")?,
+        destination: parsed(headers, "courier-destination", "a public key")?,
+        carrier: parsed(headers, "courier-carrier", "a public key")?,
+        hops: u8::try_from(hops)
+            .ok()
+            .filter(|hops| (1..=Receipt::HOPS_MAX).contains(hops))
+            .ok_or_else(|| malformed("courier-hops", "a number from 1 to 32"))?,
+        expires_ms: number(headers, "courier-expires")?,
+    };
+    Ok((delivery, parsed(headers, "courier-signature", "a signature")?))
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &'static str, what: &str) -> Result<&'a str, Problem> {
+    let mut values = headers.get_all(HeaderName::from_static(name)).iter();
+    match (values.next().and_then(|value| value.to_str().ok()), values.next()) {
+        (Some(value), None) => Ok(value),
+        _ => Err(malformed(name, what)),
+    }
+}
+
+fn parsed<T: FromStr>(headers: &HeaderMap, name: &'static str, what: &str) -> Result<T, Problem> {
+    text(headers, name, what)?.parse().map_err(|_| malformed(name, what))
+}
+
+fn number(headers: &HeaderMap, name: &'static str) -> Result<u64, Problem> {
+    let text = text(headers, name, "a number")?;
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| is_plain).ok_or_else(|| malformed(name, "a number"))
+}
+
+/// `blake3=:BASE64:`, in the form that RFC 9530 gives digests.
+fn content_digest(headers: &HeaderMap) -> Result<Digest, Problem> {
+    const WHAT: &str = "`blake3=:`, base64 of the 32 bytes, `:`";
+    let text = text(headers, "content-digest", WHAT)?;
+    let base64 = text.strip_prefix("blake3=:").and_then(|rest| rest.strip_suffix(':'));
+    let bytes = base64.and_then(|base64| BASE64_STANDARD.decode(base64).ok());
+    let digest = bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    digest.map(Digest::from).ok_or_else(|| malformed("content-digest", WHAT))
+}
+
+fn malformed(name: &str, what: &str) -> Problem {
+    Problem::new(422, "malformed", format!("the header `{name}` must be there once and hold {what}"))
+}

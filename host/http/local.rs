@@ -1,0 +1,168 @@
+//! The socket in the state directory: the command line of the same user hands its orders to the running node, which has the
+//! store open. An order is a request whose body is a u32 length, little-endian, that many bytes of JSON, and the bundle, if
+//! one follows; the answers come as a line of JSON each.
+
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::Path;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::header::{CONTENT_TYPE, HOST};
+use axum::http::{Request, StatusCode};
+use axum::response::{IntoResponse, Response};
+use futures_util::{Stream, StreamExt as _, stream};
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+use tokio_util::io::{ReaderStream, StreamReader};
+
+use super::Served;
+use super::problem::Problem;
+use crate::courier::answers::Answer;
+use crate::courier::orders::{ORDER_BYTES_MAX, Order, perform};
+
+pub const ORDER_PATH: &str = "/v1/local/courier";
+
+const SOCKET: &str = "node.sock";
+
+/// Answers on their way to a client. What a flush tells on its way is left out where the client does not keep up with it.
+const ANSWERS_MAX: usize = 4_096;
+
+/// The longest line of an answer.
+const LINE_BYTES_MAX: usize = 64 << 10;
+
+/// Opens the socket in the state directory, in the place of one that a node left behind. To be called by who holds the
+/// directory's lock.
+pub fn bind_socket(state: &Path) -> io::Result<UnixListener> {
+    let at = state.join(SOCKET);
+    match std::fs::remove_file(&at) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let directory = open_directory(state)?;
+    UnixListener::bind(through(&directory))
+}
+
+/// A connection to the node that runs on this state directory; `None` if none does.
+pub async fn connect(state: &Path) -> io::Result<Option<UnixStream>> {
+    let directory = match open_directory(state) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    match UnixStream::connect(through(&directory)).await {
+        Ok(stream) => Ok(Some(stream)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn open_directory(path: &Path) -> io::Result<OwnedFd> {
+    Ok(std::fs::File::open(path)?.into())
+}
+
+/// A socket's path has at most 107 bytes, wherever the directory is.
+fn through(directory: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd())
+}
+
+pub async fn perform_order(State(served): State<Served>, request: Request<Body>) -> Response {
+    let body = request.into_body().into_data_stream().map(|piece| piece.map_err(io::Error::other));
+    let mut body = StreamReader::new(body);
+    let order = match read_order(&mut body).await {
+        Ok(order) => order,
+        Err(error) => return Problem::new(422, "malformed", format!("no order: {error}")).into_response(),
+    };
+    let (answers, told) = mpsc::channel::<Answer>(ANSWERS_MAX);
+    tokio::spawn(async move {
+        let Served { courier, metrics, mut stopping } = served;
+        let tell = |answer: Answer| match answer {
+            Answer::Flush(event) => {
+                metrics.observe(&event);
+                let _ = answers.try_send(Answer::Flush(event));
+            }
+            answer => tokio::task::block_in_place(|| drop(answers.blocking_send(answer))),
+        };
+        let interrupted = async {
+            tokio::select! {
+                () = answers.closed() => {}
+                _ = stopping.wait_for(|stopping| *stopping) => {}
+            }
+        };
+        if let Err(error) = perform(&courier, order, body, tell, interrupted).await {
+            let _ = answers.send(Answer::Error { message: error.to_string() }).await;
+        }
+    });
+    let lines = stream::unfold(told, |mut told| async {
+        let answer = told.recv().await?;
+        let line = serde_json::to_string(&answer).map(|line| line + "\n").map_err(io::Error::other);
+        Some((line, told))
+    });
+    (StatusCode::OK, [(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
+}
+
+async fn read_order(body: &mut (impl AsyncRead + Unpin)) -> io::Result<Order> {
+    let len = body.read_u32_le().await? as usize;
+    if len > ORDER_BYTES_MAX {
+        return Err(io::Error::other("it is too long"));
+    }
+    let mut order = vec![0; len];
+    body.read_exact(&mut order).await?;
+    serde_json::from_slice(&order).map_err(io::Error::other)
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    #[error("the connection to the running node broke off: {0}")]
+    Connection(io::Error),
+    #[error("the running node does not understand this program; they are of different versions")]
+    NotUnderstood,
+}
+
+/// Hands `order` to the node at the other end of `stream`, with `body` after it, and tells its answers.
+pub async fn ask(
+    stream: UnixStream,
+    order: &Order,
+    body: impl AsyncRead + Send + 'static,
+    mut tell: impl FnMut(Answer),
+) -> Result<(), AskError> {
+    let broken = |error: hyper::Error| AskError::Connection(io::Error::other(error));
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let connection = tokio::spawn(connection);
+    let body = StreamBody::new(Box::pin(order_and(order, body)).map(|piece| piece.map(Frame::data)));
+    let request = Request::post(ORDER_PATH).header(HOST, "localhost").body(body);
+    let request = request.map_err(|error| AskError::Connection(io::Error::other(error)))?;
+    let response = sender.send_request(request).await.map_err(broken)?;
+    if response.status() != StatusCode::OK {
+        return Err(AskError::NotUnderstood);
+    }
+    let mut line = Vec::new();
+    let mut frames = response.into_body();
+    while let Some(frame) = frames.frame().await {
+        let Ok(piece) = frame.map_err(broken)?.into_data() else { continue };
+        for byte in piece {
+            if byte != b'\n' {
+                line.push(byte);
+            } else {
+                tell(serde_json::from_slice(&line).map_err(|_| AskError::NotUnderstood)?);
+                line.clear();
+            }
+            if line.len() > LINE_BYTES_MAX {
+                return Err(AskError::NotUnderstood);
+            }
+        }
+    }
+    connection.abort();
+    Ok(())
+}
+
+fn order_and<B: AsyncRead + Send + 'static>(order: &Order, body: B) -> impl Stream<Item = io::Result<Bytes>> + use<B> {
+    let order = serde_json::to_vec(order).unwrap_or_default();
+    let len = u32::try_from(order.len()).unwrap_or(u32::MAX).to_le_bytes();
+    let head = Bytes::from([&len[..], &order].concat());
+    stream::once(async { Ok(head) }).chain(ReaderStream::new(body))
+}
