@@ -23,6 +23,11 @@ impl Workplace {
         Self(tempfile::tempdir().expect("a temporary directory can be made"))
     }
 
+    /// One in memory, if the system has a place for such files: for what would write to a disk ten thousand times.
+    pub fn in_memory() -> Self {
+        tempfile::tempdir_in("/dev/shm").map_or_else(|_| Self::new(), Self)
+    }
+
     pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.0.path().join(name)
     }

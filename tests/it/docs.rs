@@ -7,12 +7,13 @@ use compute_host::sandbox::{LIMITS, Limit};
 use crate::common::{Ran, Workplace, root};
 
 /// `docs/tutorial.md` has a test of its own.
-const DOCUMENTS: [&str; 10] = [
+const DOCUMENTS: [&str; 11] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "SECURITY.md",
     "benches/README.md",
+    "docs/courier.md",
     "docs/limits.md",
     "docs/outcomes.md",
     "docs/proofs.md",
@@ -53,6 +54,26 @@ fn every_command_in_the_documents_works() {
     assert!(tried >= 5, "only {tried} commands were found");
 }
 
+/// README's way from nothing to a bundle on another node, followed in a place and on a port of its own.
+#[test]
+fn the_readme_carries_a_bundle_to_another_node() {
+    let here = Workplace::new();
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let script = readme.split("```bash\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let script = script.replace("7700", &port.to_string()).replace("target/", &format!("{}/", here.path("").display()));
+    let mut bash = Command::new("bash");
+    // Where a command fails, the node must not stay behind.
+    let script = format!("trap 'kill $! 2> /dev/null' EXIT\n{script}");
+    bash.args(["-e", "-c", &script]).current_dir(root());
+    let ran = Ran::of(bash);
+    assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+    let received = ran.stdout.lines().last().and_then(|line| line.rsplit("  ").next()).unwrap();
+    assert_eq!(std::fs::read(received).unwrap(), std::fs::read(here.path("bundle.bin")).unwrap());
+}
+
 /// What README shows as the output of its first command is what comes out.
 #[test]
 fn the_readme_shows_what_comes_out() {
@@ -91,6 +112,33 @@ fn each_code_of_an_ending_stands_in_the_documents() {
         }
     }
     assert!(found >= 40, "only {found} codes were found");
+}
+
+/// Each name that is scraped, and each reason for which a delivery is refused, is explained.
+#[test]
+fn each_metric_and_each_refusal_stands_in_the_documents() {
+    let document = std::fs::read_to_string(root().join("docs/courier.md")).unwrap();
+    let is_name = |text: &&str| text.contains('_') && text.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    let names_in = |source: &str, after: &str| {
+        let text = std::fs::read_to_string(root().join("host").join(source)).unwrap();
+        let words: Vec<String> =
+            text.split(after).skip(1).filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())).collect();
+        words.into_iter().filter(|word| is_name(&word.as_str())).collect::<Vec<_>>()
+    };
+    let metrics = names_in("metrics.rs", ": Line = (\"");
+    let refusals = names_in("courier/receive.rs", "=> (\"");
+    assert!(metrics.len() >= 12 && refusals.len() >= 8, "{metrics:?} {refusals:?}");
+    let problems: Vec<String> = ["http.rs", "http/courier.rs"]
+        .into_iter()
+        .flat_map(|source| {
+            [400, 404, 405, 408, 411, 422, 503].map(|status| names_in(source, &format!("Problem::new({status}, \"")))
+        })
+        .flatten()
+        .collect();
+    assert!(problems.len() >= 6, "{problems:?}");
+    for name in metrics.iter().chain(&refusals).chain(&problems) {
+        assert!(document.contains(&format!("`{name}`")), "docs/courier.md lacks `{name}`");
+    }
 }
 
 /// The table of the gate's limits is the gate's.

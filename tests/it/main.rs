@@ -7,6 +7,7 @@ mod bad_input;
 mod command_line;
 mod compiler;
 mod cost;
+mod courier;
 mod docs;
 mod gate;
 mod generator;

@@ -1,0 +1,157 @@
+//! A node that carries and one that receives, their keys, and what is carried.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use compute_host::courier::{Courier, Forwarder, HttpForwarder, Mode, Peer, Settings, Summary, system_clock};
+use compute_host::digest::Digest;
+use compute_host::http::{Served, network_routes, serve_network};
+use compute_host::key::{KeyName, NodeKey, PublicKey};
+use compute_host::metrics::Metrics;
+use compute_host::proof::Blob;
+use compute_host::receipt::{ReceiptId, Sender};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+
+/// Of one node, by a number.
+pub fn key(number: u8) -> NodeKey {
+    NodeKey::from_secret([number; 32])
+}
+
+pub const CARRIER: u8 = 1;
+pub const DESTINATION: u8 = 2;
+
+/// How many bundles are forwarded at once: several, so that a kill finds some in each state.
+const CONCURRENCY: u64 = 4;
+
+pub fn settings() -> Settings {
+    Settings { concurrency: CONCURRENCY, ..Settings::default() }
+}
+
+pub fn open(state: &Path, number: u8) -> Arc<Courier> {
+    let courier = Courier::open(state, key(number), settings(), system_clock);
+    Arc::new(courier.expect("what a kill leaves can be opened"))
+}
+
+pub fn sender() -> Sender {
+    "alice".parse().expect("it is one word")
+}
+
+pub fn name() -> KeyName {
+    "bob".parse().expect("it is a name")
+}
+
+/// The bundle with this number, never the same twice and never long.
+pub fn bundle(number: u64) -> Vec<u8> {
+    let mut bytes = vec![0; 40 + (number % 200) as usize];
+    blake3::Hasher::new().update(&number.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+pub fn blob(bytes: &[u8]) -> Blob {
+    Blob { blake3: Digest::of(bytes), bytes: bytes.len() as u64 }
+}
+
+/// The id that the bundle's receipt has.
+pub fn id(number: u64) -> ReceiptId {
+    ReceiptId::of(&blob(&bundle(number)), &sender(), None)
+}
+
+/// The destination, at this address.
+pub fn destination(address: SocketAddr) -> Peer {
+    let address = format!("http://{address}").parse().expect("it is an address");
+    Peer { name: name(), public_key: key(DESTINATION).public(), address: Some(address) }
+}
+
+/// The peer that a destination's owner has added: the carrier.
+pub fn add_carrier(courier: &Courier) {
+    let name = "carol".parse().expect("it is a name");
+    let peer = Peer { name, public_key: key(CARRIER).public(), address: None };
+    courier.change_peers(|peers| peers.add(peer)).expect("the carrier can be added");
+}
+
+pub fn http() -> HttpForwarder {
+    HttpForwarder::new(Duration::from_secs(10)).expect("HTTP can be set up")
+}
+
+pub fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads can be started")
+}
+
+/// Tries all that is pending, once.
+pub fn flush<F: Forwarder>(
+    runtime: &Runtime,
+    courier: &Arc<Courier>,
+    forwarder: F,
+    to: &Peer,
+    tell: impl FnMut(compute_host::courier::Event),
+) -> Summary {
+    let route = |_: Option<&KeyName>| Ok(Some(to.clone()));
+    let mode = Mode::All { retry_for: Duration::ZERO };
+    let flush = courier.flush(Arc::new(forwarder), mode, route, tell, std::future::pending());
+    runtime.block_on(flush).expect("a flush ends")
+}
+
+/// A process that is to be killed when the receiving side has stored so many more bundles, before their carrier hears of
+/// the last of them.
+#[derive(Clone, Copy)]
+pub struct Victim {
+    pub process: Pid,
+    pub after: u64,
+}
+
+/// The receiving side, in this process, until that ends.
+pub struct Destination {
+    pub courier: Arc<Courier>,
+    pub peer: Peer,
+    pub victim: Arc<Mutex<Option<Victim>>>,
+}
+
+impl Destination {
+    pub fn start(state: &Path) -> Self {
+        let courier = open(state, DESTINATION);
+        add_carrier(&courier);
+        let runtime = runtime();
+        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("there is a port");
+        let peer = destination(listener.local_addr().expect("it has an address"));
+        let victim = Arc::<Mutex<Option<Victim>>>::default();
+        let routes = killing(routes(&courier), victim.clone());
+        std::thread::spawn(move || runtime.block_on(serve_network(listener, routes, std::future::pending())));
+        Self { courier, peer, victim }
+    }
+}
+
+pub fn routes(courier: &Arc<Courier>) -> Router {
+    let (_, stopping) = tokio::sync::watch::channel(false);
+    network_routes(Served { courier: courier.clone(), metrics: Arc::new(Metrics::new()), stopping })
+}
+
+fn killing(routes: Router, victim: Arc<Mutex<Option<Victim>>>) -> Router {
+    routes.layer(from_fn(move |request: Request, next: Next| {
+        let victim = victim.clone();
+        async move {
+            let response = next.run(request).await;
+            let mut victim = victim.lock().expect("nobody panics who holds it");
+            match &mut *victim {
+                Some(Victim { process, after: 0 }) => {
+                    kill_process(*process, Signal::KILL).expect("it is there until it is waited for");
+                    *victim = None;
+                }
+                Some(Victim { after, .. }) => *after -= 1,
+                None => {}
+            }
+            response
+        }
+    }))
+}
+
+/// Whose signature counts.
+pub fn destination_key() -> PublicKey {
+    key(DESTINATION).public()
+}

@@ -1,0 +1,177 @@
+//! What is told is on disk by then: the order of writing, syncing, renaming and telling, read from a trace of the node. It
+//! stands in for pulling the plug, which a kill does not.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use compute_host::courier::Peer;
+use compute_host::digest::Digest;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::nodes;
+use crate::trace::{self, Call};
+
+const NODE: &str = env!("CARGO_BIN_EXE_node");
+const BUNDLE: &[u8] = b"a bundle that is to be there when the power comes back";
+
+/// The calls of one run, and where the courier's files are.
+struct Run {
+    calls: Vec<Call>,
+    courier: PathBuf,
+}
+
+impl Run {
+    /// The one call that tells: its bytes begin so.
+    fn reply(&self, begins: &str) -> &Call {
+        let told = |call: &&Call| {
+            let tells = matches!(&*call.name, "write" | "writev" | "sendto" | "sendmsg");
+            tells && call.arguments.contains(&format!("\"{begins}"))
+        };
+        let told: Vec<&Call> = self.calls.iter().filter(told).collect();
+        assert_eq!(told.len(), 1, "{begins} is told once");
+        told[0]
+    }
+
+    /// The first sync of `path` that begins after `after`.
+    #[track_caller]
+    fn synced(&self, path: &Path, after: usize) -> &Call {
+        let is_it = |call: &&Call| call.is_sync() && call.file() == Some(path) && call.began > after;
+        let found = self.calls.iter().find(is_it);
+        found.unwrap_or_else(|| panic!("`{}` is not synced after line {after} of the trace", path.display()))
+    }
+
+    #[track_caller]
+    fn is_synced(&self, what: &Call, path: &Path, by: &Call) {
+        let synced = self.synced(path, what.ended);
+        assert!(synced.ended < by.began, "`{}` is synced after it is told: {what:?}", path.display());
+    }
+
+    /// The last write to `path` that began before `before`.
+    #[track_caller]
+    fn written(&self, path: &Path, before: usize) -> &Call {
+        let is_it = |call: &&Call| call.is_write() && call.file() == Some(path) && call.began < before;
+        let found = self.calls.iter().rfind(is_it);
+        found.unwrap_or_else(|| panic!("`{}` is not written", path.display()))
+    }
+
+    /// All that was written, and every name that was made, is on disk when `reply` begins.
+    fn all_is_on_disk(&self, reply: &Call) {
+        let before: Vec<&Call> = self.calls.iter().filter(|call| call.began < reply.began).collect();
+        let (mut written, mut named) = (0, 0);
+        for call in &before {
+            if let Some(file) = call.file().filter(|file| call.is_write() && file.starts_with(&self.courier)) {
+                self.is_synced(call, file, reply);
+                written += 1;
+            }
+            let made = call.made().filter(|made| made.starts_with(&self.courier));
+            // A name that is taken away again need not last.
+            let lasts = |name: &&Path| !before.iter().any(|other| other.is_rename() && other.paths()[0] == *name);
+            if let Some(made) = made.filter(lasts) {
+                self.is_synced(call, made.parent().unwrap(), reply);
+                named += 1;
+            }
+        }
+        assert!(written >= 4 && named >= 6, "{written} writes, {named} names: the trace is not read as it should be");
+    }
+
+    /// The way of the bundle into `files`, step by step.
+    fn steps(&self, files: &str, reply: &Call) {
+        let digest = Digest::of(BUNDLE).to_string();
+        let shard = self.courier.join(files).join(&digest[..2]);
+        let bundle = shard.join(format!("{digest}.bundle"));
+        let renamed = self.calls.iter().find(|call| call.is_rename() && call.made() == Some(&bundle));
+        let renamed = renamed.expect("the bundle gets its name");
+        let staged = self.synced(renamed.paths()[0], self.written(renamed.paths()[0], renamed.began).ended);
+        assert!(staged.ended < renamed.began, "the bundle is on disk before it has its name");
+        let named = self.synced(&shard, renamed.ended);
+        let side = shard.join(format!("{digest}.receipts"));
+        let noted = self.synced(&side, self.written(&side, reply.began).ended);
+        let (log, journal) = (self.courier.join("queue/db"), self.courier.join("journal"));
+        let inserted = self.written(&log, reply.began);
+        assert!(noted.ended < inserted.began, "the side file is on disk before the database has the record");
+        let committed = self.synced(&log, inserted.ended);
+        let counted = self.written(&journal, reply.began);
+        assert!(committed.ended < counted.began, "the journal is never ahead of the database");
+        let counted = self.synced(&journal, counted.ended);
+        for (what, step) in [("its name", named), ("the record", committed), ("the journal", counted)] {
+            assert!(step.ended < reply.began, "{what} is on disk before anybody is told");
+        }
+    }
+}
+
+/// Whether there can be a trace; says so where there cannot.
+fn can_trace() -> bool {
+    let unavailable = trace::unavailable();
+    if let Some(why) = &unavailable {
+        println!("NOT RUN: {why}");
+    }
+    unavailable.is_none()
+}
+
+/// A directory for a node, by the name that the kernel has for it.
+fn directory() -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().canonicalize().unwrap();
+    (directory, path)
+}
+
+fn node(data: &Path, line: &str) -> String {
+    let ran = Command::new(NODE).args(line.split(' ')).arg("--data-dir").arg(data).output().unwrap();
+    assert!(ran.status.success(), "{line}: {}", String::from_utf8_lossy(&ran.stderr));
+    String::from_utf8(ran.stdout).unwrap()
+}
+
+#[test]
+fn an_id_is_told_when_all_of_it_is_on_disk() {
+    if !can_trace() {
+        return;
+    }
+    let (_kept, here) = directory();
+    let (data, file, log) = (here.join("data"), here.join("bundle"), here.join("log"));
+    std::fs::write(&file, BUNDLE).unwrap();
+    let mut send = trace::traced(&log, NODE);
+    send.args(["compute", "courier", "send"]).arg(&file).arg("alice").arg("--data-dir").arg(&data);
+    let sent = send.output().unwrap();
+    assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
+    let id = String::from_utf8(sent.stdout).unwrap();
+    let calls = trace::calls(&std::fs::read_to_string(&log).unwrap());
+    let run = Run { calls, courier: data.join("state/courier") };
+    let reply = run.reply(id.trim_end());
+    run.steps("bundles", reply);
+    run.all_is_on_disk(reply);
+}
+
+#[test]
+fn a_delivery_is_acknowledged_when_all_of_it_is_on_disk() {
+    if !can_trace() {
+        return;
+    }
+    let (_kept, here) = directory();
+    let (data, log) = (here.join("data"), here.join("log"));
+    let shown = node(&data, "key show");
+    let key = shown.split_whitespace().nth(1).unwrap().parse().unwrap();
+    let mut served = trace::traced(&log, NODE);
+    served.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(&data).stderr(Stdio::piped());
+    let mut served = served.spawn().unwrap();
+    let mut lines = BufReader::new(served.stderr.take().unwrap()).lines();
+    let address = lines.find_map(|line| Some(line.unwrap().split_once("listening on ")?.1.to_owned())).unwrap();
+    // Through the running node, for its courier's directory must not have been there before.
+    node(&data, &format!("compute courier peer add carol {}", nodes::key(nodes::CARRIER).public()));
+    let carrier = nodes::open(&here.join("carrier"), nodes::CARRIER);
+    let mut sending = carrier.begin_send(nodes::sender(), None, None).unwrap();
+    sending.write(BUNDLE).unwrap();
+    sending.finish().unwrap();
+    let peer = Peer { name: nodes::name(), public_key: key, address: Some(address.parse().unwrap()) };
+    let summary = nodes::flush(&nodes::runtime(), &carrier, nodes::http(), &peer, |_| {});
+    let traced = std::fs::read_to_string(&log).unwrap();
+    let process: i32 = traced.split_whitespace().next().unwrap().parse().unwrap();
+    kill_process(Pid::from_raw(process).unwrap(), Signal::TERM).unwrap();
+    assert!(served.wait().unwrap().success());
+    assert_eq!((summary.forwarded, summary.failures), (1, 0), "{summary:?}");
+    let calls = trace::calls(&std::fs::read_to_string(&log).unwrap());
+    let run = Run { calls, courier: data.join("state/courier") };
+    let reply = run.reply("HTTP/1.1 201 Created");
+    run.steps("received", reply);
+    run.all_is_on_disk(reply);
+}

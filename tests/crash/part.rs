@@ -1,0 +1,152 @@
+//! The part of the process that is killed.
+
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use compute_host::courier::{Courier, Event, ForwardError, Forwarder, Handed, HttpForwarder, Parcel};
+use compute_host::http::serve_network;
+use compute_host::receipt::ReceiptId;
+use rustix::process::{Signal, getpid, kill_process};
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+
+use crate::nodes;
+
+const VARIABLE: &str = "COMPUTE_HOST_CRASH_PART";
+
+#[derive(Serialize, Deserialize)]
+pub enum Part {
+    /// Takes in these bundles, and forwards all that is pending.
+    Carrier { state: PathBuf, bundles: Vec<u64>, destination: SocketAddr, kill: Kill },
+    /// Receives what comes until it is killed.
+    Destination { state: PathBuf },
+}
+
+/// When the process kills itself.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub enum Kill {
+    /// So many microseconds after it began to take in the last of its bundles.
+    Inserting { after_us: u64 },
+    /// Before so many requests and one.
+    BeforeRequest { after: u64 },
+    /// When it has so many replies and one, and has not looked at the last of them.
+    AtReply { after: u64 },
+    /// So many microseconds after a reply.
+    AfterReply { after_us: u64 },
+    /// When it is told that so many receipts and one are credited.
+    AfterCommit { after: u64 },
+    /// Not at all: somebody else does.
+    Never,
+}
+
+/// Starts this program again.
+pub fn start(part: &Part) -> Child {
+    let program = std::env::current_exe().expect("this program has a name");
+    let part = serde_json::to_string(part).expect("a part can be written");
+    let arguments = ["--exact", "part::plays_its_part", "--nocapture", "--test-threads=1"];
+    let mut command = Command::new(program);
+    command.args(arguments).env(VARIABLE, part).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    command.spawn().expect("this program can be started")
+}
+
+/// The ids that a carrier's output tells: each stands there because `finish` had returned.
+pub fn told(stdout: &str) -> impl Iterator<Item = ReceiptId> {
+    stdout.lines().filter_map(|line| line.strip_prefix("told ")?.parse().ok())
+}
+
+/// One write, so a line is there or not.
+fn tell(line: &str) {
+    std::io::stdout().write_all(format!("\n{line}\n").as_bytes()).expect("somebody listens");
+}
+
+/// Not a test of anything in a process that has no part.
+#[test]
+fn plays_its_part() {
+    let Ok(part) = std::env::var(VARIABLE) else { return };
+    match serde_json::from_str(&part).expect("the part is one") {
+        Part::Carrier { state, bundles, destination, kill } => {
+            let courier = nodes::open(&state, nodes::CARRIER);
+            take_in(&courier, &bundles, kill);
+            forward(&courier, destination, kill);
+        }
+        Part::Destination { state } => receive(&nodes::open(&state, nodes::DESTINATION)),
+    }
+}
+
+fn take_in(courier: &Arc<Courier>, bundles: &[u64], kill: Kill) {
+    for (at, number) in bundles.iter().enumerate() {
+        let mut sending = courier.begin_send(nodes::sender(), None, None).expect("there is room");
+        sending.write(&nodes::bundle(*number)).expect("there is room");
+        if let (Kill::Inserting { after_us }, true) = (kill, at + 1 == bundles.len()) {
+            die_in(after_us);
+        }
+        let sent = sending.finish().expect("it can be stored");
+        tell(&format!("told {}", sent.id));
+    }
+}
+
+fn forward(courier: &Arc<Courier>, destination: SocketAddr, kill: Kill) {
+    let runtime = nodes::runtime();
+    let seen = AtomicU64::new(0);
+    let forwarder = Deadly { http: nodes::http(), kill, seen: AtomicU64::new(0) };
+    let tell = |event| {
+        if let (Event::Forwarded { .. }, Kill::AfterCommit { after }) = (event, kill) {
+            die_at(&seen, after);
+        }
+    };
+    nodes::flush(&runtime, courier, forwarder, &nodes::destination(destination), tell);
+}
+
+/// HTTP, by a process that may die of it.
+struct Deadly {
+    http: HttpForwarder,
+    kill: Kill,
+    /// Requests or replies.
+    seen: AtomicU64,
+}
+
+impl Forwarder for Deadly {
+    async fn forward(&self, parcel: Parcel) -> Result<Handed, ForwardError> {
+        if let Kill::BeforeRequest { after } = self.kill {
+            die_at(&self.seen, after);
+        }
+        let handed = self.http.forward(parcel).await;
+        match self.kill {
+            Kill::AtReply { after } => die_at(&self.seen, after),
+            Kill::AfterReply { after_us } if self.seen.fetch_add(1, Ordering::Relaxed) == 0 => die_in(after_us),
+            _ => {}
+        }
+        handed
+    }
+}
+
+fn receive(courier: &Arc<Courier>) {
+    nodes::runtime().block_on(async {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("there is a port");
+        tell(&format!("listens at {}", listener.local_addr().expect("it has an address")));
+        serve_network(listener, nodes::routes(courier), std::future::pending()).await;
+    });
+}
+
+fn die_at(seen: &AtomicU64, after: u64) {
+    if seen.fetch_add(1, Ordering::Relaxed) == after {
+        die();
+    }
+}
+
+/// What goes on meanwhile is killed wherever it then is.
+fn die_in(after_us: u64) {
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_micros(after_us));
+        die();
+    });
+}
+
+fn die() {
+    kill_process(getpid(), Signal::KILL).expect("a process can kill itself");
+}

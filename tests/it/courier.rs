@@ -1,0 +1,259 @@
+//! The courier: what one node hands to another, what goes wrong on the way, and what its owner is told of it.
+
+mod wire;
+mod proxy;
+
+mod carried;
+mod faults;
+mod duplicates;
+mod refusals;
+mod many;
+mod serve;
+mod damage;
+mod full_disk;
+mod commands;
+mod attacks;
+mod backoff;
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use compute_host::key::{Keyring, NodeKey};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::common::{Ran, Workplace};
+
+/// What takes longer than this in a test never comes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One node, with its files in a directory of its own.
+struct Side {
+    here: Workplace,
+}
+
+impl Side {
+    fn new() -> Self {
+        Self { here: Workplace::new() }
+    }
+
+    /// A node whose config has these lines under `[courier]`.
+    fn with(settings: &str) -> Self {
+        let side = Self::new();
+        side.set(settings);
+        side
+    }
+
+    fn set(&self, settings: &str) {
+        self.here.file("node-data/config.toml", format!("[courier]\n{settings}\n"));
+    }
+
+    /// Two nodes that know each other: `alice` carries to `bob`, who is her default destination and served at `address`.
+    fn pair(settings: &str) -> (Self, Self) {
+        let (carrier, destination) = (Self::with(&format!("destination = \"bob\"\n{settings}")), Self::new());
+        destination.knows("alice", &carrier.key(), "");
+        (carrier, destination)
+    }
+
+    fn state(&self) -> PathBuf {
+        self.here.path("node-data/state")
+    }
+
+    fn store(&self) -> PathBuf {
+        self.state().join("courier")
+    }
+
+    /// The node's key itself, for what only its owner could do.
+    fn node_key(&self) -> NodeKey {
+        self.run("peer list").output();
+        Keyring::new(self.state()).node_key(SystemTime::now()).unwrap().0
+    }
+
+    fn key(&self) -> String {
+        self.here.run("key show --json").json()[0]["public_key"].as_str().unwrap().to_owned()
+    }
+
+    /// `node compute courier` with words that hold no spaces.
+    fn run(&self, line: &str) -> Ran {
+        self.here.run(&format!("compute courier {line}"))
+    }
+
+    /// The objects that a command prints with `--json`.
+    #[track_caller]
+    fn json(&self, line: &str) -> Vec<Value> {
+        let ran = self.run(&format!("{line} --json"));
+        assert!(ran.code < 2, "{line}: {ran:?}");
+        ran.json()
+    }
+
+    #[track_caller]
+    fn knows(&self, name: &str, key: &str, address: &str) {
+        self.run(&format!("peer add {name} {key} {address}")).output();
+    }
+
+    /// Stores a bundle, and returns its receipt's id.
+    #[track_caller]
+    fn send(&self, bundle: &[u8], arguments: &str) -> String {
+        self.here.file("bundle.bin", bundle);
+        self.run(&format!("send bundle.bin {arguments}")).output().trim_end().to_owned()
+    }
+
+    #[track_caller]
+    fn ids(&self, which: &str) -> Vec<String> {
+        self.json(&format!("list {which}")).iter().map(|line| line["id"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// What was credited: units, and for how many receipts.
+    #[track_caller]
+    fn credit(&self) -> (u64, u64) {
+        let rewards = &self.json("rewards")[0];
+        (rewards["credit"].as_u64().unwrap(), rewards["receipts"].as_u64().unwrap())
+    }
+
+    /// The files of bundles that this node has received.
+    #[track_caller]
+    fn received(&self) -> Vec<PathBuf> {
+        self.json("list --received").iter().map(|line| self.here.path(line["path"].as_str().unwrap())).collect()
+    }
+
+    /// The files below a directory of the courier's, by their extension.
+    fn files(&self, directory: &str, extension: &str) -> Vec<PathBuf> {
+        let shards = std::fs::read_dir(self.store().join(directory)).into_iter().flatten();
+        let files = shards.flat_map(|shard| std::fs::read_dir(shard.unwrap().path()).unwrap());
+        let mut files: Vec<PathBuf> = files.map(|file| file.unwrap().path()).collect();
+        files.retain(|path| extension.is_empty() || path.extension().is_some_and(|found| found == extension));
+        files.sort();
+        files
+    }
+
+    /// What is being written.
+    fn staged(&self) -> Vec<PathBuf> {
+        ["bundles", "received"]
+            .iter()
+            .flat_map(|of| std::fs::read_dir(self.store().join(of).join("staged")).into_iter().flatten())
+            .map(|file| file.unwrap().path())
+            .collect()
+    }
+
+    #[track_caller]
+    fn serve(&self) -> Serving {
+        Serving::start(self.here.command(["serve", "--listen", "127.0.0.1:0"]))
+    }
+
+    /// The courier's counters, as a node that is started on this directory shows them. So that it tries nothing itself,
+    /// it does not know `bob` for that while.
+    #[track_caller]
+    fn counters(&self) -> Counters {
+        let bob = self.json("peer remove bob").remove(0);
+        let node = self.serve();
+        let counters = node.counters();
+        assert_eq!(node.stop(), 0);
+        self.knows("bob", bob["public_key"].as_str().unwrap(), bob["address"].as_str().unwrap_or_default());
+        counters
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Counters {
+    attempts: u64,
+    failures: u64,
+    invalid: u64,
+}
+
+/// A node that runs, until this value goes.
+struct Serving {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Serving {
+    #[track_caller]
+    fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap());
+        let mut first = String::new();
+        let address = loop {
+            first.clear();
+            assert_ne!(lines.read_line(&mut first).unwrap(), 0, "the node has ended");
+            let Some(address) = first.strip_prefix("note: listening on http://") else { continue };
+            break address.trim_end().parse().unwrap();
+        };
+        // A pipe that nobody reads from would have the node wait.
+        std::thread::spawn(move || lines.lines().map_while(Result::ok).for_each(drop));
+        Self { child, address }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The value of a metric without labels.
+    #[track_caller]
+    fn metric(&self, name: &str) -> f64 {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+    }
+
+    #[track_caller]
+    fn count(&self, name: &str) -> u64 {
+        self.metric(name) as u64
+    }
+
+    #[track_caller]
+    fn counters(&self) -> Counters {
+        Counters {
+            attempts: self.count("courier_flush_attempt_total"),
+            failures: self.count("courier_flush_failure_total"),
+            invalid: self.count("courier_invalid_acknowledgement_total"),
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Has it end as its owner would, and returns its exit code.
+    #[track_caller]
+    fn stop(mut self) -> i32 {
+        self.signal(Signal::TERM);
+        self.ended()
+    }
+
+    #[track_caller]
+    fn ended(&mut self) -> i32 {
+        wait_for("the node to end", || self.child.try_wait().unwrap()).code().unwrap_or(-1)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Asks again and again, until there is an answer.
+#[track_caller]
+fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < PATIENCE, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[track_caller]
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    wait_for(what, || is_so().then_some(()));
+}

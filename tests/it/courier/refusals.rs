@@ -1,0 +1,190 @@
+//! What a node does not take, from whom it does not take it, and what it says then.
+
+use compute_host::key::NodeKey;
+use compute_host::receipt::Delivery;
+
+use super::wire::{Message, blob, delivery, exchange, request};
+use super::{Serving, Side};
+
+/// A node that knows the carrier whose key is this, and the settings it has.
+fn node(settings: &str) -> (Side, Serving, NodeKey) {
+    let (destination, key) = (Side::with(settings), NodeKey::from_secret([5; NodeKey::BYTES]));
+    destination.knows("alice", &key.public().to_string(), "");
+    let node = destination.serve();
+    (destination, node, key)
+}
+
+#[track_caller]
+fn refused(answer: &Message, status: u16, code: &str) {
+    assert_eq!((answer.status(), &*answer.code()), (status, code), "{}", String::from_utf8_lossy(&answer.body));
+    assert_eq!(answer.headers["content-type"], "application/problem+json");
+    let problem: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!((&problem["type"], &problem["status"]), (&"about:blank".into(), &status.into()));
+    assert!(problem["title"].is_string() && problem["detail"].is_string(), "{problem}");
+    assert_eq!(answer.headers.contains_key("retry-after"), matches!(status, 429 | 503), "{:?}", answer.headers);
+}
+
+/// That nothing was kept.
+#[track_caller]
+fn is_empty(destination: &Side, node: &Serving) {
+    assert_eq!((node.count("courier_received"), node.count("courier_received_bytes")), (0, 0));
+    assert_eq!((destination.files("received", ""), destination.staged()), (vec![], vec![]));
+}
+
+#[test]
+fn a_delivery_is_taken_only_from_who_may_and_only_as_it_was_signed() {
+    let (destination, node, key) = node("bundle_bytes_max = 1000");
+    let stranger = NodeKey::from_secret([6; NodeKey::BYTES]);
+    let this = destination.key().parse().unwrap();
+    let good = delivery(b"bundle", &key, this);
+    let send = |delivery: &Delivery, key: &NodeKey| exchange(node.address, &request(b"bundle", delivery, key)).unwrap();
+    refused(&send(&delivery(b"bundle", &stranger, this), &stranger), 403, "unknown_carrier");
+    refused(&send(&good, &stranger), 403, "wrong_signature");
+    let other = delivery(b"bundle", &key, stranger.public());
+    refused(&send(&other, &key), 422, "not_for_this_node");
+    refused(&send(&Delivery { expires_ms: 1, ..good.clone() }, &key), 410, "expired");
+    let large = Delivery { bundle: blob(&[7; 1001]), ..good.clone() };
+    refused(&exchange(node.address, &request(&[7; 1001], &large, &key)).unwrap(), 413, "too_large");
+    let wrong = Delivery { bundle: blob(b"bundlf"), ..good.clone() };
+    refused(&send(&wrong, &key), 422, "wrong_digest");
+    for hops in ["0", "33", "256", "-1"] {
+        let mut headers = super::wire::headers(&good, &key);
+        headers.iter_mut().for_each(|(name, value)| {
+            if *name == "courier-hops" {
+                *value = hops.to_owned()
+            }
+        });
+        let bytes = [super::wire::head(&headers), b"bundle".to_vec()].concat();
+        refused(&exchange(node.address, &bytes).unwrap(), 422, "malformed");
+    }
+    // Each field is signed.
+    let changes: [fn(&mut Delivery); 5] = [
+        |delivery| delivery.receipt = [1; 16].into(),
+        |delivery| delivery.sender = "mallory".parse().unwrap(),
+        |delivery| delivery.hops = 2,
+        |delivery| delivery.expires_ms += 1,
+        |delivery| delivery.bundle = blob(b"bundlf"),
+    ];
+    for change in changes {
+        let mut changed = good.clone();
+        change(&mut changed);
+        let mut headers = super::wire::headers(&changed, &key);
+        headers.pop();
+        headers.push(("courier-signature", good.sign(&key).to_string()));
+        let bytes = [super::wire::head(&headers), b"bundle".to_vec()].concat();
+        refused(&exchange(node.address, &bytes).unwrap(), 403, "wrong_signature");
+    }
+    is_empty(&destination, &node);
+    assert_eq!(send(&good, &key).status(), 201);
+    let other = Delivery { bundle: blob(b"other"), ..good.clone() };
+    refused(&exchange(node.address, &request(b"other", &other, &key)).unwrap(), 409, "conflict");
+    assert_eq!(destination.received().len(), 1);
+    assert_eq!(send(&good, &key).status(), 200);
+}
+
+#[test]
+fn a_full_node_says_so_and_evicts_nothing() {
+    let settings = [("received_max = 2", 2), ("received_bytes_max = 25", 2), ("received_bytes_max = 20", 2)];
+    for (setting, room) in settings {
+        let (destination, node, key) = node(setting);
+        let this = destination.key().parse().unwrap();
+        let send = |number: u8| {
+            let bundle = [number; 10];
+            exchange(node.address, &request(&bundle, &delivery(&bundle, &key, this), &key)).unwrap()
+        };
+        for number in 0..room {
+            assert_eq!(send(number).status(), 201, "{setting}");
+        }
+        for number in room..room + 3 {
+            refused(&send(number), 503, "quota_full");
+        }
+        assert_eq!(send(0).status(), 200, "what is here is still acknowledged");
+        let here = destination.ids("--received");
+        assert_eq!(here.len(), usize::from(room), "{setting}");
+        assert!(destination.staged().is_empty());
+        destination.run(&format!("drop {}", here[0])).output();
+        assert_eq!(send(room).status(), 201, "{setting}: where something was dropped there is room");
+        assert_eq!(send(0).status(), 200, "and what was dropped is acknowledged still");
+        assert_eq!(destination.files("received", "bundle").len(), usize::from(room));
+    }
+}
+
+#[test]
+fn a_carrier_whose_bundle_is_refused_knows_why() {
+    let (carrier, destination) = Side::pair("");
+    destination.set("bundle_bytes_max = 1000000\nreceived_max = 2");
+    let node = destination.serve();
+    carrier.knows("bob", &destination.key(), &node.url());
+    // Much of it is under way when the answer comes.
+    let large = carrier.send(&crate::common::noise(3, 20 << 20), "alice");
+    let ran = carrier.run("flush --retry-for 0s");
+    assert_eq!((ran.code, carrier.ids("--dead")), (1, vec![large.clone()]), "{ran:?}");
+    assert!(ran.stderr.contains("the bundle has 20971520 bytes, and 1000000 are taken"), "{ran:?}");
+    assert!(carrier.run("list --dead").stdout.contains("(too_large)"));
+    carrier.run(&format!("drop {large}")).output();
+
+    let ids = [b"one", b"two", b"333"].map(|bundle| carrier.send(bundle, "alice"));
+    let ran = carrier.run("flush --retry-for 0s");
+    assert_eq!(ran.code, 1);
+    assert!(ran.stderr.contains("(quota_full)"), "{ran:?}");
+    assert_eq!((carrier.ids("--pending").len(), carrier.ids("--acked").len(), carrier.ids("--dead").len()), (1, 2, 0));
+    let due_ms = carrier.json("list")[0]["due_ms"].as_u64().unwrap();
+    assert!(due_ms >= compute_host::courier::system_clock() + 50_000, "the node has asked for a minute");
+    destination.run(&format!("drop {}", destination.ids("--received")[0])).output();
+    carrier.run("flush --retry-for 0s").output();
+    let mut acked = carrier.ids("--acked");
+    acked.sort();
+    let mut ids = ids.to_vec();
+    ids.sort();
+    assert_eq!(acked, ids);
+
+    destination.run("peer remove alice").output();
+    let unknown = carrier.send(b"unknown", "alice");
+    let ran = carrier.run("flush --retry-for 0s");
+    assert!(ran.code == 1 && ran.stderr.contains("(unknown_carrier)"), "{ran:?}");
+    assert_eq!(carrier.ids("--dead"), [&*unknown]);
+    destination.knows("alice", &carrier.key(), "");
+    destination.run(&format!("drop {}", destination.ids("--received")[0])).output();
+    carrier.run("retry --dead").output();
+    carrier.run("flush --retry-for 0s").output();
+}
+
+#[test]
+fn a_receipt_that_has_expired_is_given_up_and_can_be_given_more_time() {
+    let (carrier, destination) = Side::pair("");
+    let node = destination.serve();
+    carrier.knows("bob", &destination.key(), &node.url());
+    let id = carrier.send(b"bundle", "alice --expires 1ms");
+    let ran = carrier.run("flush --retry-for 0s");
+    assert!(ran.code == 1 && ran.stderr.contains("it has expired"), "{ran:?}");
+    assert_eq!((carrier.ids("--dead"), node.count("courier_received")), (vec![id.clone()], 0));
+    let receipt = carrier.json(&format!("show {id}")).remove(0);
+    assert_eq!((&receipt["state"], &receipt["attempts"]), (&"dead".into(), &0.into()));
+    assert_eq!(carrier.files("bundles", "bundle").len(), 1, "its bytes are kept");
+    carrier.run(&format!("retry {id}")).output();
+    carrier.run("flush --retry-for 0s").output();
+    assert_eq!(carrier.ids("--acked"), [id]);
+    let ran = carrier.run("send bundle.bin alice --expires 0s");
+    assert_eq!(ran.code, 2, "{ran:?}");
+}
+
+#[test]
+fn a_carrier_that_is_full_takes_nothing_more() {
+    for setting in ["pending_max = 2", "pending_bytes_max = 25"] {
+        let carrier = Side::with(setting);
+        let ids = [[1; 10], [2; 10]].map(|bundle| carrier.send(&bundle, "alice"));
+        carrier.here.file("more.bin", [3; 10]);
+        let ran = carrier.run("send more.bin alice");
+        assert!(ran.code == 2 && ran.stdout.is_empty() && ran.stderr.contains("pending"), "{ran:?}");
+        assert_eq!((carrier.ids("--pending"), carrier.staged().len()), (ids.to_vec(), 0));
+        assert_eq!(carrier.files("bundles", "bundle").len(), 2);
+        carrier.run(&format!("drop {}", ids[0])).output();
+        carrier.run("send more.bin alice").output();
+        assert_eq!(carrier.ids("--pending").len(), 2);
+    }
+    let carrier = Side::with("bundle_bytes_max = 1000");
+    carrier.here.file("large.bin", [7; 1001]);
+    let ran = carrier.run("send large.bin alice");
+    assert!(ran.code == 2 && ran.stderr.contains("1000"), "{ran:?}");
+    assert_eq!((carrier.files("bundles", "bundle").len(), carrier.staged().len()), (0, 0));
+}

@@ -1,0 +1,129 @@
+//! The protocol as bytes: requests as a carrier that is not this program might write them, and answers taken apart.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write as _};
+use std::net::{SocketAddr, TcpStream};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use compute_host::digest::Digest;
+use compute_host::key::{NodeKey, PublicKey};
+use compute_host::proof::Blob;
+use compute_host::receipt::Delivery;
+
+use super::PATIENCE;
+
+/// A request or an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The first line.
+    pub start: String,
+    /// By names in small letters.
+    pub headers: BTreeMap<String, String>,
+    pub body: Vec<u8>,
+}
+
+impl Message {
+    /// Reads one from `stream`; `None` if that ends before the message does.
+    pub fn read(stream: &mut impl Read) -> Option<Self> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).ok()?;
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).ok()?;
+        let mut lines = head.trim_end().split("\r\n");
+        let start = lines.next()?.to_owned();
+        let header = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));
+        let headers: BTreeMap<String, String> = lines.filter_map(header).collect();
+        let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).ok()?;
+        Some(Self { start, headers, body })
+    }
+
+    pub fn status(&self) -> u16 {
+        self.start.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
+    /// What a problem's `code` says; empty if it is none.
+    pub fn code(&self) -> String {
+        let problem: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        problem["code"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// What a request delivers.
+    pub fn delivery(&self) -> Delivery {
+        let header = |name: &str| self.headers[name].as_str();
+        Delivery {
+            receipt: header("idempotency-key").parse().unwrap(),
+            bundle: blob(&self.body),
+            sender: header("courier-sender").parse().unwrap(),
+            destination: header("courier-destination").parse().unwrap(),
+            carrier: header("courier-carrier").parse().unwrap(),
+            hops: header("courier-hops").parse().unwrap(),
+            expires_ms: header("courier-expires").parse().unwrap(),
+        }
+    }
+
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let headers: String = self.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let mut bytes = format!("{}\r\n{headers}\r\n", self.start).into_bytes();
+        bytes.extend(&self.body);
+        bytes
+    }
+}
+
+pub fn blob(bytes: &[u8]) -> Blob {
+    Blob { blake3: Digest::of(bytes), bytes: bytes.len() as u64 }
+}
+
+/// A delivery of `bundle` from `carrier`, all of it as it should be.
+pub fn delivery(bundle: &[u8], carrier: &NodeKey, destination: PublicKey) -> Delivery {
+    Delivery {
+        receipt: blake3::hash(bundle).as_bytes().first_chunk::<16>().copied().unwrap().into(),
+        bundle: blob(bundle),
+        sender: "alice".parse().unwrap(),
+        destination,
+        carrier: carrier.public(),
+        hops: 1,
+        expires_ms: compute_host::courier::system_clock() + 3_600_000,
+    }
+}
+
+/// The head of the request that hands `delivery` over, header by header; the last is the signature.
+pub fn headers(delivery: &Delivery, key: &NodeKey) -> Vec<(&'static str, String)> {
+    vec![
+        ("host", "node".to_owned()),
+        ("idempotency-key", delivery.receipt.to_string()),
+        ("content-digest", format!("blake3=:{}:", BASE64_STANDARD.encode(delivery.bundle.blake3.as_bytes()))),
+        ("content-length", delivery.bundle.bytes.to_string()),
+        ("courier-sender", delivery.sender.to_string()),
+        ("courier-destination", delivery.destination.to_string()),
+        ("courier-carrier", delivery.carrier.to_string()),
+        ("courier-hops", delivery.hops.to_string()),
+        ("courier-expires", delivery.expires_ms.to_string()),
+        ("courier-signature", delivery.sign(key).to_string()),
+    ]
+}
+
+/// The bytes of a request's head.
+pub fn head(headers: &[(&str, String)]) -> Vec<u8> {
+    let lines: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    format!("POST /v1/courier/bundles HTTP/1.1\r\n{lines}\r\n").into_bytes()
+}
+
+/// The whole request that hands `bundle` over.
+pub fn request(bundle: &[u8], delivery: &Delivery, key: &NodeKey) -> Vec<u8> {
+    [head(&headers(delivery, key)), bundle.to_vec()].concat()
+}
+
+/// Sends bytes and returns the answer, if there is one.
+pub fn exchange(address: SocketAddr, bytes: &[u8]) -> Option<Message> {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // The other side may have had enough before the end.
+    let _ = stream.write_all(bytes);
+    Message::read(&mut stream)
+}
