@@ -4,6 +4,7 @@
 //! What is pending is read from the store a page at a time, so memory does not grow with the queue.
 
 mod told;
+mod archiving;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
@@ -13,13 +14,14 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
+use self::archiving::Archiving;
 pub use self::told::{Event, Mode, Summary};
 use super::forward::Forwarder;
 use super::try_one::{LaneState, Outcome, lock, millis};
 use super::{Courier, CourierError, Peer};
 use crate::key::KeyName;
 use crate::receipt::{Receipt, ReceiptId};
-use crate::store::{ARCHIVED_AT_ONCE, LaneTag};
+use crate::store::LaneTag;
 
 /// A destination that something is pending for.
 struct LaneRun {
@@ -89,7 +91,7 @@ impl Courier {
                 Some(done) = run.tries.join_next(), if !run.tries.is_empty() => {
                     let (lane, receipt, result) = done.map_err(CourierError::task)?;
                     run.ended(lane, &receipt, result?, &mut tell);
-                    run.archive_some().await?;
+                    run.archiving.go_on(&run.courier).await?;
                 }
                 _ = new_work.changed(), if mode != Mode::Once => run.open_lanes(&route, &mut tell).await?,
                 () = async { drop(waiting.wait_for(|waiting| *waiting > 0).await) }, if mode == Mode::Due => break,
@@ -143,13 +145,14 @@ struct Run<F> {
     /// How many of the tries are probes.
     probes: usize,
     summary: Summary,
+    archiving: Archiving,
 }
 
 impl<F: Forwarder> Run<F> {
     fn new(courier: Arc<Courier>, forwarder: Arc<F>, mode: Mode, began_ms: u64) -> Self {
         let (tries, summary) = (Tries::new(), Summary::default());
-        let (lanes, without_way) = (Vec::new(), HashSet::new());
-        Self { courier, forwarder, mode, began_ms, lanes, without_way, next: 0, tries, probes: 0, summary }
+        let (lanes, without_way, archiving) = (Vec::new(), HashSet::new(), Archiving::default());
+        Self { courier, forwarder, mode, began_ms, lanes, without_way, next: 0, tries, probes: 0, summary, archiving }
     }
 
     /// Makes lanes for the destinations that have none, and has the others looked at again.
@@ -340,14 +343,6 @@ impl<F: Forwarder> Run<F> {
             }
             Outcome::Gone => summary.attempts += 1,
         }
-    }
-
-    async fn archive_some(&self) -> Result<(), CourierError> {
-        if self.courier.store.tally().unarchived >= ARCHIVED_AT_ONCE as u64 {
-            let courier = self.courier.clone();
-            self.courier.blocking(move || Ok(courier.store.archive()?)).await?;
-        }
-        Ok(())
     }
 
     async fn finish(self) -> Result<Summary, CourierError> {

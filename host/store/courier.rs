@@ -227,17 +227,6 @@ impl Change<'_> {
         self.tally.remove_live(&key, &record::encode(former));
         self.remove(key);
     }
-
-    /// Whether any key begins with `prefix`, other than those in `but`.
-    fn any_but(&self, prefix: &[u8], but: &[Vec<u8>]) -> Result<bool, StoreError> {
-        for pair in self.database.prefixed(prefix) {
-            let (key, _) = pair?;
-            if !but.iter().any(|other| **other == *key) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
 }
 
 #[cfg(test)]

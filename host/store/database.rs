@@ -105,6 +105,17 @@ impl Database {
         self.db.range(from..to).map(|pair| pair.map_err(|error| self.failed(error)))
     }
 
+    /// Whether any key begins with `prefix`, other than those in `but`.
+    pub fn any_but(&self, prefix: &[u8], but: &[Vec<u8>]) -> Result<bool, StoreError> {
+        for pair in self.prefixed(prefix) {
+            let (key, _) = pair?;
+            if !but.iter().any(|other| **other == *key) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Makes all changes of the batch or none, also where the process is killed. Not yet on disk.
     pub fn apply(&self, batch: sled::Batch) -> Result<(), StoreError> {
         self.db.apply_batch(batch).map_err(|error| self.failed(error))

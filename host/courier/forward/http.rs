@@ -3,7 +3,7 @@
 //!
 //! One try is one request: no redirect is followed, for it would carry the bundle to somebody whom nobody named; no proxy
 //! is used, for the same reason; and nothing is sent again by itself. Whatever the other side does, a try ends within the
-//! forwarder's time and the time that the bundle takes at [`RATE_BYTES_PER_SECOND_MIN`], and reads no more of an answer
+//! forwarder's time and the time that the bundle takes at `RATE_BYTES_PER_SECOND_MIN`, and reads no more of an answer
 //! than an acknowledgement or [`PROBLEM_BYTES_MAX`].
 
 mod answer;
@@ -55,7 +55,7 @@ pub struct HttpForwarder {
 }
 
 impl HttpForwarder {
-    /// A try ends after `timeout` and the time that the bundle takes at [`RATE_BYTES_PER_SECOND_MIN`]. The system's root
+    /// A try ends after `timeout` and the time that the bundle takes at `RATE_BYTES_PER_SECOND_MIN`. The system's root
     /// certificates are read here, once; where there are none, addresses with `https` cannot be reached.
     pub fn new(timeout: Duration) -> Result<Self, NoHttp> {
         let client = Client::builder()

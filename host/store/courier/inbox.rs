@@ -129,8 +129,9 @@ impl CourierStore {
                 return Ok(None);
             };
             let brought = keys::brought(&former.bundle.blake3, carrier, id);
-            let others =
-                change.any_but(&keys::brought_by_any(&former.bundle.blake3), std::slice::from_ref(&brought))?;
+            let others = change
+                .database
+                .any_but(&keys::brought_by_any(&former.bundle.blake3), std::slice::from_ref(&brought))?;
             Ok(Some((change.let_go(carrier, id, &former), others)))
         })?;
         let Some((dropped, others)) = dropped else { return Ok(None) };

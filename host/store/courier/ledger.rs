@@ -96,34 +96,30 @@ impl CourierStore {
         if entries.is_empty() {
             return Ok(0);
         }
+        // A credit that is not on disk may be gone after a crash, and its bundle is then needed again.
+        self.settle()?;
+        let needs = |entry: &Entry| {
+            let delivery = entry.acknowledgement.delivery();
+            keys::needs(&delivery.bundle.blake3, &delivery.receipt)
+        };
+        let needed: Vec<Vec<u8>> = entries.iter().map(needs).collect();
         let before = archive.end();
         let places = archive.append(&entries)?;
         let end = archive.end();
-        let moved = self.change(|change| {
-            let needs = |entry: &Entry| {
-                keys::needs(&entry.acknowledgement.delivery().bundle.blake3, &entry.acknowledgement.delivery().receipt)
-            };
-            let needed: Vec<Vec<u8>> = entries.iter().map(needs).collect();
+        let record = |change: &mut Change<'_>| {
             for ((id, entry), place) in ids.iter().zip(&entries).zip(places) {
                 let Entry { credit, credited_ms, .. } = *entry;
                 change.remove(keys::unarchived(id));
                 change.put(keys::ledger(id), &Credit { credit, credited_ms, place: Some(place) });
             }
-            let mut digests: Vec<Digest> =
-                entries.iter().map(|entry| entry.acknowledgement.delivery().bundle.blake3).collect();
-            digests.sort_unstable();
-            digests.dedup();
-            for digest in digests {
-                if !change.any_but(&keys::needed(&digest), &needed)? {
-                    // Before the change: after a crash in between, it is made again, and finds them gone.
-                    self.bundles.remove(&digest)?;
-                }
-            }
-            needed.into_iter().for_each(|key| change.remove(key));
+            needed.iter().for_each(|key| change.remove(key.clone()));
             change.tally.unarchived = change.tally.unarchived.saturating_sub(entries.len() as u64);
             change.tally.archive_end = end;
             Ok(())
-        });
+        };
+        // Bundles go after the archive has what they were credited with, and before the change: after a crash in between it is
+        // made again, and finds them gone. And not in it, for all other changes would wait.
+        let moved = self.remove_unneeded(&entries, &needed).and_then(|()| self.change(record));
         if let Err(error) = moved {
             // They are in the database still, and must not stand in the archive twice.
             archive.take_back(before)?;
@@ -134,6 +130,20 @@ impl CourierStore {
             self.forget_sealed(&archive)?;
         }
         Ok(entries.len())
+    }
+
+    /// Removes the bundles of `entries` that are needed by no key but these. Nothing comes to need one meanwhile.
+    fn remove_unneeded(&self, entries: &[Entry], needed: &[Vec<u8>]) -> Result<(), StoreError> {
+        let mut digests: Vec<Digest> =
+            entries.iter().map(|entry| entry.acknowledgement.delivery().bundle.blake3).collect();
+        digests.sort_unstable();
+        digests.dedup();
+        for digest in digests {
+            if !self.database.any_but(&keys::needed(&digest), needed)? {
+                self.bundles.remove(&digest)?;
+            }
+        }
+        Ok(())
     }
 
     /// The index of a sealed segment has what the ledger had of it.

@@ -243,7 +243,8 @@ impl CourierStore {
         let forgotten = self.change(|change| {
             let Some(receipt) = change.get::<Receipt>(&keys::receipt(id))? else { return Ok(None) };
             let needs = keys::needs(&receipt.bundle.blake3, id);
-            let others = change.any_but(&keys::needed(&receipt.bundle.blake3), std::slice::from_ref(&needs))?;
+            let others =
+                change.database.any_but(&keys::needed(&receipt.bundle.blake3), std::slice::from_ref(&needs))?;
             change.remove_receipt(&receipt);
             change.remove(needs);
             Ok(Some((receipt, others)))
