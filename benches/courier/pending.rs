@@ -49,6 +49,8 @@ pub fn measure(receipts: u64, forwards: u64) {
         receipts.div_ceil(BUNDLES)
     );
     let mut flush = Command::new(std::env::current_exe().unwrap());
+    // As `node` sets it for itself.
+    flush.env("MALLOC_ARENA_MAX", "2");
     flush.env(STORE, directory.path().join("state")).env(FORWARDS, forwards.to_string());
     assert!(flush.status().unwrap().success());
 }
