@@ -102,3 +102,29 @@ fn a_bundle_from_a_pipe_is_taken_in_with_and_without_a_node() {
     assert_eq!(node.stop(), 0);
     assert_eq!(carrier.staged(), Vec::<PathBuf>::new());
 }
+
+#[test]
+fn what_was_received_is_carried_on_with_its_sender_its_time_and_a_hop_more() {
+    let (first, second) = Side::pair("");
+    let third = Side::new();
+    let last = third.serve();
+    third.knows("second", &second.key(), "");
+    second.knows("carol", &third.key(), &last.url());
+    let node = second.serve();
+    first.knows("bob", &second.key(), &node.url());
+    let id = first.send(b"a bundle for carol", "alice --expires 1h");
+    first.run("flush").output();
+    // The running node does it, and forwards it by itself.
+    let onward = second.run(&format!("onward {} --to carol", &id[..8])).output().trim_end().to_owned();
+    assert_ne!(onward, id, "it is another destination's");
+    crate::courier::wait_until("it has arrived", || third.received().len() == 1);
+    assert_eq!(std::fs::read(&third.received()[0]).unwrap(), b"a bundle for carol");
+    let (before, after) = (&second.json("list --received")[0], &third.json("list --received")[0]);
+    assert_eq!((before["hops"].as_u64(), after["hops"].as_u64()), (Some(1), Some(2)));
+    assert_eq!((&before["sender"], &before["expires_ms"]), (&after["sender"], &after["expires_ms"]));
+    crate::courier::wait_until("it is credited", || second.credit() == (2, 1));
+    assert_eq!(first.credit(), (1, 1));
+    let ran = second.run(&format!("onward {onward} --to carol"));
+    assert_eq!(ran.code, 2, "what was not received cannot be: {ran:?}");
+    assert!(ran.stderr.contains("nothing that was received"), "{ran:?}");
+}
