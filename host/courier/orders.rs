@@ -128,6 +128,10 @@ enum Found {
 }
 
 impl Found {
+    const fn is_received(&self) -> bool {
+        matches!(self, Self::Received(..))
+    }
+
     fn id(&self) -> ReceiptId {
         match self {
             Self::Receipt(receipt) => receipt.id,
@@ -151,7 +155,7 @@ pub async fn perform(
             tell(take_in(courier.begin_send(sender, to, expires_in_ms)?, body).await?);
         }
         Order::Onward { id, to } => {
-            let Found::Received(_, id, received) = find(courier, &id)? else {
+            let Some(Found::Received(_, id, received)) = find_if(courier, &id, Found::is_received)? else {
                 return Err(OrderError::NotReceived(id));
             };
             let sending = courier.begin_onward(&received, to)?;
@@ -175,13 +179,13 @@ pub async fn perform(
         Order::Retry { ids, all_dead } => retry(courier, &ids, all_dead, &mut tell)?,
         Order::Drop { ids } => {
             for id in ids {
-                let found = find(courier, &id)?;
+                // What was earned stays.
+                let is_here = |found: &Found| !matches!(found, Found::Acknowledged(_));
+                let found = find_if(courier, &id, is_here)?.ok_or(OrderError::NoSuchReceipt(id))?;
                 let id = found.id();
                 match found {
-                    Found::Receipt(_) => drop(courier.store.forget(&id)?),
                     Found::Received(carrier, ..) => drop(courier.store.drop_received(&carrier, &id)?),
-                    // What was earned stays.
-                    Found::Acknowledged(_) => return Err(OrderError::NoSuchReceipt(id.into())),
+                    _ => drop(courier.store.forget(&id)?),
                 }
                 tell(Answer::Dropped { id });
             }
@@ -256,18 +260,26 @@ async fn blocking<T: Send + 'static>(
 
 /// What has an id that begins so, wherever it is.
 fn find(courier: &Courier, prefix: &IdPrefix) -> Result<Found, OrderError> {
+    find_if(courier, prefix, |_| true)?.ok_or_else(|| OrderError::NoSuchReceipt(prefix.clone()))
+}
+
+/// What has an id that begins so and is wanted. This node's receipt goes before what it has received under the same id.
+fn find_if(
+    courier: &Courier,
+    prefix: &IdPrefix,
+    is_wanted: impl Fn(&Found) -> bool,
+) -> Result<Option<Found>, OrderError> {
     let mut found: Vec<Found> = Vec::new();
     found.extend(courier.store.receipts_named(prefix, 2)?.into_iter().map(Found::Receipt));
     found.extend(courier.store.acknowledged_named(prefix, 2)?.into_iter().map(Found::Acknowledged));
     let received = courier.store.received_named(prefix, 2)?.into_iter();
     found.extend(received.map(|(carrier, id, received)| Found::Received(carrier, id, received)));
-    let mut found = found.into_iter();
-    match (found.next(), found.next()) {
-        (Some(only), None) => Ok(only),
-        (Some(one), Some(other)) => {
-            Err(OrderError::Ambiguous { prefix: prefix.clone(), one: one.id(), other: other.id() })
-        }
-        (None, _) => Err(OrderError::NoSuchReceipt(prefix.clone())),
+    let mut wanted = found.into_iter().filter(|found| is_wanted(found));
+    let Some(first) = wanted.next() else { return Ok(None) };
+    let one = first.id();
+    match wanted.map(|found| found.id()).find(|other| *other != one) {
+        Some(other) => Err(OrderError::Ambiguous { prefix: prefix.clone(), one, other }),
+        None => Ok(Some(first)),
     }
 }
 
@@ -320,9 +332,9 @@ fn retry(courier: &Courier, ids: &[IdPrefix], all_dead: bool, tell: &mut impl Fn
         Ok(())
     };
     for prefix in ids {
-        match find(courier, prefix)? {
-            Found::Receipt(receipt) => revive(&receipt.id)?,
-            _ => return Err(OrderError::NoSuchReceipt(prefix.clone())),
+        match find_if(courier, prefix, |found| matches!(found, Found::Receipt(_)))? {
+            Some(found) => revive(&found.id())?,
+            None => return Err(OrderError::NoSuchReceipt(prefix.clone())),
         }
     }
     if all_dead {

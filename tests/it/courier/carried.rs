@@ -124,6 +124,15 @@ fn what_was_received_is_carried_on_with_its_sender_its_time_and_a_hop_more() {
     assert_eq!((&before["sender"], &before["expires_ms"]), (&after["sender"], &after["expires_ms"]));
     crate::courier::wait_until("it is credited", || second.credit() == (2, 1));
     assert_eq!(first.credit(), (1, 1));
+    // Under the same id the node can have received a bundle and have carried one: each command means what it can.
+    second.knows("bob", &Side::new().key(), "");
+    second.here.file("bundle.bin", b"a bundle for carol");
+    assert_eq!(second.run("send bundle.bin alice --to bob").output().trim_end(), id);
+    assert_eq!(second.run(&format!("onward {id} --to carol")).stdout.trim_end(), onward);
+    second.run(&format!("drop {id}")).output();
+    assert_eq!((second.ids("--pending").len(), second.received().len()), (0, 1), "the receipt goes first");
+    second.run(&format!("drop {id}")).output();
+    assert_eq!(second.received().len(), 0);
     let ran = second.run(&format!("onward {onward} --to carol"));
     assert_eq!(ran.code, 2, "what was not received cannot be: {ran:?}");
     assert!(ran.stderr.contains("nothing that was received"), "{ran:?}");
