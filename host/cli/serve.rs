@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::{End, complain, tell};
@@ -47,12 +47,14 @@ pub fn serve(args: &ServeArgs, data_dir: &Path) -> anyhow::Result<End> {
     let end = runtime.block_on(async {
         let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
         let socket = bind_socket(&state).context("cannot make the node's socket")?;
+        // Whoever has read that it listens may tell it to stop at once.
+        let signals = [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?];
         complain("note", &format_args!("listening on http://{}", listener.local_addr()?));
         let stopping = move || {
             let mut stopped = stopped.clone();
             async move { drop(stopped.wait_for(|stopped| *stopped).await) }
         };
-        tokio::spawn(stop_on_signal(stop));
+        tokio::spawn(stop_on_signal(signals, stop));
         let flush = tokio::spawn(flush_what_is_due(served.clone(), stopping.clone()));
         tokio::join!(
             serve_network(listener, network_routes(served.clone()), stopping()),
@@ -66,11 +68,7 @@ pub fn serve(args: &ServeArgs, data_dir: &Path) -> anyhow::Result<End> {
 }
 
 /// The first signal has it end, the second ends it.
-async fn stop_on_signal(stop: watch::Sender<bool>) {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return;
-    };
+async fn stop_on_signal([mut interrupt, mut terminate]: [Signal; 2], stop: watch::Sender<bool>) {
     for is_first in [true, false] {
         tokio::select! {
             _ = interrupt.recv() => {}
