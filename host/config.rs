@@ -1,13 +1,18 @@
 //! What the node's owner has set: the file `config.toml` in the data directory, checked once, when it is read.
 
+mod keys;
+mod serve;
+
+use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
+use self::keys::{check_keys, span_start};
+pub use self::serve::Serve;
+use crate::access::{TokenEntry, Tokens, TokensError};
 use crate::courier::Settings;
 use crate::limits::Limits;
 use crate::modules::Quota;
@@ -34,6 +39,8 @@ pub struct Config {
     pub serve: Serve,
     pub courier: Settings,
     pub gate: GateLimits,
+    /// By their names.
+    pub tokens: BTreeMap<String, TokenEntry>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -55,12 +62,6 @@ pub struct Results {
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
     pub proofs_max: u64,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Serve {
-    pub listen: SocketAddr,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -89,50 +90,10 @@ impl Default for Store {
     }
 }
 
-impl Default for Serve {
-    fn default() -> Self {
-        Self { listen: (Ipv4Addr::LOCALHOST, 7700).into() }
-    }
-}
-
 impl Default for Modules {
     fn default() -> Self {
         Self { modules_max: 10_000, bytes_max: 4 << 30, code_bytes_max: 4 << 30 }
     }
-}
-
-/// The keys that there are, a table each, but for those of the gate, which are [`LIMITS`]; a test holds this to the
-/// structs above.
-const KEYS: &[(&str, &[&str])] = &[
-    ("compute", &["jobs", "slice_bytes_max", "timeout_ms"]),
-    ("limits", &["gas", "memory_bytes", "output_bytes", "log_bytes"]),
-    ("results", &["entries_max", "bytes_max"]),
-    ("store", &["proofs_max"]),
-    ("modules", &["modules_max", "bytes_max", "code_bytes_max"]),
-    ("serve", &["listen"]),
-    (
-        "courier",
-        &[
-            "destination",
-            "bundle_bytes_max",
-            "pending_max",
-            "pending_bytes_max",
-            "received_max",
-            "received_bytes_max",
-            "expires_ms",
-            "concurrency",
-            "timeout_ms",
-            "credit_per_mib",
-            "credit_per_hop",
-        ],
-    ),
-];
-
-const GATE: &str = "gate";
-
-fn keys() -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
-    let gate = (GATE, LIMITS.iter().map(|limit| limit.key).collect());
-    KEYS.iter().map(|(table, keys)| (*table, keys.to_vec())).chain([gate])
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -194,6 +155,18 @@ impl Config {
         within("modules", "modules_max", self.modules.modules_max, i64_max)?;
         within("modules", "bytes_max", self.modules.bytes_max, i64_max)?;
         within("modules", "code_bytes_max", self.modules.code_bytes_max, i64_max)?;
+        within("serve", "connections_max", self.serve.connections_max, Serve::CONNECTIONS_MAX)?;
+        within("serve", "slice_bytes_max", self.serve.slice_bytes_max, i64_max)?;
+        within("serve", "body_memory_bytes_max", self.serve.body_memory_bytes_max, Serve::BODY_MEMORY_BYTES_MAX)?;
+        if self.serve.tls_certificate.is_some() != self.serve.tls_key.is_some() {
+            let key = if self.serve.tls_key.is_some() { "tls_key" } else { "tls_certificate" };
+            let message = "`serve.tls_certificate` and `serve.tls_key` go together".to_owned();
+            return Err(Problem { at: at("serve", key), message });
+        }
+        if let Err(error) = self.tokens() {
+            let at = error.token().map_or(0, |token| at("tokens", token));
+            return Err(Problem { at, message: error.to_string() });
+        }
         self.check_courier(&within)?;
         LIMITS.iter().try_for_each(|limit| within(GATE, limit.key, self.gate.of(limit.name), limit.highest))
     }
@@ -218,6 +191,11 @@ impl Config {
         Quota { modules_max: self.modules.modules_max, bytes_max: self.modules.bytes_max }
     }
 
+    /// The tokens that are taken.
+    pub fn tokens(&self) -> Result<Tokens, TokensError> {
+        Tokens::of(&self.tokens)
+    }
+
     /// What the runner may use; `jobs` goes before what the file says.
     pub fn capacity(&self, jobs: Option<usize>) -> Capacity {
         let machine = Capacity::of_this_machine();
@@ -239,42 +217,6 @@ fn line_at(text: &str, at: usize) -> usize {
 struct Problem {
     at: usize,
     message: String,
-}
-
-fn check_keys(file: &DeTable<'_>) -> Result<(), Problem> {
-    for (name, value) in file {
-        let Some((_, keys)) = keys().find(|(table, _)| *table == name.get_ref()) else {
-            return Err(unknown(name, "", keys().map(|(table, _)| table.to_owned())));
-        };
-        for key in value.get_ref().as_table().into_iter().flat_map(|table| table.keys()) {
-            if !keys.contains(&&**key.get_ref()) {
-                return Err(unknown(key, &format!("{}.", name.get_ref()), keys.iter().map(|key| (*key).to_owned())));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Names the key as it would be written in full, and the nearest that there is: in the same table, or if none is near,
-/// in any.
-fn unknown(key: &Spanned<std::borrow::Cow<'_, str>>, table: &str, siblings: impl Iterator<Item = String>) -> Problem {
-    let found = key.get_ref();
-    let everywhere = keys().flat_map(|(table, keys)| keys.into_iter().map(move |key| (format!("{table}.{key}"), key)));
-    let candidates = siblings.map(|key| (format!("{table}{key}"), key));
-    let candidates = candidates.chain(everywhere.map(|(full, key)| (full, key.to_owned())));
-    let nearest = candidates
-        .map(|(full, key)| (strsim::damerau_levenshtein(found, &key), full))
-        .min_by_key(|(distance, _)| *distance);
-    let hint = match nearest {
-        Some((distance, full)) if distance <= 2 + found.len() / 4 => format!("; did you mean `{full}`?"),
-        _ => String::new(),
-    };
-    Problem { at: key.span().start, message: format!("unknown key `{table}{found}`{hint}") }
-}
-
-fn span_start(file: &DeTable<'_>, table: &str, key: &str) -> usize {
-    let value = file.get(table).map(Spanned::get_ref).and_then(DeValue::as_table).and_then(|table| table.get(key));
-    value.map_or(0, |value| value.span().start)
 }
 
 #[cfg(test)]

@@ -29,6 +29,11 @@ impl Digest {
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
+
+    /// Whether this is `other`, in a time that does not depend on either.
+    pub fn is_in_constant_time(&self, other: &Self) -> bool {
+        blake3::Hash::from_bytes(self.0) == blake3::Hash::from_bytes(other.0)
+    }
 }
 
 impl From<[u8; 32]> for Digest {

@@ -32,6 +32,8 @@ pub mod verify;
 pub mod courier;
 /// What is scraped from a node.
 pub mod metrics;
+/// Who may ask what over the network.
+pub mod access;
 /// The settings file, parsed once, checked once.
 pub mod config;
 /// Owns the parts and wires them.
