@@ -1,8 +1,8 @@
 //! `WorkloadRunner`: the route of a slice from a request to its answer.
 //!
 //! Each result is made once: found in memory or in the store, waited for if another caller is at it, or else run, on a
-//! thread that may block, while fewer than the allowed number do. The id of a slice stands for all that decides its
-//! result; under an id that comes back with other content there is no answer but `RunError::SliceIdConflict`.
+//! thread that may block, while fewer than the allowed number do. In its scope the id of a slice stands for all that decides
+//! its result; under an id that comes back with other content there is no answer but `RunError::SliceIdConflict`.
 
 mod answer;
 mod request;
@@ -24,7 +24,7 @@ use crate::key::{NodeKey, PublicKey};
 use crate::modules::Modules;
 use crate::proof::{Job, Observed};
 use crate::sandbox::{self, ENGINE_NAME, Sandbox, SandboxError, Watch};
-use crate::slice::{OpenSlice, SliceError, SliceId};
+use crate::slice::{OpenSlice, Scope, SliceError, SliceId};
 use crate::store::ProofStore;
 
 /// How the runner may use the machine.
@@ -60,6 +60,9 @@ pub struct Counts {
     pub from_store: u64,
 }
 
+/// By what results are found: an id, and whose it is. All that a scope could learn of another goes by this.
+type Name = (Scope, SliceId);
+
 /// Cheap to clone; all clones are one runner.
 #[derive(Clone)]
 pub struct WorkloadRunner(Arc<Core>);
@@ -69,8 +72,8 @@ struct Core {
     modules: Modules,
     key: NodeKey,
     store: Option<ProofStore>,
-    results: moka::sync::Cache<SliceId, Arc<Finished>>,
-    flights: Flights<SliceId, Answer>,
+    results: moka::sync::Cache<Name, Arc<Finished>>,
+    flights: Flights<Name, Answer>,
     hash_threads: HashThreads,
     bytes_read: AtomicU64,
     gas_granted: Arc<AtomicU64>,
@@ -92,7 +95,7 @@ impl WorkloadRunner {
         // One weight bounds both: no result counts for less than its share of the entries.
         let share = (capacity.results_bytes_max / capacity.results_max.max(1)).max(1);
         let weight =
-            move |_: &SliceId, finished: &Arc<Finished>| u32::try_from(finished.bytes().max(share)).unwrap_or(u32::MAX);
+            move |_: &Name, finished: &Arc<Finished>| u32::try_from(finished.bytes().max(share)).unwrap_or(u32::MAX);
         let results = moka::sync::Cache::builder().max_capacity(capacity.results_bytes_max).weigher(weight).build();
         Self(Arc::new(Core {
             sandbox,
@@ -201,7 +204,7 @@ enum Served {
 /// The duty to answer one caller, and whoever follows.
 struct Duty {
     core: Arc<Core>,
-    lead: Lead<SliceId, Answer>,
+    lead: Lead<Name, Answer>,
     reply: oneshot::Sender<Served>,
 }
 
@@ -222,7 +225,7 @@ impl Duty {
     /// Signs a new proof, makes it durable, then tells of it. Where there is one already, the new one must claim the same.
     fn keep(self, ended: Ended, known: Option<Answer>) {
         if known.as_ref().is_some_and(|known| *known.finished.claim() != ended.claim) {
-            let id = self.lead.key().clone();
+            let (_, id) = self.lead.key().clone();
             return self.fulfil(Err(RunError::NotReproduced(id)));
         }
         if self.core.store.is_none() || known.is_some() {
@@ -234,7 +237,8 @@ impl Duty {
         drop(tokio::task::spawn_blocking(move || {
             let answer = self.sign(ended);
             let store = self.core.store.as_ref();
-            let kept = store.map_or(Ok(()), |store| store.keep(&answer.finished.proof));
+            let (scope, _) = self.lead.key();
+            let kept = store.map_or(Ok(()), |store| store.keep(scope, &answer.finished.proof));
             self.fulfil(kept.map(|()| answer).map_err(RunError::from));
         }));
     }
@@ -260,11 +264,12 @@ fn serve(core: Arc<Core>, request: &Request, watch: Watch, reply: oneshot::Sende
     let job = request.job(&slice);
     let job_digest = job.digest();
     let id = request.id.clone().unwrap_or_else(|| SliceId::derived(job_digest));
-    let duty = match core.flights.claim(&id) {
+    let name = (request.scope.clone(), id.clone());
+    let duty = match core.flights.claim(&name) {
         Claim::Lead(lead) => Duty { core, lead, reply },
         Claim::Follow(other) => return drop(reply.send(Served::Wait { id, job: job_digest, other })),
     };
-    let known = match duty.core.known(&id, job_digest) {
+    let known = match duty.core.known(&name, job_digest) {
         Ok(Some(answer)) if request.reuse == Reuse::Allowed => return duty.fulfil(Ok(answer)),
         Ok(known) => known,
         Err(error) => return duty.fulfil(Err(error)),
@@ -276,11 +281,12 @@ fn serve(core: Arc<Core>, request: &Request, watch: Watch, reply: oneshot::Sende
 }
 
 impl Core {
-    /// What `id` stands for already: in memory, or else in the store.
-    fn known(&self, id: &SliceId, job: Digest) -> Result<Option<Answer>, RunError> {
-        let in_memory = self.results.get(id).map(|finished| Answer { finished, source: Source::Memory });
+    /// What `name` stands for already: in memory, or else in the store.
+    fn known(&self, name: &Name, job: Digest) -> Result<Option<Answer>, RunError> {
+        let (scope, id) = name;
+        let in_memory = self.results.get(name).map(|finished| Answer { finished, source: Source::Memory });
         let known = match (in_memory, &self.store) {
-            (None, Some(store)) => store.proof(id)?.map(|proof| {
+            (None, Some(store)) => store.proof(scope, id)?.map(|proof| {
                 let finished = Arc::new(Finished::stored(proof));
                 Answer { finished, source: Source::Store }
             }),

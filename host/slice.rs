@@ -1,7 +1,10 @@
-//! `Slice`: a blob of input, in memory or in a file, and `SliceId`, the name that a caller gives it.
+//! `Slice`: a blob of input, in memory or in a file; `SliceId`, the name that a caller gives it; and `Scope`, whose name it
+//! is.
 //!
 //! A slice that waits is a handle; it is opened when its turn comes. A file is read with `pread`, never mapped: a mapped
 //! file that shrinks kills the process. What a guest reads is checked against the digest that stands in its proof.
+
+mod scope;
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
@@ -11,6 +14,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub use self::scope::{NotATokenName, Scope};
 use crate::digest::{Digest, GROUP_BYTES, HashThreads, Tree};
 use crate::sandbox::{Input, InputError};
 

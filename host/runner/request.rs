@@ -8,7 +8,7 @@ use crate::digest::Digest;
 use crate::limits::Limits;
 use crate::proof::{ASSETS_MAX, Blob, Job, profile};
 use crate::sandbox::Input as _;
-use crate::slice::{OpenSlice, Slice, SliceId};
+use crate::slice::{OpenSlice, Scope, Slice, SliceId};
 use crate::workload::{Asset, Workload};
 
 /// Arguments are hashed for each slice, and what is larger is better brought as an asset.
@@ -19,6 +19,8 @@ pub const ASSETS_BYTES_MAX: u64 = 1 << 30;
 /// What to run on what, and under which name.
 #[derive(Clone)]
 pub struct Request {
+    /// Whose the id is: results and proofs are found again in the scope that they were asked for in.
+    pub scope: Scope,
     /// Without one, the digest of all that decides the result.
     pub id: Option<SliceId>,
     pub workload: Workload,
@@ -34,6 +36,7 @@ pub struct Request {
 impl Request {
     pub fn new(workload: Workload, slice: Slice) -> Self {
         Self {
+            scope: Scope::OWNER,
             id: None,
             workload,
             slice,

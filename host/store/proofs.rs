@@ -1,4 +1,4 @@
-//! Finished proofs, by slice id, the oldest giving way to the newest. A damaged store is moved aside and begun anew: what
+//! Finished proofs, by scope and slice id, the oldest giving way to the newest. A damaged store is moved aside and begun anew: what
 //! is lost will be computed again.
 
 use std::fs::File;
@@ -8,16 +8,18 @@ use std::sync::Mutex;
 use super::StoreError;
 use super::database::{Batch, Database, free_name, lock};
 use crate::proof::SliceProof;
-use crate::slice::SliceId;
+use crate::slice::{Scope, SliceId};
 
 /// The version of what is written below.
 const VERSION: u8 = 0;
-/// `p` + slice id -> u64 sequence number, canonical bytes of the proof.
+/// `p` + name -> u64 sequence number, canonical bytes of the proof.
 const PROOF_PREFIX: u8 = b'p';
-/// `s` + u64 sequence number, big-endian -> slice id. Proofs in the order in which they came.
+/// `s` + u64 sequence number, big-endian -> name. Proofs in the order in which they came.
 const SEQUENCE_PREFIX: u8 = b's';
 /// How many proofs there are, u64: sled would have to read them all to say.
 const COUNT_KEY: &[u8] = b"c";
+/// Stands in a name between a token's scope and the slice id; neither has it. In the owner's scope the name is the id alone.
+const SCOPE_END: u8 = 0;
 
 pub struct ProofStore {
     database: Database,
@@ -69,27 +71,28 @@ impl ProofStore {
         Ok(Self { database, proofs_max: proofs_max.max(1), next, _lock: None })
     }
 
-    /// The proof under `id`. One that is damaged, or that could not be written to disk, is not there: it will be
+    /// The proof under `id` in `scope`. One that is damaged, or that could not be written to disk, is not there: it will be
     /// computed again.
-    pub fn proof(&self, id: &SliceId) -> Result<Option<SliceProof>, StoreError> {
-        let value = self.database.get(&proof_key(id))?;
+    pub fn proof(&self, scope: &Scope, id: &SliceId) -> Result<Option<SliceProof>, StoreError> {
+        let value = self.database.get(&proof_key(&name(scope, id)))?;
         let durable = |value: &&[u8]| value.get(..8).is_some_and(|sequence| self.database.is_flushed(number(sequence)));
         let value = value.as_deref().filter(durable);
         let proof = value.and_then(|value| SliceProof::from_kept_bytes(value.get(8..)?).ok());
         Ok(proof.filter(|proof| proof.slice_id() == id))
     }
 
-    /// Keeps `proof`, and returns when a crash cannot take it back. Callers that come at once share one write to disk.
-    pub fn keep(&self, proof: &SliceProof) -> Result<(), StoreError> {
-        let sequence = self.insert(proof)?;
+    /// Keeps `proof` in `scope`, and returns when a crash cannot take it back. Callers that come at once share one write to disk.
+    pub fn keep(&self, scope: &Scope, proof: &SliceProof) -> Result<(), StoreError> {
+        let sequence = self.insert(scope, proof)?;
         self.database.flush(sequence, || (lock(&self.next).sequence, ()), |()| Ok(()))
     }
 
     /// Writes the proof, and forgets the oldest if there are too many, as one step.
-    fn insert(&self, proof: &SliceProof) -> Result<u64, StoreError> {
+    fn insert(&self, scope: &Scope, proof: &SliceProof) -> Result<u64, StoreError> {
         let mut next = lock(&self.next);
         let sequence = next.sequence;
-        let key = proof_key(proof.slice_id());
+        let name = name(scope, proof.slice_id());
+        let key = proof_key(&name);
         let mut value = sequence.to_be_bytes().to_vec();
         value.extend(proof.to_bytes());
 
@@ -103,15 +106,15 @@ impl ProofStore {
             if count <= self.proofs_max {
                 break;
             }
-            let (sequence, id) = oldest?;
-            if id != proof.slice_id().as_str().as_bytes() {
+            let (sequence, oldest) = oldest?;
+            if *oldest != *name {
                 batch.remove(sequence);
-                batch.remove([&[PROOF_PREFIX], &id[..]].concat());
+                batch.remove(proof_key(&oldest));
                 count -= 1;
             }
         }
         batch.insert(key, value);
-        batch.insert(&sequence_key(sequence), proof.slice_id().as_str());
+        batch.insert(&sequence_key(sequence), name);
         batch.insert(COUNT_KEY, &count.to_be_bytes());
         self.database.apply(batch)?;
         *next = Next { sequence: sequence + 1, count };
@@ -119,8 +122,13 @@ impl ProofStore {
     }
 }
 
-fn proof_key(id: &SliceId) -> Vec<u8> {
-    [&[PROOF_PREFIX], id.as_str().as_bytes()].concat()
+fn name(scope: &Scope, id: &SliceId) -> Vec<u8> {
+    let id = id.as_str().as_bytes();
+    scope.token().map_or_else(|| id.to_vec(), |token| [token.as_bytes(), &[SCOPE_END], id].concat())
+}
+
+fn proof_key(name: &[u8]) -> Vec<u8> {
+    [&[PROOF_PREFIX], name].concat()
 }
 
 fn sequence_key(sequence: u64) -> [u8; 9] {
@@ -145,17 +153,14 @@ mod tests {
     use crate::proof::{Blob, Claim, Job, Observed};
     use crate::sandbox::{Execution, Outcome};
 
-    #[test]
-    fn what_is_not_on_disk_yet_is_not_told() {
+    fn proof(id: &SliceId, input: &[u8]) -> SliceProof {
         let digest = Digest::of(b"");
-        let blob = Blob { blake3: digest, bytes: 0 };
-        let limits = Limits::DEFAULT.into();
         let job = Job {
             workload: "transcode".to_owned(),
             module: digest,
-            input: blob,
+            input: Blob { blake3: Digest::of(input), bytes: input.len() as u64 },
             args: digest,
-            limits,
+            limits: Limits::DEFAULT.into(),
             assets: vec![],
             profile: digest,
         };
@@ -163,15 +168,42 @@ mod tests {
         let execution =
             Execution { outcome: Outcome::Failed(1), proof: None, output: vec![], log: vec![], usage, trace: None };
         let observed = Observed::new(SystemTime::UNIX_EPOCH, Duration::ZERO, usage, "test");
-        let id: SliceId = "slice".parse().unwrap();
-        let claim = Claim::of(id.clone(), job, &execution);
-        let proof = SliceProof::sign(claim, observed, &NodeKey::from_secret([1; 32]));
+        SliceProof::sign(Claim::of(id.clone(), job, &execution), observed, &NodeKey::from_secret([1; 32]))
+    }
 
+    #[test]
+    fn what_is_not_on_disk_yet_is_not_told() {
+        let id: SliceId = "slice".parse().unwrap();
+        let proof = proof(&id, b"");
         let directory = tempfile::tempdir().unwrap();
         let store = ProofStore::open(&directory.path().join("proofs"), 10).unwrap().store;
-        store.insert(&proof).unwrap();
-        assert_eq!(store.proof(&id).unwrap(), None);
-        store.keep(&proof).unwrap();
-        assert_eq!(store.proof(&id).unwrap(), Some(proof));
+        store.insert(&Scope::OWNER, &proof).unwrap();
+        assert_eq!(store.proof(&Scope::OWNER, &id).unwrap(), None);
+        store.keep(&Scope::OWNER, &proof).unwrap();
+        assert_eq!(store.proof(&Scope::OWNER, &id).unwrap(), Some(proof));
+    }
+
+    /// A store that was written before there were scopes goes on as the owner's.
+    #[test]
+    fn the_owners_names_are_ids_alone() {
+        let (directory, id) = (tempfile::tempdir().unwrap(), "slice".parse::<SliceId>().unwrap());
+        let (path, former) = (directory.path().join("proofs"), proof(&id, b"former"));
+        let mut batch = Batch::default();
+        batch.insert(b"pslice", [&0_u64.to_be_bytes()[..], &former.to_bytes()].concat());
+        batch.insert(b"s\0\0\0\0\0\0\0\0", b"slice");
+        batch.insert(b"c", &1_u64.to_be_bytes());
+        let database = Database::open(&path, VERSION).unwrap();
+        database.apply(batch).unwrap();
+        database.flush(0, || (1, ()), |()| Ok(())).unwrap();
+        drop(database);
+
+        let (store, token) = (ProofStore::open(&path, 2).unwrap().store, "a".parse::<Scope>().unwrap());
+        assert_eq!(store.proof(&Scope::OWNER, &id).unwrap().as_ref(), Some(&former));
+        assert_eq!(store.proof(&token, &id).unwrap(), None);
+        store.keep(&token, &proof(&id, b"a token's")).unwrap();
+        assert_eq!(store.proof(&Scope::OWNER, &id).unwrap(), Some(former), "each has its own");
+        store.keep(&token, &proof(&"other".parse().unwrap(), b"")).unwrap();
+        assert_eq!(store.proof(&Scope::OWNER, &id).unwrap(), None, "it was the oldest");
+        assert_eq!(store.proof(&token, &id).unwrap(), Some(proof(&id, b"a token's")));
     }
 }

@@ -9,7 +9,7 @@ use compute_host::limits::Limits;
 use compute_host::modules::Modules;
 use compute_host::runner::{Answer, Capacity, Counts, Request, Reuse, RunError, Source, WorkloadRunner};
 use compute_host::sandbox::{Outcome, Sandbox};
-use compute_host::slice::{Slice, SliceId};
+use compute_host::slice::{Scope, Slice, SliceId};
 use compute_host::store::ProofStore;
 use compute_host::workload::{Asset, Workload, transcode_streaming};
 use proptest::prelude::*;
@@ -112,6 +112,43 @@ async fn an_id_stands_for_all_that_decides_the_result() {
     }
     let longer_log = Request { limits: Limits { log_bytes: 1, ..limits }, ..first };
     assert_eq!(runner.run(longer_log).await.unwrap().source, Source::Memory, "the log decides nothing");
+}
+
+/// A token neither sees nor blocks what another does under the same id, also where that is running.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_is_its_scopes_own() {
+    let here = Workplace::new();
+    let runner = durable(&here);
+    let scopes: [Scope; 3] = [Scope::OWNER, "a".parse().unwrap(), "b".parse().unwrap()];
+    let contents: [&[u8]; 3] = [b"the owner's", b"a's", b"b's"];
+    let ask = |at: usize, id| {
+        let request = Request { scope: scopes[at].clone(), id, ..transcode(contents[at]) };
+        let runner = runner.clone();
+        tokio::spawn(async move { runner.run(request).await.unwrap() })
+    };
+    let proofs = contents.map(|content| Some(Digest::of(content)));
+    for expected in [Source::Run, Source::Memory] {
+        for (answer, proof) in [ask(0, id("x")), ask(1, id("x")), ask(2, id("x"))].into_iter().zip(proofs) {
+            let answer = answer.await.unwrap();
+            assert_eq!((answer.source, proof_of(&answer)), (expected, proof));
+        }
+    }
+    // One job in each scope, under the id that it has of its own: how long the answer takes tells nothing of the others'.
+    for scope in &scopes {
+        for source in [Source::Run, Source::Memory] {
+            let answer = runner.run(Request { scope: scope.clone(), ..transcode(b"one job") }).await.unwrap();
+            assert_eq!(answer.source, source, "{scope:?}");
+        }
+    }
+    drop(runner);
+    let runner = durable(&here);
+    for (scope, content) in scopes.iter().zip(contents) {
+        let request = Request { scope: scope.clone(), id: id("x"), ..transcode(content) };
+        let answer = runner.run(request.clone()).await.unwrap();
+        assert_eq!((answer.source, proof_of(&answer)), (Source::Store, Some(Digest::of(content))));
+        let other = runner.run(Request { slice: Slice::from_bytes(*b"other"), ..request }).await;
+        assert!(matches!(other, Err(RunError::SliceIdConflict(_))), "{other:?}");
+    }
 }
 
 /// What is claimed, gas and all, must not tell how a slice came.

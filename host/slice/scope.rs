@@ -1,0 +1,55 @@
+//! `Scope`: whose slice ids are meant.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// Who made a slice id. The same id in two scopes stands for two slices, and neither scope hears of the other's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Scope(Option<Arc<str>>);
+
+impl Scope {
+    /// The node's owner: the command line, and the local socket.
+    pub const OWNER: Self = Self(None);
+
+    pub const BYTES_MAX: usize = 64;
+
+    /// The name of the token that it is the scope of; the owner's has none.
+    pub fn token(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is not the name of a token: 1 to {max} of a-z, 0-9, `.`, `_` and `-` are expected", max = Scope::BYTES_MAX)]
+pub struct NotATokenName(String);
+
+/// The scope of the token that has this name.
+impl FromStr for Scope {
+    type Err = NotATokenName;
+
+    fn from_str(name: &str) -> Result<Self, NotATokenName> {
+        let is_allowed = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-');
+        let fits = (1..=Self::BYTES_MAX).contains(&name.len()) && name.bytes().all(is_allowed);
+        if fits {
+            Ok(Self(Some(name.into())))
+        } else {
+            Err(NotATokenName(name.chars().take(Self::BYTES_MAX).collect()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tokens_name_is_short_and_plain() {
+        for name in ["a", "ci.worker_7-eu", "owner", &"x".repeat(64)] {
+            assert_eq!(name.parse::<Scope>().unwrap().token(), Some(name));
+        }
+        for name in ["", "A", "a b", "ä", "a\0", "a/b", &"x".repeat(65)] {
+            assert!(name.parse::<Scope>().is_err(), "{name:?}");
+        }
+        assert_ne!("owner".parse::<Scope>().unwrap(), Scope::OWNER, "no token has the owner's scope");
+    }
+}
