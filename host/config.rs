@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::de::DeTable;
 
-use self::keys::{check_keys, span_start};
+use self::keys::{GATE, check_keys, span_start};
 pub use self::serve::Serve;
 use crate::access::{TokenEntry, Tokens, TokensError};
 use crate::courier::Settings;
@@ -221,6 +221,7 @@ struct Problem {
 
 #[cfg(test)]
 mod tests {
+    use super::keys::keys;
     use super::*;
 
     fn problem(text: &str) -> (usize, String) {

@@ -1,40 +1,99 @@
-//! The door for HTTP: routes, limits, status codes. `courier` is where other nodes hand bundles over, `local` where the
-//! command line of the same user asks, over a socket in the state directory; `problem` is what an error looks like.
+//! The door for HTTP: routes, limits, status codes. `caller` says who asks and what that one may; `modules` and `slices` are for
+//! authors and buyers, `courier` is where other nodes hand bundles over, `local` where the command line of the same user asks,
+//! over a socket in the state directory; `problem` is what an error looks like.
 
 mod problem;
+mod accept;
+mod body;
+mod caller;
+mod modules;
+mod slices;
 mod courier;
+mod tls;
 mod serve;
 mod local;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::json;
 use tokio::sync::watch;
 
+use self::body::{Room, blocking};
+pub use self::caller::Doorkeeper;
+use self::caller::{let_in, let_owner_in};
 pub use self::local::{AskError, ask, bind_socket, connect};
 use self::problem::Problem;
-pub use self::serve::{CONNECTIONS_MAX, serve_local, serve_network};
+pub use self::serve::{serve_local, serve_network};
+pub use self::tls::{TlsError, acceptor};
 use crate::courier::Courier;
 use crate::metrics::{self, Metrics};
+use crate::node::Node;
+
+/// Requests whose slices run or wait for a thread to run on.
+const RUNS_MAX: u64 = 4_096;
 
 /// What the routes work on.
 #[derive(Clone)]
 pub struct Served {
+    pub node: Arc<Node>,
     pub courier: Arc<Courier>,
     pub metrics: Arc<Metrics>,
     /// Whether the node is to stop.
     pub stopping: watch::Receiver<bool>,
+    /// What bodies may take of memory.
+    room: Room,
+    runs: Room,
+    /// Where long slices lie while they are in use.
+    spool: PathBuf,
 }
 
-/// What the network sees.
-pub fn network_routes(served: Served) -> Router {
+impl Served {
+    /// `spool` is an empty directory.
+    pub fn new(node: Node, courier: Courier, spool: PathBuf, stopping: watch::Receiver<bool>) -> Self {
+        Self {
+            room: Room::of_bytes(node.config.serve.body_memory_bytes_max),
+            runs: Room::of_requests(RUNS_MAX),
+            node: Arc::new(node),
+            courier: Arc::new(courier),
+            metrics: Arc::new(Metrics::new()),
+            stopping,
+            spool,
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.courier.now_ms()
+    }
+}
+
+/// What the network sees, as far as the doorkeeper lets in.
+pub fn network_routes(served: Served, keeper: Doorkeeper) -> Router {
+    routes(served).layer(from_fn_with_state(Arc::new(keeper), let_in))
+}
+
+/// What the same user sees, on the socket.
+pub fn local_routes(served: Served) -> Router {
+    let orders = Router::new().route(local::ORDER_PATH, post(local::perform_order)).with_state(served.clone());
+    orders.merge(routes(served)).layer(from_fn(let_owner_in))
+}
+
+fn routes(served: Served) -> Router {
     Router::new()
+        .route("/v1/modules", get(modules::list).post(modules::add))
+        .route("/v1/modules/{module}", get(modules::show).delete(modules::remove))
+        .route("/v1/slices", post(slices::run))
+        .route("/v1/proofs/{slice_id}", get(slices::proof))
         .route("/v1/courier/bundles", post(courier::receive))
         .route("/metrics", get(scrape))
+        .route("/healthz", get(async || Json(json!({ "status": "alive" }))))
+        .route("/readyz", get(ready))
         .fallback(async || Problem::new(404, "not_found", "there is nothing at this path"))
         .method_not_allowed_fallback(async || {
             Problem::new(405, "method_not_allowed", "this path does not take this method")
@@ -42,19 +101,16 @@ pub fn network_routes(served: Served) -> Router {
         .with_state(served)
 }
 
-/// What the same user sees, on the socket.
-pub fn local_routes(served: Served) -> Router {
-    Router::new()
-        .route(local::ORDER_PATH, post(local::perform_order))
-        .with_state(served.clone())
-        .merge(network_routes(served))
+/// Whether it is worth sending work here.
+async fn ready(State(served): State<Served>) -> Response {
+    if *served.stopping.borrow() {
+        return Problem::new(503, "stopping", "this node is about to end").into_response();
+    }
+    Json(json!({ "status": "ready" })).into_response()
 }
 
-async fn scrape(State(served): State<Served>) -> Response {
-    let text = tokio::task::spawn_blocking(move || served.metrics.text(&served.courier)).await;
-    match text {
-        Ok(Ok(text)) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
-        Ok(Err(error)) => Problem::new(503, "storage_failed", error.to_string()).into_response(),
-        Err(error) => Problem::new(500, "internal", error.to_string()).into_response(),
-    }
+async fn scrape(State(served): State<Served>) -> Result<Response, Problem> {
+    let text = blocking(move || served.metrics.text(&served.courier)).await?;
+    let text = text.map_err(|error| Problem::of_host("storage_failed", &error))?;
+    Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }

@@ -22,6 +22,14 @@ pub struct Node {
     pub runner: WorkloadRunner,
 }
 
+/// What serves: the node has the data directory for as long as it is open.
+pub struct Serving {
+    pub node: Node,
+    pub courier: Courier,
+    /// An empty directory for what need not last.
+    pub spool: PathBuf,
+}
+
 /// What the owner should hear of while the node opens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
@@ -63,7 +71,16 @@ impl Node {
     /// program, started anew, so it must be `node`. `jobs` goes before the config.
     pub fn open(directory: &Path, jobs: Option<usize>, notify: impl Fn(Notice)) -> Result<Self, NodeError> {
         let config = Config::read(&directory.join("config.toml"))?;
-        let DataDirectory { state, cache, key, lock } = DataDirectory::lock(directory, &notify)?;
+        Self::open_locked(DataDirectory::lock(directory, &notify)?, config, jobs, &notify)
+    }
+
+    fn open_locked(
+        files: DataDirectory,
+        config: Config,
+        jobs: Option<usize>,
+        notify: &impl Fn(Notice),
+    ) -> Result<Self, NodeError> {
+        let DataDirectory { state, cache, key, lock } = files;
         let (node_key, _) = Keyring::new(state.clone()).node_key(SystemTime::now())?;
 
         let capacity = config.capacity(jobs);
@@ -113,15 +130,16 @@ impl Node {
         Self::open_courier(files, &config).map(Some)
     }
 
-    /// [`Node::try_courier`], and what else it takes to serve; waits until no other process has the directory.
-    pub fn serve_courier(
-        directory: &Path,
-        notify: impl Fn(Notice),
-    ) -> Result<(Config, Courier, DirectoryLock), NodeError> {
+    /// All that serves in `directory`, which is made if it is not there; waits until no other process has it.
+    pub fn open_to_serve(directory: &Path, notify: impl Fn(Notice)) -> Result<Serving, NodeError> {
         let config = Config::read(&directory.join("config.toml"))?;
         let files = DataDirectory::lock(directory, &notify)?;
-        let (courier, lock) = Self::open_courier(files, &config)?;
-        Ok((config, courier, lock))
+        let spool = files.cache.join("spool");
+        empty(&spool).map_err(|cause| NodeError::DataDirectory { path: spool.clone(), cause })?;
+        let (key, _) = Keyring::new(files.state.clone()).node_key(SystemTime::now())?;
+        let courier = Courier::open(&files.state, key, config.courier.clone(), system_clock)?;
+        let node = Self::open_locked(files, config, None, &notify)?;
+        Ok(Serving { node, courier, spool })
     }
 
     fn open_courier(files: DataDirectory, config: &Config) -> Result<(Courier, DirectoryLock), NodeError> {
@@ -183,6 +201,15 @@ impl DataDirectory {
         private_file::check(&state.join("cache.key"))?;
         Ok(Self { state, cache, key, lock })
     }
+}
+
+/// Makes a directory that holds nothing; what it held was not needed by anybody but a process that is gone.
+fn empty(directory: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    DirBuilder::new().mode(0o700).create(directory)
 }
 
 fn create_new(path: &Path, mode: u32) -> io::Result<File> {

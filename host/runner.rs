@@ -22,10 +22,10 @@ pub use self::request::{ARGS_BYTES_MAX, ASSETS_BYTES_MAX, Request, Reuse};
 use crate::digest::{Digest, HashThreads};
 use crate::key::{NodeKey, PublicKey};
 use crate::modules::Modules;
-use crate::proof::{Job, Observed};
+use crate::proof::{Job, Observed, SliceProof};
 use crate::sandbox::{self, ENGINE_NAME, Sandbox, SandboxError, Watch};
 use crate::slice::{OpenSlice, Scope, SliceError, SliceId};
-use crate::store::ProofStore;
+use crate::store::{ProofStore, StoreError};
 
 /// How the runner may use the machine.
 #[derive(Clone, Copy, Debug)]
@@ -146,6 +146,21 @@ impl WorkloadRunner {
     /// By which others know the proofs that are made here.
     pub fn public_key(&self) -> PublicKey {
         self.0.key.public()
+    }
+
+    /// The proof under `id`, whether or not it is in memory still. May wait for the disk.
+    pub fn proof(&self, scope: &Scope, id: &SliceId) -> Result<Option<SliceProof>, StoreError> {
+        match self.0.results.get(&(scope.clone(), id.clone())) {
+            Some(finished) => Ok(Some(finished.proof.clone())),
+            None => self.0.store.as_ref().map_or(Ok(None), |store| store.proof(scope, id)),
+        }
+    }
+
+    /// [`WorkloadRunner::run`], with what the guest puts out: runs once more what is known, where only the proof was kept.
+    pub async fn run_for_output(&self, request: Request) -> Result<Answer, RunError> {
+        let again = Request { reuse: Reuse::Never, ..request.clone() };
+        let answer = self.run(request).await?;
+        if answer.finished.output.is_none() { self.run(again).await } else { Ok(answer) }
     }
 
     /// Answers `request`. A slice that waits for its turn is only a handle. If the future is dropped, the run ends at its

@@ -43,7 +43,7 @@ pub fn measure(bundles: u64) {
     serve.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(&there);
     let mut serve = serve.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(serve.stderr.take().unwrap()).lines();
-    let address = lines.find_map(|line| Some(line.unwrap().split_once("listening on ")?.1.to_owned())).unwrap();
+    let address = lines.find_map(|line| listening(&line.unwrap())).unwrap();
     let peer = peer(&key, &address);
 
     let began = Arc::<Mutex<HashMap<ReceiptId, Instant>>>::default();
@@ -89,4 +89,9 @@ fn node(data: &Path, line: &str) -> String {
     let ran = Command::new(NODE).args(line.split(' ')).arg("--data-dir").arg(data).output().unwrap();
     assert!(ran.status.success(), "{line}: {}", String::from_utf8_lossy(&ran.stderr));
     String::from_utf8(ran.stdout).unwrap()
+}
+
+/// Where a node says that it listens, in a line of its log.
+fn listening(line: &str) -> Option<String> {
+    Some(line.split_once("listening on ")?.1.split('"').next()?.to_owned())
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::{complain, printable};
-use crate::sandbox::{GateLimits, LIMITS, Limit, Refusal, Report, Rule};
+use crate::sandbox::{GateLimits, LIMITS, Limit, Report};
 use crate::verify::{Profile, What};
 
 /// How many of the limits that a module comes nearest to are shown.
@@ -81,38 +81,9 @@ fn nearest(report: &Report, limits: &GateLimits) -> Vec<String> {
 
 /// The whole report, for programs.
 pub fn json(file: &Path, report: &Report) -> Value {
-    json!({
-        "file": file.to_string_lossy(),
-        "admitted": report.refusals.is_empty(),
-        "refusals": report.refusals.iter().map(refusal).collect::<Vec<_>>(),
-        "digest": report.digest,
-        "kind": report.kind.name(),
-        "bytes": report.bytes,
-        "code_bytes": report.code_bytes,
-        "data_bytes": report.data_bytes,
-        "memory_pages": report.memory_pages.map(|(pages, _)| pages),
-        "memory_pages_max": report.memory_pages.and_then(|(_, max)| max),
-        "imports": report.imports.iter().map(|(module, name)| json!({ "module": module, "name": name })).collect::<Vec<_>>(),
-        "exports": report.exports,
-        "features": report.features,
-        "float_free": report.float_free,
-        "used": report.used,
-    })
-}
-
-fn refusal(refusal: &Refusal) -> Value {
-    let mut object = json!({
-        "code": refusal.code(),
-        "message": refusal.to_string(),
-        "hint": refusal.hint(),
-        "offset": refusal.place.offset,
-    });
-    if let Some((index, name)) = &refusal.place.function {
-        object["function"] = json!({ "index": index, "name": name });
-    }
-    if let Rule::Limit { max, found, .. } = refusal.rule {
-        object["limit"] = json!(max);
-        object["found"] = json!(found);
+    let mut object = json!({ "file": file.to_string_lossy() });
+    if let (Value::Object(object), Value::Object(report)) = (&mut object, report.to_json()) {
+        object.extend(report);
     }
     object
 }

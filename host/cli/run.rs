@@ -139,24 +139,17 @@ async fn run_all(args: &RunArgs, files: Vec<PathBuf>, node: &Node, job: &Job) ->
     let bytes = slices.iter().filter_map(|(_, request)| Some(request.as_ref().ok()?.slice.bytes())).sum();
     let results = stream::iter(slices)
         .map(|(file, request)| async {
-            let result = match request {
-                Ok(request) => {
-                    answer(&node.runner, request, args.out.is_some()).await.map_err(|error| Failure::of(&file, &error))
-                }
-                Err(error) => Err(error),
+            let ran = match request {
+                Ok(request) if args.out.is_some() => Ok(node.runner.run_for_output(request).await),
+                Ok(request) => Ok(node.runner.run(request).await),
+                Err(failure) => Err(failure),
             };
+            let result = ran.and_then(|ran| ran.map_err(|error| Failure::of(&file, &error)));
             Done { file, result }
         })
         .buffered(AHEAD);
     let report = Report { args, end: End::Done, finished: 0, total, bar: ProgressBar::hidden() };
     report.follow(results, &node.runner, bytes).await
-}
-
-/// Runs once more what is known, where the output is wanted and only the proof was kept.
-async fn answer(runner: &WorkloadRunner, request: Request, with_output: bool) -> Result<Answer, RunError> {
-    let again = Request { reuse: Reuse::Never, ..request.clone() };
-    let answer = runner.run(request).await?;
-    if with_output && answer.finished.output.is_none() { runner.run(again).await } else { Ok(answer) }
 }
 
 fn request(args: &RunArgs, file: &Path, node: &Node, job: &Job) -> Result<Request, Failure> {

@@ -1,19 +1,28 @@
 //! `node serve`.
 
+mod log;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
-use super::{End, complain, tell};
+use self::log::LogFormat;
+use super::End;
+use crate::access::Exposure;
+use crate::config::Serve;
 use crate::courier::{Courier, Mode};
-use crate::http::{Served, bind_socket, local_routes, network_routes, serve_local, serve_network};
+use crate::http::{
+    Doorkeeper, Served, acceptor, bind_socket, local_routes, network_routes, serve_local, serve_network,
+};
 use crate::metrics::Metrics;
-use crate::node::Node;
+use crate::node::{Node, Serving};
 
 /// What fails for another reason than a bundle's is looked at again after that.
 const FLUSH_RETRY: Duration = Duration::from_secs(5);
@@ -26,45 +35,78 @@ pub struct ServeArgs {
     /// Where to listen [default: `serve.listen` in the config]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<std::net::SocketAddr>,
+    /// A proxy with TLS stands before this node, and strangers reach it through that
+    #[arg(long)]
+    behind_proxy: bool,
+    /// How the log is written [default: `human` on a terminal, or else `json`]
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    log_format: Option<LogFormat>,
 }
 
 pub const SERVE_EXAMPLES: &str = "\
 Examples:
   node serve
-  node serve --listen 127.0.0.1:0     at any free port, which is printed
+  node serve --listen 127.0.0.1:0     at any free port, which is said
+  node serve 2>> node.log             a line of JSON for each event
 
-Takes bundles from peers at POST /v1/courier/bundles, forwards what is due, and shows its numbers at /metrics.
+Takes modules, slices and bundles from peers over HTTP, forwards what is due, and shows its numbers at /metrics. Beyond this
+machine it listens only with tokens (`node token new`) and TLS, or behind a proxy that has TLS.
 SIGTERM or Ctrl-C has it finish what is under way and end; a second one ends it at once.";
 
 pub fn serve(args: &ServeArgs, data_dir: &Path) -> anyhow::Result<End> {
-    let (config, courier, _lock) = Node::serve_courier(data_dir, tell)?;
-    let state = Node::state(data_dir);
+    log::start(args.log_format);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("cannot start the threads that serve")?;
-    let listen = args.listen.unwrap_or(config.serve.listen);
+    let Serving { node, courier, spool } = Node::open_to_serve(data_dir, log::notice)?;
+    let settings = node.config.serve.clone();
+    let (listen, tokens) = (args.listen.unwrap_or(settings.listen), node.config.tokens()?);
+    let tls = tls(&settings, data_dir)?;
+    let exposure = Exposure::of(listen, &tokens, tls.is_some(), args.behind_proxy)?;
+    let keeper = Doorkeeper::new(tokens, exposure, &settings.hosts);
+    raise_limit_of_files();
     let (stop, stopped) = watch::channel(false);
-    let served = Served { courier: Arc::new(courier), metrics: Arc::new(Metrics::new()), stopping: stopped.clone() };
+    let served = Served::new(node, courier, spool, stopped.clone());
+    let state = Node::state(data_dir);
     let end = runtime.block_on(async {
         let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
         let socket = bind_socket(&state).context("cannot make the node's socket")?;
         // Whoever has read that it listens may tell it to stop at once.
         let signals = [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?];
-        complain("note", &format_args!("listening on http://{}", listener.local_addr()?));
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        tracing::info!("listening on {scheme}://{}", listener.local_addr()?);
         let stopping = move || {
             let mut stopped = stopped.clone();
             async move { drop(stopped.wait_for(|stopped| *stopped).await) }
         };
         tokio::spawn(stop_on_signal(signals, stop));
         let flush = tokio::spawn(flush_what_is_due(served.clone(), stopping.clone()));
+        let routes = network_routes(served.clone(), keeper);
         tokio::join!(
-            serve_network(listener, network_routes(served.clone()), stopping()),
+            serve_network(listener, tls, settings.connections_max, routes, stopping()),
             serve_local(socket, local_routes(served.clone()), stopping()),
         );
         flush.await.context("the task that forwards has failed")?;
+        tracing::info!("stopped");
         Ok(End::Done)
     });
     runtime.shutdown_timeout(FLUSH_RETRY);
     end
+}
+
+/// What TLS takes, if the config has it.
+fn tls(settings: &Serve, data_dir: &Path) -> anyhow::Result<Option<TlsAcceptor>> {
+    match (&settings.tls_certificate, &settings.tls_key) {
+        (Some(certificate), Some(key)) => Ok(Some(acceptor(&data_dir.join(certificate), &data_dir.join(key))?)),
+        _ => Ok(None),
+    }
+}
+
+/// Each connection is a file, of which a process may have 1,024 at first and far more if it asks.
+fn raise_limit_of_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        tracing::warn!("cannot raise the limit of open files from {:?}: {error}", limit.current);
+    }
 }
 
 /// The first signal has it end, the second ends it.
@@ -90,7 +132,7 @@ async fn flush_what_is_due<S: Future<Output = ()>>(served: Served, stopping: imp
         let wait = match flush_once(&courier, &metrics, stopping()).await {
             Ok(wait) => wait,
             Err(error) => {
-                complain("error", &format_args!("cannot forward: {error}"));
+                tracing::error!("cannot forward: {error}");
                 FLUSH_RETRY
             }
         };

@@ -16,7 +16,18 @@ const KEYS: &[(&str, &[&str])] = &[
     ("results", &["entries_max", "bytes_max"]),
     ("store", &["proofs_max"]),
     ("modules", &["modules_max", "bytes_max", "code_bytes_max"]),
-    ("serve", &["listen", "hosts", "tls_certificate", "tls_key", "connections_max", "slice_bytes_max", "body_memory_bytes_max"]),
+    (
+        "serve",
+        &[
+            "listen",
+            "hosts",
+            "tls_certificate",
+            "tls_key",
+            "connections_max",
+            "slice_bytes_max",
+            "body_memory_bytes_max",
+        ],
+    ),
     (
         "courier",
         &[
@@ -35,7 +46,7 @@ const KEYS: &[(&str, &[&str])] = &[
     ),
 ];
 
-const GATE: &str = "gate";
+pub const GATE: &str = "gate";
 
 /// The table that has a table for each token, named by its owner.
 const TOKENS: &str = "tokens";
@@ -99,4 +110,3 @@ pub fn span_start(file: &DeTable<'_>, table: &str, key: &str) -> usize {
     let value = file.get(table).map(Spanned::get_ref).and_then(DeValue::as_table).and_then(|table| table.get(key));
     value.map_or(0, |value| value.span().start)
 }
-

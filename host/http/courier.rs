@@ -2,9 +2,8 @@
 //! protocol.
 
 use std::str::FromStr;
-use std::time::Duration;
 
-use axum::body::{Body, BodyDataStream};
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use axum::http::request::Parts;
@@ -12,9 +11,9 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use futures_util::StreamExt as _;
 
 use super::Served;
+use super::body::{Pieces, blocking};
 use super::problem::Problem;
 use crate::courier::{Admitted, Incoming, Refusal};
 use crate::digest::Digest;
@@ -24,84 +23,33 @@ use crate::receipt::{Delivery, Receipt};
 
 const ACKNOWLEDGEMENT: &str = "application/vnd.compute-host.acknowledgement";
 
-/// What is written to disk at a time.
-const CHUNK_BYTES: usize = 256 << 10;
-
-/// How long the next piece of a body may be waited for.
-const PIECE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A body takes at most as long as it takes at this rate, in bytes a second, and a little.
-const RATE_MIN: u64 = 16 << 10;
-const BODY_TIMEOUT_MIN: Duration = Duration::from_secs(30);
-
-/// How long one who is still sending may take to hear the answer.
-const HEARD: Duration = Duration::from_secs(10);
-
 pub async fn receive(State(served): State<Served>, request: Request<Body>) -> Response {
     let (Parts { headers, .. }, body) = request.into_parts();
-    let mut pieces = body.into_data_stream();
-    let taken = take(served, &headers, &mut pieces).await;
-    // Where a connection is closed on what is still being sent, the answer is lost with it, and a refusal would be asked for
-    // again and again: so whoever sends is listened to until it has heard.
-    tokio::spawn(tokio::time::timeout(HEARD, async move { while let Some(Ok(_)) = pieces.next().await {} }));
-    match taken {
+    match take(served, &headers, Pieces::new(body)).await {
         Ok((bytes, status)) => (status, [(CONTENT_TYPE, ACKNOWLEDGEMENT)], bytes).into_response(),
         Err(problem) => problem.into_response(),
     }
 }
 
-async fn take(
-    served: Served,
-    headers: &HeaderMap,
-    pieces: &mut BodyDataStream,
-) -> Result<(Vec<u8>, StatusCode), Problem> {
+async fn take(served: Served, headers: &HeaderMap, mut pieces: Pieces) -> Result<(Vec<u8>, StatusCode), Problem> {
     let (delivery, signature) = parse(headers)?;
-    let bytes = delivery.bundle.bytes;
     let courier = served.courier;
-    let admitted = blocking(move || courier.admit(delivery, &signature)).await?;
-    let incoming = match admitted {
+    let incoming = match blocking(move || courier.admit(delivery, &signature)).await?? {
         Admitted::Already(acknowledgement) => return Ok((acknowledgement, StatusCode::OK)),
         Admitted::Open(incoming) => incoming,
     };
-    let within = BODY_TIMEOUT_MIN + Duration::from_secs(bytes / RATE_MIN);
-    let received = tokio::time::timeout(within, read_body(incoming, pieces));
-    let incoming = received.await.map_err(|_| slow())??;
-    let (acknowledgement, is_new) = blocking(move || incoming.finish()).await?;
+    let write = |mut incoming: Box<Incoming>, bytes: &[u8]| Ok(incoming.write(bytes).map(|()| incoming)?);
+    let incoming = pieces.write_to(incoming, write).await?;
+    let (acknowledgement, is_new) = blocking(move || incoming.finish()).await??;
     Ok((acknowledgement, if is_new { StatusCode::CREATED } else { StatusCode::OK }))
 }
 
-/// Has the body written, a chunk at a time.
-async fn read_body(mut incoming: Box<Incoming>, pieces: &mut BodyDataStream) -> Result<Box<Incoming>, Problem> {
-    let mut chunk = Vec::new();
-    loop {
-        let piece = tokio::time::timeout(PIECE_TIMEOUT, pieces.next()).await.map_err(|_| slow())?;
-        let is_last = piece.is_none();
-        if let Some(piece) = piece {
-            let cut_off = |_| Problem::new(400, "cut_off", "the body ended before its length");
-            chunk.extend_from_slice(&piece.map_err(cut_off)?);
-        }
-        if is_last || chunk.len() >= CHUNK_BYTES {
-            let bytes = std::mem::take(&mut chunk);
-            incoming = blocking(move || incoming.write(&bytes).map(|()| incoming)).await?;
-        }
-        if is_last {
-            return Ok(incoming);
-        }
-    }
-}
-
-fn slow() -> Problem {
-    Problem::new(408, "too_slow", "the body came too slowly")
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> + Send + 'static) -> Result<T, Problem> {
-    let done = tokio::task::spawn_blocking(work).await;
-    let done = done.map_err(|error| Problem::new(500, "internal", error.to_string()))?;
-    done.map_err(|refusal| {
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
         let kind = refusal.kind();
         // What is wrong with a disk is not for the network to know.
-        Problem::new(kind.status, kind.code, refusal.to_string()).after(kind.retry_after)
-    })
+        Self::new(kind.status, kind.code, refusal.to_string()).after(kind.retry_after)
+    }
 }
 
 /// What the headers say. Each stands there once.

@@ -79,7 +79,7 @@ pub async fn perform_order(State(served): State<Served>, request: Request<Body>)
     };
     let (answers, told) = mpsc::channel::<Answer>(ANSWERS_MAX);
     tokio::spawn(async move {
-        let Served { courier, metrics, mut stopping } = served;
+        let Served { courier, metrics, mut stopping, .. } = served;
         let tell = |answer: Answer| match answer {
             Answer::Flush(event) => {
                 metrics.observe(&event);

@@ -4,45 +4,85 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Map, Value, json};
+
+/// Somebody may have made room on the disk by then.
+const HOST_RETRY: Duration = Duration::from_secs(30);
 
 /// What went wrong, for people (`detail`) and for programs (`code`).
+#[derive(Debug)]
 pub struct Problem {
     status: StatusCode,
     code: &'static str,
     detail: Cow<'static, str>,
     retry_after: Option<Duration>,
+    more: Map<String, Value>,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Problem {
     pub fn new(status: u16, code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self { status, code, detail: detail.into(), retry_after: None }
+        Self { status, code, detail: detail.into(), retry_after: None, more: Map::new(), headers: Vec::new() }
+    }
+
+    /// What was asked is not understood.
+    pub fn malformed(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(422, "malformed", detail)
+    }
+
+    pub fn too_large(bytes_max: u64) -> Self {
+        Self::new(413, "too_large", format!("the body has more than the {bytes_max} bytes that are taken"))
+    }
+
+    /// This node is at fault. What is wrong with it is for its owner, who reads its log.
+    pub fn of_host(code: &'static str, error: &dyn std::fmt::Display) -> Self {
+        tracing::error!(code, "{error}");
+        Self::new(503, code, "this node cannot do that now; its log says why").after(Some(HOST_RETRY))
     }
 
     pub const fn after(mut self, retry_after: Option<Duration>) -> Self {
         self.retry_after = retry_after;
         self
     }
+
+    /// Adds a member of the object, which programs can read.
+    pub fn with(mut self, name: &str, value: Value) -> Self {
+        self.more.insert(name.to_owned(), value);
+        self
+    }
+
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    pub const fn code(&self) -> &'static str {
+        self.code
+    }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Self { status, code, detail, retry_after } = self;
-        let body = json!({
+        let Self { status, code, detail, retry_after, more, headers } = self;
+        let mut body = json!({
             "type": "about:blank",
             "title": status.canonical_reason().unwrap_or("Error"),
             "status": status.as_u16(),
             "detail": detail,
             "code": code,
         });
+        if let Value::Object(body) = &mut body {
+            body.extend(more);
+        }
         let mut response = (status, body.to_string()).into_response();
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response.headers_mut().extend(headers);
         if let Some(retry_after) = retry_after {
-            headers.insert(RETRY_AFTER, HeaderValue::from(retry_after.as_secs().max(1)));
+            let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
         response
     }

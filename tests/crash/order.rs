@@ -155,7 +155,7 @@ fn a_delivery_is_acknowledged_when_all_of_it_is_on_disk() {
     served.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(&data).stderr(Stdio::piped());
     let mut served = served.spawn().unwrap();
     let mut lines = BufReader::new(served.stderr.take().unwrap()).lines();
-    let address = lines.find_map(|line| Some(line.unwrap().split_once("listening on ")?.1.to_owned())).unwrap();
+    let address = lines.find_map(|line| listening(&line.unwrap())).unwrap();
     // Through the running node, for its courier's directory must not have been there before.
     node(&data, &format!("compute courier peer add carol {}", nodes::key(nodes::CARRIER).public()));
     let carrier = nodes::open(&here.join("carrier"), nodes::CARRIER);
@@ -174,4 +174,9 @@ fn a_delivery_is_acknowledged_when_all_of_it_is_on_disk() {
     let reply = run.reply("HTTP/1.1 201 Created");
     run.steps("received", reply);
     run.all_is_on_disk(reply);
+}
+
+/// Where a node says that it listens, in a line of its log.
+fn listening(line: &str) -> Option<String> {
+    Some(line.split_once("listening on ")?.1.split('"').next()?.to_owned())
 }

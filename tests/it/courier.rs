@@ -178,8 +178,8 @@ impl Serving {
         let address = loop {
             first.clear();
             assert_ne!(lines.read_line(&mut first).unwrap(), 0, "the node has ended");
-            let Some(address) = first.strip_prefix("note: listening on http://") else { continue };
-            break address.trim_end().parse().unwrap();
+            let Some((_, address)) = first.split_once("listening on http://") else { continue };
+            break address.split('"').next().unwrap().parse().unwrap();
         };
         // A pipe that nobody reads from would have the node wait.
         std::thread::spawn(move || lines.lines().map_while(Result::ok).for_each(drop));
@@ -194,7 +194,7 @@ impl Serving {
     #[track_caller]
     fn metric(&self, name: &str) -> f64 {
         let mut stream = TcpStream::connect(self.address).unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n").unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         assert!(text.starts_with("HTTP/1.1 200 "), "{text}");

@@ -1,10 +1,11 @@
 //! What a module is, and all that stands against it: for its author.
 
+use serde_json::{Value, json};
 use wasmparser::{Validator, WasmFeatures};
 
 use super::limits::GateLimits;
 use super::pass::{Mode, Pass};
-use super::refusal::Refusal;
+use super::refusal::{Refusal, Rule};
 use crate::digest::Digest;
 
 /// What was read of a module, up to where it could be read.
@@ -61,6 +62,26 @@ const PROPOSALS: &[(&str, WasmFeatures)] = &[
 ];
 
 impl Report {
+    /// The whole report, for programs.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "admitted": self.refusals.is_empty(),
+            "refusals": self.refusals.iter().map(refusal).collect::<Vec<_>>(),
+            "digest": self.digest,
+            "kind": self.kind.name(),
+            "bytes": self.bytes,
+            "code_bytes": self.code_bytes,
+            "data_bytes": self.data_bytes,
+            "memory_pages": self.memory_pages.map(|(pages, _)| pages),
+            "memory_pages_max": self.memory_pages.and_then(|(_, max)| max),
+            "imports": self.imports.iter().map(|(module, name)| json!({ "module": module, "name": name })).collect::<Vec<_>>(),
+            "exports": self.exports,
+            "features": self.features,
+            "float_free": self.float_free,
+            "used": self.used,
+        })
+    }
+
     /// Reads all of `wasm` that can be read.
     pub fn of(wasm: &[u8], limits: &GateLimits) -> Self {
         let mut pass = Pass::new(limits, Mode::All);
@@ -92,4 +113,21 @@ impl Report {
             refusals,
         }
     }
+}
+
+fn refusal(refusal: &Refusal) -> Value {
+    let mut object = json!({
+        "code": refusal.code(),
+        "message": refusal.to_string(),
+        "hint": refusal.hint(),
+        "offset": refusal.place.offset,
+    });
+    if let Some((index, name)) = &refusal.place.function {
+        object["function"] = json!({ "index": index, "name": name });
+    }
+    if let Rule::Limit { max, found, .. } = refusal.rule {
+        object["limit"] = json!(max);
+        object["found"] = json!(found);
+    }
+    object
 }

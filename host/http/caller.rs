@@ -1,0 +1,173 @@
+//! Who asks, and whether it may: names that the request is for, where it comes from, its token, and how often it asks.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::header::{AUTHORIZATION, HOST, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
+use axum::http::request::Parts;
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, Method};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+
+use super::problem::Problem;
+use crate::access::{Exposure, Right, Token, Tokens};
+use crate::slice::Scope;
+
+/// What needs no token: what says nothing of anybody, and what its sender signs.
+const OPEN: [(&str, Method); 4] = [
+    ("/healthz", Method::GET),
+    ("/readyz", Method::GET),
+    ("/v1/openapi.json", Method::GET),
+    ("/v1/courier/bundles", Method::POST),
+];
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    pub scope: Scope,
+    /// `None` has every right: the owner.
+    token: Option<Arc<Token>>,
+}
+
+impl Caller {
+    /// The node's owner.
+    pub const OWNER: Self = Self { scope: Scope::OWNER, token: None };
+
+    pub fn may(&self, right: Right) -> bool {
+        self.token.as_ref().is_none_or(|token| token.may(right))
+    }
+
+    pub fn needs(&self, right: Right) -> Result<(), Problem> {
+        if self.may(right) {
+            return Ok(());
+        }
+        Err(Problem::new(403, "forbidden", format!("this token has no right to `{right}`")))
+    }
+
+    /// As records have it.
+    pub fn name(&self) -> String {
+        self.scope.token().map_or_else(|| "owner".to_owned(), |token| format!("token {token}"))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let unknown = || Problem::new(500, "internal", "nobody has looked at who asks");
+        parts.extensions.get().cloned().ok_or_else(unknown)
+    }
+}
+
+/// Who is let in.
+pub struct Doorkeeper {
+    tokens: Tokens,
+    /// In the tokens' order.
+    each: Vec<(Arc<Token>, DefaultDirectRateLimiter)>,
+    /// The names that requests may be for; `None` where that says nothing of who asks.
+    hosts: Option<Vec<String>>,
+}
+
+impl Doorkeeper {
+    pub fn new(tokens: Tokens, exposure: Exposure, hosts: &[String]) -> Self {
+        let limiter = |token: &Token| RateLimiter::direct(Quota::per_second(token.requests_per_second));
+        let each = tokens.list().iter().map(|token| (Arc::new(token.clone()), limiter(token))).collect();
+        let hosts = (exposure == Exposure::Loopback).then(|| hosts.to_vec());
+        Self { tokens, each, hosts }
+    }
+
+    fn look_at(&self, request: &Request) -> Result<Caller, Problem> {
+        let authority = authority(request)?;
+        self.check_host(&authority)?;
+        check_origin(request.headers(), &authority)?;
+        let is_open = OPEN.iter().any(|(path, method)| request.uri().path() == *path && request.method() == method);
+        if is_open || self.tokens.is_empty() {
+            return Ok(Caller::OWNER);
+        }
+        let secret = secret(request.headers()).ok_or_else(|| unauthorized("this node asks for a token"))?;
+        let at = self.tokens.find(&secret).ok_or_else(|| unauthorized("this node knows no such token"))?;
+        let (token, limiter) = &self.each[at];
+        limiter.check().map_err(|early| {
+            let wait = early.wait_time_from(DefaultClock::default().now());
+            let detail = format!("this token may ask {} times a second", token.requests_per_second);
+            Problem::new(429, "too_many_requests", detail).after(Some(wait))
+        })?;
+        Ok(Caller { scope: token.name.clone(), token: Some(token.clone()) })
+    }
+
+    /// A page from elsewhere can have its own name lead to this machine, and then ask as if it were served here (DNS
+    /// rebinding). It cannot have the browser ask for another name than its own.
+    fn check_host(&self, authority: &Authority) -> Result<(), Problem> {
+        let Some(hosts) = &self.hosts else { return Ok(()) };
+        let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+        let is_here = name.parse::<IpAddr>().map_or(name.eq_ignore_ascii_case("localhost"), |ip| ip.is_loopback());
+        if is_here || hosts.iter().any(|host| host.eq_ignore_ascii_case(name)) {
+            return Ok(());
+        }
+        let detail = "this node is not asked by that name; its owner can add it to `serve.hosts`";
+        Err(Problem::new(421, "misdirected", detail))
+    }
+}
+
+/// Lets a request in, with its [`Caller`], or not.
+pub async fn let_in(State(keeper): State<Arc<Doorkeeper>>, mut request: Request, next: Next) -> Response {
+    match keeper.look_at(&request) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// Lets in whoever has come by the socket of the node's owner.
+pub async fn let_owner_in(mut request: Request, next: Next) -> Response {
+    request.extensions_mut().insert(Caller::OWNER);
+    next.run(request).await
+}
+
+fn authority(request: &Request) -> Result<Authority, Problem> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let one = match (hosts.next(), hosts.next()) {
+        (Some(one), None) => one.to_str().ok().and_then(|text| text.parse().ok()),
+        _ => None,
+    };
+    one.ok_or_else(|| Problem::new(400, "malformed", "the request does not say in one `Host` whom it is for"))
+}
+
+/// Pages from elsewhere may not have a browser ask here, with what it knows of this node.
+fn check_origin(headers: &HeaderMap, authority: &Authority) -> Result<(), Problem> {
+    let is_own = |origin: &HeaderValue| {
+        let origin = origin.to_str().unwrap_or_default();
+        let rest = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+        rest.is_some_and(|rest| rest.eq_ignore_ascii_case(authority.as_str()))
+    };
+    if headers.get_all(ORIGIN).iter().all(is_own) {
+        return Ok(());
+    }
+    Err(Problem::new(403, "cross_origin", "a page of another origin asks; this node answers its own page alone"))
+}
+
+/// `Bearer SECRET`, or, for browsers, the password of `Basic`.
+fn secret(headers: &HeaderMap) -> Option<String> {
+    let (scheme, value) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(value.trim().to_owned());
+    }
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let pair = String::from_utf8(BASE64_STANDARD.decode(value.trim()).ok()?).ok()?;
+    Some(pair.split_once(':')?.1.to_owned())
+}
+
+fn unauthorized(detail: &'static str) -> Problem {
+    let challenge = HeaderValue::from_static("Basic realm=\"node\", charset=\"UTF-8\", Bearer");
+    Problem::new(401, "unauthorized", detail).header(WWW_AUTHENTICATE, challenge)
+}

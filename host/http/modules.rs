@@ -1,0 +1,212 @@
+//! `/v1/modules`: what authors bring, and what the gate says of it.
+
+use axum::Json;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::header::{CONTENT_TYPE, HeaderValue, LOCATION};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::Served;
+use super::accept::{self, Form};
+use super::body::{Pieces, Taken, blocking, content_length};
+use super::caller::Caller;
+use super::problem::Problem;
+use crate::access::Right;
+use crate::digest::Digest;
+use crate::modules::{Added, ModuleKey, ModuleName, ModulesError, Record, StoredError};
+use crate::sandbox::{Admitted, Kind, LimitName, Report};
+use crate::workload::{ModuleError, binary_form};
+
+pub const WASM: &str = "application/wasm";
+
+/// What a body may say that it is; text is WebAssembly's.
+const TAKEN: [&str; 3] = [WASM, accept::BYTES, "text/plain"];
+
+/// More than any limit lets through, so that its author hears of the other rules too.
+const READ_BYTES_MAX: u64 = 4 * LimitName::ModuleBytes.limit().highest;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Naming {
+    name: Option<String>,
+}
+
+/// `POST /v1/modules`
+pub async fn add(
+    State(served): State<Served>,
+    caller: Caller,
+    naming: Result<Query<Naming>, axum::extract::rejection::QueryRejection>,
+    request: Request,
+) -> Result<Response, Problem> {
+    caller.needs(Right::Upload)?;
+    let Query(Naming { name }) = naming.map_err(|error| Problem::malformed(error.body_text()))?;
+    let name = name.map(|name| name.parse::<ModuleName>()).transpose();
+    let name = name.map_err(|error| Problem::malformed(error.to_string()))?;
+    accept::content_type(request.headers(), &TAKEN)?;
+    let (bytes, _room) = read(&served, request).await?;
+    blocking(move || store(&served, &caller, name.as_ref(), &bytes)).await?
+}
+
+async fn read(served: &Served, request: Request) -> Result<(Vec<u8>, Taken), Problem> {
+    let length = content_length(request.headers());
+    let mut pieces = Pieces::new(request.into_body());
+    if length.is_some_and(|length| length > READ_BYTES_MAX) {
+        return Err(Problem::too_large(READ_BYTES_MAX));
+    }
+    let room = served.room.take(length.unwrap_or(READ_BYTES_MAX))?;
+    Ok((pieces.collect(READ_BYTES_MAX).await?, room))
+}
+
+fn store(served: &Served, caller: &Caller, name: Option<&ModuleName>, bytes: &[u8]) -> Result<Response, Problem> {
+    let wasm = binary_form(bytes).map_err(not_a_module)?;
+    let gate = &served.node.config.gate;
+    let Ok(admitted) = Admitted::within(gate, wasm.as_slice()) else {
+        return Err(refused(&Report::of(&wasm, gate)));
+    };
+    let record = Record::new(wasm.len() as u64, Kind::Compute.name().to_owned(), served.now_ms(), caller.name());
+    let modules = served.node.runner.modules();
+    let stored = modules.stored().map_err(|error| of_stored(&error))?;
+    if let Some(name) = name {
+        check_name_is_free(served, caller, name, &admitted.digest())?;
+    }
+    let addition = modules.add(&admitted, name, &record).map_err(|error| of_module(&error))?;
+    let digest = admitted.digest();
+    let record = stored.record(&digest).map_err(|error| of_stored(&error))?;
+    let is_new = addition.added == Added::New;
+    let mut object = shown(&digest, &record, name.into_iter().cloned().collect());
+    object["new"] = is_new.into();
+    object["renamed"] = json!(addition.renamed);
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    let location = HeaderValue::try_from(format!("/v1/modules/{digest}")).map_err(|_| unspeakable())?;
+    Ok((status, [(LOCATION, location)], Json(object)).into_response())
+}
+
+/// A name that stands for what another has added is its.
+fn check_name_is_free(served: &Served, caller: &Caller, name: &ModuleName, digest: &Digest) -> Result<(), Problem> {
+    let stored = served.node.runner.modules().stored().map_err(|error| of_stored(&error))?;
+    match stored.find(&ModuleKey::Name(name.clone())) {
+        Err(StoredError::NotThere(_)) => Ok(()),
+        Ok(found) if found == *digest => Ok(()),
+        Ok(found) => {
+            let record = stored.record(&found).map_err(|error| of_stored(&error))?;
+            check_is_own(caller, &record)
+        }
+        Err(error) => Err(of_stored(&error)),
+    }
+}
+
+fn check_is_own(caller: &Caller, record: &Record) -> Result<(), Problem> {
+    if record.added_by == caller.name() {
+        return Ok(());
+    }
+    caller.needs(Right::Admin).map_err(|_| Problem::new(403, "forbidden", "another has added this module"))
+}
+
+/// `GET /v1/modules`
+pub async fn list(State(served): State<Served>, caller: Caller) -> Result<Json<Value>, Problem> {
+    caller.needs(Right::Run).or_else(|_| caller.needs(Right::Upload))?;
+    let listed = blocking(move || served.node.runner.modules().stored()?.list()).await?;
+    let listed = listed.map_err(|error| of_stored(&error))?;
+    let known = listed.into_iter().filter_map(|one| Some(shown(&one.digest, &one.record.ok()?, one.names)));
+    Ok(Json(json!({ "modules": known.collect::<Vec<_>>() })))
+}
+
+/// `GET /v1/modules/{digest}`
+pub async fn show(
+    State(served): State<Served>,
+    caller: Caller,
+    Path(key): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    caller.needs(Right::Run).or_else(|_| caller.needs(Right::Upload))?;
+    let form = accept::negotiate(&headers, &[Form::Json, Form::Wasm])?;
+    let key = parse_key(&key)?;
+    let found = blocking(move || {
+        let stored = served.node.runner.modules().stored()?;
+        let digest = stored.find(&key)?;
+        if form == Form::Wasm {
+            return Ok(([(CONTENT_TYPE, WASM)], stored.read(&digest)?).into_response());
+        }
+        let names = stored.names()?.remove(&digest).unwrap_or_default();
+        Ok(Json(shown(&digest, &stored.record(&digest)?, names)).into_response())
+    });
+    found.await?.map_err(|error| of_stored(&error))
+}
+
+/// `DELETE /v1/modules/{digest}`
+pub async fn remove(
+    State(served): State<Served>,
+    caller: Caller,
+    Path(key): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    caller.needs(Right::Upload)?;
+    let key = parse_key(&key)?;
+    blocking(move || {
+        let stored = served.node.runner.modules().stored().map_err(|error| of_stored(&error))?;
+        let digest = stored.find(&key).map_err(|error| of_stored(&error))?;
+        check_is_own(&caller, &stored.record(&digest).map_err(|error| of_stored(&error))?)?;
+        let gone = stored.remove(&key).map_err(|error| of_stored(&error))?;
+        Ok(Json(json!({ "digest": digest, "module_removed": gone })))
+    })
+    .await?
+}
+
+pub fn parse_key(text: &str) -> Result<ModuleKey, Problem> {
+    text.parse().map_err(|_| Problem::malformed("a module is named by its 64 hexadecimal digits or by its name"))
+}
+
+fn shown(digest: &Digest, record: &Record, names: Vec<ModuleName>) -> Value {
+    json!({
+        "digest": digest,
+        "names": names,
+        "bytes": record.bytes,
+        "kind": record.kind,
+        "added_unix_ms": record.added_unix_ms,
+        "added_by": record.added_by,
+    })
+}
+
+/// All that stands against a module, not only what the gate stopped at.
+fn refused(report: &Report) -> Problem {
+    let first = report.refusals.first();
+    let (code, detail) = first.map_or(("refused", String::new()), |first| {
+        let rest = report.refusals.len() - 1;
+        let more = if rest == 0 { String::new() } else { format!("; {rest} more rules are broken") };
+        (first.code(), format!("the module is refused: {first}; {}{more}", first.hint()))
+    });
+    Problem::new(422, code, detail).with("report", report.to_json())
+}
+
+fn not_a_module(error: ModuleError) -> Problem {
+    match error {
+        ModuleError::TextTooLarge(_) => Problem::new(413, "too_large", error.to_string()),
+        ModuleError::Text(_) | ModuleError::Refused(_) => Problem::new(422, "not_a_module", error.to_string()),
+    }
+}
+
+pub fn of_module(error: &ModulesError) -> Problem {
+    let status = match error {
+        ModulesError::Stored(error) => return of_stored(error),
+        ModulesError::Refused(_) => 422,
+        ModulesError::Sandbox(_) if error.code() == "not_compilable" => 422,
+        ModulesError::Sandbox(_) => return Problem::of_host(error.code(), error),
+    };
+    Problem::new(status, error.code(), error.to_string())
+}
+
+pub fn of_stored(error: &StoredError) -> Problem {
+    let status = match error {
+        StoredError::NotThere(_) => 404,
+        StoredError::TooMany { .. } | StoredError::TooLarge { .. } => 507,
+        StoredError::Io { .. } | StoredError::NoFiles | StoredError::Damaged { .. } => {
+            return Problem::of_host(error.code(), error);
+        }
+    };
+    Problem::new(status, error.code(), error.to_string())
+}
+
+fn unspeakable() -> Problem {
+    Problem::new(500, "internal", "the answer cannot be written as a header")
+}

@@ -1,0 +1,137 @@
+//! What a request says of a job beside the slice itself: the parameters of its query.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::Served;
+use super::super::caller::Caller;
+use super::super::modules::{of_stored, parse_key};
+use super::super::problem::Problem;
+use crate::access::Right;
+use crate::limits::Limits;
+use crate::modules::ModuleKey;
+use crate::runner::{Request, Reuse};
+use crate::slice::{Slice, SliceId};
+use crate::workload::{Asset, REFERENCE_NAMES, Workload};
+
+const NAMES: [&str; 8] = ["module", "workload", "id", "arg", "gas", "memory_bytes", "timeout_ms", "no_cache"];
+
+#[derive(Default)]
+pub struct Ask {
+    module: Option<ModuleKey>,
+    workload: Option<String>,
+    id: Option<SliceId>,
+    args: Vec<String>,
+    gas: Option<u64>,
+    memory_bytes: Option<u64>,
+    timeout_ms: Option<u64>,
+    no_cache: Option<bool>,
+}
+
+impl Ask {
+    pub fn parse(query: &str) -> Result<Self, Problem> {
+        let mut ask = Self::default();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*name {
+                "module" => once(&mut ask.module, &name, parse_key(&value)?)?,
+                "workload" => once(&mut ask.workload, &name, value.into_owned())?,
+                "id" => {
+                    let id = value.parse().map_err(|error| Problem::malformed(format!("`id`: {error}")))?;
+                    once(&mut ask.id, &name, id)?;
+                }
+                "arg" => ask.args.push(value.into_owned()),
+                "gas" => once(&mut ask.gas, &name, number(&name, &value, i64::MAX as u64)?)?,
+                "memory_bytes" => {
+                    once(&mut ask.memory_bytes, &name, number(&name, &value, Limits::MEMORY_BYTES_MAX)?)?;
+                }
+                "timeout_ms" => once(&mut ask.timeout_ms, &name, number(&name, &value, i64::MAX as u64)?)?,
+                "no_cache" => {
+                    let wrong = |_| Problem::malformed("`no_cache` is `true` or `false`");
+                    once(&mut ask.no_cache, &name, value.parse().map_err(wrong)?)?;
+                }
+                other => {
+                    let other: String = other.chars().take(64).collect();
+                    let names = NAMES.join(", ");
+                    return Err(Problem::malformed(format!("there is no parameter {other:?}; there are {names}")));
+                }
+            }
+        }
+        if ask.module.is_some() == ask.workload.is_some() {
+            let detail =
+                format!("one of `module` and `workload` is to be given; workloads are {}", REFERENCE_NAMES.join(", "));
+            return Err(Problem::malformed(detail));
+        }
+        Ok(ask)
+    }
+
+    /// The request that it makes, with what came in the body.
+    pub fn request(
+        self,
+        served: &Served,
+        caller: &Caller,
+        slice: Slice,
+        mut args: Vec<Vec<u8>>,
+        assets: Vec<Asset>,
+    ) -> Result<Request, Problem> {
+        let workload = self.workload(served)?;
+        let config = &served.node.config;
+        let mut limits = config.limits;
+        limits.gas = lowered(caller, "gas", self.gas, limits.gas)?;
+        limits.memory_bytes = lowered(caller, "memory_bytes", self.memory_bytes, limits.memory_bytes)?;
+        let timeout_ms = match (self.timeout_ms, config.compute.timeout_ms) {
+            (Some(asked), Some(max)) => Some(lowered(caller, "timeout_ms", Some(asked), max)?),
+            (asked, max) => asked.or(max),
+        };
+        args.splice(0..0, self.args.into_iter().map(String::into_bytes));
+        Ok(Request {
+            scope: caller.scope.clone(),
+            id: self.id,
+            args: Arc::from(args.join(&0)),
+            assets,
+            limits,
+            reuse: if self.no_cache == Some(true) { Reuse::Never } else { Reuse::Allowed },
+            timeout: timeout_ms.map(Duration::from_millis),
+            ..Request::new(workload, slice)
+        })
+    }
+
+    fn workload(&self, served: &Served) -> Result<Workload, Problem> {
+        match (&self.module, &self.workload) {
+            (Some(key), _) => {
+                let found = served.node.runner.modules().find(key);
+                Ok(Workload::Stored(found.map_err(|error| of_stored(&error))?))
+            }
+            (None, name) => {
+                let name = name.as_deref().unwrap_or_default();
+                let unknown = || {
+                    let names = REFERENCE_NAMES.join(", ");
+                    Problem::new(422, "unknown_workload", format!("there is no such workload; there are {names}"))
+                };
+                Workload::named(name).ok_or_else(unknown)
+            }
+        }
+    }
+}
+
+/// What a caller asks for, up to what the config allows, where the caller does not own the node.
+fn lowered(caller: &Caller, name: &str, asked: Option<u64>, max: u64) -> Result<u64, Problem> {
+    match asked {
+        Some(asked) if asked > max && !caller.may(Right::Admin) => {
+            Err(Problem::new(422, "limit_too_high", format!("`{name}` is {asked}; this node allows {max}")))
+        }
+        asked => Ok(asked.unwrap_or(max)),
+    }
+}
+
+fn once<T>(slot: &mut Option<T>, name: &str, value: T) -> Result<(), Problem> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(Problem::malformed(format!("`{name}` is given twice"))),
+    }
+}
+
+fn number(name: &str, text: &str, max: u64) -> Result<u64, Problem> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = text.parse().ok().filter(|number| is_plain && (1..=max).contains(number));
+    number.ok_or_else(|| Problem::malformed(format!("`{name}` is a whole number from 1 to {max}")))
+}
