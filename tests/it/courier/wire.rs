@@ -95,7 +95,7 @@ pub fn delivery(bundle: &[u8], carrier: &NodeKey, destination: PublicKey) -> Del
 /// The head of the request that hands `delivery` over, header by header; the last is the signature.
 pub fn headers(delivery: &Delivery, key: &NodeKey) -> Vec<(&'static str, String)> {
     vec![
-        ("host", "node".to_owned()),
+        ("host", "localhost".to_owned()),
         ("idempotency-key", delivery.receipt.to_string()),
         ("content-digest", format!("blake3=:{}:", BASE64_STANDARD.encode(delivery.bundle.blake3.as_bytes()))),
         ("content-length", delivery.bundle.bytes.to_string()),
