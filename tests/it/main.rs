@@ -20,6 +20,7 @@ mod mutations;
 mod profile;
 mod proofs;
 mod runner;
+mod running;
 mod store;
 mod tidy;
 mod tutorial;
