@@ -13,6 +13,7 @@ use crate::digest::MacKey;
 use crate::key::{KeyError, Keyring};
 use crate::modules::{CodeFiles, Modules, StoredModules};
 use crate::private_file;
+use crate::queue::{Queue, Settings};
 use crate::runner::WorkloadRunner;
 use crate::sandbox::{Compiler, Sandbox, SandboxError};
 use crate::store::{CourierStore, FsckReport, ProofStore, StoreError};
@@ -79,6 +80,17 @@ impl Node {
         let modules = Modules::new(sandbox.clone(), compiler, config.gate).with_store(stored).with_code(code);
         let runner = WorkloadRunner::new(sandbox, modules, node_key, Some(opened.store.guarded_by(lock)), capacity);
         Ok(Self { config, runner })
+    }
+
+    /// The queue of accepted slices in `directory`, the one that this node was opened in. `jobs` goes before the config.
+    pub fn open_queue(&self, directory: &Path, jobs: Option<usize>) -> Result<Arc<Queue>, NodeError> {
+        let settings = Settings {
+            quota: self.config.queue,
+            slice_bytes_max: self.config.compute.slice_bytes_max,
+            jobs: self.config.capacity(jobs).jobs,
+            clock: system_clock,
+        };
+        Ok(Queue::open(&Self::state(directory).join("accepted"), self.runner.clone(), settings)?)
     }
 
     /// The keys of the node whose files are in `directory`, which is made if it is not there.

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use self::answer::Ended;
 pub use self::answer::{Answer, Finished, RunError, Source};
 use self::flights::{Claim, Flights, Follow, Lead};
-pub use self::request::{ARGS_BYTES_MAX, ASSETS_BYTES_MAX, Request, Reuse};
+pub use self::request::{ARGS_BYTES_MAX, ASSETS_BYTES_MAX, Request, Reuse, check_brought};
 pub use self::under_way::{Progress, Running};
 use self::under_way::{Shown, UnderWay};
 use crate::digest::{Digest, HashThreads};

@@ -17,8 +17,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use self::accepted::{
-    AcceptError, AcceptedQuota, AcceptedStore, Accepting, Content, Ending, NotATaskId, OpenedAccepted, Task, TaskId,
-    TaskWorkload, Waiting,
+    AcceptError, AcceptedQuota, AcceptedStore, Accepting, Content, Ending, Known, NotATaskId, OpenedAccepted, Task,
+    TaskId, TaskWorkload, Waiting,
 };
 pub use self::archive::{Damage, Entry, Place};
 pub use self::bundles::{Finished, Staged};

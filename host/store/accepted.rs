@@ -30,7 +30,7 @@ use self::content::{ASSETS, Part, SLICE};
 use self::record::{Ended, Record, Tally};
 pub use self::room::AcceptedQuota;
 use self::room::{Room, Taken};
-pub use self::task::{Content, Ending, NotATaskId, Task, TaskId, TaskWorkload};
+pub use self::task::{Content, Ending, Known, NotATaskId, Task, TaskId, TaskWorkload};
 use super::StoreError;
 use super::bundles::BundleFiles;
 use super::database::{Batch, Database, lock};
@@ -141,21 +141,25 @@ impl AcceptedStore {
         Ok(OpenedAccepted { store: Arc::new(store), waiting })
     }
 
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// How many tasks have not ended, those that are being handed in among them, and their bytes.
     pub fn taken(&self) -> (u64, u64) {
         let Taken { entries, bytes } = lock(&self.index).room.all();
         (entries, bytes)
     }
 
-    /// What is known of a task, and how it has ended if it has.
-    pub fn task(&self, id: &TaskId) -> Result<Option<(Task, Option<Ending>)>, StoreError> {
+    /// What is known of a task.
+    pub fn task(&self, id: &TaskId) -> Result<Option<Known>, StoreError> {
         let Some((_, record)) = self.record(id)? else { return Ok(None) };
         let task = record.task().ok_or(StoreError::TaskDamaged { id: *id })?;
         let ending = match &record.ended {
             Some(ended) => Some(ended.ending().ok_or(StoreError::TaskDamaged { id: *id })?),
             None => None,
         };
-        Ok(Some((task, ending)))
+        Ok(Some(Known { task, slice_bytes: record.slice.bytes(), ending }))
     }
 
     /// What a task that has not ended brings to its guest. A slice in a file is checked when it is opened.

@@ -19,6 +19,7 @@ mod modules;
 mod mutations;
 mod profile;
 mod proofs;
+mod queue;
 mod runner;
 mod running;
 mod store;

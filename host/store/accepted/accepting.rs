@@ -45,6 +45,10 @@ impl Accepting {
         Ok(self.slice.write(&self.reserved.store.files, bytes)?)
     }
 
+    pub const fn scope(&self) -> &Scope {
+        &self.reserved.scope
+    }
+
     /// What was written so far.
     pub const fn bytes(&self) -> u64 {
         self.slice.bytes()

@@ -63,7 +63,7 @@ impl From<TaskWorkload> for Workload {
     }
 }
 
-/// What is known of a task beside its bytes.
+/// A task but for its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task {
     pub id: TaskId,
@@ -77,6 +77,15 @@ pub struct Task {
     /// Whether it is to be run although there is a result.
     pub runs_anew: bool,
     pub accepted_ms: u64,
+}
+
+/// What is known of a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    pub task: Task,
+    pub slice_bytes: u64,
+    /// `None` while it has not ended.
+    pub ending: Option<Ending>,
 }
 
 /// What the guest is given.

@@ -83,7 +83,8 @@ fn what_was_accepted_is_there_after_a_restart_just_as_it_was() {
     let OpenedAccepted { store, waiting } = open(here.path());
     assert_eq!(waiting, expected);
     for (at, task) in tasks.iter().enumerate() {
-        assert_eq!(store.task(&task.id).unwrap(), Some((task.clone(), None)));
+        let known = Known { task: task.clone(), slice_bytes: sizes[at] as u64, ending: None };
+        assert_eq!(store.task(&task.id).unwrap(), Some(known));
         let content = store.content(&task.id).unwrap();
         assert_eq!((&*content.args, read(&content.slice).unwrap()), (&*bytes(at * 100), bytes(sizes[at])));
         let digests = |assets: &[Asset]| assets.iter().map(Asset::digest).collect::<Vec<_>>();
@@ -111,8 +112,11 @@ fn an_end_is_told_alike_for_ever_and_takes_the_bytes_with_it() {
     }
     let OpenedAccepted { store, waiting } = open(here.path());
     assert_eq!(waiting, []);
-    assert_eq!(store.task(&small.id).unwrap(), Some((small, Some(done("a")))));
-    assert_eq!(store.task(&large.id).unwrap().unwrap().1, Some(Ending::failed("deadline", "it was late")));
+    assert_eq!(
+        store.task(&small.id).unwrap(),
+        Some(Known { slice_bytes: 10_000, ending: Some(done("a")), task: small })
+    );
+    assert_eq!(store.task(&large.id).unwrap().unwrap().ending, Some(Ending::failed("deadline", "it was late")));
     assert_eq!(store.database.prefixed(&[SLICE]).count(), 0, "no piece of a slice is left");
     assert_eq!(content::names_in(&here.path().join("files")).unwrap().count(), 0, "nor its file");
 }
@@ -129,7 +133,7 @@ fn what_ended_first_is_forgotten_first() {
         store.finish(&task(number).id, &done("a")).unwrap();
     }
     let store = open(here.path()).store;
-    let known = |number: u8| store.task(&task(number).id).unwrap().map(|(_, ending)| ending.is_some());
+    let known = |number: u8| store.task(&task(number).id).unwrap().map(|known| known.ending.is_some());
     assert_eq!(
         [0, 1, 2, 3, 4, 5].map(known),
         [None, Some(true), Some(true), Some(false), Some(true), None],
