@@ -18,6 +18,7 @@ use crate::limits::Limits;
 use crate::modules::Quota;
 use crate::runner::Capacity;
 use crate::sandbox::{GateLimits, LIMITS};
+use crate::store::AcceptedQuota;
 
 /// The file as a new data directory gets it: every key with what it means, all commented out.
 pub const COMMENTED: &str = include_str!("../node-data/config.toml");
@@ -36,6 +37,7 @@ pub struct Config {
     pub results: Results,
     pub store: Store,
     pub modules: Modules,
+    pub queue: AcceptedQuota,
     pub serve: Serve,
     pub courier: Settings,
     pub gate: GateLimits,
@@ -167,6 +169,9 @@ impl Config {
             let at = error.token().map_or(0, |token| at("tokens", token));
             return Err(Problem { at, message: error.to_string() });
         }
+        within("queue", "entries_max", self.queue.entries_max, AcceptedQuota::ENTRIES_MAX)?;
+        within("queue", "bytes_max", self.queue.bytes_max, i64_max)?;
+        within("queue", "finished_max", self.queue.finished_max, AcceptedQuota::ENTRIES_MAX)?;
         self.check_courier(&within)?;
         LIMITS.iter().try_for_each(|limit| within(GATE, limit.key, self.gate.of(limit.name), limit.highest))
     }
@@ -266,6 +271,8 @@ mod tests {
     #[test]
     fn a_value_out_of_range_is_named_with_its_line() {
         assert_eq!(problem("[compute]\njobs = 0"), (2, "`compute.jobs` is 0; it must be from 1 to 1024".to_owned()));
+        let queue = "`queue.finished_max` is 1000001; it must be from 1 to 1000000";
+        assert_eq!(problem("[queue]\nentries_max = 1\nfinished_max = 1000001"), (3, queue.to_owned()));
         assert_eq!(problem("[limits]\ngas = 1\nmemory_bytes = 4294967297").0, 3);
         assert_eq!(problem("[limits]\ngas = \"much\"").0, 2);
         assert_eq!(problem("[limits]\ngas = 1\ngas = 2").0, 3);

@@ -35,6 +35,7 @@ pub use self::tls::{TlsError, acceptor};
 use crate::courier::Courier;
 use crate::metrics::{self, Metrics};
 use crate::node::Node;
+use crate::queue::Queue;
 
 /// Requests whose slices run or wait for a thread to run on.
 const RUNS_MAX: u64 = 4_096;
@@ -44,6 +45,7 @@ const RUNS_MAX: u64 = 4_096;
 pub struct Served {
     pub node: Arc<Node>,
     pub courier: Arc<Courier>,
+    pub queue: Arc<Queue>,
     pub metrics: Arc<Metrics>,
     /// Whether the node is to stop.
     pub stopping: watch::Receiver<bool>,
@@ -56,12 +58,19 @@ pub struct Served {
 
 impl Served {
     /// `spool` is an empty directory.
-    pub fn new(node: Node, courier: Courier, spool: PathBuf, stopping: watch::Receiver<bool>) -> Self {
+    pub fn new(
+        node: Node,
+        courier: Courier,
+        queue: Arc<Queue>,
+        spool: PathBuf,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
         Self {
             room: Room::of_bytes(node.config.serve.body_memory_bytes_max),
             runs: Room::of_requests(RUNS_MAX),
             node: Arc::new(node),
             courier: Arc::new(courier),
+            queue,
             metrics: Arc::new(Metrics::new()),
             stopping,
             spool,

@@ -26,6 +26,8 @@ pub mod store;
 pub mod modules;
 /// `WorkloadRunner`: cache, single flight, dispatch.
 pub mod runner;
+/// `Queue`: accepted slices, each run to an end, across restarts.
+pub mod queue;
 /// What was run, run again: on each engine, in a process of its own.
 pub mod verify;
 /// Bundles carried to whom they are for, and who was paid for it.

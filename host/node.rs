@@ -13,6 +13,7 @@ use crate::digest::MacKey;
 use crate::key::{KeyError, Keyring};
 use crate::modules::{CodeFiles, Modules, StoredModules};
 use crate::private_file;
+use crate::queue::{Queue, Settings};
 use crate::runner::WorkloadRunner;
 use crate::sandbox::{Compiler, Sandbox, SandboxError};
 use crate::store::{CourierStore, FsckReport, ProofStore, StoreError};
@@ -26,6 +27,7 @@ pub struct Node {
 pub struct Serving {
     pub node: Node,
     pub courier: Courier,
+    pub queue: Arc<Queue>,
     /// An empty directory for what need not last.
     pub spool: PathBuf,
 }
@@ -138,8 +140,16 @@ impl Node {
         empty(&spool).map_err(|cause| NodeError::DataDirectory { path: spool.clone(), cause })?;
         let (key, _) = Keyring::new(files.state.clone()).node_key(SystemTime::now())?;
         let courier = Courier::open(&files.state, key, config.courier.clone(), system_clock)?;
+        let accepted = files.state.join("accepted");
         let node = Self::open_locked(files, config, None, &notify)?;
-        Ok(Serving { node, courier, spool })
+        let settings = Settings {
+            quota: node.config.queue,
+            slice_bytes_max: node.config.serve.slice_bytes_max,
+            jobs: node.config.capacity(None).jobs,
+            clock: system_clock,
+        };
+        let queue = Queue::open(&accepted, node.runner.clone(), settings)?;
+        Ok(Serving { node, courier, queue, spool })
     }
 
     fn open_courier(files: DataDirectory, config: &Config) -> Result<(Courier, DirectoryLock), NodeError> {

@@ -7,6 +7,7 @@
 mod answer;
 mod request;
 mod flights;
+mod under_way;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,7 +19,9 @@ use tokio::sync::oneshot;
 use self::answer::Ended;
 pub use self::answer::{Answer, Finished, RunError, Source};
 use self::flights::{Claim, Flights, Follow, Lead};
-pub use self::request::{ARGS_BYTES_MAX, ASSETS_BYTES_MAX, Request, Reuse};
+pub use self::request::{ARGS_BYTES_MAX, ASSETS_BYTES_MAX, Request, Reuse, check_brought};
+pub use self::under_way::{Progress, Running};
+use self::under_way::{Shown, UnderWay};
 use crate::digest::{Digest, HashThreads};
 use crate::key::{NodeKey, PublicKey};
 use crate::modules::Modules;
@@ -75,8 +78,8 @@ struct Core {
     results: moka::sync::Cache<Name, Arc<Finished>>,
     flights: Flights<Name, Answer>,
     hash_threads: HashThreads,
-    bytes_read: AtomicU64,
-    gas_granted: Arc<AtomicU64>,
+    under_way: UnderWay,
+    waiting: AtomicU64,
     runs: AtomicU64,
     from_memory: AtomicU64,
     from_store: AtomicU64,
@@ -105,8 +108,8 @@ impl WorkloadRunner {
             results,
             flights: Flights::default(),
             hash_threads: HashThreads::new(jobs.min(cores())),
-            bytes_read: AtomicU64::new(0),
-            gas_granted: Arc::default(),
+            under_way: UnderWay::default(),
+            waiting: AtomicU64::new(0),
             runs: AtomicU64::new(0),
             from_memory: AtomicU64::new(0),
             from_store: AtomicU64::new(0),
@@ -135,12 +138,22 @@ impl WorkloadRunner {
 
     /// Bytes of slices hashed since the start, for progress bars.
     pub fn bytes_read(&self) -> u64 {
-        self.0.bytes_read.load(Ordering::Relaxed)
+        self.0.under_way.bytes_read()
     }
 
     /// Gas that guests were granted since the start, likewise.
     pub fn gas_granted(&self) -> u64 {
-        self.0.gas_granted.load(Ordering::Relaxed)
+        self.0.under_way.gas_granted()
+    }
+
+    /// What runs now: no more than there are jobs.
+    pub fn running(&self) -> Vec<Running> {
+        self.0.under_way.running()
+    }
+
+    /// How many requests wait for a thread.
+    pub fn waiting(&self) -> u64 {
+        self.0.waiting.load(Ordering::Relaxed)
     }
 
     /// By which others know the proofs that are made here.
@@ -166,16 +179,26 @@ impl WorkloadRunner {
     /// Answers `request`. A slice that waits for its turn is only a handle. If the future is dropped, the run ends at its
     /// next look at who waits for it, if it has begun at all; another caller who waited for it too runs it anew.
     pub async fn run(&self, request: Request) -> Result<Answer, RunError> {
+        self.run_watched(request, &Progress::default()).await
+    }
+
+    /// [`WorkloadRunner::run`], for a caller who watches `progress` meanwhile. It shows one run at a time.
+    pub async fn run_watched(&self, request: Request, progress: &Progress) -> Result<Answer, RunError> {
         let request = Arc::new(request);
         let waits = Waits::default();
         let runtime = Handle::current();
         loop {
             let (reply, served) = oneshot::channel();
             let (core, turn, runtime) = (self.0.clone(), request.clone(), runtime.clone());
-            let watch = Watch { is_cancelled: waits.is_over.clone(), ..self.0.watch() };
+            let progress = progress.clone();
+            let watch =
+                Watch { is_cancelled: waits.is_over.clone(), gas_granted: progress.gas_counter(), deadline: None };
+            core.waiting.fetch_add(1, Ordering::Relaxed);
             self.0.sandbox.submit(move || {
+                core.waiting.fetch_sub(1, Ordering::Relaxed);
                 let _runtime = runtime.enter();
-                serve(core, &turn, watch, reply);
+                let shown = core.under_way.begin(&turn, &progress);
+                serve(core, &turn, watch, shown, reply);
             });
             match served.await.map_err(|_| RunError::Lost)? {
                 Served::Done(result) => return result,
@@ -264,15 +287,16 @@ impl Duty {
 }
 
 /// One turn, on a thread that may block.
-fn serve(core: Arc<Core>, request: &Request, watch: Watch, reply: oneshot::Sender<Served>) {
+fn serve(core: Arc<Core>, request: &Request, watch: Watch, shown: Shown, reply: oneshot::Sender<Served>) {
     if reply.is_closed() {
         return;
     }
-    let opened = request.check().and_then(|()| Ok(request.slice.open(&core.hash_threads, &core.bytes_read)?));
+    let bytes_read = shown.progress().bytes_counter();
+    let opened = request.check().and_then(|()| Ok(request.slice.open(&core.hash_threads, bytes_read)?));
     let slice = match opened {
         Ok(slice) => slice,
         Err(error) => {
-            drop(core);
+            drop((core, shown));
             return drop(reply.send(Served::Done(Err(error))));
         }
     };
@@ -280,16 +304,26 @@ fn serve(core: Arc<Core>, request: &Request, watch: Watch, reply: oneshot::Sende
     let job_digest = job.digest();
     let id = request.id.clone().unwrap_or_else(|| SliceId::derived(job_digest));
     let name = (request.scope.clone(), id.clone());
+    shown.identify(&id);
     let duty = match core.flights.claim(&name) {
         Claim::Lead(lead) => Duty { core, lead, reply },
         Claim::Follow(other) => return drop(reply.send(Served::Wait { id, job: job_digest, other })),
     };
+    // Whoever is answered is no longer shown as running.
     let known = match duty.core.known(&name, job_digest) {
-        Ok(Some(answer)) if request.reuse == Reuse::Allowed => return duty.fulfil(Ok(answer)),
+        Ok(Some(answer)) if request.reuse == Reuse::Allowed => {
+            drop(shown);
+            return duty.fulfil(Ok(answer));
+        }
         Ok(known) => known,
-        Err(error) => return duty.fulfil(Err(error)),
+        Err(error) => {
+            drop(shown);
+            return duty.fulfil(Err(error));
+        }
     };
-    match duty.core.execute(request, watch, id, slice, job) {
+    let ended = duty.core.execute(request, watch, id, slice, job);
+    drop(shown);
+    match ended {
         Ok(ended) => duty.keep(ended, known),
         Err(error) => duty.fulfil(Err(error)),
     }
@@ -308,10 +342,6 @@ impl Core {
             (in_memory, _) => in_memory,
         };
         known.map(|answer| answer.of_job(id, job)).transpose()
-    }
-
-    fn watch(&self) -> Watch {
-        Watch { gas_granted: self.gas_granted.clone(), ..Watch::default() }
     }
 
     fn execute(

@@ -98,7 +98,7 @@ pub struct Slice(Source);
 #[derive(Clone)]
 enum Source {
     Held { bytes: Arc<[u8]>, digest: Digest },
-    File { path: PathBuf, bytes: u64, bytes_max: u64 },
+    File { path: PathBuf, bytes: u64, bytes_max: u64, expected: Option<Digest> },
 }
 
 impl Slice {
@@ -114,7 +114,15 @@ impl Slice {
             Ok(metadata) => checked_len(&path, &metadata, bytes_max)?,
             Err(cause) => return Err(SliceError::Open { path, cause }),
         };
-        Ok(Self(Source::File { path, bytes, bytes_max }))
+        Ok(Self(Source::File { path, bytes, bytes_max, expected: None }))
+    }
+
+    /// A file whose bytes are not those that `digest` names will be [`SliceError::Changed`] when it is opened.
+    pub fn expecting(mut self, digest: Digest) -> Self {
+        if let Source::File { expected, .. } = &mut self.0 {
+            *expected = Some(digest);
+        }
+        self
     }
 
     /// The length in bytes, when the handle was made.
@@ -132,11 +140,18 @@ impl Slice {
         }
     }
 
-    /// Reads and hashes the slice; `progress` is advanced by the bytes that were hashed.
+    /// Reads and hashes the slice; `progress` is advanced by the bytes that are hashed by now, of one in memory by all at once.
     pub fn open(&self, threads: &HashThreads, progress: &AtomicU64) -> Result<OpenSlice, SliceError> {
         match &self.0 {
-            Source::Held { bytes, digest } => Ok(OpenSlice::new(*digest, Content::Held(bytes.clone()))),
-            Source::File { path, bytes_max, .. } => open_file(path, *bytes_max, threads, progress),
+            Source::Held { bytes, digest } => {
+                progress.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                Ok(OpenSlice::new(*digest, Content::Held(bytes.clone())))
+            }
+            Source::File { path, bytes_max, expected, .. } => {
+                let slice = open_file(path, *bytes_max, threads, progress)?;
+                let is_expected = expected.is_none_or(|expected| expected == slice.digest);
+                if is_expected { Ok(slice) } else { Err(SliceError::Changed { path: path.clone() }) }
+            }
         }
     }
 }

@@ -11,10 +11,15 @@ mod frame;
 mod bundles;
 mod archive;
 mod courier;
+mod accepted;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use self::accepted::{
+    AcceptError, AcceptedQuota, AcceptedStore, Accepting, Content, Ending, Known, NotATaskId, OpenedAccepted, Task,
+    TaskId, TaskWorkload, Waiting,
+};
 pub use self::archive::{Damage, Entry, Place};
 pub use self::bundles::{Finished, Staged};
 pub use self::courier::{
@@ -37,6 +42,14 @@ pub enum StoreError {
         path.display()
     )]
     CourierDamaged { path: PathBuf, message: String },
+    #[error(
+        "the queue of accepted slices `{}` is damaged: {message}; bring it back from a copy, or move the directory aside: the \
+         node then begins an empty queue, and what was accepted and has not ended is lost",
+        path.display()
+    )]
+    AcceptedDamaged { path: PathBuf, message: String },
+    #[error("what was accepted as task `{id}` is damaged; hand it in again")]
+    TaskDamaged { id: TaskId },
     #[error("a record of {bytes} bytes cannot be noted in `{}`: it has 1 to {max} bytes", path.display())]
     RecordLength { path: PathBuf, bytes: usize, max: usize },
     #[error("`{}` is of format {found}, and format {known} is read: use the program that wrote it", path.display())]

@@ -57,7 +57,7 @@ pub fn serve(args: &ServeArgs, data_dir: &Path) -> anyhow::Result<End> {
     log::start(args.log_format);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("cannot start the threads that serve")?;
-    let Serving { node, courier, spool } = Node::open_to_serve(data_dir, log::notice)?;
+    let Serving { node, courier, queue, spool } = Node::open_to_serve(data_dir, log::notice)?;
     let settings = node.config.serve.clone();
     let (listen, tokens) = (args.listen.unwrap_or(settings.listen), node.config.tokens()?);
     let tls = tls(&settings, data_dir)?;
@@ -65,7 +65,7 @@ pub fn serve(args: &ServeArgs, data_dir: &Path) -> anyhow::Result<End> {
     let keeper = Doorkeeper::new(tokens, exposure, &settings.hosts);
     raise_limit_of_files();
     let (stop, stopped) = watch::channel(false);
-    let served = Served::new(node, courier, spool, stopped.clone());
+    let served = Served::new(node, courier, queue, spool, stopped.clone());
     let state = Node::state(data_dir);
     let end = runtime.block_on(async {
         let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;

@@ -49,15 +49,7 @@ impl Request {
     }
 
     pub(super) fn check(&self) -> Result<(), RunError> {
-        if self.assets.len() > ASSETS_MAX {
-            return Err(RunError::TooManyAssets(self.assets.len()));
-        }
-        let within = |what, bytes: u64, max: u64| match bytes {
-            bytes if bytes <= max => Ok(()),
-            bytes => Err(RunError::TooLong { what, bytes, max }),
-        };
-        within("arguments", self.args.len() as u64, ARGS_BYTES_MAX)?;
-        within("assets", self.assets.iter().map(|asset| asset.bytes().len() as u64).sum(), ASSETS_BYTES_MAX)
+        check_brought(&self.args, &self.assets)
     }
 
     /// All that decides the result.
@@ -72,6 +64,19 @@ impl Request {
             profile: profile().digest(),
         }
     }
+}
+
+/// Whether a job may bring so much beside its slice.
+pub fn check_brought(args: &[u8], assets: &[Asset]) -> Result<(), RunError> {
+    if assets.len() > ASSETS_MAX {
+        return Err(RunError::TooManyAssets(assets.len()));
+    }
+    let within = |what, bytes: u64, max: u64| match bytes {
+        bytes if bytes <= max => Ok(()),
+        bytes => Err(RunError::TooLong { what, bytes, max }),
+    };
+    within("arguments", args.len() as u64, ARGS_BYTES_MAX)?;
+    within("assets", assets.iter().map(|asset| asset.bytes().len() as u64).sum(), ASSETS_BYTES_MAX)
 }
 
 /// Whether an earlier result will do.

@@ -251,6 +251,13 @@ impl Finished {
     pub const fn blob(&self) -> Blob {
         self.blob
     }
+
+    /// Gives the bytes this name instead of a bundle's; it is on disk when this returns. The name's directory is there.
+    pub(super) fn name(self, path: &Path) -> Result<Blob, StoreError> {
+        self.path.persist(path).map_err(|error| StoreError::at(path)(error.error))?;
+        private_file::sync_directory_of(path).map_err(StoreError::at(path))?;
+        Ok(self.blob)
+    }
 }
 
 /// What is in a directory, and nothing if it is not there.

@@ -73,7 +73,9 @@ fn a_module_uses_only_modules_above_it() {
         ("cli.rs", "cli", "super::"),
         ("key.rs", "key", "super::"),
         ("proof.rs", "proof", "super::"),
+        ("store/accepted.rs", "store/accepted", "super::"),
         ("runner.rs", "runner", "super::"),
+        ("queue.rs", "queue", "super::"),
         ("courier.rs", "courier", "super::"),
     ] {
         let (order, folder) = (declared(&host.join(file)), host.join(folder));

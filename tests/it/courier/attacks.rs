@@ -197,7 +197,10 @@ fn two_thousand_connections_that_say_nothing_keep_nobody_out() {
 fn other_paths_and_methods_are_refused() {
     let door = door();
     let say = |start: &str| {
-        exchange(door.node.address, format!("{start} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").as_bytes())
+        exchange(
+            door.node.address,
+            format!("{start} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").as_bytes(),
+        )
     };
     for method in ["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "NONSENSE"] {
         let answer = say(&format!("{method} /v1/courier/bundles")).unwrap();

@@ -1,0 +1,211 @@
+//! `Queue`: accepted slices, each run to an end. What is told to be accepted is on disk; what had not ended when the process died
+//! begins anew at the next start, and is answered from the proof store where it had been run.
+
+mod turns;
+mod retry;
+mod incoming;
+mod work;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::{Notify, watch};
+
+pub use self::incoming::{Incoming, QueueError, TaskRequest};
+use self::turns::Turns;
+use crate::runner::{Progress, WorkloadRunner};
+use crate::slice::Scope;
+use crate::store::{AcceptedQuota, AcceptedStore, Ending, Known, OpenedAccepted, StoreError, TaskId, Waiting};
+
+/// How the queue may use the machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub quota: AcceptedQuota,
+    /// The longest slice.
+    pub slice_bytes_max: u64,
+    /// Guests that the runner runs at once.
+    pub jobs: usize,
+    /// The time in milliseconds since 1970-01-01 UTC.
+    pub clock: fn() -> u64,
+}
+
+pub struct Queue {
+    store: Arc<AcceptedStore>,
+    runner: WorkloadRunner,
+    settings: Settings,
+    live: Mutex<Live>,
+    /// There is something to run that was not there before.
+    new_work: Notify,
+}
+
+/// What has not ended.
+#[derive(Default)]
+struct Live {
+    turns: Turns,
+    /// What failed and is tried again at some time.
+    delayed: BTreeMap<(Instant, u64), Waiting>,
+    tasks: HashMap<TaskId, LiveTask>,
+    running: u64,
+}
+
+struct LiveTask {
+    number: u64,
+    scope: Scope,
+    /// Begun since this process started.
+    attempts: u32,
+    running: Option<Running>,
+    /// Made when somebody first asks for it, and closed when the task has ended.
+    changes: Option<watch::Sender<()>>,
+}
+
+#[derive(Clone, Default)]
+struct Running {
+    progress: Progress,
+    /// Has it end without a result.
+    cancel: Arc<Notify>,
+}
+
+/// A task as it is when it is asked for.
+#[derive(Clone, Debug)]
+pub struct Status {
+    pub known: Known,
+    pub phase: Phase,
+}
+
+#[derive(Clone, Debug)]
+pub enum Phase {
+    /// So many have their turn before it. `attempts` have been made, and failed.
+    Waiting {
+        ahead: u64,
+        attempts: u32,
+    },
+    Running {
+        progress: Progress,
+    },
+    Ended(Ending),
+}
+
+/// How much there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Depth {
+    pub waiting: u64,
+    pub running: u64,
+    /// Of slices, arguments and assets of both, and of what is being handed in.
+    pub bytes: u64,
+}
+
+impl Queue {
+    /// Opens or makes the queue in `directory`. No other process may have it open. A damaged one is refused:
+    /// [`StoreError::AcceptedDamaged`].
+    pub fn open(directory: &Path, runner: WorkloadRunner, settings: Settings) -> Result<Arc<Self>, StoreError> {
+        let OpenedAccepted { store, waiting } = AcceptedStore::open(directory, settings.quota)?;
+        let mut live = Live::default();
+        waiting.into_iter().for_each(|waiting| live.add(waiting));
+        Ok(Arc::new(Self { store, runner, settings, live: Mutex::new(live), new_work: Notify::new() }))
+    }
+
+    /// The task, if there is one in `scope`; those of others are not there. Reads the disk.
+    pub fn status(&self, scope: &Scope, id: &TaskId) -> Result<Option<Status>, StoreError> {
+        // What is live has not been told to have ended, whatever the store has of it by now.
+        let phase = {
+            let live = self.live();
+            live.tasks.get(id).map(|task| match &task.running {
+                Some(running) => Phase::Running { progress: running.progress.clone() },
+                None => Phase::Waiting { ahead: live.turns.ahead(&task.scope, task.number), attempts: task.attempts },
+            })
+        };
+        let known = self.store.task(id)?.filter(|known| known.task.scope == *scope);
+        Ok(known.and_then(|known| {
+            let phase = phase.or_else(|| known.ending.clone().map(Phase::Ended))?;
+            Some(Status { known, phase })
+        }))
+    }
+
+    /// Changes when the task begins to run or waits again, and closes when it has ended. `None` where it has, or is none of
+    /// `scope`.
+    pub fn watch(&self, scope: &Scope, id: &TaskId) -> Option<watch::Receiver<()>> {
+        let mut live = self.live();
+        let task = live.tasks.get_mut(id).filter(|task| task.scope == *scope)?;
+        Some(task.changes.get_or_insert_with(|| watch::Sender::new(())).subscribe())
+    }
+
+    pub fn depth(&self) -> Depth {
+        let (_, bytes) = self.store.taken();
+        let live = self.live();
+        Depth { waiting: live.tasks.len() as u64 - live.running, running: live.running, bytes }
+    }
+
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum TakenOut {
+    Waited(Waiting),
+    Runs { cancel: Arc<Notify>, changes: watch::Receiver<()> },
+}
+
+impl Live {
+    fn add(&mut self, waiting: Waiting) {
+        let Waiting { number, scope, id } = waiting.clone();
+        self.tasks.insert(id, LiveTask { number, scope, attempts: 0, running: None, changes: None });
+        self.turns.push(waiting);
+    }
+
+    /// Begins the next whose turn it is.
+    fn take(&mut self, now: Instant) -> Option<(Waiting, Running)> {
+        while let Some(due) = self.delayed.first_entry().filter(|due| due.key().0 <= now) {
+            let waiting = due.remove();
+            self.turns.push(waiting);
+        }
+        let waiting = self.turns.next()?;
+        let task = self.tasks.get_mut(&waiting.id)?;
+        let running = task.running.insert(Running::default()).clone();
+        task.attempts += 1;
+        task.tell();
+        self.running += 1;
+        Some((waiting, running))
+    }
+
+    /// Takes one that waits out of its turn.
+    fn take_out(&mut self, scope: &Scope, id: &TaskId) -> Option<TakenOut> {
+        let task = self.tasks.get_mut(id).filter(|task| task.scope == *scope)?;
+        if let Some(running) = &task.running {
+            let changes = task.changes.get_or_insert_with(|| watch::Sender::new(())).subscribe();
+            return Some(TakenOut::Runs { cancel: running.cancel.clone(), changes });
+        }
+        let waiting = Waiting { number: task.number, scope: scope.clone(), id: *id };
+        task.running = Some(Running::default());
+        self.running += 1;
+        self.turns.remove(&waiting);
+        self.delayed.retain(|_, delayed| delayed.id != *id);
+        Some(TakenOut::Waited(waiting))
+    }
+
+    /// Has what was taken wait again.
+    fn put_back(&mut self, waiting: Waiting, now: Instant) {
+        if let Some(task) = self.tasks.get_mut(&waiting.id) {
+            self.running -= 1;
+            task.running = None;
+            task.tell();
+            self.delayed.insert((now + retry::delay(task.attempts), waiting.number), waiting);
+        }
+    }
+
+    /// Forgets what was taken and has ended.
+    fn end(&mut self, id: &TaskId) {
+        if self.tasks.remove(id).is_some() {
+            self.running -= 1;
+        }
+    }
+}
+
+impl LiveTask {
+    fn tell(&self) {
+        if let Some(changes) = &self.changes {
+            changes.send_replace(());
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Whose turn it is: the scopes by turns, and of each the task that was accepted first. However many one has handed in, a task of
+//! another comes after at most one of them for each of its own.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use crate::slice::Scope;
+use crate::store::{TaskId, Waiting};
+
+#[derive(Default)]
+pub struct Turns {
+    /// Scopes that have something waiting, and nothing else.
+    waiting: HashMap<Scope, BTreeMap<u64, TaskId>>,
+    /// The same scopes; whose turn is next stands first.
+    turns: VecDeque<Scope>,
+}
+
+impl Turns {
+    pub fn push(&mut self, Waiting { number, scope, id }: Waiting) {
+        let own = self.waiting.entry(scope.clone()).or_default();
+        if own.is_empty() {
+            self.turns.push_back(scope);
+        }
+        own.insert(number, id);
+    }
+
+    pub fn next(&mut self) -> Option<Waiting> {
+        let scope = self.turns.pop_front()?;
+        let own = self.waiting.get_mut(&scope)?;
+        let (number, id) = own.pop_first()?;
+        if own.is_empty() {
+            self.waiting.remove(&scope);
+        } else {
+            self.turns.push_back(scope.clone());
+        }
+        Some(Waiting { number, scope, id })
+    }
+
+    pub fn remove(&mut self, Waiting { number, scope, .. }: &Waiting) {
+        let Some(own) = self.waiting.get_mut(scope) else { return };
+        own.remove(number);
+        if own.is_empty() {
+            self.waiting.remove(scope);
+            self.turns.retain(|other| other != scope);
+        }
+    }
+
+    /// How many have their turn before this one, as things are.
+    pub fn ahead(&self, scope: &Scope, number: u64) -> u64 {
+        let Some(own) = self.waiting.get(scope) else { return 0 };
+        let own_ahead = own.range(..number).count();
+        let mut is_before = true;
+        let mut ahead = own_ahead;
+        for other in &self.turns {
+            if other == scope {
+                is_before = false;
+            } else {
+                let turns = own_ahead + usize::from(is_before);
+                ahead += self.waiting.get(other).map_or(0, |theirs| theirs.len().min(turns));
+            }
+        }
+        ahead as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiting(scope: &str, number: u64) -> Waiting {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&number.to_be_bytes());
+        Waiting { number, scope: scope.parse().unwrap(), id: TaskId::from_bytes(id) }
+    }
+
+    #[test]
+    fn nine_thousand_of_one_do_not_keep_one_of_another_waiting() {
+        let mut turns = Turns::default();
+        (0..9_000).for_each(|number| turns.push(waiting("greedy", number)));
+        turns.push(waiting("late", 9_000));
+        turns.push(waiting("later", 9_001));
+        assert_eq!(turns.ahead(&"late".parse().unwrap(), 9_000), 1);
+        let order: Vec<u64> = std::iter::from_fn(|| turns.next()).map(|next| next.number).collect();
+        assert_eq!(order[..5], [0, 9_000, 9_001, 1, 2]);
+        assert_eq!(order.len(), 9_002);
+    }
+
+    #[test]
+    fn what_is_said_to_be_ahead_is() {
+        let mut turns = Turns::default();
+        let mut number = 0;
+        for (scope, count) in [("a", 5), ("b", 1), ("c", 3), ("a", 2), ("d", 4)] {
+            for _ in 0..count {
+                turns.push(waiting(scope, number));
+                number += 1;
+            }
+        }
+        turns.remove(&waiting("c", 7));
+        turns.remove(&waiting("b", 5));
+        for _ in 0..3 {
+            turns.next().unwrap();
+            let mut said: Vec<(u64, u64)> = Vec::new();
+            for (scope, own) in &turns.waiting {
+                said.extend(own.keys().map(|number| (turns.ahead(scope, *number), *number)));
+            }
+            said.sort_unstable();
+            let mut rest = Turns { waiting: turns.waiting.clone(), turns: turns.turns.clone() };
+            let order: Vec<(u64, u64)> =
+                (0..).zip(std::iter::from_fn(|| rest.next())).map(|(at, next)| (at, next.number)).collect();
+            assert_eq!(said, order);
+        }
+    }
+
+    #[test]
+    fn what_comes_back_has_its_old_place() {
+        let mut turns = Turns::default();
+        (0..3).for_each(|number| turns.push(waiting("a", number)));
+        let first = turns.next().unwrap();
+        turns.push(first.clone());
+        assert_eq!(turns.next(), Some(first));
+        turns.remove(&waiting("a", 1));
+        turns.remove(&waiting("a", 2));
+        assert_eq!((turns.next(), turns.turns.len(), turns.waiting.len()), (None, 0, 0));
+    }
+}

@@ -1,0 +1,174 @@
+//! Carrying tasks out, several at once, until told to stop.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::{JoinError, JoinSet};
+
+use super::{Queue, Running, TakenOut, retry};
+use crate::runner::{Progress, Request, Reuse, RunError};
+use crate::slice::Scope;
+use crate::store::{Ending, StoreError, TaskId, Waiting};
+
+/// Tasks under way for each thread that runs guests: while one is run, the end of another is written to disk.
+const UNDER_WAY_PER_JOB: usize = 2;
+
+/// What came of an attempt.
+enum Attempt {
+    Ended(Ending),
+    Again,
+}
+
+/// A task that is under way. Dropped before it has ended, it waits again: on disk it never did anything else.
+struct Taken {
+    queue: Arc<Queue>,
+    /// `None` once it has ended.
+    waiting: Option<Waiting>,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if let Some(waiting) = self.waiting.take() {
+            self.queue.live().put_back(waiting, Instant::now());
+            self.queue.new_work.notify_one();
+        }
+    }
+}
+
+impl Queue {
+    /// Carries tasks out until `stop` ends; then begins no more, and returns when those that are under way have ended. Whoever
+    /// cannot wait for that drops the future: what is under way then begins anew at the next start.
+    pub async fn work(self: &Arc<Self>, stop: impl Future<Output = ()>) {
+        let under_way_max = self.settings.jobs.max(1).saturating_mul(UNDER_WAY_PER_JOB);
+        let mut under_way = JoinSet::new();
+        let mut stop = pin!(stop);
+        loop {
+            while under_way.len() < under_way_max {
+                let taken = self.live().take(Instant::now());
+                let Some((waiting, running)) = taken else { break };
+                under_way.spawn(self.clone().carry_out(waiting, running));
+            }
+            let due = self.live().delayed.first_key_value().map(|((due, _), _)| *due);
+            tokio::select! {
+                () = &mut stop => break,
+                () = self.new_work.notified() => {}
+                Some(_) = under_way.join_next() => {}
+                () = until(due) => {}
+            }
+        }
+        while under_way.join_next().await.is_some() {}
+    }
+
+    /// Ends a task that has not ended yet, without a result; where it comes to an end of its own first, that counts. `None`
+    /// where there is none in `scope`.
+    pub async fn cancel(self: &Arc<Self>, scope: &Scope, id: &TaskId) -> Result<Option<Ending>, StoreError> {
+        loop {
+            let taken = self.live().take_out(scope, id);
+            match taken {
+                Some(TakenOut::Waited(waiting)) => {
+                    let mut taken = Taken { queue: self.clone(), waiting: Some(waiting.clone()) };
+                    self.end(&waiting, &cancelled()).await?;
+                    taken.waiting = None;
+                    self.live().end(id);
+                }
+                Some(TakenOut::Runs { cancel, mut changes }) => {
+                    cancel.notify_one();
+                    // Where it waits again, it is looked at again.
+                    if changes.changed().await.is_ok() {
+                        continue;
+                    }
+                }
+                None => {}
+            }
+            break;
+        }
+        let known = self.store.task(id)?.filter(|known| known.task.scope == *scope);
+        Ok(known.and_then(|known| known.ending))
+    }
+
+    async fn carry_out(self: Arc<Self>, waiting: Waiting, running: Running) {
+        let mut taken = Taken { queue: self.clone(), waiting: Some(waiting.clone()) };
+        let attempt = tokio::select! {
+            attempt = self.attempt(&waiting, &running.progress) => attempt,
+            () = running.cancel.notified() => Attempt::Ended(cancelled()),
+        };
+        let Attempt::Ended(ending) = attempt else { return };
+        let mut tries = 0;
+        while let Err(error) = self.end(&waiting, &ending).await {
+            if matches!(error, StoreError::TaskDamaged { .. }) {
+                // Of what is not there any more, there is nothing to be told.
+                break;
+            }
+            // There is a result, and it cannot be told before it is on disk. The place that it takes here slows the others down.
+            tries += 1;
+            tokio::time::sleep(retry::delay(tries)).await;
+        }
+        taken.waiting = None;
+        self.live().end(&waiting.id);
+    }
+
+    async fn attempt(self: &Arc<Self>, waiting: &Waiting, progress: &Progress) -> Attempt {
+        let (queue, id) = (self.clone(), waiting.id);
+        let read = tokio::task::spawn_blocking(move || queue.request(id)).await;
+        let request = match read {
+            Ok(Ok(request)) => request,
+            Ok(Err(StoreError::TaskDamaged { .. })) => return Attempt::Ended(retry::damaged(&id)),
+            Ok(Err(error)) => return self.failed(waiting, &error.into()),
+            Err(_) => return Attempt::Again,
+        };
+        match self.runner.run_watched(request, progress).await {
+            Ok(answer) => {
+                let slice_id = answer.finished.proof.slice_id().clone();
+                Attempt::Ended(Ending::Done { slice_id, outcome: answer.finished.outcome })
+            }
+            Err(error) => self.failed(waiting, &error),
+        }
+    }
+
+    fn failed(&self, waiting: &Waiting, error: &RunError) -> Attempt {
+        let attempts = self.live().tasks.get(&waiting.id).map_or(0, |task| task.attempts);
+        if retry::may_pass(error) && attempts < retry::ATTEMPTS_MAX {
+            return Attempt::Again;
+        }
+        Attempt::Ended(retry::ending(&waiting.id, error))
+    }
+
+    fn request(&self, id: TaskId) -> Result<Request, StoreError> {
+        let known = self.store.task(&id)?.ok_or(StoreError::TaskDamaged { id })?;
+        let content = self.store.content(&id)?;
+        let task = known.task;
+        Ok(Request {
+            scope: task.scope,
+            id: task.slice_id,
+            args: content.args,
+            assets: content.assets,
+            limits: task.limits,
+            reuse: if task.runs_anew { Reuse::Never } else { Reuse::Allowed },
+            timeout: task.timeout_ms.map(Duration::from_millis),
+            ..Request::new(task.workload.into(), content.slice)
+        })
+    }
+
+    /// Returns when the end is on disk.
+    async fn end(&self, waiting: &Waiting, ending: &Ending) -> Result<Ending, StoreError> {
+        let (store, id, ending) = (self.store.clone(), waiting.id, ending.clone());
+        let ended = tokio::task::spawn_blocking(move || store.finish(&id, &ending)).await;
+        let stopped =
+            |error: JoinError| StoreError::Io { path: self.store.directory().to_owned(), cause: error.into() };
+        ended.map_err(stopped)?
+    }
+}
+
+fn cancelled() -> Ending {
+    Ending::failed("cancelled", "whoever handed it in has cancelled it")
+}
+
+/// Never, where there is nothing to wait for.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}

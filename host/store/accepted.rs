@@ -1,0 +1,322 @@
+//! Accepted slices: each is on disk before whoever hands it in hears so, and stays until it has ended, whatever happens to the
+//! process. All of it lies in one directory:
+//!
+//! | name     |                                                                                        |
+//! |----------|----------------------------------------------------------------------------------------|
+//! | `queue/` | the database, below                                                                    |
+//! | `files/` | `<task>.slice` and `<task>.assets`, of what is too long for a record; `staged/`: what is being handed in |
+//!
+//! | key                  | value                                                                      |
+//! |----------------------|----------------------------------------------------------------------------|
+//! | `e` number           | `Record`: a task, and how it has ended                                     |
+//! | `a` number, piece    | its arguments and assets, until it has ended                               |
+//! | `i` number, piece    | its slice, likewise                                                        |
+//! | `t`                  | `Tally`                                                                    |
+//!
+//! What was accepted was promised. So a store that is damaged is not begun anew: it is not opened, and the error says so.
+
+mod task;
+mod room;
+mod content;
+mod record;
+mod accepting;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+pub use self::accepting::{AcceptError, Accepting};
+use self::content::{ASSETS, Part, SLICE};
+use self::record::{Ended, Record, Tally};
+pub use self::room::AcceptedQuota;
+use self::room::{Room, Taken};
+pub use self::task::{Content, Ending, Known, NotATaskId, Task, TaskId, TaskWorkload};
+use super::StoreError;
+use super::bundles::BundleFiles;
+use super::database::{Batch, Database, lock};
+use super::record::{NotARecord, decode, encode};
+use crate::private_file;
+use crate::slice::Scope;
+
+/// The version of the database. An older one would be migrated where it is opened; this is the first.
+const VERSION: u8 = 1;
+
+const TALLY: &[u8] = b"t";
+const RECORD: u8 = b'e';
+
+/// A record's key, of its number, which grows with each task that is accepted.
+fn record_key(number: u64) -> Vec<u8> {
+    [&[RECORD][..], &number.to_be_bytes()].concat()
+}
+
+pub struct AcceptedStore {
+    database: Database,
+    files: BundleFiles,
+    directory: PathBuf,
+    quota: AcceptedQuota,
+    /// Its lock is held by whoever makes a change.
+    index: Mutex<Index>,
+}
+
+/// What is known without a look at the disk.
+struct Index {
+    /// Made since the store was opened.
+    changes: u64,
+    tally: Tally,
+    room: Room,
+    numbers: HashMap<TaskId, u64>,
+    /// Those that have ended, the first that did so first.
+    finished: VecDeque<TaskId>,
+}
+
+/// A store, and what had not ended when it was closed or its process died.
+pub struct OpenedAccepted {
+    pub store: Arc<AcceptedStore>,
+    /// In the order in which they were accepted.
+    pub waiting: Vec<Waiting>,
+}
+
+/// A task that has not ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Grows with each task that is accepted.
+    pub number: u64,
+    pub scope: Scope,
+    pub id: TaskId,
+}
+
+impl AcceptedStore {
+    /// Opens or makes the store in `directory`. No other process may have it open.
+    pub fn open(directory: &Path, quota: AcceptedQuota) -> Result<OpenedAccepted, StoreError> {
+        let io = |cause| StoreError::Io { path: directory.to_owned(), cause };
+        private_file::make_directory(directory).map_err(io)?;
+        let damaged =
+            |message: &str| StoreError::AcceptedDamaged { path: directory.to_owned(), message: message.to_owned() };
+        let database = Database::open(&directory.join("queue"), VERSION).map_err(|error| match error {
+            StoreError::Failed { message, .. } => damaged(&message),
+            other => other,
+        })?;
+        let files = directory.join("files");
+        let told = database.get(TALLY)?.map(|bytes| read(directory, &bytes)).transpose()?;
+        let is_new = told.is_none();
+        if is_new && content::names_in(&files)?.next().is_some() {
+            return Err(damaged("its records are gone, and the files beside them are there"));
+        }
+        let tally: Tally = told.unwrap_or_default();
+        let mut index =
+            Index { changes: 0, tally, room: Room::default(), numbers: HashMap::new(), finished: VecDeque::new() };
+        let (mut waiting, mut ended) = (Vec::new(), Vec::new());
+        for pair in database.prefixed(&[RECORD]) {
+            let (key, bytes) = pair?;
+            let record: Record = read(directory, &bytes)?;
+            let number = key.get(1..).and_then(|number| Some(u64::from_be_bytes(number.try_into().ok()?)));
+            let (number, task) = number.zip(record.task()).ok_or_else(|| damaged("a record is none"))?;
+            index.numbers.insert(task.id, number);
+            match &record.ended {
+                Some(Ended { order, .. }) => ended.push((*order, task.id)),
+                None => {
+                    index.room.retake(&task.scope, record.takes());
+                    waiting.push(Waiting { number, scope: task.scope, id: task.id });
+                }
+            }
+        }
+        if (waiting.len() as u64, ended.len() as u64) != (tally.waiting, tally.finished) {
+            return Err(damaged("records are missing in it"));
+        }
+        ended.sort_unstable();
+        index.finished = ended.into_iter().map(|(_, id)| id).collect();
+        let store = Self {
+            database,
+            files: BundleFiles::new(files),
+            directory: directory.to_owned(),
+            quota,
+            index: Mutex::new(index),
+        };
+        if is_new {
+            store.change(|_, _| Ok(()), |_, ()| ())?;
+        }
+        store.files.remove_staged_leftovers()?;
+        let stays: HashSet<TaskId> = waiting.iter().map(|waiting| waiting.id).collect();
+        content::remove_but(&store.files_directory(), &stays)?;
+        Ok(OpenedAccepted { store: Arc::new(store), waiting })
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// How many tasks have not ended, those that are being handed in among them, and their bytes.
+    pub fn taken(&self) -> (u64, u64) {
+        let Taken { entries, bytes } = lock(&self.index).room.all();
+        (entries, bytes)
+    }
+
+    /// What is known of a task.
+    pub fn task(&self, id: &TaskId) -> Result<Option<Known>, StoreError> {
+        let Some((_, record)) = self.record(id)? else { return Ok(None) };
+        let task = record.task().ok_or(StoreError::TaskDamaged { id: *id })?;
+        let ending = match &record.ended {
+            Some(ended) => Some(ended.ending().ok_or(StoreError::TaskDamaged { id: *id })?),
+            None => None,
+        };
+        Ok(Some(Known { task, slice_bytes: record.slice.bytes(), ending }))
+    }
+
+    /// What a task that has not ended brings to its guest. A slice in a file is checked when it is opened.
+    pub fn content(&self, id: &TaskId) -> Result<Content, StoreError> {
+        let damaged = StoreError::TaskDamaged { id: *id };
+        let Some((number, Record { brought, slice, ended: None, .. })) = self.record(id)? else { return Err(damaged) };
+        let brought = brought.read(&self.database, ASSETS, number, &self.files_directory(), id)?;
+        let (args, assets) = content::brought_of(&brought).ok_or(damaged)?;
+        let slice = slice.slice(&self.database, number, &self.files_directory(), id)?;
+        Ok(Content { args, assets, slice })
+    }
+
+    /// Ends a task, and returns how it has ended when that is on disk. Where it had ended before, that counts. Its slice,
+    /// arguments and assets are kept no longer.
+    pub fn finish(&self, id: &TaskId, ending: &Ending) -> Result<Ending, StoreError> {
+        let damaged = || StoreError::TaskDamaged { id: *id };
+        let ends = |index: &Index, change: &mut Change| {
+            let number = *index.numbers.get(id).ok_or_else(damaged)?;
+            let mut record = self.record_at(number)?.ok_or_else(damaged)?;
+            if let Some(ended) = &record.ended {
+                return Ok(Ends::Before(ended.ending().ok_or_else(damaged)?));
+            }
+            let (scope, takes) = (record.task().ok_or_else(damaged)?.scope, record.takes());
+            change.remove_pieces(number, &record);
+            record.ended = Some(Ended::new(change.tally.ended, ending));
+            change.batch.insert(record_key(number), encode(&record));
+            change.tally.ended += 1;
+            change.tally.waiting = change.tally.waiting.saturating_sub(1);
+            change.tally.finished += 1;
+            let over = change.tally.finished.saturating_sub(self.quota.finished_max.max(1));
+            let mut forgotten = 0;
+            for oldest in index.finished.iter().take(usize::try_from(over).unwrap_or(usize::MAX)) {
+                change.batch.remove(index.numbers.get(oldest).copied().map(record_key).unwrap_or_default());
+                change.tally.finished -= 1;
+                forgotten += 1;
+            }
+            Ok(Ends::Now { scope, takes, forgotten })
+        };
+        let ended = self.change(ends, |index, ended| {
+            let Ends::Now { scope, takes, forgotten } = ended else { return };
+            index.room.release(scope, *takes);
+            for oldest in index.finished.drain(..*forgotten) {
+                index.numbers.remove(&oldest);
+            }
+            index.finished.push_back(*id);
+        })?;
+        // What cannot be removed is when the store is opened again.
+        let _ = content::remove(&self.files_directory(), id);
+        Ok(match ended {
+            Ends::Before(ending) => ending,
+            Ends::Now { .. } => ending.clone(),
+        })
+    }
+
+    fn accept(
+        &self,
+        task: &Task,
+        (brought, brought_inline): (Part, Vec<u8>),
+        (slice, slice_inline): (Part, Vec<u8>),
+    ) -> Result<u64, StoreError> {
+        let record = Record::new(task, brought, slice);
+        let insert = |_: &Index, change: &mut Change| {
+            let number = change.tally.accepted;
+            change.batch.insert(record_key(number), encode(&record));
+            for (prefix, part, inline) in [(ASSETS, brought, brought_inline), (SLICE, slice, slice_inline)] {
+                let pieces = part.pieces(prefix, number).zip(inline.chunks(content::PIECE_BYTES));
+                pieces.for_each(|(key, piece)| change.batch.insert(key, piece));
+            }
+            change.tally.accepted += 1;
+            change.tally.waiting += 1;
+            Ok(number)
+        };
+        self.change(insert, |index, number| {
+            index.numbers.insert(task.id, *number);
+        })
+    }
+
+    /// Takes back what could not be written whole, as far as it was; its caller hears that it failed.
+    fn withdraw(&self, id: &TaskId) {
+        let _ = content::remove(&self.files_directory(), id);
+        let removes = |index: &Index, change: &mut Change| {
+            let Some(number) = index.numbers.get(id).copied() else { return Ok(()) };
+            if let Some(record) = self.record_at(number)? {
+                change.remove_pieces(number, &record);
+                change.batch.remove(record_key(number));
+                change.tally.waiting = change.tally.waiting.saturating_sub(1);
+            }
+            Ok(())
+        };
+        let _ = self.change(removes, |index, ()| {
+            index.numbers.remove(id);
+        });
+    }
+
+    /// Makes one change, notes it in the index, and returns when it is on disk, with those of others who wait for that. If it
+    /// cannot be made, nothing is changed; if it cannot be written to disk, the next that can be takes it along.
+    fn change<T>(
+        &self,
+        make: impl FnOnce(&Index, &mut Change) -> Result<T, StoreError>,
+        note: impl FnOnce(&mut Index, &T),
+    ) -> Result<T, StoreError> {
+        let (made, sequence) = {
+            let mut index = lock(&self.index);
+            let mut change = Change { batch: Batch::default(), tally: index.tally };
+            let made = make(&index, &mut change)?;
+            change.batch.insert(TALLY, encode(&change.tally));
+            self.database.apply(change.batch)?;
+            index.tally = change.tally;
+            index.changes += 1;
+            note(&mut index, &made);
+            (made, index.changes - 1)
+        };
+        self.database.flush(sequence, || (lock(&self.index).changes, ()), |()| Ok(()))?;
+        Ok(made)
+    }
+
+    fn record(&self, id: &TaskId) -> Result<Option<(u64, Record)>, StoreError> {
+        let number = lock(&self.index).numbers.get(id).copied();
+        let Some(number) = number else { return Ok(None) };
+        Ok(self.record_at(number)?.map(|record| (number, record)))
+    }
+
+    fn record_at(&self, number: u64) -> Result<Option<Record>, StoreError> {
+        let bytes = self.database.get(&record_key(number))?;
+        bytes.map(|bytes| read(&self.directory, &bytes)).transpose()
+    }
+
+    fn files_directory(&self) -> PathBuf {
+        self.directory.join("files")
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(directory: &Path, bytes: &[u8]) -> Result<T, StoreError> {
+    decode(bytes).map_err(|error| match error {
+        NotARecord::Damaged => StoreError::AcceptedDamaged { path: directory.to_owned(), message: error.to_string() },
+        NotARecord::Newer(_) => StoreError::Version { path: directory.to_owned() },
+    })
+}
+
+/// A change that is being made.
+struct Change {
+    batch: Batch,
+    tally: Tally,
+}
+
+impl Change {
+    fn remove_pieces(&mut self, number: u64, record: &Record) {
+        for (prefix, part) in [(ASSETS, &record.brought), (SLICE, &record.slice)] {
+            part.pieces(prefix, number).for_each(|key| self.batch.remove(key));
+        }
+    }
+}
+
+enum Ends {
+    Now { scope: Scope, takes: Taken, forgotten: usize },
+    Before(Ending),
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+//! Taking a slice in: its bytes are staged as they come, and its task is told when all of it is on disk.
+
+use std::sync::Arc;
+
+use super::content::{self, ASSETS, SLICE, Writer};
+use super::room::Taken;
+use super::task::Task;
+use super::{AcceptedStore, Waiting};
+use crate::slice::Scope;
+use crate::store::StoreError;
+use crate::store::database::lock;
+use crate::workload::Asset;
+
+/// Why a slice is not accepted. Nothing of it is kept then.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    #[error(
+        "{entries} slices with {bytes} bytes have been accepted and wait, and there is room for no more of yours; wait until \
+         some have ended, or have this node's owner raise `queue.entries_max` or `queue.bytes_max` in config.toml"
+    )]
+    Full { entries: u64, bytes: u64 },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A slice that is being handed in. If it is dropped, nothing of it is kept.
+pub struct Accepting {
+    reserved: Reserved,
+    slice: Writer,
+}
+
+impl AcceptedStore {
+    /// Begins to take in a slice from `scope`.
+    pub fn begin(self: &Arc<Self>, scope: &Scope) -> Result<Accepting, AcceptError> {
+        let mut reserved = Reserved { store: self.clone(), scope: scope.clone(), taken: Taken::default() };
+        reserved.take(Taken::entry())?;
+        Ok(Accepting { reserved, slice: Writer::default() })
+    }
+}
+
+impl Accepting {
+    /// Takes more of the slice's bytes. Writes to disk.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), AcceptError> {
+        self.reserved.take(Taken::bytes(bytes.len() as u64))?;
+        Ok(self.slice.write(&self.reserved.store.files, bytes)?)
+    }
+
+    pub const fn scope(&self) -> &Scope {
+        &self.reserved.scope
+    }
+
+    /// What was written so far.
+    pub const fn bytes(&self) -> u64 {
+        self.slice.bytes()
+    }
+
+    /// Returns when the task and all that it brings are on disk. Its scope is the one that it was begun in.
+    pub fn finish(self, task: &Task, args: &[u8], assets: &[Asset]) -> Result<Waiting, AcceptError> {
+        let Self { mut reserved, slice } = self;
+        let store = reserved.store.clone();
+        let brought = content::brought(args, assets);
+        reserved.take(Taken::bytes(brought.iter().map(|piece| piece.len() as u64).sum()))?;
+        let task = Task { scope: reserved.scope.clone(), ..task.clone() };
+        let keep = || {
+            let mut writer = Writer::default();
+            brought.iter().try_for_each(|piece| writer.write(&store.files, piece))?;
+            let directory = store.files_directory();
+            let brought = writer.finish(&directory, &task.id, ASSETS)?;
+            let slice = slice.finish(&directory, &task.id, SLICE)?;
+            store.accept(&task, brought, slice)
+        };
+        let number = keep().inspect_err(|_| store.withdraw(&task.id))?;
+        // It is the task's from here on.
+        reserved.taken = Taken::default();
+        Ok(Waiting { number, scope: task.scope, id: task.id })
+    }
+}
+
+/// Room that is spoken for, until this is dropped.
+struct Reserved {
+    store: Arc<AcceptedStore>,
+    scope: Scope,
+    taken: Taken,
+}
+
+impl Reserved {
+    fn take(&mut self, more: Taken) -> Result<(), AcceptError> {
+        let mut index = lock(&self.store.index);
+        index.room.take(&self.scope, more, &self.store.quota).map_err(|_| {
+            let Taken { entries, bytes } = index.room.all();
+            AcceptError::Full { entries, bytes }
+        })?;
+        self.taken = self.taken.and(more);
+        Ok(())
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        lock(&self.store.index).room.release(&self.scope, self.taken);
+    }
+}

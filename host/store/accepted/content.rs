@@ -1,0 +1,214 @@
+//! The bytes of a task: its slice; and in one piece its arguments and assets. What is short lies in the database, so that it is on
+//! disk with the record, and with those of others, in one write; what is longer is a file.
+
+use std::collections::HashSet;
+use std::fs::OpenOptions;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::task::TaskId;
+use crate::digest::Digest;
+use crate::private_file;
+use crate::proof::{ASSETS_MAX, Blob};
+use crate::slice::{Slice, SliceError};
+use crate::store::StoreError;
+use crate::store::bundles::{BundleFiles, Staged};
+use crate::store::database::Database;
+use crate::workload::Asset;
+
+/// What is longer becomes a file: three more syncs cost less than to write it to the database's log, and later once more.
+const INLINE_BYTES_MAX: usize = 16 << 10;
+
+/// sled writes pages, of up to 16 values each; one that is over a quarter of its segment would be a file of its own.
+pub const PIECE_BYTES: usize = 768;
+
+/// What keys of pieces begin with.
+pub const ASSETS: u8 = b'a';
+pub const SLICE: u8 = b'i';
+
+/// Some bytes of a task, by where they are.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub struct Part {
+    blob: Blob,
+    place: Place,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Place {
+    Database,
+    File,
+}
+
+impl Part {
+    pub const fn bytes(&self) -> u64 {
+        self.blob.bytes
+    }
+
+    /// The keys of its pieces in the database.
+    pub fn pieces(&self, prefix: u8, number: u64) -> impl Iterator<Item = Vec<u8>> + use<> {
+        let bytes = if self.place == Place::Database { self.blob.bytes } else { 0 };
+        let count = u32::try_from(bytes.div_ceil(PIECE_BYTES as u64)).unwrap_or(u32::MAX);
+        (0..count).map(move |piece| [&[prefix][..], &number.to_be_bytes(), &piece.to_be_bytes()].concat())
+    }
+
+    /// The bytes, just as they were accepted.
+    pub fn read(
+        &self,
+        database: &Database,
+        prefix: u8,
+        number: u64,
+        files: &Path,
+        id: &TaskId,
+    ) -> Result<Vec<u8>, StoreError> {
+        let mut bytes = Vec::new();
+        match self.place {
+            Place::Database => {
+                for key in self.pieces(prefix, number) {
+                    bytes.extend_from_slice(&database.get(&key)?.ok_or(StoreError::TaskDamaged { id: *id })?);
+                }
+            }
+            Place::File => {
+                let path = path(files, id, prefix);
+                let at = StoreError::at(&path);
+                let file = private_file::open(&path, OpenOptions::new().read(true)).map_err(at)?;
+                // One byte more than there should be is enough to tell.
+                file.take(self.blob.bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(at)?;
+            }
+        }
+        let is_whole = bytes.len() as u64 == self.blob.bytes && Digest::of(&bytes) == self.blob.blake3;
+        if is_whole { Ok(bytes) } else { Err(StoreError::TaskDamaged { id: *id }) }
+    }
+
+    /// The bytes as a slice; those of a file are read when it is opened, and have changed if they are not these.
+    pub fn slice(&self, database: &Database, number: u64, files: &Path, id: &TaskId) -> Result<Slice, StoreError> {
+        if self.place == Place::Database {
+            return Ok(Slice::from_bytes(self.read(database, SLICE, number, files, id)?));
+        }
+        match Slice::from_file(path(files, id, SLICE), self.blob.bytes) {
+            Ok(slice) => Ok(slice.expecting(self.blob.blake3)),
+            Err(SliceError::Open { path, cause } | SliceError::Read { path, cause }) => {
+                Err(StoreError::File { path, cause })
+            }
+            Err(SliceError::NotAFile { .. } | SliceError::TooLarge { .. } | SliceError::Changed { .. }) => {
+                Err(StoreError::TaskDamaged { id: *id })
+            }
+        }
+    }
+}
+
+/// Bytes that come in pieces, and of which it is not known how many will.
+#[derive(Default)]
+pub struct Writer {
+    held: Vec<u8>,
+    file: Option<Staged>,
+}
+
+impl Writer {
+    pub const fn bytes(&self) -> u64 {
+        match &self.file {
+            Some(file) => file.bytes(),
+            None => self.held.len() as u64,
+        }
+    }
+
+    pub fn write(&mut self, files: &BundleFiles, bytes: &[u8]) -> Result<(), StoreError> {
+        if self.file.is_none() && self.held.len() + bytes.len() <= INLINE_BYTES_MAX {
+            self.held.extend_from_slice(bytes);
+            return Ok(());
+        }
+        if self.file.is_none() {
+            self.file = Some(files.stage()?);
+        }
+        let held = std::mem::take(&mut self.held);
+        [&held[..], bytes].into_iter().try_for_each(|bytes| self.file.as_mut().map_or(Ok(()), |file| file.write(bytes)))
+    }
+
+    /// Returns when what became a file is on disk under its name; and the bytes that are to go into the database.
+    pub fn finish(self, files: &Path, id: &TaskId, prefix: u8) -> Result<(Part, Vec<u8>), StoreError> {
+        let Self { held, file } = self;
+        match file {
+            Some(file) => {
+                let blob = file.finish()?.name(&path(files, id, prefix))?;
+                Ok((Part { blob, place: Place::File }, Vec::new()))
+            }
+            None => {
+                let blob = Blob { blake3: Digest::of(&held), bytes: held.len() as u64 };
+                Ok((Part { blob, place: Place::Database }, held))
+            }
+        }
+    }
+}
+
+/// Arguments and assets as they are written: the number of assets and the length of each, as u64, little-endian; the assets;
+/// the arguments. Nothing at all, where there is neither.
+pub fn brought<'a>(args: &'a [u8], assets: &'a [Asset]) -> Vec<std::borrow::Cow<'a, [u8]>> {
+    if args.is_empty() && assets.is_empty() {
+        return Vec::new();
+    }
+    let lengths = assets.iter().map(|asset| asset.bytes().len());
+    let head = std::iter::once(assets.len()).chain(lengths).flat_map(|length| (length as u64).to_le_bytes()).collect();
+    let assets = assets.iter().map(|asset| (&asset.bytes()[..]).into());
+    std::iter::once(std::borrow::Cow::Owned(head)).chain(assets).chain([args.into()]).collect()
+}
+
+/// The inverse of [`brought`].
+pub fn brought_of(bytes: &[u8]) -> Option<(Arc<[u8]>, Vec<Asset>)> {
+    if bytes.is_empty() {
+        return Some((Arc::default(), Vec::new()));
+    }
+    let (count, rest) = number(bytes)?;
+    if count > ASSETS_MAX {
+        return None;
+    }
+    let (mut lengths, mut rest) = rest.split_at_checked(count * 8)?;
+    let mut assets = Vec::with_capacity(count);
+    while !lengths.is_empty() {
+        let (length, more) = number(lengths)?;
+        let (asset, after) = rest.split_at_checked(length)?;
+        assets.push(Asset::new(asset));
+        (lengths, rest) = (more, after);
+    }
+    Some((rest.into(), assets))
+}
+
+fn number(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let (number, rest) = bytes.split_first_chunk()?;
+    Some((usize::try_from(u64::from_le_bytes(*number)).ok()?, rest))
+}
+
+fn path(files: &Path, id: &TaskId, prefix: u8) -> PathBuf {
+    files.join(format!("{id}.{}", if prefix == SLICE { "slice" } else { "assets" }))
+}
+
+/// The tasks that have files, one for each.
+pub fn names_in(files: &Path) -> Result<impl Iterator<Item = TaskId>, StoreError> {
+    let entries = match std::fs::read_dir(files) {
+        Ok(entries) => entries.collect::<io::Result<Vec<_>>>().map_err(StoreError::at(files))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(cause) => return Err(StoreError::at(files)(cause)),
+    };
+    let task = |entry: std::fs::DirEntry| {
+        let name = entry.file_name().into_string().ok()?;
+        name.strip_suffix(".slice").or_else(|| name.strip_suffix(".assets"))?.parse().ok()
+    };
+    Ok(entries.into_iter().filter_map(task))
+}
+
+/// Removes the files of all tasks but these.
+pub fn remove_but(files: &Path, stays: &HashSet<TaskId>) -> Result<(), StoreError> {
+    names_in(files)?.filter(|id| !stays.contains(id)).try_for_each(|id| remove(files, &id))
+}
+
+/// Removes the files of a task; that there are none is no error.
+pub fn remove(files: &Path, id: &TaskId) -> Result<(), StoreError> {
+    for path in [path(files, id, SLICE), path(files, id, ASSETS)] {
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(StoreError::at(&path)(error)),
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! What stands in the database.
+
+use serde::{Deserialize, Serialize};
+
+use super::content::Part;
+use super::room::Taken;
+use super::task::{Ending, Task, TaskId, TaskWorkload};
+use crate::limits::Limits;
+use crate::sandbox::Outcome;
+use crate::slice::Scope;
+
+/// How many there are, to notice that some are missing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Ever; the next task's number.
+    pub accepted: u64,
+    /// Ever; the order of the next that ends.
+    pub ended: u64,
+    /// Now: those that have not ended, and those that have and are still here.
+    pub waiting: u64,
+    pub finished: u64,
+}
+
+/// A task, with the names in it as text.
+#[derive(Serialize, Deserialize)]
+pub struct Record {
+    id: TaskId,
+    token: Option<String>,
+    slice_id: Option<String>,
+    workload: TaskWorkload,
+    limits: Limits,
+    timeout_ms: Option<u64>,
+    runs_anew: bool,
+    accepted_ms: u64,
+    /// Arguments and assets.
+    pub brought: Part,
+    pub slice: Part,
+    pub ended: Option<Ended>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct Ended {
+    pub order: u64,
+    how: How,
+}
+
+#[derive(Serialize, Deserialize)]
+enum How {
+    Done { slice_id: String, outcome: String, failure: Option<i32> },
+    Failed { code: String, message: String },
+}
+
+impl Record {
+    pub fn new(task: &Task, brought: Part, slice: Part) -> Self {
+        Self {
+            id: task.id,
+            token: task.scope.token().map(str::to_owned),
+            slice_id: task.slice_id.as_ref().map(ToString::to_string),
+            workload: task.workload,
+            limits: task.limits,
+            timeout_ms: task.timeout_ms,
+            runs_anew: task.runs_anew,
+            accepted_ms: task.accepted_ms,
+            brought,
+            slice,
+            ended: None,
+        }
+    }
+
+    /// `None` where a name is none.
+    pub fn task(&self) -> Option<Task> {
+        Some(Task {
+            id: self.id,
+            scope: self.token.as_ref().map_or(Some(Scope::OWNER), |token| token.parse().ok())?,
+            slice_id: self.slice_id.as_ref().map(|id| id.parse()).transpose().ok()?,
+            workload: self.workload,
+            limits: self.limits,
+            timeout_ms: self.timeout_ms,
+            runs_anew: self.runs_anew,
+            accepted_ms: self.accepted_ms,
+        })
+    }
+
+    /// The room that it takes while it has not ended.
+    pub const fn takes(&self) -> Taken {
+        Taken { entries: 1, bytes: self.brought.bytes().saturating_add(self.slice.bytes()) }
+    }
+}
+
+impl Ended {
+    pub fn new(order: u64, ending: &Ending) -> Self {
+        let how = match ending {
+            Ending::Done { slice_id, outcome } => {
+                let (name, failure) = outcome.code();
+                How::Done { slice_id: slice_id.to_string(), outcome: name.to_owned(), failure }
+            }
+            Ending::Failed { code, message } => How::Failed { code: code.clone(), message: message.clone() },
+        };
+        Self { order, how }
+    }
+
+    /// `None` where a name is none.
+    pub fn ending(&self) -> Option<Ending> {
+        Some(match &self.how {
+            How::Done { slice_id, outcome, failure } => {
+                Ending::Done { slice_id: slice_id.parse().ok()?, outcome: Outcome::from_code(outcome, *failure)? }
+            }
+            How::Failed { code, message } => Ending::Failed { code: code.clone(), message: message.clone() },
+        })
+    }
+}
