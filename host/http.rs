@@ -31,6 +31,7 @@ use self::caller::{let_in, let_owner_in};
 pub use self::local::{AskError, ask, bind_socket, connect};
 use self::problem::Problem;
 pub use self::serve::{serve_local, serve_network};
+use self::slices::tasks;
 pub use self::tls::{TlsError, acceptor};
 use crate::courier::Courier;
 use crate::metrics::{self, Metrics};
@@ -98,6 +99,9 @@ fn routes(served: Served) -> Router {
         .route("/v1/modules", get(modules::list).post(modules::add))
         .route("/v1/modules/{module}", get(modules::show).delete(modules::remove))
         .route("/v1/slices", post(slices::run))
+        .route("/v1/slices/{task}", get(tasks::status).delete(tasks::cancel))
+        .route("/v1/slices/{task}/events", get(tasks::events))
+        .route("/v1/slices/{task}/output", get(tasks::output))
         .route("/v1/proofs/{slice_id}", get(slices::proof))
         .route("/v1/courier/bundles", post(courier::receive))
         .route("/metrics", get(scrape))

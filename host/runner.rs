@@ -163,10 +163,15 @@ impl WorkloadRunner {
 
     /// The proof under `id`, whether or not it is in memory still. May wait for the disk.
     pub fn proof(&self, scope: &Scope, id: &SliceId) -> Result<Option<SliceProof>, StoreError> {
-        match self.0.results.get(&(scope.clone(), id.clone())) {
+        match self.finished(scope, id) {
             Some(finished) => Ok(Some(finished.proof.clone())),
             None => self.0.store.as_ref().map_or(Ok(None), |store| store.proof(scope, id)),
         }
+    }
+
+    /// The result under `id`, while it is in memory.
+    pub fn finished(&self, scope: &Scope, id: &SliceId) -> Option<Arc<Finished>> {
+        self.0.results.get(&(scope.clone(), id.clone()))
     }
 
     /// [`WorkloadRunner::run`], with what the guest puts out: runs once more what is known, where only the proof was kept.

@@ -27,6 +27,9 @@ use crate::node::{Node, Serving};
 /// What fails for another reason than a bundle's is looked at again after that.
 const FLUSH_RETRY: Duration = Duration::from_secs(5);
 
+/// How long accepted slices that run when the node is to end may take to come to theirs.
+const LAST_RUNS: Duration = Duration::from_secs(10);
+
 /// Nothing that is due later needs an earlier look; but a clock may be set.
 const LOOK_MAX: Duration = Duration::from_secs(60);
 
@@ -80,12 +83,19 @@ pub fn serve(args: &ServeArgs, data_dir: &Path) -> anyhow::Result<End> {
         };
         tokio::spawn(stop_on_signal(signals, stop));
         let flush = tokio::spawn(flush_what_is_due(served.clone(), stopping.clone()));
+        let queue = served.queue.clone();
+        let until_stopped = stopping();
+        let work = tokio::spawn(async move { queue.work(until_stopped).await });
         let routes = network_routes(served.clone(), keeper);
         tokio::join!(
             serve_network(listener, tls, settings.connections_max, routes, stopping()),
             serve_local(socket, local_routes(served.clone()), stopping()),
         );
         flush.await.context("the task that forwards has failed")?;
+        match tokio::time::timeout(LAST_RUNS, work).await {
+            Ok(ended) => ended.context("the task that runs accepted slices has failed")?,
+            Err(_) => tracing::info!("slices that still run begin anew at the next start"),
+        }
         tracing::info!("stopped");
         Ok(End::Done)
     });

@@ -2,6 +2,7 @@
 
 mod ask;
 mod intake;
+pub mod tasks;
 
 use axum::Json;
 use axum::extract::{Path, Query, Request, State};
@@ -14,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use self::ask::Ask;
-use self::intake::Brought;
+use self::intake::{Brought, Destination, Placed};
 use super::Served;
 use super::accept::{self, Form};
 use super::body::blocking;
@@ -34,12 +35,16 @@ const SLICE_PROOF: HeaderName = HeaderName::from_static("slice-proof");
 pub async fn run(State(served): State<Served>, caller: Caller, request: Request) -> Result<Response, Problem> {
     caller.needs(Right::Run)?;
     let ask = Ask::parse(request.uri().query().unwrap_or_default())?;
+    if tasks::is_preferred(request.headers()) {
+        return accept(served, &caller, ask, request).await;
+    }
     let form = accept::negotiate(request.headers(), &[Form::Json, Form::Output, Form::Proof])?;
     let _turn = served.runs.enter()?;
-    let brought = intake::take_in(&served, request).await?;
-    let Brought { slice, args, assets, _kept } = brought;
-    let request = ask.request(&served, &caller, slice, args, assets)?;
+    let Brought { slice, args, assets, _kept } = intake::take_in(&served, request, Destination::Run).await?;
+    let Placed::Slice(slice) = slice else { return Err(Problem::new(500, "internal", "the slice went elsewhere")) };
+    let job = ask.job(&served, &caller, args)?;
     let runner = &served.node.runner;
+    let request = job.request(caller.scope, slice, assets);
     let ran = if form == Form::Output { runner.run_for_output(request).await } else { runner.run(request).await };
     let answer = ran.map_err(|error| of_run(&error))?;
     tracing::debug!(
@@ -49,6 +54,19 @@ pub async fn run(State(served): State<Served>, caller: Caller, request: Request)
         "answered a slice"
     );
     Ok(respond(&answer, form))
+}
+
+/// `POST /v1/slices`, for whom it is enough to be told later: the slice is on disk when its task's id is told.
+async fn accept(served: Served, caller: &Caller, ask: Ask, request: Request) -> Result<Response, Problem> {
+    let (queue, scope) = (served.queue.clone(), caller.scope.clone());
+    let incoming = blocking(move || queue.begin(&scope)).await??;
+    let brought = intake::take_in(&served, request, Destination::Queue(incoming)).await?;
+    let Brought { slice, args, assets, _kept } = brought;
+    let Placed::Queued(incoming) = slice else { return Err(Problem::new(500, "internal", "the slice went elsewhere")) };
+    let request = ask.job(&served, caller, args)?.task_request(assets);
+    let id = blocking(move || incoming.finish(request)).await??;
+    tracing::debug!(task = %id, "accepted a slice");
+    tasks::accepted(&served, caller.scope.clone(), id).await
 }
 
 fn respond(answer: &Answer, form: Form) -> Response {

@@ -10,8 +10,10 @@ use super::super::problem::Problem;
 use crate::access::Right;
 use crate::limits::Limits;
 use crate::modules::ModuleKey;
+use crate::queue::TaskRequest;
 use crate::runner::{Request, Reuse};
-use crate::slice::{Slice, SliceId};
+use crate::slice::{Scope, Slice, SliceId};
+use crate::store::TaskWorkload;
 use crate::workload::{Asset, REFERENCE_NAMES, Workload};
 
 const NAMES: [&str; 8] = ["module", "workload", "id", "arg", "gas", "memory_bytes", "timeout_ms", "no_cache"];
@@ -26,6 +28,16 @@ pub struct Ask {
     memory_bytes: Option<u64>,
     timeout_ms: Option<u64>,
     no_cache: Option<bool>,
+}
+
+/// What is to be done with a slice.
+pub struct Job {
+    id: Option<SliceId>,
+    workload: TaskWorkload,
+    args: Arc<[u8]>,
+    limits: Limits,
+    reuse: Reuse,
+    timeout: Option<Duration>,
 }
 
 impl Ask {
@@ -64,15 +76,8 @@ impl Ask {
         Ok(ask)
     }
 
-    /// The request that it makes, with what came in the body.
-    pub fn request(
-        self,
-        served: &Served,
-        caller: &Caller,
-        slice: Slice,
-        mut args: Vec<Vec<u8>>,
-        assets: Vec<Asset>,
-    ) -> Result<Request, Problem> {
+    /// What is asked for, by a caller, with the arguments that came in the body.
+    pub fn job(self, served: &Served, caller: &Caller, mut args: Vec<Vec<u8>>) -> Result<Job, Problem> {
         let workload = self.workload(served)?;
         let config = &served.node.config;
         let mut limits = config.limits;
@@ -83,33 +88,43 @@ impl Ask {
             (asked, max) => asked.or(max),
         };
         args.splice(0..0, self.args.into_iter().map(String::into_bytes));
-        Ok(Request {
-            scope: caller.scope.clone(),
+        Ok(Job {
             id: self.id,
+            workload,
             args: Arc::from(args.join(&0)),
-            assets,
             limits,
             reuse: if self.no_cache == Some(true) { Reuse::Never } else { Reuse::Allowed },
             timeout: timeout_ms.map(Duration::from_millis),
-            ..Request::new(workload, slice)
         })
     }
 
-    fn workload(&self, served: &Served) -> Result<Workload, Problem> {
+    fn workload(&self, served: &Served) -> Result<TaskWorkload, Problem> {
         match (&self.module, &self.workload) {
             (Some(key), _) => {
                 let found = served.node.runner.modules().find(key);
-                Ok(Workload::Stored(found.map_err(|error| of_stored(&error))?))
+                Ok(TaskWorkload::Stored(found.map_err(|error| of_stored(&error))?))
             }
-            (None, name) => {
-                let name = name.as_deref().unwrap_or_default();
-                let unknown = || {
-                    let names = REFERENCE_NAMES.join(", ");
-                    Problem::new(422, "unknown_workload", format!("there is no such workload; there are {names}"))
-                };
-                Workload::named(name).ok_or_else(unknown)
+            (None, Some(name)) if name == Workload::Transcode.name() => Ok(TaskWorkload::Transcode),
+            (None, Some(name)) if name == Workload::Inference.name() => Ok(TaskWorkload::Inference),
+            (None, _) => {
+                let names = REFERENCE_NAMES.join(", ");
+                Err(Problem::new(422, "unknown_workload", format!("there is no such workload; there are {names}")))
             }
         }
+    }
+}
+
+impl Job {
+    /// To be run at once.
+    pub fn request(self, scope: Scope, slice: Slice, assets: Vec<Asset>) -> Request {
+        let Self { id, workload, args, limits, reuse, timeout } = self;
+        Request { scope, id, args, assets, limits, reuse, timeout, ..Request::new(workload.into(), slice) }
+    }
+
+    /// To be run later.
+    pub fn task_request(self, assets: Vec<Asset>) -> TaskRequest {
+        let Self { id: slice_id, workload, args, limits, reuse, timeout } = self;
+        TaskRequest { slice_id, workload, args, assets, limits, reuse, timeout }
     }
 }
 

@@ -1,5 +1,5 @@
-//! The body of a request to run: the slice itself, or a form with arguments and assets before it. A short slice stays in
-//! memory, a longer one goes to the disk as it comes.
+//! The body of a request to run: the slice itself, or a form with arguments and assets before it. Of what is run at once, a
+//! short slice stays in memory and a longer one goes to the disk as it comes; what is run later goes into the queue.
 
 use std::io::Write as _;
 
@@ -14,6 +14,7 @@ use super::super::Served;
 use super::super::body::{Pieces, Taken, blocking, content_length};
 use super::super::problem::Problem;
 use crate::proof::ASSETS_MAX;
+use crate::queue::Incoming;
 use crate::runner::{ARGS_BYTES_MAX, ASSETS_BYTES_MAX};
 use crate::slice::Slice;
 use crate::workload::Asset;
@@ -32,9 +33,21 @@ const FORM: &str = "multipart/form-data";
 /// Parts of a form. Arguments can be as many as are bytes between them.
 const PARTS_MAX: usize = 1_024;
 
+/// Where a slice goes.
+pub enum Destination {
+    Run,
+    Queue(Incoming),
+}
+
+/// Where it is.
+pub enum Placed {
+    Slice(Slice),
+    Queued(Incoming),
+}
+
 /// What a request has brought.
 pub struct Brought {
-    pub slice: Slice,
+    pub slice: Placed,
     pub args: Vec<Vec<u8>>,
     pub assets: Vec<Asset>,
     pub _kept: Kept,
@@ -48,19 +61,19 @@ pub struct Kept {
     _file: Option<TempPath>,
 }
 
-pub async fn take_in(served: &Served, request: Request) -> Result<Brought, Problem> {
+pub async fn take_in(served: &Served, request: Request, destination: Destination) -> Result<Brought, Problem> {
     let media_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if media_type.get(..FORM.len()).is_some_and(|start| start.eq_ignore_ascii_case(FORM)) {
-        return take_in_form(served, request).await;
+        return take_in_form(served, request, destination).await;
     }
     let length = content_length(request.headers());
     let mut source = Source::Body(Pieces::new(request.into_body()));
     let mut room = Vec::new();
-    let (slice, file) = take_in_slice(served, &mut source, length, &mut room).await?;
+    let (slice, file) = take_in_slice(served, &mut source, length, destination, &mut room).await?;
     Ok(Brought { slice, args: Vec::new(), assets: Vec::new(), _kept: Kept { _room: room, _file: file } })
 }
 
-async fn take_in_form(served: &Served, request: Request) -> Result<Brought, Problem> {
+async fn take_in_form(served: &Served, request: Request, destination: Destination) -> Result<Brought, Problem> {
     let (parts, body) = request.into_parts();
     let paced = stream::unfold(Pieces::new(body), |mut pieces| async {
         let next = pieces.next().await.map_err(|problem| std::io::Error::other(problem.code()));
@@ -87,7 +100,7 @@ async fn take_in_form(served: &Served, request: Request) -> Result<Brought, Prob
                 assets.push(Asset::new(bytes));
             }
             "slice" => {
-                let (slice, file) = take_in_slice(served, &mut source, None, &mut room).await?;
+                let (slice, file) = take_in_slice(served, &mut source, None, destination, &mut room).await?;
                 drop(source);
                 if form.next_field().await.map_err(of_form)?.is_some() {
                     return Err(Problem::malformed("the part `slice` is the last of the form"));
@@ -143,11 +156,16 @@ async fn take_in_slice(
     served: &Served,
     source: &mut Source<'_>,
     length: Option<u64>,
+    destination: Destination,
     room: &mut Vec<Taken>,
-) -> Result<(Slice, Option<TempPath>), Problem> {
+) -> Result<(Placed, Option<TempPath>), Problem> {
     let bytes_max = served.node.config.serve.slice_bytes_max;
     if length.is_some_and(|length| length > bytes_max) {
         return Err(Problem::too_large(bytes_max));
+    }
+    if let Destination::Queue(incoming) = destination {
+        room.push(served.room.take(CHUNK_BYTES as u64)?);
+        return Ok((Placed::Queued(enqueue(source, incoming).await?), None));
     }
     // What stays in memory, or else what waits for the disk and its copy.
     room.push(served.room.take(length.unwrap_or(HELD_BYTES_MAX).min(HELD_BYTES_MAX))?);
@@ -158,38 +176,54 @@ async fn take_in_slice(
             return spool(served, source, held, bytes_max).await;
         }
     }
-    Ok((Slice::from_bytes(held), None))
+    Ok((Placed::Slice(Slice::from_bytes(held)), None))
+}
+
+async fn enqueue(source: &mut Source<'_>, incoming: Incoming) -> Result<Incoming, Problem> {
+    write_to(source, Vec::new(), incoming, |incoming, bytes| Ok(incoming.write(bytes)?)).await
 }
 
 async fn spool(
     served: &Served,
     source: &mut Source<'_>,
-    mut chunk: Vec<u8>,
+    held: Vec<u8>,
     bytes_max: u64,
-) -> Result<(Slice, Option<TempPath>), Problem> {
+) -> Result<(Placed, Option<TempPath>), Problem> {
     let directory = served.spool.clone();
-    let mut file = blocking(move || NamedTempFile::new_in(&directory)).await?.map_err(|error| of_disk(&error))?;
-    let mut bytes = 0;
+    let file = blocking(move || NamedTempFile::new_in(&directory)).await?.map_err(|error| of_disk(&error))?;
+    let write = move |(file, written): &mut (NamedTempFile, u64), bytes: &[u8]| {
+        *written += bytes.len() as u64;
+        if *written > bytes_max {
+            return Err(Problem::too_large(bytes_max));
+        }
+        file.write_all(bytes).map_err(|error| of_disk(&error))
+    };
+    let (file, _) = write_to(source, held, (file, 0), write).await?;
+    let path = file.into_temp_path();
+    let slice = Slice::from_file(path.to_path_buf(), bytes_max);
+    let slice = slice.map_err(|error| Problem::of_host("storage_failed", &error))?;
+    Ok((Placed::Slice(slice), Some(path)))
+}
+
+/// Has what is held, and all that comes after it, written, a chunk at a time, where that may block.
+async fn write_to<S: Send + 'static>(
+    source: &mut Source<'_>,
+    mut chunk: Vec<u8>,
+    mut sink: S,
+    write: impl Fn(&mut S, &[u8]) -> Result<(), Problem> + Copy + Send + 'static,
+) -> Result<S, Problem> {
     loop {
         let piece = source.next().await?;
         let is_last = piece.is_none();
         chunk.extend_from_slice(&piece.unwrap_or_default());
         if is_last || chunk.len() >= CHUNK_BYTES {
-            bytes += chunk.len() as u64;
-            if bytes > bytes_max {
-                return Err(Problem::too_large(bytes_max));
-            }
-            let written = std::mem::take(&mut chunk);
-            let done = blocking(move || file.write_all(&written).map(|()| file)).await?;
-            file = done.map_err(|error| of_disk(&error))?;
+            let bytes = std::mem::take(&mut chunk);
+            sink = blocking(move || write(&mut sink, &bytes).map(|()| sink)).await??;
         }
         if is_last {
-            break;
+            return Ok(sink);
         }
     }
-    let path = file.into_temp_path();
-    let slice = Slice::from_file(path.to_path_buf(), bytes_max);
-    Ok((slice.map_err(|error| Problem::of_host("storage_failed", &error))?, Some(path)))
 }
 
 fn of_disk(error: &std::io::Error) -> Problem {

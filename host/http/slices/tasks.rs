@@ -1,0 +1,227 @@
+//! Slices that were accepted to be run later: what becomes of them, told when asked for or as it happens.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::{Stream, stream};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::super::Served;
+use super::super::accept::BYTES;
+use super::super::body::blocking;
+use super::super::caller::Caller;
+use super::super::problem::Problem;
+use crate::access::Right;
+use crate::queue::{Phase, Queue, QueueError, Status};
+use crate::slice::{Scope, SliceId};
+use crate::store::{AcceptError, Ending, TaskId, TaskWorkload};
+
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+
+/// How often progress is told of.
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+
+/// Somebody's slice may have ended by then.
+const FULL_RETRY: Duration = Duration::from_secs(10);
+
+/// Whether the caller would rather ask later (RFC 7240).
+pub fn is_preferred(headers: &HeaderMap) -> bool {
+    let preferences = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
+    preferences.flat_map(|value| value.split(',')).any(|one| one.trim().eq_ignore_ascii_case("respond-async"))
+}
+
+/// The answer to who has handed a slice in: what it is now, and where to ask.
+pub async fn accepted(served: &Served, scope: Scope, id: TaskId) -> Result<Response, Problem> {
+    let status = status_of(&served.queue, &scope, &id).await?;
+    let location = HeaderValue::try_from(path_of(&id)).map_err(|_| Problem::new(500, "internal", "no such header"))?;
+    let headers = [
+        (LOCATION, location),
+        (HeaderName::from_static("preference-applied"), "respond-async".parse().expect("it is a header's value")),
+    ];
+    Ok((StatusCode::ACCEPTED, headers, Json(shown(&id, &status))).into_response())
+}
+
+/// `GET /v1/slices/{task}`
+pub async fn status(
+    State(served): State<Served>,
+    caller: Caller,
+    Path(task): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    let (scope, id) = asked(&caller, &task)?;
+    Ok(Json(shown(&id, &status_of(&served.queue, &scope, &id).await?)))
+}
+
+/// `GET /v1/slices/{task}/output`
+pub async fn output(
+    State(served): State<Served>,
+    caller: Caller,
+    Path(task): Path<String>,
+) -> Result<Response, Problem> {
+    let (scope, id) = asked(&caller, &task)?;
+    let status = status_of(&served.queue, &scope, &id).await?;
+    let Phase::Ended(Ending::Done { slice_id, .. }) = status.phase else {
+        return Err(Problem::new(409, "not_done", "this slice has no output; its status says what became of it"));
+    };
+    let finished = served.node.runner.finished(&scope, &slice_id);
+    match finished.and_then(|finished| finished.output.clone()) {
+        Some(output) => Ok(([(CONTENT_TYPE, BYTES)], output).into_response()),
+        None => {
+            let detail = "the output is not kept any more, only its proof; hand the slice in again to have it";
+            Err(Problem::new(410, "output_gone", detail))
+        }
+    }
+}
+
+/// `DELETE /v1/slices/{task}`
+pub async fn cancel(
+    State(served): State<Served>,
+    caller: Caller,
+    Path(task): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    let (scope, id) = asked(&caller, &task)?;
+    let cancelled = served.queue.cancel(&scope, &id).await;
+    cancelled.map_err(|error| Problem::of_host("store", &error))?;
+    Ok(Json(shown(&id, &status_of(&served.queue, &scope, &id).await?)))
+}
+
+/// `GET /v1/slices/{task}/events`
+pub async fn events(
+    State(served): State<Served>,
+    caller: Caller,
+    Path(task): Path<String>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    let (scope, id) = asked(&caller, &task)?;
+    status_of(&served.queue, &scope, &id).await?;
+    let changes = served.queue.watch(&scope, &id);
+    let follow = Follow { queue: served.queue, stopping: served.stopping, scope, id, changes, last: None };
+    Ok(Sse::new(stream::unfold(Some(follow), Follow::next)).keep_alive(KeepAlive::default()))
+}
+
+/// A task as somebody follows it.
+struct Follow {
+    queue: Arc<Queue>,
+    stopping: watch::Receiver<bool>,
+    scope: Scope,
+    id: TaskId,
+    /// `None` once it has ended.
+    changes: Option<watch::Receiver<()>>,
+    last: Option<Value>,
+}
+
+impl Follow {
+    /// The next that is worth telling; the last is how it ended.
+    async fn next(this: Option<Self>) -> Option<(Result<Event, Infallible>, Option<Self>)> {
+        let mut this = this?;
+        loop {
+            let status = status_of(&this.queue, &this.scope, &this.id).await.ok()?;
+            let told = shown(&this.id, &status);
+            let has_ended = matches!(status.phase, Phase::Ended(_));
+            if has_ended || this.last.as_ref() != Some(&told) {
+                let event = Event::default().event("status").data(told.to_string());
+                this.last = Some(told);
+                return Some((Ok(event), (!has_ended).then_some(this)));
+            }
+            let changed = async {
+                match &mut this.changes {
+                    Some(changes) => changes.changed().await.is_ok(),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                goes_on = changed => if !goes_on { this.changes = None },
+                () = tokio::time::sleep(PROGRESS_EVERY) => {}
+                _ = this.stopping.wait_for(|stopping| *stopping) => return None,
+            }
+        }
+    }
+}
+
+fn asked(caller: &Caller, task: &str) -> Result<(Scope, TaskId), Problem> {
+    caller.needs(Right::Run)?;
+    Ok((caller.scope.clone(), task.parse().map_err(|_| none())?))
+}
+
+async fn status_of(queue: &Arc<Queue>, scope: &Scope, id: &TaskId) -> Result<Status, Problem> {
+    let (queue, scope, id) = (queue.clone(), scope.clone(), *id);
+    let status = blocking(move || queue.status(&scope, &id)).await?;
+    status.map_err(|error| Problem::of_host("store", &error))?.ok_or_else(none)
+}
+
+fn none() -> Problem {
+    Problem::new(404, "no_such_task", "this node has accepted no slice under this id, or it has ended long ago")
+}
+
+fn path_of(id: &TaskId) -> String {
+    format!("/v1/slices/{id}")
+}
+
+fn shown(id: &TaskId, status: &Status) -> Value {
+    let known = &status.known;
+    let state = match &status.phase {
+        Phase::Waiting { .. } => "waiting",
+        Phase::Running { .. } => "running",
+        Phase::Ended(Ending::Done { .. }) => "done",
+        Phase::Ended(Ending::Failed { .. }) => "failed",
+    };
+    let workload = match known.task.workload {
+        TaskWorkload::Transcode => json!("transcode"),
+        TaskWorkload::Inference => json!("inference"),
+        TaskWorkload::Stored(digest) => json!(digest),
+    };
+    let mut object = json!({
+        "task": id.to_string(),
+        "state": state,
+        "workload": workload,
+        "slice_bytes": known.slice_bytes,
+        "accepted_unix_ms": known.task.accepted_ms,
+        "status": path_of(id),
+        "events": path_of(id) + "/events",
+    });
+    match &status.phase {
+        Phase::Waiting { ahead, attempts } => {
+            object["ahead"] = json!(ahead);
+            object["attempts"] = json!(attempts);
+        }
+        Phase::Running { progress } => {
+            object["gas"] = json!(progress.gas_granted());
+            object["gas_max"] = json!(known.task.limits.gas);
+            object["bytes_read"] = json!(progress.bytes_read());
+        }
+        Phase::Ended(Ending::Done { slice_id, outcome }) => {
+            object["slice_id"] = json!(slice_id.as_str());
+            object["outcome"] = json!(outcome.code().0);
+            object["proof"] = json!(proof_path(slice_id));
+            object["output"] = json!(path_of(id) + "/output");
+        }
+        Phase::Ended(Ending::Failed { code, message }) => {
+            object["error"] = json!({ "code": code, "message": message });
+        }
+    }
+    object
+}
+
+fn proof_path(id: &SliceId) -> String {
+    format!("/v1/proofs/{}", utf8_percent_encode(id.as_str(), NON_ALPHANUMERIC))
+}
+
+impl From<QueueError> for Problem {
+    fn from(error: QueueError) -> Self {
+        match &error {
+            QueueError::Accept(AcceptError::Full { .. }) => {
+                Self::new(429, error.code(), error.to_string()).after(Some(FULL_RETRY))
+            }
+            QueueError::TooLarge { .. } => Self::new(413, error.code(), error.to_string()),
+            QueueError::Refused(error) => super::of_run(error),
+            QueueError::Accept(AcceptError::Store(_)) | QueueError::Random(_) => Self::of_host(error.code(), &error),
+        }
+    }
+}
