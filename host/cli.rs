@@ -8,6 +8,7 @@ mod proof;
 mod key;
 mod courier;
 mod serve;
+mod token;
 mod run;
 mod matrix;
 mod verify;
@@ -27,6 +28,7 @@ use self::key::{KEY_EXAMPLES, KeyCommand};
 use self::module::{MODULE_EXAMPLES, ModuleCommand};
 use self::proof::{PROOF_EXAMPLES, ProofCommand};
 use self::serve::{SERVE_EXAMPLES, ServeArgs};
+use self::token::{TOKEN_EXAMPLES, TokenCommand};
 use self::verify::{DIFF_EXAMPLES, DOCTOR_EXAMPLES, DiffArgs, DoctorArgs, VERIFY_EXAMPLES, VerifyArgs};
 use crate::config::JOBS_MAX;
 use crate::node::{Node, Notice};
@@ -55,7 +57,7 @@ Examples:
   node compute proof show proofs/a.slice.proof  read a proof
   node compute proof validate proofs/*.proof    say whether proofs are well formed, and signed by whom
   node compute courier send bundle.bin alice    take a bundle in, to be carried to a peer
-  node serve                                    take bundles from peers, and forward what is due
+  node serve                                    do all of this for others, over HTTP
   node key show                                 print the key by which others know this node's proofs
   node completions bash                         print a completion script
 
@@ -69,12 +71,15 @@ enum Command {
         after_help = "Examples:\n  node compute run transcode.slice\n  node compute proof show proofs/transcode.slice.proof"
     )]
     Compute(Compute),
-    /// Take bundles from peers, forward what is due, and show metrics, until it is told to stop
+    /// Take modules, slices and bundles over HTTP, and forward what is due, until it is told to stop
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(ServeArgs),
     /// Show, rotate, keep and trust the keys that proofs are signed with
     #[command(subcommand, after_help = KEY_EXAMPLES)]
     Key(KeyCommand),
+    /// Make tokens, by which others may ask this node
+    #[command(subcommand, after_help = TOKEN_EXAMPLES)]
+    Token(TokenCommand),
     /// What the node starts itself as to run one job on one engine
     #[command(hide = true, name = VERIFY_COMMAND)]
     RunOnOneEngine,
@@ -203,6 +208,7 @@ pub fn main() -> ExitCode {
         Command::Compute(Compute::Proof(command)) => proof::main(command, &data_dir),
         Command::Compute(Compute::Courier(command)) => courier::main(command, &data_dir),
         Command::Serve(args) => serve::serve(&args, &data_dir),
+        Command::Token(command) => token::main(command),
         Command::Key(command) => key::main(command, &data_dir),
         Command::Completions { shell } => completions(shell),
     };

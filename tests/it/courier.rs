@@ -15,20 +15,14 @@ mod commands;
 mod attacks;
 mod backoff;
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use compute_host::key::{Keyring, NodeKey};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::common::{Ran, Workplace};
-
-/// What takes longer than this in a test never comes.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::serving::{PATIENCE, Serving, wait_until};
 
 /// One node, with its files in a directory of its own.
 struct Side {
@@ -163,50 +157,7 @@ struct Counters {
     invalid: u64,
 }
 
-/// A node that runs, until this value goes.
-struct Serving {
-    child: Child,
-    address: SocketAddr,
-}
-
 impl Serving {
-    #[track_caller]
-    fn start(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap());
-        let mut first = String::new();
-        let address = loop {
-            first.clear();
-            assert_ne!(lines.read_line(&mut first).unwrap(), 0, "the node has ended");
-            let Some((_, address)) = first.split_once("listening on http://") else { continue };
-            break address.split('"').next().unwrap().parse().unwrap();
-        };
-        // A pipe that nobody reads from would have the node wait.
-        std::thread::spawn(move || lines.lines().map_while(Result::ok).for_each(drop));
-        Self { child, address }
-    }
-
-    fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    /// The value of a metric without labels.
-    #[track_caller]
-    fn metric(&self, name: &str) -> f64 {
-        let mut stream = TcpStream::connect(self.address).unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
-    }
-
-    #[track_caller]
-    fn count(&self, name: &str) -> u64 {
-        self.metric(name) as u64
-    }
-
     #[track_caller]
     fn counters(&self) -> Counters {
         Counters {
@@ -215,45 +166,4 @@ impl Serving {
             invalid: self.count("courier_invalid_acknowledgement_total"),
         }
     }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-
-    /// Has it end as its owner would, and returns its exit code.
-    #[track_caller]
-    fn stop(mut self) -> i32 {
-        self.signal(Signal::TERM);
-        self.ended()
-    }
-
-    #[track_caller]
-    fn ended(&mut self) -> i32 {
-        wait_for("the node to end", || self.child.try_wait().unwrap()).code().unwrap_or(-1)
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Asks again and again, until there is an answer.
-#[track_caller]
-fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(began.elapsed() < PATIENCE, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-#[track_caller]
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    wait_for(what, || is_so().then_some(()));
 }

@@ -2,6 +2,7 @@
 //! code keeps.
 
 mod common;
+mod serving;
 
 mod bad_input;
 mod command_line;
@@ -22,6 +23,7 @@ mod proofs;
 mod queue;
 mod runner;
 mod running;
+mod service;
 mod store;
 mod tidy;
 mod tutorial;

@@ -1,7 +1,6 @@
 //! The protocol as bytes: requests as a carrier that is not this program might write them, and answers taken apart.
 
-use std::collections::BTreeMap;
-use std::io::{Read, Write as _};
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 
 use base64::Engine as _;
@@ -11,48 +10,10 @@ use compute_host::key::{NodeKey, PublicKey};
 use compute_host::proof::Blob;
 use compute_host::receipt::Delivery;
 
-use super::PATIENCE;
-
-/// A request or an answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
-    /// The first line.
-    pub start: String,
-    /// By names in small letters.
-    pub headers: BTreeMap<String, String>,
-    pub body: Vec<u8>,
-}
+pub use crate::serving::Message;
+use crate::serving::PATIENCE;
 
 impl Message {
-    /// Reads one from `stream`; `None` if that ends before the message does.
-    pub fn read(stream: &mut impl Read) -> Option<Self> {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).ok()?;
-            head.push(byte[0]);
-        }
-        let head = String::from_utf8(head).ok()?;
-        let mut lines = head.trim_end().split("\r\n");
-        let start = lines.next()?.to_owned();
-        let header = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));
-        let headers: BTreeMap<String, String> = lines.filter_map(header).collect();
-        let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
-        let mut body = vec![0; length];
-        stream.read_exact(&mut body).ok()?;
-        Some(Self { start, headers, body })
-    }
-
-    pub fn status(&self) -> u16 {
-        self.start.split(' ').nth(1).unwrap().parse().unwrap()
-    }
-
-    /// What a problem's `code` says; empty if it is none.
-    pub fn code(&self) -> String {
-        let problem: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
-        problem["code"].as_str().unwrap_or_default().to_owned()
-    }
-
     /// What a request delivers.
     pub fn delivery(&self) -> Delivery {
         let header = |name: &str| self.headers[name].as_str();
@@ -65,13 +26,6 @@ impl Message {
             hops: header("courier-hops").parse().unwrap(),
             expires_ms: header("courier-expires").parse().unwrap(),
         }
-    }
-
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let headers: String = self.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        let mut bytes = format!("{}\r\n{headers}\r\n", self.start).into_bytes();
-        bytes.extend(&self.body);
-        bytes
     }
 }
 

@@ -1,0 +1,50 @@
+//! `node token`.
+
+use clap::Subcommand;
+use serde_json::json;
+
+use super::{End, print};
+use crate::access::{Right, Secret};
+use crate::slice::Scope;
+
+#[derive(Subcommand)]
+pub enum TokenCommand {
+    /// Make a token: print its secret, for its holder, and the lines by which the config knows it
+    New {
+        /// Whose it is: 1 to 64 of a-z, 0-9, `.`, `_` and `-`
+        name: Scope,
+        /// What its holder may do: upload, run, price, courier or admin
+        #[arg(long = "right", value_name = "RIGHT", required = true)]
+        rights: Vec<Right>,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub const TOKEN_EXAMPLES: &str = "\
+Examples:
+  node token new alice --right run --right upload
+  node token new prometheus --right courier --json
+
+The secret is shown this once and kept nowhere; the config has its hash. To take a token back, remove its lines and start the
+node anew.";
+
+pub fn main(command: TokenCommand) -> anyhow::Result<End> {
+    let TokenCommand::New { name, mut rights, json } = command;
+    let secret = Secret::generate()?;
+    let (name, hash) = (name.token().unwrap_or_default(), Secret::hash(secret.as_str()));
+    rights.sort_unstable();
+    rights.dedup();
+    let text = if json {
+        format!("{}\n", json!({ "name": name, "secret": secret.as_str(), "hash": hash, "rights": rights }))
+    } else {
+        let rights: Vec<String> = rights.iter().map(|right| format!("\"{right}\"")).collect();
+        format!(
+            "{}\n\n# for config.toml\n[tokens.\"{name}\"]\nhash = \"{hash}\"\nrights = [{}]\n",
+            secret.as_str(),
+            rights.join(", ")
+        )
+    };
+    print(text.as_bytes())?;
+    Ok(End::Done)
+}

@@ -1,0 +1,178 @@
+//! Who may ask what.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
+use super::{ECHO, Service, head};
+use crate::common::{Workplace, root};
+use crate::serving::{Message, Serving};
+
+/// Makes a token as its owner would; its secret, and the lines for the config.
+fn token(name: &str, rights: &str) -> (String, String) {
+    let rights: String = rights.split(' ').map(|right| format!(" --right {right}")).collect();
+    let made = Workplace::new().run(&format!("token new {name}{rights}")).output();
+    let (secret, lines) = made.split_once("\n\n").unwrap();
+    (secret.to_owned(), lines.to_owned())
+}
+
+fn bearer(secret: &str) -> String {
+    format!("Bearer {secret}")
+}
+
+#[test]
+fn with_tokens_nobody_is_answered_without_one() {
+    let (secret, config) = token("alice", "run");
+    let service = Service::with(&config);
+    for path in ["/v1/modules", "/v1/slices/x", "/v1/proofs/x", "/metrics", "/nothing"] {
+        let answer = service.get(path);
+        assert_eq!(answer.said(), (401, "unauthorized".to_owned()), "{path}");
+        assert!(answer.headers["www-authenticate"].contains("Bearer"));
+    }
+    let basic = |secret: &str| format!("Basic {}", BASE64_STANDARD.encode(format!("alice:{secret}")));
+    let longer = format!("{secret}x");
+    let wrong = ["Bearer", "Bearer x", "Basic x", &bearer(&longer), &basic("x"), &secret, &bearer(&"x".repeat(9000))];
+    for authorization in wrong {
+        let answer = service.ask("GET /v1/modules", &[("authorization", authorization)], b"");
+        assert_eq!(answer.status(), 401, "{authorization}");
+    }
+    for authorization in [bearer(&secret), basic(&secret), format!("bearer {secret}")] {
+        assert_eq!(service.ask("GET /v1/modules", &[("authorization", &authorization)], b"").status(), 200);
+    }
+    assert_eq!((service.get("/healthz").status(), service.get("/readyz").status()), (200, 200));
+}
+
+#[test]
+fn a_token_may_do_what_it_has_a_right_to_and_sees_what_is_its_own() {
+    let tokens = [("alice", "run upload"), ("bob", "run upload"), ("carol", "price"), ("dora", "admin")]
+        .map(|(name, rights)| token(name, rights));
+    let service = Service::with(&tokens.each_ref().map(|(_, config)| &**config).join("\n"));
+    let [alice, bob, carol, dora] = tokens.map(|(secret, _)| bearer(&secret));
+    let ask = |who: &str, line: &str, body: &[u8]| service.ask(line, &[("authorization", who)], body);
+
+    assert_eq!(ask(&carol, "POST /v1/modules", ECHO.as_bytes()).said(), (403, "forbidden".to_owned()));
+    assert_eq!(ask(&carol, "POST /v1/slices?workload=transcode", b"").said(), (403, "forbidden".to_owned()));
+    assert_eq!(ask(&alice, "POST /v1/modules?name=echo", ECHO.as_bytes()).status(), 201);
+    assert_eq!(ask(&alice, "GET /v1/modules/echo", b"").json()["added_by"], "token alice");
+    let other = ECHO.replace("i32.const 7", "i32.const 8");
+    assert_eq!(ask(&bob, "POST /v1/modules?name=echo", other.as_bytes()).status(), 403, "the name is taken");
+    assert_eq!(ask(&bob, "DELETE /v1/modules/echo", b"").said(), (403, "forbidden".to_owned()));
+
+    // One id, two slices.
+    for (who, bytes) in [(&alice, b"one"), (&bob, b"two")] {
+        let answer = ask(who, "POST /v1/slices?workload=transcode&id=x", bytes);
+        assert_eq!((answer.status(), &answer.json()["source"]), (200, &"run".into()));
+    }
+    let proof = |who: &str, path: &str| ask(who, &format!("GET /v1/proofs/{path}"), b"").json()["proof"].clone();
+    assert_ne!(proof(&alice, "x"), proof(&bob, "x"));
+    assert_eq!(ask(&dora, "GET /v1/proofs/x", b"").status(), 404, "she has none herself");
+    assert_eq!(proof(&dora, "x?token=bob"), proof(&bob, "x"));
+    assert_eq!(ask(&alice, "GET /v1/proofs/x?token=bob", b"").status(), 403);
+
+    let later = [("authorization", &*alice), ("prefer", "respond-async")];
+    let path = service.ask("POST /v1/slices?workload=transcode", &later, b"three").headers["location"].clone();
+    assert_eq!(ask(&bob, &format!("GET {path}"), b"").said(), (404, "no_such_task".to_owned()));
+    assert_eq!(ask(&bob, &format!("DELETE {path}"), b"").said(), (404, "no_such_task".to_owned()));
+    assert_eq!(ask(&alice, &format!("GET {path}"), b"").status(), 200);
+    assert_eq!(ask(&dora, "DELETE /v1/modules/echo", b"").status(), 200);
+
+    let above = ask(&alice, "POST /v1/slices?workload=transcode&gas=100000000001", b"");
+    assert_eq!(above.said(), (422, "limit_too_high".to_owned()));
+}
+
+#[test]
+fn who_asks_too_often_is_told_when_to_come_back() {
+    let (secret, config) = token("alice", "run");
+    let service = Service::with(&format!("{config}requests_per_second = 5\n"));
+    let ask = || service.ask("GET /v1/modules", &[("authorization", &bearer(&secret))], b"");
+    let answers: Vec<Message> = (0..100).map(|_| ask()).collect();
+    assert_eq!(answers[0].status(), 200);
+    let late = answers.iter().find(|answer| answer.status() != 200).expect("a hundred are more than five");
+    assert_eq!(late.said(), (429, "too_many_requests".to_owned()));
+    assert_eq!(late.headers["retry-after"], "1");
+    assert_eq!(service.get("/healthz").status(), 200);
+}
+
+#[test]
+fn a_page_from_elsewhere_cannot_ask() {
+    let service = Service::with("[serve]\nhosts = [\"node.example\"]\n");
+    let with = |name, value| service.ask("GET /v1/modules", &[(name, value)], b"");
+    for host in ["localhost", "127.0.0.1:7700", "[::1]:80", "LocalHost:1", "node.example"] {
+        assert_eq!(with("host", host).status(), 200, "{host}");
+    }
+    for host in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "192.0.2.1"] {
+        assert_eq!(with("host", host).said(), (421, "misdirected".to_owned()), "{host}");
+    }
+    for host in ["", "a b", "local host", "localhost/x"] {
+        assert_eq!(with("host", host).status(), 400, "{host}");
+    }
+    let twice = [("host", "localhost"), ("host", "localhost")];
+    assert_eq!(service.ask("GET /v1/modules", &twice, b"").status(), 400);
+    for origin in ["http://evil.example", "null", "http://localhost:1", "file://"] {
+        assert_eq!(with("origin", origin).said(), (403, "cross_origin".to_owned()), "{origin}");
+    }
+    assert_eq!(with("origin", "http://localhost").status(), 200);
+}
+
+#[test]
+fn a_node_that_others_reach_wants_tokens_and_tls() {
+    let here = Workplace::new();
+    let refused = |here: &Workplace, line: &str, why: &str| {
+        let ran = here.run(line);
+        assert!(ran.code == 2 && ran.stderr.contains(why), "{line}: {ran:?}");
+    };
+    refused(&here, "serve --listen 0.0.0.0:0", "no token is configured");
+    refused(&here, "serve --listen 127.0.0.1:0 --behind-proxy", "no token is configured");
+    let (secret, config) = token("alice", "run");
+    here.file("node-data/config.toml", &config);
+    refused(&here, "serve --listen 0.0.0.0:0", "`serve.tls_certificate`");
+
+    let tls = "[serve]\ntls_certificate = \"certificate.pem\"\ntls_key = \"key.pem\"\n";
+    here.file("node-data/config.toml", format!("{tls}{config}"));
+    refused(&here, "serve --listen 0.0.0.0:0", "certificate.pem`, which `serve.tls_certificate` names");
+    for file in ["certificate.pem", "key.pem"] {
+        here.file(format!("node-data/{file}"), std::fs::read(root().join("tests/vectors/tls").join(file)).unwrap());
+    }
+    let key = here.path("node-data/key.pem");
+    set_mode(&key, 0o644);
+    refused(&here, "serve --listen 0.0.0.0:0", "others can read");
+    set_mode(&key, 0o600);
+
+    let node = Serving::start(here.command(["serve", "--listen", "0.0.0.0:0"]));
+    let asked = head("GET /v1/modules", &[("authorization", &bearer(&secret)), ("connection", "close")], 0);
+    assert!(over_tls(&node, &asked).starts_with("HTTP/1.1 200 "));
+    assert!(over_tls(&node, &head("GET /v1/modules", &[("connection", "close")], 0)).starts_with("HTTP/1.1 401 "));
+    let mut plain = TcpStream::connect(("127.0.0.1", node.address.port())).unwrap();
+    plain.write_all(&asked).unwrap();
+    let mut answer = Vec::new();
+    let _ = plain.read_to_end(&mut answer);
+    assert!(!answer.starts_with(b"HTTP"), "nothing is said in the clear");
+    assert_eq!(node.stop(), 0);
+}
+
+fn set_mode(path: &std::path::Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn over_tls(node: &Serving, request: &[u8]) -> String {
+    let certificate = CertificateDer::from_pem_file(root().join("tests/vectors/tls/certificate.pem")).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_root_certificates(roots).with_no_client_auth();
+    let client = rustls::ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+    let stream = TcpStream::connect(("127.0.0.1", node.address.port())).unwrap();
+    let mut stream = rustls::StreamOwned::new(client, stream);
+    stream.write_all(request).unwrap();
+    let mut answer = Vec::new();
+    // A server need not say that it closes.
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8(answer).unwrap()
+}

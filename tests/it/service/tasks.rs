@@ -1,0 +1,118 @@
+//! Slices that are accepted now and run later.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
+
+use serde_json::Value;
+
+use super::{Service, head};
+use crate::common::{blake3, noise};
+use crate::serving::{Message, PATIENCE, wait_for};
+
+/// What never ends before its gas does.
+const ENDLESS: &str =
+    r#"(module (memory (export "memory") 1) (func (export "run") (result i32) (loop (br 0)) (i32.const 0)))"#;
+
+impl Service {
+    fn accept(&self, query: &str, body: &[u8]) -> Message {
+        self.ask(&format!("POST /v1/slices?{query}"), &[("prefer", "respond-async")], body)
+    }
+
+    /// The path of the status of a slice that is accepted.
+    #[track_caller]
+    fn accepted(&self, query: &str, body: &[u8]) -> String {
+        let answer = self.accept(query, body);
+        assert_eq!(answer.status(), 202, "{answer:?}");
+        let path = answer.headers["location"].clone();
+        assert_eq!(answer.json()["status"], path);
+        path
+    }
+
+    /// The status of a slice that has ended.
+    #[track_caller]
+    fn ended(&self, path: &str) -> Value {
+        wait_for("the slice to end", || {
+            let status = self.get(path).json();
+            ["done", "failed"].contains(&status["state"].as_str().unwrap()).then_some(status)
+        })
+    }
+}
+
+#[test]
+fn an_accepted_slice_is_run_and_its_proof_and_output_are_there() {
+    let service = Service::start();
+    let bytes = noise(1, 2_000_000);
+    let path = service.accepted("workload=transcode&id=a/b", &bytes);
+    let status = service.ended(&path);
+    assert_eq!((&status["state"], &status["outcome"]), (&"done".into(), &"done".into()));
+    let proof = service.get(status["proof"].as_str().unwrap()).json();
+    assert_eq!((&proof["slice_id"], &proof["proof"]), (&"a/b".into(), &blake3(&bytes).into()));
+    assert_eq!(service.get(status["output"].as_str().unwrap()).body, b"");
+    // What is not to be had is said before anything is taken in, or when its turn comes.
+    assert_eq!(service.accept("module=none", b"").said(), (404, "no_such_module".to_owned()));
+    let conflict = service.ended(&service.accepted("workload=transcode&id=a/b", b"other"));
+    assert_eq!(conflict["error"]["code"], "slice_id_conflict");
+    let none = service.get(&format!("/v1/slices/{}", "0".repeat(32)));
+    assert_eq!(none.said(), (404, "no_such_task".to_owned()));
+}
+
+#[test]
+fn what_was_accepted_is_run_after_a_kill() {
+    const COUNT: usize = 50;
+    let service = Service::start();
+    let paths: Vec<String> =
+        (0..COUNT).map(|i| service.accepted(&format!("workload=transcode&id={i}"), &i.to_le_bytes())).collect();
+    let Service { mut node, here } = service;
+    node.child.kill().unwrap();
+    node.child.wait().unwrap();
+    let service = Service::again(here);
+    for (i, path) in paths.iter().enumerate() {
+        let status = service.ended(path);
+        assert_eq!((&status["state"], &status["slice_id"]), (&"done".into(), &i.to_string().into()));
+        let proof = service.get(status["proof"].as_str().unwrap()).json();
+        assert_eq!(proof["proof"], blake3(i.to_le_bytes()));
+    }
+}
+
+#[test]
+fn what_becomes_of_a_slice_is_told_as_it_happens() {
+    let service = Service::with("[limits]\ngas = 1000000000000000\n");
+    service.post("/v1/modules?name=endless", ENDLESS.as_bytes());
+    let path = service.accepted("module=endless", b"");
+    let mut stream = TcpStream::connect(service.node.address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(&head(&format!("GET {path}/events"), &[("connection", "close")], 0)).unwrap();
+    let mut states = BufReader::new(stream).lines().map_while(Result::ok).filter_map(|line| {
+        let data: Value = serde_json::from_str(line.strip_prefix("data: ")?).unwrap();
+        Some(data)
+    });
+    let running = states.find(|data| data["state"] == "running" && data["gas"].as_u64() > Some(0)).unwrap();
+    assert_eq!(running["gas_max"], 1_000_000_000_000_000_u64);
+    let cancelled = service.ask(&format!("DELETE {path}"), &[], b"").json();
+    assert_eq!((&cancelled["state"], &cancelled["error"]["code"]), (&"failed".into(), &"cancelled".into()));
+    assert_eq!(states.last().unwrap(), cancelled, "the last that is told is how it ended");
+}
+
+#[test]
+fn a_full_queue_says_so() {
+    let service = Service::with("[queue]\nentries_max = 3\n[limits]\ngas = 1000000000000000\n");
+    service.post("/v1/modules?name=endless", ENDLESS.as_bytes());
+    let paths: Vec<String> = (0..3).map(|i| service.accepted(&format!("module=endless&id={i}"), b"")).collect();
+    let full = service.accept("module=endless&id=more", b"");
+    assert_eq!(full.said(), (429, "queue_full".to_owned()));
+    assert!(full.headers.contains_key("retry-after"));
+    service.ask(&format!("DELETE {}", paths[0]), &[], b"");
+    service.accepted("module=endless&id=more", b"");
+}
+
+#[test]
+fn a_node_that_is_to_end_does_not_wait_for_a_slice_that_does_not() {
+    let service = Service::with("[limits]\ngas = 1000000000000000\n");
+    service.post("/v1/modules?name=endless", ENDLESS.as_bytes());
+    let path = service.accepted("module=endless", b"");
+    wait_for("it to run", || (service.get(&path).json()["state"] == "running").then_some(()));
+    let Service { node, here } = service;
+    assert_eq!(node.stop(), 0);
+    let service = Service::again(here);
+    assert!(["waiting", "running"].contains(&service.get(&path).json()["state"].as_str().unwrap()), "it begins anew");
+}
