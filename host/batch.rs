@@ -1,0 +1,213 @@
+//! Slices of one job each, as the command line has them run: by the running node, or by itself. The order is one value, and the
+//! answers come in the order of the files.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use futures_util::{Stream, StreamExt as _, stream};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::digest::Digest;
+use crate::modules::ModulesError;
+use crate::node::Node;
+use crate::private_file;
+use crate::runner::{ASSETS_BYTES_MAX, Answer, Request, Reuse, RunError, WorkloadRunner};
+use crate::sandbox::{Admitted, Refusal};
+use crate::slice::{NotASliceId, Slice, SliceId};
+use crate::workload::{Asset, REFERENCE_NAMES, Workload};
+
+/// Slices that are under way or wait for the ones before them to be told: enough for the proofs of many small ones to share a
+/// write to disk, and a handle each.
+const AHEAD: usize = 256;
+
+/// Bytes, as base64 where they are written as text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Base64(pub Vec<u8>);
+
+impl Serialize for Base64 {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&BASE64_STANDARD.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Base64 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        BASE64_STANDARD.decode(text).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+impl Base64 {
+    pub fn of_path(path: PathBuf) -> Self {
+        Self(path.into_os_string().into_vec())
+    }
+
+    fn into_path(self) -> PathBuf {
+        OsString::from_vec(self.0).into()
+    }
+}
+
+/// The files to run, and what is the same for all of them. Paths are absolute where another process reads them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchOrder {
+    pub files: Vec<Base64>,
+    pub guest: BatchGuest,
+    pub args: Base64,
+    /// A name for messages, and the file.
+    pub assets: Vec<(String, Base64)>,
+    pub gas: Option<u64>,
+    pub memory_bytes: Option<u64>,
+    pub timeout_ms: Option<u64>,
+    pub id: Option<String>,
+    pub no_cache: bool,
+    pub with_output: bool,
+}
+
+/// The guest of a batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BatchGuest {
+    /// Each file's name tells.
+    OfFile,
+    Named(String),
+    Stored(Digest),
+    Module(Base64),
+}
+
+/// Why there is nothing to run.
+#[derive(Debug, thiserror::Error)]
+pub enum BatchError {
+    #[error("cannot read asset `{name}`, `{}`: {cause}", path.display())]
+    Asset { name: String, path: PathBuf, cause: io::Error },
+    #[error("the module is refused [{code}]: {refusal}; {hint}", code = .0.code(), refusal = .0, hint = .0.hint())]
+    Refused(#[from] Refusal),
+    #[error("cannot run the module: {0}")]
+    Module(#[from] Arc<ModulesError>),
+    #[error(transparent)]
+    Id(#[from] NotASliceId),
+}
+
+/// Why a slice has no answer: a stable code for programs, and a sentence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    pub code: String,
+    pub message: String,
+}
+
+impl Failure {
+    fn of(file: &Path, error: &RunError) -> Self {
+        let message = match error {
+            RunError::Sandbox(_) => format!("`{}`: {error}", file.display()),
+            _ => error.to_string(),
+        };
+        Self { code: error.code().to_owned(), message }
+    }
+}
+
+/// Slices that are about to be run.
+pub struct Batch {
+    runner: WorkloadRunner,
+    slices: Vec<(PathBuf, Result<Request, Failure>)>,
+    with_output: bool,
+}
+
+impl Batch {
+    /// Gets ready what is the same for all: reads the assets, and compiles the module. May wait for the disk.
+    pub fn open(order: BatchOrder, node: &Node) -> Result<Self, BatchError> {
+        let workload = match order.guest {
+            BatchGuest::OfFile => None,
+            BatchGuest::Named(name) => Workload::named(&name),
+            BatchGuest::Stored(digest) => Some(Workload::Stored(digest)),
+            BatchGuest::Module(wasm) => Some(Workload::Module(Admitted::within(&node.config.gate, wasm.0)?)),
+        };
+        if let Some(workload) = &workload {
+            node.runner.modules().program(workload.module())?;
+        }
+        let assets = order.assets.into_iter().map(|(name, path)| {
+            let path = path.into_path();
+            let bytes = private_file::read_shared(&path, ASSETS_BYTES_MAX);
+            bytes.map(Asset::new).map_err(|cause| BatchError::Asset { name, path, cause })
+        });
+        let mut limits = node.config.limits;
+        limits.gas = order.gas.unwrap_or(limits.gas);
+        limits.memory_bytes = order.memory_bytes.unwrap_or(limits.memory_bytes);
+        let pattern = Pattern {
+            workload,
+            id: order.id.map(|id| id.parse::<SliceId>()).transpose()?,
+            args: order.args.0.into(),
+            assets: assets.collect::<Result<_, _>>()?,
+            limits,
+            timeout: order.timeout_ms.or(node.config.compute.timeout_ms).map(Duration::from_millis),
+            reuse: if order.no_cache { Reuse::Never } else { Reuse::Allowed },
+        };
+        let bytes_max = node.config.compute.slice_bytes_max;
+        let slices = order.files.into_iter().map(|file| {
+            let file = file.into_path();
+            let request = pattern.request(&file, bytes_max);
+            (file, request)
+        });
+        Ok(Self { runner: node.runner.clone(), slices: slices.collect(), with_output: order.with_output })
+    }
+
+    /// Of all slices together.
+    pub fn bytes(&self) -> u64 {
+        self.slices.iter().filter_map(|(_, request)| Some(request.as_ref().ok()?.slice.bytes())).sum()
+    }
+
+    /// Runs them, several at once, and answers in their order.
+    pub fn run(self) -> impl Stream<Item = Result<Answer, Failure>> {
+        let Self { runner, slices, with_output } = self;
+        stream::iter(slices)
+            .map(move |(file, request)| {
+                let runner = runner.clone();
+                async move {
+                    let request = request?;
+                    let ran =
+                        if with_output { runner.run_for_output(request).await } else { runner.run(request).await };
+                    ran.map_err(|error| Failure::of(&file, &error))
+                }
+            })
+            .buffered(AHEAD)
+    }
+}
+
+/// What is the same for all slices.
+struct Pattern {
+    /// `None` where each file's name tells.
+    workload: Option<Workload>,
+    id: Option<SliceId>,
+    args: Arc<[u8]>,
+    assets: Vec<Asset>,
+    limits: crate::limits::Limits,
+    timeout: Option<Duration>,
+    reuse: Reuse,
+}
+
+impl Pattern {
+    fn request(&self, file: &Path, bytes_max: u64) -> Result<Request, Failure> {
+        let slice = Slice::from_file(file, bytes_max).map_err(|error| Failure::of(file, &error.into()))?;
+        let workload = self.workload.clone().or_else(|| Workload::of_file(file));
+        let workload = workload.ok_or_else(|| Failure {
+            code: "unknown_workload".to_owned(),
+            message: format!(
+                "cannot tell the workload of `{}` from its name; say --workload {}, or give a --module",
+                file.display(),
+                REFERENCE_NAMES.join(" or --workload ")
+            ),
+        })?;
+        Ok(Request {
+            id: self.id.clone(),
+            args: self.args.clone(),
+            assets: self.assets.clone(),
+            limits: self.limits,
+            reuse: self.reuse,
+            timeout: self.timeout,
+            ..Request::new(workload, slice)
+        })
+    }
+}
