@@ -74,6 +74,7 @@ fn a_module_uses_only_modules_above_it() {
         ("key.rs", "key", "super::"),
         ("proof.rs", "proof", "super::"),
         ("runner.rs", "runner", "super::"),
+        ("prices.rs", "prices", "super::"),
         ("courier.rs", "courier", "super::"),
     ] {
         let (order, folder) = (declared(&host.join(file)), host.join(folder));
