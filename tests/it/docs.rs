@@ -7,7 +7,7 @@ use compute_host::sandbox::{LIMITS, Limit};
 use crate::common::{Ran, Workplace, root};
 
 /// `docs/tutorial.md` has a test of its own.
-const DOCUMENTS: [&str; 11] = [
+const DOCUMENTS: [&str; 12] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
@@ -16,6 +16,7 @@ const DOCUMENTS: [&str; 11] = [
     "docs/courier.md",
     "docs/limits.md",
     "docs/outcomes.md",
+    "docs/prices.md",
     "docs/proofs.md",
     "guest-workloads/README.md",
     "tests/README.md",
