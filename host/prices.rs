@@ -30,7 +30,7 @@ pub const AGE_MAX_MS: u64 = 60 * 60 * 60 * 1_000;
 /// Lanes of modules that there are at once; fewer where windows are so large that more than [`OFFERS_MAX`] could be in them.
 pub const MODULE_LANES_MAX: usize = 256;
 
-/// Offers in all lanes of modules together; one takes some 100 bytes of memory.
+/// Offers in all lanes of modules together; one takes some 100 bytes of memory, and 400 if it is its provider's only one.
 pub const OFFERS_MAX: usize = 1_000_000;
 
 /// Lanes that always have room: all, transcode, inference.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-/// The largest window: some 10 MB a lane.
+/// The largest window: some 10 MB of memory a lane, and 40 where each offer is another provider's.
 pub const WINDOW_MAX: usize = 100_000;
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

@@ -39,7 +39,8 @@ impl SharedBoard {
         self.lock().lanes(now_ms)
     }
 
-    /// Carries an order out. Nobody else has the board for as long as that takes: 20 ms for the history of a window of 100,000.
+    /// Carries an order out. Nobody else has the board for as long as that takes; the longest is the
+    /// history of a large window.
     pub fn perform(&self, order: PriceOrder, now_ms: u64) -> Result<Vec<PriceAnswer>, PriceOrderError> {
         perform(&mut self.lock(), order, now_ms)
     }

@@ -1,6 +1,6 @@
 //! Prices in order, with any rank at hand.
 
-/// Prices in one block. A block that is full is 4 KiB, which moves in some 50 ns and lies in the nearest cache; a window of
+/// Prices in one block. A block that is full is 4 KiB, which lies in the nearest cache; a window of
 /// 100,000 has up to 800 blocks, whose lengths are summed up to find a rank.
 const BLOCK_MAX: usize = 512;
 

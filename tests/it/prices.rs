@@ -173,6 +173,17 @@ fn the_settings_are_those_of_the_config() {
     price(&here, "history").is(2, "", error);
 }
 
+#[test]
+fn what_cannot_be_saved_is_not_told() {
+    let here = Workplace::new();
+    here.file("node-data/config.toml", "[prices]\nfile = \"state/lock/board.bin\"\n");
+    let ran = price(&here, "offer 5");
+    let error = "error: cannot save the price board to `node-data/state/lock/board.bin`: ";
+    assert!(ran.code == 2 && ran.stdout.is_empty() && ran.stderr.contains(error), "{ran:?}");
+    assert!(ran.stderr.starts_with("warning: the price board starts empty: "), "{ran:?}");
+    assert!(here.path("node-data/state/lock").is_file());
+}
+
 /// Commands take turns, so none of their offers is lost.
 #[test]
 fn offers_that_come_at_once_are_all_recorded() {
