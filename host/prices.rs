@@ -1,7 +1,7 @@
 //! `PriceBoard`: what work is offered at lately, in exact quantiles, so that a price can be suggested.
 //!
-//! Pure: it reads no clock and no file. Each operation is told the time, and leaves out what is too old by then. `file` has
-//! the board's bytes, `shared` has one board for many threads, `orders` all that can be asked of it.
+//! Pure: it reads no clock and no file. Each operation is told the time, and leaves out what is too old by then. `file`
+//! has the board's bytes, `shared` has one board for many threads, `orders` all that can be asked of it.
 
 mod offer;
 mod sorted;
@@ -27,10 +27,12 @@ use self::window::{Share, Window};
 /// An offer that is older than 60 hours does not count.
 pub const AGE_MAX_MS: u64 = 60 * 60 * 60 * 1_000;
 
-/// Lanes of modules that there are at once; fewer where windows are so large that more than [`OFFERS_MAX`] could be in them.
+/// Lanes of modules that there are at once; fewer where windows are so large that more than [`OFFERS_MAX`] could be in
+/// them.
 pub const MODULE_LANES_MAX: usize = 256;
 
-/// Offers in all lanes of modules together; one takes some 100 bytes of memory, and 400 if it is its provider's only one.
+/// Offers in all lanes of modules together; one takes some 100 bytes of memory, and 400 if it is its provider's only
+/// one.
 pub const OFFERS_MAX: usize = 1_000_000;
 
 /// Lanes that always have room: all, transcode, inference.
@@ -78,8 +80,8 @@ impl PriceBoard {
         MODULE_LANES_MAX.min(OFFERS_MAX / self.window)
     }
 
-    /// Has at most `lanes_max` modules keep their lanes: those that have nothing left give way first, and then those whose
-    /// newest offer is the oldest.
+    /// Has at most `lanes_max` modules keep their lanes: those that have nothing left give way first, and then those
+    /// whose newest offer is the oldest.
     fn make_room(&mut self, lanes_max: usize, now_ms: u64) {
         self.settle(now_ms);
         let mut modules: Vec<(u64, Lane)> = self
@@ -124,8 +126,8 @@ impl PriceBoard {
         self.lanes.keys().copied().collect()
     }
 
-    /// Counts the offers that were recorded since the board was made: a board that has the same revision as before has the same
-    /// offers, but for those that have grown too old.
+    /// Counts the offers that were recorded since the board was made: a board that has the same revision as before has
+    /// the same offers, but for those that have grown too old.
     pub const fn revision(&self) -> u64 {
         self.revision
     }

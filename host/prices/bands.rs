@@ -83,8 +83,8 @@ fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{plural}")
 }
 
-/// A price to ask for: median * (1 + backlog / window), at most four times the upper quartile. A backlog is never negative,
-/// so it is at least the median. Shown as a sentence that says why.
+/// A price to ask for: median * (1 + backlog / window), at most four times the upper quartile. A backlog is never
+/// negative, so it is at least the median. Shown as a sentence that says why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Suggestion {
     /// In units, [rounded](Rational::rounded); `None` if the offers are insufficient.

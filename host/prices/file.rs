@@ -1,9 +1,9 @@
 //! The file that a price board outlives its process in.
 //!
-//! 8 bytes that say what it is, a version (u16), the payload's length in bytes (u64), the payload, and the BLAKE3 digest of all
-//! of that in a domain of its own, 32 bytes; numbers are little-endian. All versions keep to this frame, so one that is not known
-//! is told from damage. The payload is bincode 1.3 with integers of fixed size: the providers' names, then each lane
-//! with its offers, the oldest first.
+//! 8 bytes that say what it is, a version (u16), the payload's length in bytes (u64), the payload, and the BLAKE3
+//! digest of all of that in a domain of its own, 32 bytes; numbers are little-endian. All versions keep to this frame,
+//! so one that is not known is told from damage. The payload is bincode 1.3 with integers of fixed size: the providers'
+//! names, then each lane with its offers, the oldest first.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -55,7 +55,8 @@ pub struct Loaded {
     pub result: LoadResult,
 }
 
-/// What came of loading a board. All but [`LoadResult::Loaded`] are an empty board. Shown as what its owner should hear of it.
+/// What came of loading a board. All but [`LoadResult::Loaded`] are an empty board. Shown as what its owner should hear
+/// of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoadResult {
     /// No file was there.
@@ -110,8 +111,8 @@ impl BoardFile {
         &self.path
     }
 
-    /// The board that was saved here, as it is now and under these settings; an empty one if that cannot be had. What is here
-    /// and is no board is moved aside.
+    /// The board that was saved here, as it is now and under these settings; an empty one if that cannot be had. What
+    /// is here and is no board is moved aside.
     pub fn load(&self, settings: &Settings, now_ms: u64) -> Loaded {
         let empty = || PriceBoard::new(settings);
         let path = self.path.clone();

@@ -18,13 +18,15 @@ pub struct Offer {
     pub time_ms: u64,
 }
 
-/// From 1 to [`Price::MAX`] whole units. What costs nothing is no offer: a flood of these would cost its maker nothing either.
+/// From 1 to [`Price::MAX`] whole units. What costs nothing is no offer: a flood of these would cost its maker nothing
+/// either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u64")]
 pub struct Price(u64);
 
 impl Price {
-    /// The largest integer that every reader of JSON (RFC 7493, section 2.2) and a gauge, which is a binary64, hold exactly.
+    /// The largest integer that every reader of JSON (RFC 7493, section 2.2) and a gauge, which is a binary64, hold
+    /// exactly.
     pub const MAX: u64 = (1 << 53) - 1;
 
     pub const fn new(units: u64) -> Result<Self, NotAPrice> {
@@ -63,8 +65,8 @@ impl fmt::Display for Price {
     }
 }
 
-/// What an offer is for. Each lane has a window of its own; every offer counts in that of [`Lane::All`] too, and one that is
-/// made in that lane counts there alone.
+/// What an offer is for. Each lane has a window of its own; every offer counts in that of [`Lane::All`] too, and one
+/// that is made in that lane counts there alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Lane {
     All,
@@ -121,8 +123,9 @@ impl<'de> Deserialize<'de> for Lane {
     }
 }
 
-/// Who offers. What one provider may hold of a window is counted by this name, so it must be one that its bearer cannot change
-/// at will: that of a token, or of a peer's key. Whoever may choose names freely is as many providers as they like.
+/// Who offers. What one provider may hold of a window is counted by this name, so it must be one that its bearer cannot
+/// change at will: that of a token, or of a peer's key. Whoever may choose names freely is as many providers as they
+/// like.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ProviderName(Arc<str>);

@@ -1,5 +1,5 @@
-//! All that the owner of a node can ask of its price board. An order is one value and its answers are values, so that the
-//! command line gets the same whether it carries the order out itself or hands it to the running node.
+//! All that the owner of a node can ask of its price board. An order is one value and its answers are values, so that
+//! the command line gets the same whether it carries the order out itself or hands it to the running node.
 
 use serde::{Deserialize, Serialize};
 

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::sorted::SortedPrices;
 
-/// A part of the samples from 0 to 1, in whole billionths: what has up to nine decimals is held exactly. Read from `0.25` or
-/// `p25`, and shown as the latter.
+/// A part of the samples from 0 to 1, in whole billionths: what has up to nine decimals is held exactly. Read from
+/// `0.25` or `p25`, and shown as the latter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Quantile(u32);
 
@@ -35,9 +35,9 @@ impl Quantile {
         self.of(&sorted)
     }
 
-    /// Of the samples, by type 7 of Hyndman and Fan ("Sample quantiles in statistical packages", The American Statistician
-    /// 50, 1996), which is numpy's default: between the two samples around the place (n - 1) p, counted from 0, in proportion.
-    /// `None` if there are none.
+    /// Of the samples, by type 7 of Hyndman and Fan ("Sample quantiles in statistical packages", The American
+    /// Statistician 50, 1996), which is numpy's default: between the two samples around the place (n - 1) p, counted
+    /// from 0, in proportion. `None` if there are none.
     pub(super) fn of(self, prices: &SortedPrices) -> Option<Rational> {
         let place = (prices.len() as u64).checked_sub(1)? * u64::from(self.0);
         let (rank, part) = ((place / u64::from(BILLION)) as usize, place % u64::from(BILLION));
@@ -107,8 +107,8 @@ impl Rational {
         Self { numerator: numerator / common, denominator: denominator / common as u64 }
     }
 
-    /// Times `numerator / denominator`. A quantile is below 2^83 over at most 10^9, and what it is multiplied with below 2^34
-    /// over at most 2^17.
+    /// Times `numerator / denominator`. A quantile is below 2^83 over at most 10^9, and what it is multiplied with
+    /// below 2^34 over at most 2^17.
     pub(super) fn times(self, numerator: u64, denominator: u64) -> Self {
         Self::new(self.numerator * u128::from(numerator), self.denominator * denominator)
     }
@@ -121,8 +121,8 @@ impl Rational {
         self.denominator
     }
 
-    /// To the nearest whole number, and from the middle between two to the even one, as IEEE 754 and numpy's `rint` have it:
-    /// always up would make each median of two a little dearer.
+    /// To the nearest whole number, and from the middle between two to the even one, as IEEE 754 and numpy's `rint`
+    /// have it: always up would make each median of two a little dearer.
     pub fn rounded(self) -> u64 {
         let denominator = u128::from(self.denominator);
         let (whole, rest) = (self.numerator / denominator, self.numerator % denominator);

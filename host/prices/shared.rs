@@ -45,8 +45,8 @@ impl SharedBoard {
         perform(&mut self.lock(), order, now_ms)
     }
 
-    /// Writes the board to its file if offers have come since it was last written, and returns whether that was so. Blocks
-    /// until it is on disk, and nobody waits for that who only uses the board.
+    /// Writes the board to its file if offers have come since it was last written, and returns whether that was so.
+    /// Blocks until it is on disk, and nobody waits for that who only uses the board.
     pub fn save_if_changed(&self) -> Result<bool, BoardFileError> {
         let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
         let (revision, bytes) = {

@@ -4,8 +4,8 @@
 /// 100,000 has up to 800 blocks, whose lengths are summed up to find a rank.
 const BLOCK_MAX: usize = 512;
 
-/// A multiset of prices: an ordered list of ordered blocks. One sorted list would move up to 800 KB for a change, and a tree
-/// that counts what is below each node is five times the code; `benches/prices.rs` has what this takes.
+/// A multiset of prices: an ordered list of ordered blocks. One sorted list would move up to 800 KB for a change, and a
+/// tree that counts what is below each node is more code; `benches/prices.rs` has what this takes.
 #[derive(Default)]
 pub struct SortedPrices {
     /// None is empty, and none is longer than [`BLOCK_MAX`].

@@ -8,8 +8,8 @@ use super::offer::{Price, ProviderName};
 use super::quantile::{Quantile, Rational};
 use super::sorted::SortedPrices;
 
-/// What one provider may hold: `percent` of a hundred offers that are there, a part of an offer counted as a whole one, once
-/// there are enough providers that all shares together can make a whole.
+/// What one provider may hold: `percent` of a hundred offers that are there, a part of an offer counted as a whole one,
+/// once there are enough providers that all shares together can make a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     percent: usize,
@@ -32,7 +32,8 @@ impl Share {
     }
 }
 
-/// Up to `capacity` offers. Offers have numbers, in the order in which they came, and times that never decrease in that order.
+/// Up to `capacity` offers. Offers have numbers, in the order in which they came, and times that never decrease in that
+/// order.
 pub struct Window {
     capacity: usize,
     share: Share,
@@ -54,8 +55,8 @@ impl Window {
         Self { capacity, share, next: 0, offers, prices, holders }
     }
 
-    /// Takes an offer in that is made now. What gives way to it is its provider's own oldest if that holds its share, and
-    /// the oldest of all if the window is full.
+    /// Takes an offer in that is made now. What gives way to it is its provider's own oldest if that holds its share,
+    /// and the oldest of all if the window is full.
     pub fn push(&mut self, price: Price, provider: &ProviderName, now_ms: u64) {
         self.settle(now_ms);
         self.append(price, provider, now_ms);
@@ -66,8 +67,8 @@ impl Window {
         }
     }
 
-    /// Takes in the newest of offers that a window like this one held, the oldest first, with times that do not decrease. They
-    /// are held to their shares when all are there: the first of them alone may have been made by a few.
+    /// Takes in the newest of offers that a window like this one held, the oldest first, with times that do not
+    /// decrease. They are held to their shares when all are there: the first of them alone may have been made by a few.
     pub fn restore<'a>(&mut self, offers: impl ExactSizeIterator<Item = (Price, &'a ProviderName, u64)>, now_ms: u64) {
         let skipped = offers.len().saturating_sub(self.capacity);
         offers.skip(skipped).for_each(|(price, provider, time_ms)| self.append(price, provider, time_ms));
@@ -82,8 +83,8 @@ impl Window {
         self.prices.insert(price.units());
     }
 
-    /// Has the window be what it is at this time. Offers that are too old are gone. Where the clock has been set back, offers
-    /// that would be from the future are from now: they could not grow old until the clock is there again.
+    /// Has the window be what it is at this time. Offers that are too old are gone. Where the clock has been set back,
+    /// offers that would be from the future are from now: they could not grow old until the clock is there again.
     pub fn settle(&mut self, now_ms: u64) {
         self.offers
             .values_mut()
@@ -97,9 +98,9 @@ impl Window {
         self.hold_to_shares();
     }
 
-    /// Whoever holds more than their share loses their oldest offers, the largest holder first, until nobody does. That can
-    /// be almost all of a window when the last provider comes that it takes for shares to apply; each offer is removed
-    /// once in its life, so it is the cost of having taken them in.
+    /// Whoever holds more than their share loses their oldest offers, the largest holder first, until nobody does. That
+    /// can be almost all of a window when the last provider comes that it takes for shares to apply; each offer is
+    /// removed once in its life, so it is the cost of having taken them in.
     fn hold_to_shares(&mut self) {
         while self.holders.len() >= self.share.providers_min() {
             match self.holders.largest() {

@@ -20,15 +20,16 @@ const DOTS_HIGH: usize = 4;
 
 const LINE_DOTS_APART: usize = 6;
 
-/// Draws offers, each a time in milliseconds and a price, the oldest first: a dot each, and a dotted line at their median. `None` if
-/// there are none. No line is wider than `columns`, if that leaves room for anything.
+/// Draws offers, each a time in milliseconds and a price, the oldest first: a dot each, and a dotted line at their
+/// median. `None` if there are none. No line is wider than `columns`, if that leaves room for anything.
 pub fn plot(offers: &[(u64, u64)], columns: usize) -> Option<String> {
     let ((oldest_ms, _), (newest_ms, _)) = (*offers.first()?, *offers.last()?);
     let prices = || offers.iter().map(|(_, price)| *price);
     let (lowest, highest) = (prices().min()?, prices().max()?);
     let median = Quantile::MEDIAN.of_prices(prices())?.rounded();
 
-    // In a single-precision number, which is what is plotted, a time or a price would be coarse; a part of a span is not.
+    // In a single-precision number, which is what is plotted, a time or a price would be coarse; a part of a span is
+    // not.
     let across = |time_ms: u64| part(time_ms, oldest_ms, newest_ms);
     let up = |price: u64| part(price, lowest, highest);
     let dots: Vec<(f32, f32)> = offers.iter().map(|(time_ms, price)| (across(*time_ms), up(*price))).collect();

@@ -80,7 +80,8 @@ fn a_flood_moves_the_median_no_further_than_a_tenth_of_the_window_can() {
     // Ten gave way to the flood, and no more: the flood's own oldest did after that.
     assert_eq!((window.len(), held(&window)["p777"]), (100, 10));
     assert_eq!(prices(&window)[..90], honest[10..]);
-    // Ten of 100 at the upper end move the median by five ranks; those that gave way were the ten cheapest, for another five.
+    // Ten of 100 at the upper end move the median by five ranks; those that gave way were the ten cheapest, for another
+    // five.
     assert_eq!((median(&window), honest[49] + honest[50]), (1_060, 2 * 1_049 + 1));
 }
 
