@@ -66,3 +66,38 @@ impl SharedBoard {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prices::Price;
+
+    #[test]
+    fn what_is_offered_while_the_board_is_saved_is_saved_the_next_time() {
+        const ROUNDS: usize = 20;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("price_board.bin");
+        let (board, result) = SharedBoard::open(path.clone(), &Settings::default(), 0);
+        assert_eq!(result, LoadResult::Fresh);
+        let (price, provider) = (Price::new(5).unwrap(), "local".parse().unwrap());
+        let offer = Offer { price, lane: Lane::Inference, provider, time_ms: 7 };
+        for round in 1..=ROUNDS {
+            board.record(&offer);
+            std::thread::scope(|scope| {
+                let saving = scope.spawn(|| board.save_if_changed().unwrap());
+                // The temporary file is there when the board's bytes have been made and are being written.
+                let is_written = || directory.path().read_dir().unwrap().count() > usize::from(round > 1);
+                while !is_written() && !saving.is_finished() {
+                    std::thread::yield_now();
+                }
+                board.record(&offer);
+                assert!(saving.join().unwrap());
+            });
+            board.save_if_changed().unwrap();
+            assert!(!board.save_if_changed().unwrap(), "nothing has come since");
+            let (loaded, result) = SharedBoard::open(path.clone(), &Settings::default(), 7);
+            assert_eq!((result, loaded.bands(Lane::All, 7).samples), (LoadResult::Loaded, 2 * round));
+            assert_eq!(loaded.lanes(7), [Lane::All, Lane::Inference]);
+        }
+    }
+}

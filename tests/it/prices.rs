@@ -138,8 +138,8 @@ fn a_damaged_board_is_kept_aside_and_said() {
     std::fs::write(&path, &bytes).unwrap();
     let ran = price(&here, "offer 9");
     assert_eq!((ran.code, &*ran.stdout), (0, "9 by local in `all`; offers there: 1, by 1 provider\n"));
-    let warning = "warning: the price board starts empty: `node-data/price_board.bin` is damaged: its checksum does not \
-                   fit its content; it is kept as `node-data/price_board.damaged-1`\n";
+    let warning = "warning: the price board starts empty: `node-data/price_board.bin` is damaged: its checksum does \
+                   not fit its content; it is kept as `node-data/price_board.damaged-1`\n";
     assert_eq!(ran.stderr, warning);
     assert_eq!(std::fs::read(here.path("node-data/price_board.damaged-1")).unwrap(), bytes);
     price(&here, "history --json").output();
