@@ -7,6 +7,7 @@ mod module;
 mod proof;
 mod key;
 mod courier;
+mod price;
 mod serve;
 mod token;
 mod run;
@@ -26,6 +27,7 @@ use self::case::{parse_asset, parse_bytes};
 use self::courier::{COURIER_EXAMPLES, CourierCommand};
 use self::key::{KEY_EXAMPLES, KeyCommand};
 use self::module::{MODULE_EXAMPLES, ModuleCommand};
+use self::price::{PRICE_EXAMPLES, PriceCommand};
 use self::proof::{PROOF_EXAMPLES, ProofCommand};
 use self::serve::{SERVE_EXAMPLES, ServeArgs};
 use self::token::{TOKEN_EXAMPLES, TokenCommand};
@@ -57,11 +59,14 @@ Examples:
   node compute proof show proofs/a.slice.proof  read a proof
   node compute proof validate proofs/*.proof    say whether proofs are well formed, and signed by whom
   node compute courier send bundle.bin alice    take a bundle in, to be carried to a peer
+  node compute price offer 120 --lane transcode record what somebody would do a lane's work for
+  node compute price bands --lane transcode     print what work is offered at lately
   node serve                                    do all of this for others, over HTTP
   node key show                                 print the key by which others know this node's proofs
   node completions bash                         print a completion script
 
-Exit codes: 0 done, 1 a guest failed, a proof is not valid or bundles remain, 2 an error, 130 interrupted.";
+Exit codes: 0 done, 1 a guest failed, a proof is not valid, bundles remain or offers are too few, 2 an error,
+130 interrupted.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -113,6 +118,9 @@ enum Compute {
     /// Carry bundles to peers, and earn by it
     #[command(subcommand, after_help = COURIER_EXAMPLES)]
     Courier(CourierCommand),
+    /// Record what work is offered at, and see what it comes to
+    #[command(subcommand, after_help = PRICE_EXAMPLES)]
+    Price(PriceCommand),
 }
 
 #[derive(clap::Args)]
@@ -207,6 +215,7 @@ pub fn main() -> ExitCode {
         Command::CompileOneModule { cpu_seconds, memory_bytes } => compile(Bounds { cpu_seconds, memory_bytes }),
         Command::Compute(Compute::Proof(command)) => proof::main(command, &data_dir),
         Command::Compute(Compute::Courier(command)) => courier::main(command, &data_dir),
+        Command::Compute(Compute::Price(command)) => price::main(command, &data_dir),
         Command::Serve(args) => serve::serve(&args, &data_dir),
         Command::Token(command) => token::main(command),
         Command::Key(command) => key::main(command, &data_dir),

@@ -16,6 +16,7 @@ use crate::access::{TokenEntry, Tokens, TokensError};
 use crate::courier::Settings;
 use crate::limits::Limits;
 use crate::modules::Quota;
+use crate::prices;
 use crate::runner::Capacity;
 use crate::sandbox::{GateLimits, LIMITS};
 use crate::store::AcceptedQuota;
@@ -40,6 +41,7 @@ pub struct Config {
     pub queue: AcceptedQuota,
     pub serve: Serve,
     pub courier: Settings,
+    pub prices: prices::Settings,
     pub gate: GateLimits,
     /// By their names.
     pub tokens: BTreeMap<String, TokenEntry>,
@@ -173,6 +175,12 @@ impl Config {
         within("queue", "bytes_max", self.queue.bytes_max, i64_max)?;
         within("queue", "finished_max", self.queue.finished_max, AcceptedQuota::ENTRIES_MAX)?;
         self.check_courier(&within)?;
+        within("prices", "window", self.prices.window, prices::WINDOW_MAX as u64)?;
+        within("prices", "provider_share_percent", self.prices.provider_share_percent, 100)?;
+        if !self.prices.has_fit_file() {
+            let (at, file) = (at("prices", "file"), self.prices.file.display());
+            return Err(Problem { at, message: format!("`prices.file` is `{file}`; its name must end in `.bin`") });
+        }
         LIMITS.iter().try_for_each(|limit| within(GATE, limit.key, self.gate.of(limit.name), limit.highest))
     }
 
@@ -277,5 +285,14 @@ mod tests {
         assert_eq!(problem("[limits]\ngas = \"much\"").0, 2);
         assert_eq!(problem("[limits]\ngas = 1\ngas = 2").0, 3);
         assert_eq!(problem("[limits\nfuel = 1").0, 1);
+        for (window, line) in [("0", 3), ("100001", 3)] {
+            assert_eq!(
+                problem(&format!("[prices]\n\nwindow = {window}")),
+                (line, format!("`prices.window` is {window}; it must be from 1 to 100000"))
+            );
+        }
+        assert_eq!(problem("[prices]\nprovider_share_percent = 101").0, 2);
+        let message = "`prices.file` is `state/lock`; its name must end in `.bin`".to_owned();
+        assert_eq!(problem("[prices]\nfile = \"state/lock\""), (2, message));
     }
 }

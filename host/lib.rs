@@ -30,6 +30,8 @@ pub mod runner;
 pub mod queue;
 /// What was run, run again: on each engine, in a process of its own.
 pub mod verify;
+/// `PriceBoard`: what work is offered at lately, in exact quantiles; its file.
+pub mod prices;
 /// Bundles carried to whom they are for, and who was paid for it.
 pub mod courier;
 /// What is scraped from a node.

@@ -12,6 +12,7 @@ use crate::courier::{Courier, CourierError, Peers, PeersFile, system_clock};
 use crate::digest::MacKey;
 use crate::key::{KeyError, Keyring};
 use crate::modules::{CodeFiles, Modules, StoredModules};
+use crate::prices::{LoadResult, SharedBoard};
 use crate::private_file;
 use crate::queue::{Queue, Settings};
 use crate::runner::WorkloadRunner;
@@ -121,13 +122,7 @@ impl Node {
     /// The courier of the node whose files are in `directory`, which is made if it is not there; `None` while another
     /// process has it.
     pub fn try_courier(directory: &Path) -> Result<Option<(Courier, DirectoryLock)>, NodeError> {
-        let failed = |cause| NodeError::DataDirectory { path: directory.to_owned(), cause };
-        let files = DataDirectory::prepare(directory).map_err(failed)?;
-        match files.lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(None),
-            Err(TryLockError::Error(cause)) => return Err(failed(cause)),
-        }
+        let Some(files) = DataDirectory::try_lock(directory)? else { return Ok(None) };
         let config = Config::read(&directory.join("config.toml"))?;
         Self::open_courier(files, &config).map(Some)
     }
@@ -156,6 +151,15 @@ impl Node {
         let (key, _) = Keyring::new(files.state.clone()).node_key(SystemTime::now())?;
         let courier = Courier::open(&files.state, key, config.courier.clone(), system_clock)?;
         Ok((courier, DirectoryLock { _file: files.lock }))
+    }
+
+    /// The price board of the node whose files are in `directory`, which is made if it is not there, and what came of loading
+    /// it; `None` while another process has the directory.
+    pub fn try_prices(directory: &Path) -> Result<Option<(SharedBoard, LoadResult, DirectoryLock)>, NodeError> {
+        let Some(files) = DataDirectory::try_lock(directory)? else { return Ok(None) };
+        let settings = Config::read(&directory.join("config.toml"))?.prices;
+        let (board, result) = SharedBoard::open(directory.join(&settings.file), &settings, system_clock());
+        Ok(Some((board, result, DirectoryLock { _file: files.lock })))
     }
 
     /// Checks the courier's store, and rebuilds it where it is damaged; waits until no other process has the directory.
@@ -191,6 +195,17 @@ impl DataDirectory {
         let files = Self::prepare(directory).map_err(failed)?;
         wait_for(&files.lock, || notify(Notice::Waiting { directory: directory.to_owned() })).map_err(failed)?;
         Ok(files)
+    }
+
+    /// `None` while another process has the directory.
+    fn try_lock(directory: &Path) -> Result<Option<Self>, NodeError> {
+        let failed = |cause| NodeError::DataDirectory { path: directory.to_owned(), cause };
+        let files = Self::prepare(directory).map_err(failed)?;
+        match files.lock.try_lock() {
+            Ok(()) => Ok(Some(files)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(cause)) => Err(failed(cause)),
+        }
     }
 
     fn prepare(directory: &Path) -> io::Result<Self> {

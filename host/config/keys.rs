@@ -29,6 +29,7 @@ const KEYS: &[(&str, &[&str])] = &[
             "body_memory_bytes_max",
         ],
     ),
+    ("prices", &["window", "file", "provider_share_percent"]),
     (
         "courier",
         &[

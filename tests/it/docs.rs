@@ -2,12 +2,13 @@
 
 use std::process::Command;
 
+use compute_host::prices::LoadResult;
 use compute_host::sandbox::{LIMITS, Limit};
 
 use crate::common::{Ran, Workplace, root};
 
 /// `docs/tutorial.md` has a test of its own.
-const DOCUMENTS: [&str; 11] = [
+const DOCUMENTS: [&str; 12] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
@@ -16,6 +17,7 @@ const DOCUMENTS: [&str; 11] = [
     "docs/courier.md",
     "docs/limits.md",
     "docs/outcomes.md",
+    "docs/prices.md",
     "docs/proofs.md",
     "guest-workloads/README.md",
     "tests/README.md",
@@ -138,6 +140,15 @@ fn each_metric_and_each_refusal_stands_in_the_documents() {
     assert!(problems.len() >= 6, "{problems:?}");
     for name in metrics.iter().chain(&refusals).chain(&problems) {
         assert!(document.contains(&format!("`{name}`")), "docs/courier.md lacks `{name}`");
+    }
+}
+
+/// So is what can come of loading a price board.
+#[test]
+fn each_result_of_loading_a_board_stands_in_the_documents() {
+    let document = std::fs::read_to_string(root().join("docs/prices.md")).unwrap();
+    for name in LoadResult::NAMES {
+        assert!(document.contains(&format!("\n| `{name}` | ")), "docs/prices.md lacks `{name}`");
     }
 }
 

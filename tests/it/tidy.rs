@@ -76,6 +76,7 @@ fn a_module_uses_only_modules_above_it() {
         ("store/accepted.rs", "store/accepted", "super::"),
         ("runner.rs", "runner", "super::"),
         ("queue.rs", "queue", "super::"),
+        ("prices.rs", "prices", "super::"),
         ("courier.rs", "courier", "super::"),
     ] {
         let (order, folder) = (declared(&host.join(file)), host.join(folder));

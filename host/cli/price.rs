@@ -1,0 +1,156 @@
+//! `node compute price`: each command is an order to the price board.
+
+mod plot;
+mod show;
+
+use std::io::{self, IsTerminal as _};
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Subcommand;
+
+use super::{End, complain, print, tell};
+use crate::courier::system_clock;
+use crate::node::{DirectoryLock, Node, Notice};
+use crate::prices::orders::{PriceAnswer, PriceOrder};
+use crate::prices::{Lane, Price, ProviderName, Quantile, SharedBoard, WINDOW_MAX};
+
+/// How often it is looked whether a directory that another process has is free.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+#[derive(Subcommand)]
+pub enum PriceCommand {
+    /// Record an offer that is made now
+    Offer {
+        /// In whole units, from 1 on
+        price: Price,
+        /// What it is for: transcode, inference, or a module's digest; `all` is for none of these
+        #[arg(long, default_value = "all")]
+        lane: Lane,
+        /// Who offers
+        #[arg(long, value_name = "NAME", default_value = "local")]
+        provider: ProviderName,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the quartiles of the last offers
+    Bands {
+        /// transcode, inference, a module's digest, or all offers together
+        #[arg(long, default_value = "all")]
+        lane: Lane,
+        /// Another quantile, such as 0.9 or p99.9; can be given again
+        #[arg(long = "quantile", value_name = "Q")]
+        quantiles: Vec<Quantile>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a price to ask for: the median, and more the more work waits
+    Suggest {
+        #[arg(long, default_value = "all")]
+        lane: Lane,
+        /// How many pieces of work wait
+        #[arg(long, value_name = "N")]
+        backlog: u32,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a line for each of the last offers, the oldest first
+    History {
+        #[arg(long, default_value = "all")]
+        lane: Lane,
+        /// Only the last N [default: all that count]
+        #[arg(long, value_name = "N")]
+        last: Option<usize>,
+        /// Plot them over time instead
+        #[arg(long)]
+        plot: bool,
+        #[arg(long, conflicts_with = "plot")]
+        json: bool,
+    },
+}
+
+pub const PRICE_EXAMPLES: &str = "\
+Examples:
+  node compute price offer 120 --lane transcode --provider anna
+  node compute price bands --lane transcode --quantile p99.9
+  node compute price suggest --lane transcode --backlog 40
+  node compute price history --plot
+
+Every offer counts in its own lane and in `all`, for up to 60 hours, while it is among the last `prices.window` there.
+Exit codes: 0 done, 1 fewer than 5 offers or 3 providers to judge by, 2 an error.";
+
+pub fn main(command: PriceCommand, data_dir: &Path) -> anyhow::Result<End> {
+    match command {
+        PriceCommand::Offer { price, lane, provider, json } => {
+            answer(PriceOrder::Offer { price, lane, provider }, json, data_dir)
+        }
+        PriceCommand::Bands { lane, quantiles, json } => answer(PriceOrder::Bands { lane, quantiles }, json, data_dir),
+        PriceCommand::Suggest { lane, backlog, json } => answer(PriceOrder::Suggest { lane, backlog }, json, data_dir),
+        PriceCommand::History { lane, last, plot, json } => {
+            let order = PriceOrder::History { lane, last: last.unwrap_or(WINDOW_MAX) };
+            if plot { draw(order, lane, data_dir) } else { answer(order, json, data_dir) }
+        }
+    }
+}
+
+fn answer(order: PriceOrder, json: bool, data_dir: &Path) -> anyhow::Result<End> {
+    let answers = carry_out(order, data_dir)?;
+    let shown: Result<Vec<String>, serde_json::Error> = if json {
+        answers.iter().map(serde_json::to_string).collect()
+    } else {
+        Ok(answers.iter().map(show::text).collect())
+    };
+    print(shown?.into_iter().map(|text| text + "\n").collect::<String>().as_bytes())?;
+    let is_insufficient = |answer: &PriceAnswer| match answer {
+        PriceAnswer::Bands(bands) => bands.insufficient,
+        PriceAnswer::Suggestion(suggestion) => suggestion.bands.insufficient,
+        PriceAnswer::Recorded(_) | PriceAnswer::Offer(_) => false,
+    };
+    Ok(if answers.iter().any(is_insufficient) { End::No } else { End::Done })
+}
+
+fn draw(order: PriceOrder, lane: Lane, data_dir: &Path) -> anyhow::Result<End> {
+    let offers: Vec<_> = carry_out(order, data_dir)?
+        .into_iter()
+        .filter_map(|answer| match answer {
+            PriceAnswer::Offer(offer) => Some((offer.time_ms, offer.price.units())),
+            _ => None,
+        })
+        .collect();
+    match plot::plot(&offers, columns()) {
+        Some(plot) => print(plot.as_bytes())?,
+        None => complain("note", &format_args!("no offers count in the lane `{lane}`; there is nothing to plot")),
+    }
+    Ok(End::Done)
+}
+
+/// How wide the terminal is; where output goes elsewhere, as wide as most can show.
+fn columns() -> usize {
+    let stdout = io::stdout();
+    let size = stdout.is_terminal().then(|| rustix::termios::tcgetwinsize(&stdout).ok()).flatten();
+    size.map_or(plot::COLUMNS, |size| usize::from(size.ws_col))
+}
+
+/// What has been recorded is on disk before anybody is told.
+fn carry_out(order: PriceOrder, data_dir: &Path) -> anyhow::Result<Vec<PriceAnswer>> {
+    let (board, _lock) = open(data_dir)?;
+    let answers = board.perform(order, system_clock())?;
+    board.save_if_changed()?;
+    Ok(answers)
+}
+
+fn open(data_dir: &Path) -> anyhow::Result<(SharedBoard, DirectoryLock)> {
+    let mut has_told = false;
+    loop {
+        if let Some((board, result, lock)) = Node::try_prices(data_dir)? {
+            if result.is_loss() {
+                complain("warning", &result);
+            }
+            return Ok((board, lock));
+        }
+        if !std::mem::replace(&mut has_told, true) {
+            tell(Notice::Waiting { directory: data_dir.to_owned() });
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
