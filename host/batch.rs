@@ -1,18 +1,15 @@
 //! Slices of one job each, as the command line has them run: by the running node, or by itself. The order is one value, and the
 //! answers come in the order of the files.
 
-use std::ffi::OsString;
 use std::io;
-use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use futures_util::{Stream, StreamExt as _, stream};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
+use crate::binary::Binary;
 use crate::digest::Digest;
 use crate::modules::ModulesError;
 use crate::node::Node;
@@ -26,47 +23,28 @@ use crate::workload::{Asset, REFERENCE_NAMES, Workload};
 /// write to disk, and a handle each.
 const AHEAD: usize = 256;
 
-/// Bytes, as base64 where they are written as text.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Base64(pub Vec<u8>);
-
-impl Serialize for Base64 {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&BASE64_STANDARD.encode(&self.0))
-    }
-}
-
-impl<'de> Deserialize<'de> for Base64 {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        BASE64_STANDARD.decode(text).map(Self).map_err(serde::de::Error::custom)
-    }
-}
-
-impl Base64 {
-    pub fn of_path(path: PathBuf) -> Self {
-        Self(path.into_os_string().into_vec())
-    }
-
-    fn into_path(self) -> PathBuf {
-        OsString::from_vec(self.0).into()
-    }
-}
-
 /// The files to run, and what is the same for all of them. Paths are absolute where another process reads them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchOrder {
-    pub files: Vec<Base64>,
+    pub files: Vec<Binary>,
     pub guest: BatchGuest,
-    pub args: Base64,
-    /// A name for messages, and the file.
-    pub assets: Vec<(String, Base64)>,
+    pub args: Binary,
+    /// What each is called in messages, and where it is.
+    pub assets: Vec<(String, AssetFrom)>,
     pub gas: Option<u64>,
     pub memory_bytes: Option<u64>,
     pub timeout_ms: Option<u64>,
     pub id: Option<String>,
     pub no_cache: bool,
     pub with_output: bool,
+}
+
+/// Where an asset is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AssetFrom {
+    File(Binary),
+    /// It came by a pipe, say.
+    Here(Binary),
 }
 
 /// The guest of a batch.
@@ -76,7 +54,7 @@ pub enum BatchGuest {
     OfFile,
     Named(String),
     Stored(Digest),
-    Module(Base64),
+    Module(Binary),
 }
 
 /// Why there is nothing to run.
@@ -90,6 +68,18 @@ pub enum BatchError {
     Module(#[from] Arc<ModulesError>),
     #[error(transparent)]
     Id(#[from] NotASliceId),
+}
+
+impl BatchError {
+    /// A stable name for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Asset { .. } => "asset_unreadable",
+            Self::Refused(refusal) => refusal.code(),
+            Self::Module(error) => error.code(),
+            Self::Id(_) => "malformed",
+        }
+    }
 }
 
 /// Why a slice has no answer: a stable code for programs, and a sentence.
@@ -128,8 +118,11 @@ impl Batch {
         if let Some(workload) = &workload {
             node.runner.modules().program(workload.module())?;
         }
-        let assets = order.assets.into_iter().map(|(name, path)| {
-            let path = path.into_path();
+        let assets = order.assets.into_iter().map(|(name, from)| {
+            let path = match from {
+                AssetFrom::Here(bytes) => return Ok(Asset::new(bytes.0)),
+                AssetFrom::File(path) => path.into_path(),
+            };
             let bytes = private_file::read_shared(&path, ASSETS_BYTES_MAX);
             bytes.map(Asset::new).map_err(|cause| BatchError::Asset { name, path, cause })
         });

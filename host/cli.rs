@@ -3,6 +3,7 @@
 mod files;
 mod report;
 mod case;
+mod reach;
 mod module;
 mod proof;
 mod key;
@@ -16,7 +17,7 @@ mod verify;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
@@ -33,7 +34,7 @@ use self::serve::{SERVE_EXAMPLES, ServeArgs};
 use self::token::{TOKEN_EXAMPLES, TokenCommand};
 use self::verify::{DIFF_EXAMPLES, DOCTOR_EXAMPLES, DiffArgs, DoctorArgs, VERIFY_EXAMPLES, VerifyArgs};
 use crate::config::JOBS_MAX;
-use crate::node::{Node, Notice};
+use crate::node::Notice;
 use crate::sandbox::{Bounds, COMPILE_COMMAND, serve_one_module};
 use crate::slice::SliceId;
 use crate::verify::{VERIFY_COMMAND, serve_one_order};
@@ -252,10 +253,6 @@ fn run_on_one_engine() -> anyhow::Result<End> {
     Ok(End::Done)
 }
 
-fn open_node(data_dir: &Path, jobs: Option<usize>) -> anyhow::Result<Node> {
-    Ok(Node::open(data_dir, jobs, tell)?)
-}
-
 fn tell(notice: Notice) {
     match notice {
         Notice::Waiting { directory } => {
@@ -267,6 +264,7 @@ fn tell(notice: Notice) {
                 &format_args!("the proof store was damaged: moved to `{}`, and begun anew", to.display()),
             );
         }
+        Notice::PricesLost { result } => complain("warning", &result),
     }
 }
 

@@ -28,14 +28,15 @@ use tokio::sync::watch;
 use self::body::{Room, blocking};
 pub use self::caller::Doorkeeper;
 use self::caller::{let_in, let_owner_in};
-pub use self::local::{AskError, ask, bind_socket, connect};
+pub use self::local::{AskError, ask_courier, ask_node, bind_socket, connect};
 use self::problem::Problem;
 pub use self::serve::{serve_local, serve_network};
 use self::slices::tasks;
 pub use self::tls::{TlsError, acceptor};
 use crate::courier::Courier;
 use crate::metrics::{self, Metrics};
-use crate::node::Node;
+use crate::node::{Node, Serving};
+use crate::prices::SharedBoard;
 use crate::queue::Queue;
 
 /// Requests whose slices run or wait for a thread to run on.
@@ -47,6 +48,7 @@ pub struct Served {
     pub node: Arc<Node>,
     pub courier: Arc<Courier>,
     pub queue: Arc<Queue>,
+    pub prices: Arc<SharedBoard>,
     pub metrics: Arc<Metrics>,
     /// Whether the node is to stop.
     pub stopping: watch::Receiver<bool>,
@@ -58,20 +60,15 @@ pub struct Served {
 }
 
 impl Served {
-    /// `spool` is an empty directory.
-    pub fn new(
-        node: Node,
-        courier: Courier,
-        queue: Arc<Queue>,
-        spool: PathBuf,
-        stopping: watch::Receiver<bool>,
-    ) -> Self {
+    pub fn new(serving: Serving, stopping: watch::Receiver<bool>) -> Self {
+        let Serving { node, courier, queue, prices, loaded: _, spool } = serving;
         Self {
             room: Room::of_bytes(node.config.serve.body_memory_bytes_max),
             runs: Room::of_requests(RUNS_MAX),
             node: Arc::new(node),
             courier: Arc::new(courier),
             queue,
+            prices: Arc::new(prices),
             metrics: Arc::new(Metrics::new()),
             stopping,
             spool,
@@ -90,7 +87,10 @@ pub fn network_routes(served: Served, keeper: Doorkeeper) -> Router {
 
 /// What the same user sees, on the socket.
 pub fn local_routes(served: Served) -> Router {
-    let orders = Router::new().route(local::ORDER_PATH, post(local::perform_order)).with_state(served.clone());
+    let orders = Router::new()
+        .route(local::COURIER_PATH, post(local::perform_courier_order))
+        .route(local::NODE_PATH, post(local::perform_node_order))
+        .with_state(served.clone());
     orders.merge(routes(served)).layer(from_fn(let_owner_in))
 }
 

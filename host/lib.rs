@@ -4,6 +4,8 @@
 
 /// The BLAKE3 name of some bytes.
 pub mod digest;
+/// Bytes where JSON is written.
+pub mod binary;
 /// What a run may use, and what it did use.
 pub mod limits;
 /// Files that are their user's alone, written whole or not at all.
@@ -42,6 +44,10 @@ pub mod access;
 pub mod config;
 /// Owns the parts and wires them.
 pub mod node;
+/// Files of slices, as the command line has them run.
+pub mod batch;
+/// What the command line asks of the running node.
+pub mod orders;
 /// The door for HTTP: routes, limits, status codes.
 pub mod http;
 /// The command line: one short function a command.

@@ -4,6 +4,7 @@
 mod names;
 mod stored;
 mod code;
+pub mod orders;
 
 use std::sync::Arc;
 use std::time::Duration;

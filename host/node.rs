@@ -29,8 +29,17 @@ pub struct Serving {
     pub node: Node,
     pub courier: Courier,
     pub queue: Arc<Queue>,
+    pub prices: SharedBoard,
+    /// What became of the board's file.
+    pub loaded: LoadResult,
     /// An empty directory for what need not last.
     pub spool: PathBuf,
+}
+
+/// A node's config, and its stored modules to read.
+pub struct Look {
+    pub config: Config,
+    pub stored: StoredModules,
 }
 
 /// What the owner should hear of while the node opens.
@@ -40,6 +49,8 @@ pub enum Notice {
     Waiting { directory: PathBuf },
     /// The proof store was damaged, moved to `to`, and begun anew.
     StoreMovedAside { to: PathBuf },
+    /// The price board could not be read, and begins empty.
+    PricesLost { result: LoadResult },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +86,22 @@ impl Node {
     pub fn open(directory: &Path, jobs: Option<usize>, notify: impl Fn(Notice)) -> Result<Self, NodeError> {
         let config = Config::read(&directory.join("config.toml"))?;
         Self::open_locked(DataDirectory::lock(directory, &notify)?, config, jobs, &notify)
+    }
+
+    /// [`Node::open`]; `None` while another process has the directory.
+    pub fn try_open(directory: &Path, jobs: Option<usize>, notify: impl Fn(Notice)) -> Result<Option<Self>, NodeError> {
+        let config = Config::read(&directory.join("config.toml"))?;
+        let Some(files) = DataDirectory::try_lock(directory)? else { return Ok(None) };
+        Self::open_locked(files, config, jobs, &notify).map(Some)
+    }
+
+    /// What may be read also while a node runs.
+    pub fn look(directory: &Path) -> Result<Look, NodeError> {
+        let config = Config::read(&directory.join("config.toml"))?;
+        let files = DataDirectory::prepare(directory);
+        let files = files.map_err(|cause| NodeError::DataDirectory { path: directory.to_owned(), cause })?;
+        let stored = StoredModules::new(files.state.join("modules"), config.module_quota());
+        Ok(Look { config, stored })
     }
 
     fn open_locked(
@@ -144,7 +171,12 @@ impl Node {
             clock: system_clock,
         };
         let queue = Queue::open(&accepted, node.runner.clone(), settings)?;
-        Ok(Serving { node, courier, queue, spool })
+        let (file, now_ms) = (directory.join(&node.config.prices.file), system_clock());
+        let (prices, result) = SharedBoard::open(file, &node.config.prices, now_ms);
+        if result.is_loss() {
+            notify(Notice::PricesLost { result: result.clone() });
+        }
+        Ok(Serving { node, courier, queue, prices, loaded: result, spool })
     }
 
     fn open_courier(files: DataDirectory, config: &Config) -> Result<(Courier, DirectoryLock), NodeError> {

@@ -8,29 +8,23 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use indicatif::HumanCount;
 use tokio::io::AsyncRead;
-use tokio::net::UnixStream;
-use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::args::{AckCommand, PeerCommand};
 pub use self::args::{COURIER_EXAMPLES, CourierCommand};
 use self::screen::Screen;
+use super::reach::{By, nobody_else, reach, runtime};
 use super::{End, print, printable, tell};
-use crate::courier::Courier;
 use crate::courier::answers::Answer;
 use crate::courier::orders::{Order, Which, perform};
-use crate::http::{ask, connect};
-use crate::node::{Node, Notice};
+use crate::http::ask_courier;
+use crate::node::Node;
 use crate::private_file;
 use crate::receipt::{ACKNOWLEDGEMENT_BYTES_MAX, Acknowledgement, IdPrefix};
-
-/// How often it is looked whether a directory that another process has is free, or served.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 pub fn main(command: CourierCommand, data_dir: &Path) -> anyhow::Result<End> {
     let mut session = Session { data_dir, json: false, body: None };
@@ -87,12 +81,6 @@ fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
     path.canonicalize().with_context(|| format!("cannot use the directory `{}`", path.display()))
 }
 
-/// Who carries an order out.
-enum By {
-    Node(UnixStream),
-    Us(Arc<Courier>, crate::node::DirectoryLock),
-}
-
 struct Session<'a> {
     data_dir: &'a Path,
     json: bool,
@@ -126,42 +114,19 @@ impl Session<'_> {
             (true, Some(file)) => Box::new(tokio::fs::File::from_std(file)),
             (true, None) => Box::new(tokio::io::stdin()),
         };
-        match self.reach().await? {
+        match reach(self.data_dir, || Node::try_courier(self.data_dir)).await? {
             By::Node(stream) => {
                 tokio::select! {
-                    asked = ask(stream, &order, body, &mut tell) => Ok(asked?),
+                    asked = ask_courier(stream, &order, body, &mut tell) => Ok(asked?),
                     () = interrupted() => { tell(Answer::Problem { what: INTERRUPTED.to_owned() }); Ok(()) }
                 }
             }
-            By::Us(courier, _lock) => Ok(perform(&courier, order, body, tell, interrupted()).await?),
-        }
-    }
-
-    /// The running node, or, where none has the directory, its courier itself.
-    async fn reach(&self) -> anyhow::Result<By> {
-        let mut has_told = false;
-        loop {
-            let state = Node::state(self.data_dir);
-            if let Some(stream) = connect(&state).await.context("cannot ask the running node")? {
-                return Ok(By::Node(stream));
-            }
-            if let Some((courier, lock)) = Node::try_courier(self.data_dir)? {
-                return Ok(By::Us(Arc::new(courier), lock));
-            }
-            if !std::mem::replace(&mut has_told, true) {
-                tell(Notice::Waiting { directory: self.data_dir.to_owned() });
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
+            By::Us((courier, _lock)) => Ok(perform(&Arc::new(courier), order, body, tell, interrupted()).await?),
         }
     }
 }
 
 const INTERRUPTED: &str = "interrupted";
-
-fn runtime() -> anyhow::Result<Runtime> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(2).enable_all().build().context("cannot start the threads that carry bundles")
-}
 
 async fn interrupted() {
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
@@ -209,9 +174,7 @@ fn verify_acknowledgements(files: &[PathBuf], json: bool, data_dir: &Path) -> an
 }
 
 fn fsck(data_dir: &Path, json: bool) -> anyhow::Result<End> {
-    if runtime()?.block_on(connect(&Node::state(data_dir)))?.is_some() {
-        bail!("a node is running on `{}`; stop it, for it has the store open", data_dir.display());
-    }
+    nobody_else(data_dir)?;
     let report = Node::fsck_courier(data_dir, tell)?;
     print(show::fsck(&report, json).as_bytes())?;
     Ok(if report.is_sound() { End::Done } else { End::No })

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::reach::nobody_else;
 use super::{End, print, printable, tell, timestamp};
 use crate::key::{Formerly, KeyName, Keyring, PublicKey, read_rotation};
 use crate::node::Node;
@@ -97,13 +98,17 @@ pub fn main(command: KeyCommand, data_dir: &Path) -> anyhow::Result<End> {
     let now = SystemTime::now();
     match command {
         KeyCommand::Show { json } => show(json, &Node::keys(data_dir)?, now),
-        KeyCommand::Rotate { json } => rotate(json, &Node::lock_keys(data_dir, tell)?.keyring, now),
+        KeyCommand::Rotate { json } => {
+            nobody_else(data_dir)?;
+            rotate(json, &Node::lock_keys(data_dir, tell)?.keyring, now)
+        }
         KeyCommand::Export { file, json } => {
             let key = Node::keys(data_dir)?.export(&file, now)?;
             let object = json!({ "public_key": key, "file": file.to_string_lossy() });
             tell_one(json, &object, &format!("{key}  {}", file.display()))
         }
         KeyCommand::Import { file, json } => {
+            nobody_else(data_dir)?;
             let locked = Node::lock_keys(data_dir, tell)?;
             let key = locked.keyring.import(&file)?;
             tell_one(json, &json!({ "public_key": key, "file": locked.keyring.path() }), &key.to_string())

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
@@ -11,12 +11,19 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use super::case::{CaseArgs, PROGRAM};
-use super::{End, complain, files, open_node, print, report};
+use super::reach::{self, By, reach};
+use super::{End, complain, files, print, report, tell};
+use crate::batch::Failure;
+use crate::binary::Binary;
 use crate::config::Config;
+use crate::courier::system_clock;
 use crate::digest::Digest;
-use crate::modules::{Added, Listed, ModuleKey, ModuleName, ModulesError, Record, StoredError, StoredModules};
-use crate::node::Node;
-use crate::sandbox::{Admitted, Confinement, Kind, LimitName, Report, SandboxError};
+use crate::http::ask_node;
+use crate::modules::orders::{self, ModuleAnswer, ModuleOrder};
+use crate::modules::{Listed, ModuleKey, ModuleName, Record, StoredError};
+use crate::node::{Look, Node};
+use crate::orders::{Answer, Order};
+use crate::sandbox::{Admitted, LimitName, Report};
 use crate::verify;
 use crate::workload::{Guest, Workload, binary_form};
 
@@ -127,18 +134,10 @@ pub fn main(command: ModuleCommand, data_dir: &Path) -> anyhow::Result<End> {
     }
 }
 
-/// The workload that `--module` means, compiled: once for all slices, and before the first is read.
-pub fn find(module: &OsStr, node: &Node) -> anyhow::Result<Workload> {
-    let workload = lookup(module, node)?;
-    let compiled = while_showing("compiling", || node.runner.modules().program(workload.module()));
-    warn_of_weak_confinement(node);
-    compiled.map(|_| workload).with_context(|| format!("cannot run `{}`", module.display()))
-}
-
 /// The workload that `--module` means: what is stored goes before a file of that name.
-pub fn lookup(module: &OsStr, node: &Node) -> anyhow::Result<Workload> {
+pub fn lookup(module: &OsStr, look: &Look) -> anyhow::Result<Workload> {
     let (key, file) = (module.to_str().and_then(|text| text.parse::<ModuleKey>().ok()), Path::new(module));
-    match key.map(|key| node.runner.modules().find(&key)) {
+    match key.map(|key| look.stored.find(&key)) {
         Some(Ok(digest)) => Ok(Workload::Stored(digest)),
         Some(Err(StoredError::NotThere(key))) if !file.exists() => {
             bail!(
@@ -146,7 +145,7 @@ pub fn lookup(module: &OsStr, node: &Node) -> anyhow::Result<Workload> {
             )
         }
         Some(Err(StoredError::NotThere(_))) | None => {
-            let admitted = Admitted::within(&node.config.gate, read(file)?);
+            let admitted = Admitted::within(&look.config.gate, read(file)?);
             Ok(Workload::Module(admitted.map_err(|refusal| {
                 let (code, hint) = (refusal.code(), refusal.hint());
                 anyhow::anyhow!("`{}` is refused [{code}]: {refusal}; {hint}", file.display())
@@ -157,41 +156,61 @@ pub fn lookup(module: &OsStr, node: &Node) -> anyhow::Result<Workload> {
 }
 
 /// The guest of a workload, as the gate has it.
-pub fn admitted(workload: &Workload, node: &Node) -> anyhow::Result<Admitted> {
+pub fn admitted(workload: &Workload, look: &Look) -> anyhow::Result<Admitted> {
     Ok(match workload.module() {
         Guest::Admitted(module) => module.clone(),
-        Guest::Stored(digest) => Admitted::within(&node.config.gate, stored(node)?.read(&digest)?)?,
+        Guest::Stored(digest) => Admitted::within(&look.config.gate, look.stored.read(&digest)?)?,
     })
 }
 
 fn add(file: &Path, name: Option<&ModuleName>, json: bool, data_dir: &Path) -> anyhow::Result<End> {
     let wasm = read(file)?;
-    let node = open_node(data_dir, None)?;
-    let admitted = match Admitted::within(&node.config.gate, wasm.as_slice()) {
-        Ok(admitted) => admitted,
-        Err(_) => return refused(file, &Report::of(&wasm, &node.config.gate), json),
-    };
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-    let user = format!("user {}", rustix::process::getuid().as_raw());
-    let record = Record::new(wasm.len() as u64, Kind::Compute.name().to_owned(), now, user);
-    let added = while_showing("compiling", || node.runner.modules().add(&admitted, name, &record));
-    warn_of_weak_confinement(&node);
-    let addition = match added {
-        Ok(addition) => addition,
-        Err(error) => {
-            let ModulesError::Sandbox(SandboxError::Compile(_)) = *error else { return Err(error.into()) };
-            complain("error", &format_args!("`{}` is refused [{}]: {error}", file.display(), error.code()));
+    let gate = Node::look(data_dir)?.config.gate;
+    if Admitted::within(&gate, wasm.as_slice()).is_err() {
+        return refused(file, &Report::of(&wasm, &gate), json);
+    }
+    let by = format!("user {}", rustix::process::getuid().as_raw());
+    let order = ModuleOrder::Add { wasm: Binary(wasm), name: name.cloned(), by };
+    let (digest, bytes, kind, is_new, renamed, lacks) = match carry_out(order, data_dir)? {
+        Ok(ModuleAnswer::Added { digest, bytes, kind, is_new, renamed, lacks }) => {
+            (digest, bytes, kind, is_new, renamed, lacks)
+        }
+        Ok(ModuleAnswer::Removed { .. }) => bail!("the running node answers what was not asked"),
+        Err(failure) if failure.code == "not_compilable" => {
+            let Failure { code, message } = failure;
+            complain("error", &format_args!("`{}` is refused [{code}]: {message}", file.display()));
             return Ok(End::No);
         }
+        Err(failure) => bail!("{}", failure.message),
     };
-    if let (Some(name), Some(before)) = (name, addition.renamed) {
+    warn_of_weak_confinement(&lacks);
+    if let (Some(name), Some(before)) = (name, renamed) {
         complain("note", &format_args!("`{name}` stood for {before} before"));
     }
-    let digest = admitted.digest();
-    let is_new = addition.added == Added::New;
     let shown = name.map_or_else(|| file.to_string_lossy().into_owned(), ToString::to_string);
-    let object = json!({ "digest": digest, "name": name, "bytes": record.bytes, "kind": record.kind, "new": is_new });
+    let object = json!({ "digest": digest, "name": name, "bytes": bytes, "kind": kind, "new": is_new });
     show_line(json, &object, &format!("{digest}  {shown}"))
+}
+
+/// Has the store changed: by the running node, or else here.
+fn carry_out(order: ModuleOrder, data_dir: &Path) -> anyhow::Result<Result<ModuleAnswer, Failure>> {
+    let runtime = reach::runtime()?;
+    let by = runtime.block_on(reach(data_dir, || Node::try_open(data_dir, None, tell)))?;
+    while_showing("compiling", || match by {
+        By::Us(node) => {
+            let done = orders::perform(node.runner.modules(), &node.config.gate, order, system_clock());
+            Ok(done.map_err(|error| Failure { code: error.code().to_owned(), message: error.to_string() }))
+        }
+        By::Node(stream) => {
+            let mut told = None;
+            runtime.block_on(ask_node(stream, &Order::Module(order), |answer| told = Some(answer)))?;
+            match told {
+                Some(Answer::Module(answer)) => Ok(Ok(answer)),
+                Some(Answer::Error(failure)) => Ok(Err(failure)),
+                _ => bail!("the running node did not answer"),
+            }
+        }
+    })
 }
 
 fn profile(
@@ -202,9 +221,9 @@ fn profile(
     json: bool,
     data_dir: &Path,
 ) -> anyhow::Result<End> {
-    let node = open_node(data_dir, None)?;
-    let module = admitted(&lookup(module, &node)?, &node)?;
-    let case = case.case(file, node.config.limits)?;
+    let look = Node::look(data_dir)?;
+    let module = admitted(&lookup(module, &look)?, &look)?;
+    let case = case.case(file, look.config.limits)?;
     let profiled = while_showing("running", || verify::profile(Path::new(PROGRAM), &module, &case));
     let profile = profiled.map_err(|why| anyhow::anyhow!("`{}`: {why}", file.display()))?;
     let shown =
@@ -214,9 +233,9 @@ fn profile(
 }
 
 /// An operator should know that a stranger's module met with less than SECURITY.md says.
-fn warn_of_weak_confinement(node: &Node) {
-    let lacks = node.runner.modules().confinement().map(Confinement::lacks).unwrap_or_default();
+pub fn warn_of_weak_confinement<T: AsRef<str>>(lacks: &[T]) {
     if !lacks.is_empty() {
+        let lacks: Vec<&str> = lacks.iter().map(AsRef::as_ref).collect();
         complain("warning", &format_args!("this kernel confined the compiler without {}", lacks.join(" and ")));
     }
 }
@@ -241,9 +260,8 @@ fn check(file: &Path, json: bool, data_dir: &Path) -> anyhow::Result<End> {
 }
 
 fn list(json: bool, data_dir: &Path) -> anyhow::Result<End> {
-    let node = open_node(data_dir, None)?;
     let mut end = End::Done;
-    for Listed { digest, names, record } in stored(&node)?.list()? {
+    for Listed { digest, names, record } in Node::look(data_dir)?.stored.list()? {
         let record = match record {
             Ok(record) => record,
             Err(error) => {
@@ -264,8 +282,7 @@ fn words(names: &[ModuleName]) -> String {
 }
 
 fn show(module: &ModuleKey, json: bool, data_dir: &Path) -> anyhow::Result<End> {
-    let node = open_node(data_dir, None)?;
-    let stored = stored(&node)?;
+    let Look { config, stored } = Node::look(data_dir)?;
     let digest = stored.find(module)?;
     let (record, names) = (stored.record(&digest)?, stored.names()?.remove(&digest).unwrap_or_default());
     let wasm = stored.read(&digest)?;
@@ -273,24 +290,24 @@ fn show(module: &ModuleKey, json: bool, data_dir: &Path) -> anyhow::Result<End> 
         return show_line(true, &object(&digest, &record, &names), "");
     }
     let added = super::timestamp(record.added_unix_ms);
-    let report = Report::of(&wasm, &node.config.gate);
+    let report = Report::of(&wasm, &config.gate);
     let known = format!("names      {}\nadded      {added}, by {}\n", words(&names), record.added_by);
-    print((known + &report::text(Path::new(&digest.to_string()), &report, &node.config.gate)).as_bytes())?;
+    print((known + &report::text(Path::new(&digest.to_string()), &report, &config.gate)).as_bytes())?;
     Ok(End::Done)
 }
 
 fn remove(module: &ModuleKey, json: bool, data_dir: &Path) -> anyhow::Result<End> {
-    let node = open_node(data_dir, None)?;
-    let stored = stored(&node)?;
-    let digest = stored.find(module)?;
-    let gone = stored.remove(module)?;
+    let (digest, gone) = match carry_out(ModuleOrder::Remove { module: module.clone() }, data_dir)? {
+        Ok(ModuleAnswer::Removed { digest, module_removed }) => (digest, module_removed),
+        Ok(ModuleAnswer::Added { .. }) => bail!("the running node answers what was not asked"),
+        Err(failure) => bail!("{}", failure.message),
+    };
     let line = if gone { format!("removed {digest}") } else { format!("removed the name {module} of {digest}") };
     show_line(json, &json!({ "digest": digest, "module_removed": gone }), &line)
 }
 
 fn export(module: &ModuleKey, file: &Path, json: bool, data_dir: &Path) -> anyhow::Result<End> {
-    let node = open_node(data_dir, None)?;
-    let stored = stored(&node)?;
+    let stored = Node::look(data_dir)?.stored;
     let digest = stored.find(module)?;
     let wasm = stored.read(&digest)?;
     if file == Path::new("-") {
@@ -300,10 +317,6 @@ fn export(module: &ModuleKey, file: &Path, json: bool, data_dir: &Path) -> anyho
     files::replace(file, Some(&wasm)).with_context(|| format!("cannot write `{}`", file.display()))?;
     let object = json!({ "digest": digest, "bytes": wasm.len(), "file": file.to_string_lossy() });
     show_line(json, &object, &format!("{digest}  {}", file.display()))
-}
-
-fn stored(node: &Node) -> Result<&StoredModules, StoredError> {
-    node.runner.modules().stored()
 }
 
 fn object(digest: &Digest, record: &Record, names: &[ModuleName]) -> Value {

@@ -5,18 +5,16 @@ mod show;
 
 use std::io::{self, IsTerminal as _};
 use std::path::Path;
-use std::time::Duration;
 
 use clap::Subcommand;
 
-use super::{End, complain, print, tell};
+use super::reach::{self, By, reach};
+use super::{End, complain, print};
 use crate::courier::system_clock;
-use crate::node::{DirectoryLock, Node, Notice};
+use crate::node::Node;
+use crate::orders::{Answer, Order};
 use crate::prices::orders::{PriceAnswer, PriceOrder};
-use crate::prices::{Lane, Price, ProviderName, Quantile, SharedBoard, WINDOW_MAX};
-
-/// How often it is looked whether a directory that another process has is free.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+use crate::prices::{Lane, Price, ProviderName, Quantile, WINDOW_MAX};
 
 #[derive(Subcommand)]
 pub enum PriceCommand {
@@ -133,24 +131,20 @@ fn columns() -> usize {
 
 /// What has been recorded is on disk before anybody is told.
 fn carry_out(order: PriceOrder, data_dir: &Path) -> anyhow::Result<Vec<PriceAnswer>> {
-    let (board, _lock) = open(data_dir)?;
-    let answers = board.perform(order, system_clock())?;
-    board.save_if_changed()?;
-    Ok(answers)
-}
-
-fn open(data_dir: &Path) -> anyhow::Result<(SharedBoard, DirectoryLock)> {
-    let mut has_told = false;
-    loop {
-        if let Some((board, result, lock)) = Node::try_prices(data_dir)? {
+    let runtime = reach::runtime()?;
+    match runtime.block_on(reach(data_dir, || Node::try_prices(data_dir)))? {
+        By::Node(stream) => {
+            let answers = runtime.block_on(reach::ask_all(stream, &Order::Price(order)))?;
+            let price = |answer| if let Answer::Price(answer) = answer { Some(answer) } else { None };
+            Ok(answers.into_iter().filter_map(price).collect())
+        }
+        By::Us((board, result, _lock)) => {
             if result.is_loss() {
                 complain("warning", &result);
             }
-            return Ok((board, lock));
+            let answers = board.perform(order, system_clock())?;
+            board.save_if_changed()?;
+            Ok(answers)
         }
-        if !std::mem::replace(&mut has_told, true) {
-            tell(Notice::Waiting { directory: data_dir.to_owned() });
-        }
-        std::thread::sleep(LOOK_EVERY);
     }
 }

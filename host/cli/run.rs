@@ -4,26 +4,28 @@ use std::io::{self, IsTerminal as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use futures_util::{Stream, StreamExt as _, stream};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
+use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval_at};
 
-use super::{End, RunArgs, complain, files, is_broken_pipe, module, print};
-use crate::limits::Limits;
+use super::module::warn_of_weak_confinement;
+use super::reach::{By, reach};
+use super::{End, RunArgs, complain, files, is_broken_pipe, module, print, tell};
+use crate::batch::{AssetFrom, Batch, BatchGuest, BatchOrder, Failure};
+use crate::binary::Binary;
+use crate::http::ask_node;
 use crate::node::Node;
-use crate::runner::{ASSETS_BYTES_MAX, Answer, Request, Reuse, RunError, WorkloadRunner};
-use crate::slice::Slice;
-use crate::workload::{Asset, REFERENCE_NAMES, Workload};
-
-/// Slices that are under way or wait for the ones before them to be printed: enough for the proofs of many small ones
-/// to share a write to disk, and a handle each.
-const AHEAD: usize = 256;
+use crate::orders::{Order, Told};
+use crate::runner::{ASSETS_BYTES_MAX, Answer};
+use crate::sandbox::Confinement;
+use crate::workload::Guest;
 
 /// Threads for finished proofs on their way to the disk.
 const WRITERS: usize = 64;
@@ -45,19 +47,88 @@ pub fn run(args: RunArgs, data_dir: &Path) -> anyhow::Result<End> {
         std::fs::create_dir_all(out).with_context(|| format!("cannot make the directory `{}`", out.display()))?;
     }
     let jobs = args.jobs.map(|jobs| jobs as usize);
-    let node = super::open_node(data_dir, jobs)?;
-    let job = Job::read(&args, &node)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .max_blocking_threads(WRITERS)
         .enable_all()
         .build()
         .context("cannot start the threads that run slices")?;
+    let guest = guest(&args, data_dir)?;
+    let by = runtime.block_on(reach(data_dir, || Node::try_open(data_dir, jobs, tell)))?;
     runtime.spawn(leave_if_nobody_reads());
-    let end = runtime.block_on(run_all(&args, files, &node, &job));
+    let end = match by {
+        By::Us(node) => {
+            let opened = Batch::open(order(&args, &files, guest, &|path| Ok(path.to_owned()))?, &node);
+            let batch = opened.with_context(|| cannot_run(&args))?;
+            if args.module.is_some() {
+                warn_of_weak_confinement(
+                    &node.runner.modules().confinement().map(Confinement::lacks).unwrap_or_default(),
+                );
+            }
+            let (bytes, runner) = (batch.bytes(), node.runner.clone());
+            let report = Report::new(&args, files);
+            let progress = || Some((runner.bytes_read(), bytes, runner.gas_granted()));
+            runtime.block_on(report.follow(batch.run().map(Ok), &progress))
+        }
+        By::Node(stream) => {
+            let absolute = |path: &Path| {
+                path.canonicalize().or_else(|_| std::path::absolute(path)).context("cannot tell where a file is")
+            };
+            let order = Order::Run(order(&args, &files, guest, &absolute)?);
+            let report = Report::new(&args, files);
+            runtime.block_on(report.follow(told(stream, order), &|| None))
+        }
+    };
     // A guest that still runs after an interruption ends by itself, and is not waited for; finished proofs are on disk.
     runtime.shutdown_background();
     end
+}
+
+fn cannot_run(args: &RunArgs) -> String {
+    let module = args.module.as_deref().unwrap_or_default();
+    format!("cannot run `{}`", module.display())
+}
+
+/// What is to be run on the slices.
+fn guest(args: &RunArgs, data_dir: &Path) -> anyhow::Result<BatchGuest> {
+    let Some(module) = &args.module else {
+        return Ok(args.workload.clone().map_or(BatchGuest::OfFile, BatchGuest::Named));
+    };
+    Ok(match module::lookup(module, &Node::look(data_dir)?)?.module() {
+        Guest::Stored(digest) => BatchGuest::Stored(digest),
+        Guest::Admitted(module) => BatchGuest::Module(Binary(module.wasm().to_vec())),
+    })
+}
+
+/// The order, with paths as whoever carries it out finds them.
+fn order(
+    args: &RunArgs,
+    files: &[PathBuf],
+    guest: BatchGuest,
+    place: &impl Fn(&Path) -> anyhow::Result<PathBuf>,
+) -> anyhow::Result<BatchOrder> {
+    let asset = |(name, path): &(String, PathBuf)| {
+        let from = if path.is_file() {
+            AssetFrom::File(Binary::of_path(place(path)?))
+        } else {
+            let bytes = files::read_up_to(path, ASSETS_BYTES_MAX);
+            AssetFrom::Here(Binary(bytes.with_context(|| format!("cannot read asset `{name}`, `{}`", path.display()))?))
+        };
+        Ok((name.clone(), from))
+    };
+    let words: Vec<&[u8]> = args.args.iter().map(|word| word.as_bytes()).collect();
+    Ok(BatchOrder {
+        files: files.iter().map(|file| Ok(Binary::of_path(place(file)?))).collect::<anyhow::Result<_>>()?,
+        guest,
+        args: Binary(words.join(&0)),
+        assets: args.assets.iter().map(asset).collect::<anyhow::Result<_>>()?,
+        gas: args.gas,
+        memory_bytes: args.memory,
+        timeout_ms: args.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
+        id: args.id.as_ref().map(ToString::to_string),
+        no_cache: args.no_cache,
+        with_output: args.out.is_some(),
+    })
 }
 
 /// Writing a line waits for whoever reads it, and then a signal is not heard there.
@@ -74,105 +145,22 @@ async fn leave_if_nobody_reads() {
     std::process::exit(End::Interrupted as i32);
 }
 
-/// A slice that was asked for, and what became of it.
-struct Done {
-    file: PathBuf,
-    result: Result<Answer, Failure>,
-}
-
-/// Why a slice has no answer: a stable code for programs, and a sentence.
-struct Failure {
-    code: &'static str,
-    message: String,
-}
-
-impl Failure {
-    fn of(file: &Path, error: &RunError) -> Self {
-        let message = match error {
-            RunError::Sandbox(_) => format!("`{}`: {error}", file.display()),
-            _ => error.to_string(),
-        };
-        Self { code: error.code(), message }
-    }
-}
-
-/// What is the same for all slices of a command.
-struct Job {
-    /// `None` where each file's name tells.
-    workload: Option<Workload>,
-    args: Arc<[u8]>,
-    assets: Vec<Asset>,
-    limits: Limits,
-    timeout: Option<Duration>,
-}
-
-impl Job {
-    fn read(args: &RunArgs, node: &Node) -> anyhow::Result<Self> {
-        let workload = match (&args.module, &args.workload) {
-            (Some(module), _) => Some(module::find(module, node)?),
-            (None, Some(name)) => Workload::named(name),
-            (None, None) => None,
-        };
-        let assets = args.assets.iter().map(|(name, file)| {
-            let bytes = files::read_up_to(file, ASSETS_BYTES_MAX);
-            bytes.map(Asset::new).with_context(|| format!("cannot read asset `{name}`, `{}`", file.display()))
+/// What the running node answers, slice by slice.
+fn told(stream: UnixStream, order: Order) -> impl Stream<Item = anyhow::Result<Result<Answer, Failure>>> {
+    let (tell, heard) = mpsc::unbounded_channel();
+    let tell_last = tell.clone();
+    tokio::spawn(async move {
+        let mut told = Told::default();
+        let asked = ask_node(stream, &order, |answer| match told.take(answer) {
+            Ok(None) => {}
+            Ok(Some(result)) => drop(tell.send(Ok(result))),
+            Err(message) => drop(tell.send(Err(anyhow::anyhow!(message)))),
         });
-        let mut limits = node.config.limits;
-        limits.gas = args.gas.unwrap_or(limits.gas);
-        limits.memory_bytes = args.memory.unwrap_or(limits.memory_bytes);
-        let words: Vec<&[u8]> = args.args.iter().map(|word| word.as_bytes()).collect();
-        let assets = assets.collect::<Result<_, _>>()?;
-        let timeout = args.timeout.or(node.config.compute.timeout_ms.map(Duration::from_millis));
-        Ok(Self { workload, args: words.join(&0).into(), assets, limits, timeout })
-    }
-}
-
-async fn run_all(args: &RunArgs, files: Vec<PathBuf>, node: &Node, job: &Job) -> anyhow::Result<End> {
-    let total = files.len();
-    let slices: Vec<(PathBuf, Result<Request, Failure>)> = files
-        .into_iter()
-        .map(|file| {
-            let request = request(args, &file, node, job);
-            (file, request)
-        })
-        .collect();
-    let bytes = slices.iter().filter_map(|(_, request)| Some(request.as_ref().ok()?.slice.bytes())).sum();
-    let results = stream::iter(slices)
-        .map(|(file, request)| async {
-            let ran = match request {
-                Ok(request) if args.out.is_some() => Ok(node.runner.run_for_output(request).await),
-                Ok(request) => Ok(node.runner.run(request).await),
-                Err(failure) => Err(failure),
-            };
-            let result = ran.and_then(|ran| ran.map_err(|error| Failure::of(&file, &error)));
-            Done { file, result }
-        })
-        .buffered(AHEAD);
-    let report = Report { args, end: End::Done, finished: 0, total, bar: ProgressBar::hidden() };
-    report.follow(results, &node.runner, bytes).await
-}
-
-fn request(args: &RunArgs, file: &Path, node: &Node, job: &Job) -> Result<Request, Failure> {
-    let slice = Slice::from_file(file, node.config.compute.slice_bytes_max);
-    let slice = slice.map_err(|error| Failure::of(file, &error.into()))?;
-    let workload = job.workload.clone().or_else(|| Workload::of_file(file));
-    let workload = workload.ok_or_else(|| Failure {
-        code: "unknown_workload",
-        message: format!(
-            "cannot tell the workload of `{}` from its name; say --workload {}, or give a --module",
-            file.display(),
-            REFERENCE_NAMES.join(" or --workload ")
-        ),
-    })?;
-    Ok(Request {
-        id: args.id.clone(),
-        args: job.args.clone(),
-        assets: job.assets.clone(),
-        limits: job.limits,
-        reuse: if args.no_cache { Reuse::Never } else { Reuse::Allowed },
-        timeout: job.timeout,
-        ..Request::new(workload, slice)
-    })
+        if let Err(error) = asked.await {
+            let _ = tell_last.send(Err(error.into()));
+        }
+    });
+    stream::unfold(heard, |mut heard| async { Some((heard.recv().await?, heard)) })
 }
 
 /// Tells the user of each slice, in the order in which they were named.
@@ -181,15 +169,24 @@ struct Report<'a> {
     end: End,
     finished: usize,
     total: usize,
+    /// Those that have not been told of.
+    files: std::vec::IntoIter<PathBuf>,
     bar: ProgressBar,
 }
 
-impl Report<'_> {
+/// Bytes hashed so far and in all, and gas.
+type Progress<'a> = &'a dyn Fn() -> Option<(u64, u64, u64)>;
+
+impl<'a> Report<'a> {
+    fn new(args: &'a RunArgs, files: Vec<PathBuf>) -> Self {
+        let total = files.len();
+        Self { args, end: End::Done, finished: 0, total, files: files.into_iter(), bar: ProgressBar::hidden() }
+    }
+
     async fn follow(
         mut self,
-        results: impl Stream<Item = Done>,
-        runner: &WorkloadRunner,
-        bytes: u64,
+        results: impl Stream<Item = anyhow::Result<Result<Answer, Failure>>>,
+        progress: Progress<'_>,
     ) -> anyhow::Result<End> {
         let mut results = pin!(results);
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -201,14 +198,15 @@ impl Report<'_> {
                 biased;
                 _ = interrupt.recv() => return Ok(self.interrupted()),
                 _ = terminate.recv() => return Ok(self.interrupted()),
-                done = results.next() => match done {
-                    Some(done) => match self.tell(done) {
+                result = results.next() => match (result, self.files.next()) {
+                    (Some(result), Some(file)) => match self.tell(&file, result?) {
                         Err(error) if is_broken_pipe(&error) => break,
                         told => told?,
                     },
-                    None => break,
+                    (None, Some(_)) => anyhow::bail!("the running node has ended before all slices were done"),
+                    _ => break,
                 },
-                _ = ticks.tick() => self.progress(runner, bytes),
+                _ = ticks.tick() => self.progress(progress),
             }
         }
         self.bar.finish_and_clear();
@@ -222,19 +220,20 @@ impl Report<'_> {
         End::Interrupted
     }
 
-    fn progress(&mut self, runner: &WorkloadRunner, bytes: u64) {
+    fn progress(&mut self, progress: Progress<'_>) {
+        let Some((bytes, bytes_all, gas)) = progress() else { return };
         if self.bar.is_hidden() && self.bar.length().is_none() && io::stderr().is_terminal() {
             let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {msg} {elapsed}");
-            self.bar = ProgressBar::new(bytes).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            self.bar = ProgressBar::new(bytes_all).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         }
-        self.bar.set_position(runner.bytes_read());
-        let gas = HumanCount(runner.gas_granted());
+        self.bar.set_position(bytes);
+        let gas = HumanCount(gas);
         self.bar.set_message(format!("{}/{} slices, {gas} gas", self.finished, self.total));
     }
 
-    fn tell(&mut self, Done { file, result }: Done) -> anyhow::Result<()> {
+    fn tell(&mut self, file: &Path, result: Result<Answer, Failure>) -> anyhow::Result<()> {
         let result = result.and_then(|answer| {
-            self.args.out.as_deref().map_or(Ok(()), |out| write_proof(out, &file, &answer)).map(|()| answer)
+            self.args.out.as_deref().map_or(Ok(()), |out| write_proof(out, file, &answer)).map(|()| answer)
         });
         let (end, complaint) = match &result {
             Err(failure) => (End::Error, Some(("error", failure.message.clone()))),
@@ -246,7 +245,7 @@ impl Report<'_> {
         };
         self.end = self.end.max(end);
         self.finished += usize::from(result.is_ok());
-        let line = if self.args.json { json_line(&file, &result) } else { text_line(&file, &result) };
+        let line = if self.args.json { json_line(file, &result) } else { text_line(file, &result) };
         self.bar.suspend(|| {
             if let (Ok(answer), false) = (&result, self.args.json) {
                 for line in String::from_utf8_lossy(&answer.finished.log).lines() {
@@ -311,7 +310,7 @@ fn write_proof(out: &Path, file: &Path, answer: &Answer) -> Result<(), Failure> 
     for (ending, bytes) in [(".proof", Some(proof.as_slice())), (".output", output)] {
         let path = files::path_beside(out, file, ending);
         files::replace(&path, bytes).map_err(|error| Failure {
-            code: "proof_not_written",
+            code: "proof_not_written".to_owned(),
             message: format!("cannot write `{}`: {error}", path.display()),
         })?;
     }

@@ -22,10 +22,14 @@ use crate::http::{
     Doorkeeper, Served, acceptor, bind_socket, local_routes, network_routes, serve_local, serve_network,
 };
 use crate::metrics::Metrics;
-use crate::node::{Node, Serving};
+use crate::node::Node;
+use crate::prices::SharedBoard;
 
 /// What fails for another reason than a bundle's is looked at again after that.
 const FLUSH_RETRY: Duration = Duration::from_secs(5);
+
+/// What was offered since is lost where the process is killed.
+const SAVE_PRICES_EVERY: Duration = Duration::from_secs(60);
 
 /// How long accepted slices that run when the node is to end may take to come to theirs.
 const LAST_RUNS: Duration = Duration::from_secs(10);
@@ -60,15 +64,16 @@ pub fn serve(args: &ServeArgs, data_dir: &Path) -> anyhow::Result<End> {
     log::start(args.log_format);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("cannot start the threads that serve")?;
-    let Serving { node, courier, queue, spool } = Node::open_to_serve(data_dir, log::notice)?;
-    let settings = node.config.serve.clone();
-    let (listen, tokens) = (args.listen.unwrap_or(settings.listen), node.config.tokens()?);
+    let serving = Node::open_to_serve(data_dir, log::notice)?;
+    let config = &serving.node.config;
+    let settings = config.serve.clone();
+    let (listen, tokens) = (args.listen.unwrap_or(settings.listen), config.tokens()?);
     let tls = tls(&settings, data_dir)?;
     let exposure = Exposure::of(listen, &tokens, tls.is_some(), args.behind_proxy)?;
     let keeper = Doorkeeper::new(tokens, exposure, &settings.hosts);
     raise_limit_of_files();
     let (stop, stopped) = watch::channel(false);
-    let served = Served::new(node, courier, queue, spool, stopped.clone());
+    let served = Served::new(serving, stopped.clone());
     let state = Node::state(data_dir);
     let end = runtime.block_on(async {
         let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
@@ -86,6 +91,7 @@ pub fn serve(args: &ServeArgs, data_dir: &Path) -> anyhow::Result<End> {
         let queue = served.queue.clone();
         let until_stopped = stopping();
         let work = tokio::spawn(async move { queue.work(until_stopped).await });
+        let save = tokio::spawn(save_prices(served.prices.clone(), stopping()));
         let routes = network_routes(served.clone(), keeper);
         tokio::join!(
             serve_network(listener, tls, settings.connections_max, routes, stopping()),
@@ -96,6 +102,7 @@ pub fn serve(args: &ServeArgs, data_dir: &Path) -> anyhow::Result<End> {
             Ok(ended) => ended.context("the task that runs accepted slices has failed")?,
             Err(_) => tracing::info!("slices that still run begin anew at the next start"),
         }
+        save.await.context("the task that saves the price board has failed")?;
         tracing::info!("stopped");
         Ok(End::Done)
     });
@@ -131,6 +138,26 @@ async fn stop_on_signal([mut interrupt, mut terminate]: [Signal; 2], stop: watch
         }
     }
     std::process::exit(End::Interrupted as i32);
+}
+
+/// Writes the price board to its file now and then, and at the end.
+async fn save_prices(prices: Arc<SharedBoard>, stopping: impl Future<Output = ()>) {
+    let mut stopping = std::pin::pin!(stopping);
+    loop {
+        let is_over = tokio::select! {
+            () = &mut stopping => true,
+            () = tokio::time::sleep(SAVE_PRICES_EVERY) => false,
+        };
+        let prices = prices.clone();
+        match tokio::task::spawn_blocking(move || prices.save_if_changed()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::error!("{error}"),
+            Err(error) => tracing::error!("the price board is not saved: {error}"),
+        }
+        if is_over {
+            return;
+        }
+    }
 }
 
 /// Forwards what is due, whenever something is.

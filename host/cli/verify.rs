@@ -9,10 +9,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::case::{CaseArgs, PROGRAM};
-use super::{End, complain, files, matrix, module, open_node, print, printable, proof};
+use super::{End, complain, files, matrix, module, print, printable, proof};
 use crate::digest::Digest;
 use crate::limits::Limits;
-use crate::node::Node;
+use crate::node::{Look, Node};
 use crate::proof::{JobLimits, SliceProof};
 use crate::sandbox::{Admitted, EngineKind, meter};
 use crate::verify::{self, Guest, Matrix, Repeats, Side, TraceFile, Verdict};
@@ -131,17 +131,17 @@ fn parse_engines(text: &str) -> Result<Engines, String> {
 }
 
 pub fn verify(args: &VerifyArgs, data_dir: &Path) -> anyhow::Result<End> {
-    let node = open_node(data_dir, None)?;
+    let look = Node::look(data_dir)?;
     match args.paths.as_slice() {
-        [proof, file] => recheck(args, proof, file, &node),
-        [file, ..] => all_agree(args, file, &node),
+        [proof, file] => recheck(args, proof, file, &look),
+        [file, ..] => all_agree(args, file, &look),
         [] => bail!("a slice is expected"),
     }
 }
 
-fn all_agree(args: &VerifyArgs, file: &Path, node: &Node) -> anyhow::Result<End> {
-    let guests: Vec<Guest> = guests(&args.job, file, node)?.into_iter().map(|(_, guest)| guest).collect();
-    let case = args.job.case.case(file, node.config.limits)?;
+fn all_agree(args: &VerifyArgs, file: &Path, look: &Look) -> anyhow::Result<End> {
+    let guests: Vec<Guest> = guests(&args.job, file, look)?.into_iter().map(|(_, guest)| guest).collect();
+    let case = args.job.case.case(file, look.config.limits)?;
     let (engines, jobs) = (&args.engines.0, args.jobs as usize);
     let waves = if jobs > 1 { 2 } else { 1 };
     let bar = bar((guests.len() * engines.len() * waves) as u64);
@@ -173,11 +173,11 @@ fn complain_of(matrix: &Matrix) {
     matrix.disagreements.iter().for_each(|disagreement| complain("differs", disagreement));
 }
 
-fn recheck(args: &VerifyArgs, proof_file: &Path, file: &Path, node: &Node) -> anyhow::Result<End> {
+fn recheck(args: &VerifyArgs, proof_file: &Path, file: &Path, look: &Look) -> anyhow::Result<End> {
     let proof = proof::read(proof_file).map_err(anyhow::Error::from).and_then(|proof| Ok(proof?));
     let proof = proof.with_context(|| format!("cannot read proof `{}`", proof_file.display()))?;
-    let limits = limits_of(proof.job().limits, node.config.limits);
-    let verdict = match claimed_guest(&args.job, &proof, node) {
+    let limits = limits_of(proof.job().limits, look.config.limits);
+    let verdict = match claimed_guest(&args.job, &proof, look) {
         Err(error) => Verdict::Unverifiable(format!("{error:#}")),
         Ok((digest, guest)) => {
             let case = args.job.case.case(file, limits)?;
@@ -205,30 +205,30 @@ fn limits_of(claimed: JobLimits, own: Limits) -> Limits {
 }
 
 /// The guest that is given, or else the one that the proof names, if it is at hand.
-fn claimed_guest(job: &JobArgs, proof: &SliceProof, node: &Node) -> anyhow::Result<(Digest, Guest)> {
+fn claimed_guest(job: &JobArgs, proof: &SliceProof, look: &Look) -> anyhow::Result<(Digest, Guest)> {
     let claimed = proof.job();
     let workload = match job.modules.as_slice() {
         [] => Workload::named(&claimed.workload).unwrap_or(Workload::Stored(claimed.module)),
-        [module] => return guest(module, node),
+        [module] => return guest(module, look),
         _ => bail!("a proof is of one guest; give one --module"),
     };
-    let module = module::admitted(&workload, node);
+    let module = module::admitted(&workload, look);
     let module = module.context("the proof's module is not stored here; give it with --module")?;
     Ok((module.digest(), metered(claimed.workload.clone(), &module)?))
 }
 
-fn guests(job: &JobArgs, file: &Path, node: &Node) -> anyhow::Result<Vec<(Digest, Guest)>> {
+fn guests(job: &JobArgs, file: &Path, look: &Look) -> anyhow::Result<Vec<(Digest, Guest)>> {
     if !job.modules.is_empty() {
-        return job.modules.iter().map(|module| guest(module, node)).collect();
+        return job.modules.iter().map(|module| guest(module, look)).collect();
     }
     let workload = Workload::of_file(file)
         .with_context(|| format!("cannot tell the workload of `{}` from its name; give a --module", file.display()))?;
-    let module = module::admitted(&workload, node)?;
+    let module = module::admitted(&workload, look)?;
     Ok(vec![(module.digest(), metered(workload.name().to_owned(), &module)?)])
 }
 
-fn guest(module: &OsString, node: &Node) -> anyhow::Result<(Digest, Guest)> {
-    let admitted = module::admitted(&module::lookup(module, node)?, node)?;
+fn guest(module: &OsString, look: &Look) -> anyhow::Result<(Digest, Guest)> {
+    let admitted = module::admitted(&module::lookup(module, look)?, look)?;
     let name = Path::new(module).file_name().unwrap_or(module).to_string_lossy().into_owned();
     Ok((admitted.digest(), metered(name, &admitted)?))
 }
@@ -243,10 +243,10 @@ fn bar(len: u64) -> ProgressBar {
 }
 
 pub fn diff(args: &DiffArgs, data_dir: &Path) -> anyhow::Result<End> {
-    let node = open_node(data_dir, None)?;
-    let mut guests = guests(&args.job, &args.file, &node)?;
+    let look = Node::look(data_dir)?;
+    let mut guests = guests(&args.job, &args.file, &look)?;
     let (Some((digest, guest)), true) = (guests.pop(), guests.is_empty()) else { bail!("give one --module") };
-    let case = args.job.case.case(&args.file, node.config.limits)?;
+    let case = args.job.case.case(&args.file, look.config.limits)?;
     let program = Path::new(PROGRAM);
     let sides: Vec<Side> =
         args.engines.0.iter().map(|engine| Side { engine: *engine, module: guest.module.clone() }).collect();

@@ -16,6 +16,8 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
@@ -24,17 +26,25 @@ use tokio_util::io::{ReaderStream, StreamReader};
 use super::Served;
 use super::problem::Problem;
 use crate::courier::answers::Answer;
-use crate::courier::orders::{ORDER_BYTES_MAX, Order, perform};
+use crate::courier::orders::{ORDER_BYTES_MAX, perform};
+use crate::{courier, orders};
 
-pub const ORDER_PATH: &str = "/v1/local/courier";
+pub const COURIER_PATH: &str = "/v1/local/courier";
+pub const NODE_PATH: &str = "/v1/local/node";
+
+/// The largest order to the node: a module as text, or the names of very many files.
+const NODE_ORDER_BYTES_MAX: usize = 256 << 20;
 
 const SOCKET: &str = "node.sock";
 
 /// Answers on their way to a client. What a flush tells on its way is left out where the client does not keep up with it.
 const ANSWERS_MAX: usize = 4_096;
 
+/// The same of the node's, of which none is left out.
+const NODE_ANSWERS_MAX: usize = 16;
+
 /// The longest line of an answer.
-const LINE_BYTES_MAX: usize = 64 << 10;
+const LINE_BYTES_MAX: usize = 256 << 10;
 
 /// Opens the socket in the state directory, in the place of one that a node left behind. To be called by who holds the
 /// directory's lock.
@@ -70,10 +80,9 @@ fn through(directory: &OwnedFd) -> String {
     format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd())
 }
 
-pub async fn perform_order(State(served): State<Served>, request: Request<Body>) -> Response {
-    let body = request.into_body().into_data_stream().map(|piece| piece.map_err(io::Error::other));
-    let mut body = StreamReader::new(body);
-    let order = match read_order(&mut body).await {
+pub async fn perform_courier_order(State(served): State<Served>, request: Request<Body>) -> Response {
+    let mut body = reader_of(request);
+    let order = match read_order(&mut body, ORDER_BYTES_MAX).await {
         Ok(order) => order,
         Err(error) => return Problem::new(422, "malformed", format!("no order: {error}")).into_response(),
     };
@@ -97,6 +106,32 @@ pub async fn perform_order(State(served): State<Served>, request: Request<Body>)
             let _ = answers.send(Answer::Error { message: error.to_string() }).await;
         }
     });
+    lines_of(told)
+}
+
+pub async fn perform_node_order(State(served): State<Served>, request: Request<Body>) -> Response {
+    let order = match read_order(&mut reader_of(request), NODE_ORDER_BYTES_MAX).await {
+        Ok(order) => order,
+        Err(error) => return Problem::new(422, "malformed", format!("no order: {error}")).into_response(),
+    };
+    let (answers, told) = mpsc::channel(NODE_ANSWERS_MAX);
+    tokio::spawn(async move {
+        let now_ms = served.now_ms();
+        let mut stopping = served.stopping.clone();
+        tokio::select! {
+            () = orders::perform(&served.node, &served.prices, order, now_ms, &answers) => {}
+            () = answers.closed() => {}
+            _ = stopping.wait_for(|stopping| *stopping) => {}
+        }
+    });
+    lines_of(told)
+}
+
+fn reader_of(request: Request<Body>) -> impl AsyncRead + Send + Unpin {
+    StreamReader::new(request.into_body().into_data_stream().map(|piece| piece.map_err(io::Error::other)))
+}
+
+fn lines_of<A: Serialize + Send + 'static>(told: mpsc::Receiver<A>) -> Response {
     let lines = stream::unfold(told, |mut told| async {
         let answer = told.recv().await?;
         let line = serde_json::to_string(&answer).map(|line| line + "\n").map_err(io::Error::other);
@@ -105,9 +140,9 @@ pub async fn perform_order(State(served): State<Served>, request: Request<Body>)
     (StatusCode::OK, [(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
 }
 
-async fn read_order(body: &mut (impl AsyncRead + Unpin)) -> io::Result<Order> {
+async fn read_order<O: DeserializeOwned>(body: &mut (impl AsyncRead + Unpin), bytes_max: usize) -> io::Result<O> {
     let len = body.read_u32_le().await? as usize;
-    if len > ORDER_BYTES_MAX {
+    if len > bytes_max {
         return Err(io::Error::other("it is too long"));
     }
     let mut order = vec![0; len];
@@ -123,18 +158,38 @@ pub enum AskError {
     NotUnderstood,
 }
 
-/// Hands `order` to the node at the other end of `stream`, with `body` after it, and tells its answers.
-pub async fn ask(
+/// Hands `order` to the courier of the node at the other end of `stream`, with `body` after it, and tells its answers.
+pub async fn ask_courier(
     stream: UnixStream,
-    order: &Order,
+    order: &courier::orders::Order,
     body: impl AsyncRead + Send + 'static,
-    mut tell: impl FnMut(Answer),
+    tell: impl FnMut(courier::answers::Answer),
 ) -> Result<(), AskError> {
+    ask(stream, COURIER_PATH, order, body, tell).await
+}
+
+/// Hands `order` to the node at the other end of `stream`, and tells its answers.
+pub async fn ask_node(
+    stream: UnixStream,
+    order: &orders::Order,
+    tell: impl FnMut(orders::Answer),
+) -> Result<(), AskError> {
+    ask(stream, NODE_PATH, order, tokio::io::empty(), tell).await
+}
+
+async fn ask<A: DeserializeOwned>(
+    stream: UnixStream,
+    path: &str,
+    order: &impl Serialize,
+    body: impl AsyncRead + Send + 'static,
+    mut tell: impl FnMut(A),
+) -> Result<(), AskError> {
+    let order = serde_json::to_vec(order).map_err(|error| AskError::Connection(error.into()))?;
     let broken = |error: hyper::Error| AskError::Connection(io::Error::other(error));
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     let connection = tokio::spawn(connection);
     let body = StreamBody::new(Box::pin(order_and(order, body)).map(|piece| piece.map(Frame::data)));
-    let request = Request::post(ORDER_PATH).header(HOST, "localhost").body(body);
+    let request = Request::post(path).header(HOST, "localhost").body(body);
     let request = request.map_err(|error| AskError::Connection(io::Error::other(error)))?;
     let response = sender.send_request(request).await.map_err(broken)?;
     if response.status() != StatusCode::OK {
@@ -160,8 +215,7 @@ pub async fn ask(
     Ok(())
 }
 
-fn order_and<B: AsyncRead + Send + 'static>(order: &Order, body: B) -> impl Stream<Item = io::Result<Bytes>> + use<B> {
-    let order = serde_json::to_vec(order).unwrap_or_default();
+fn order_and<B: AsyncRead + Send + 'static>(order: Vec<u8>, body: B) -> impl Stream<Item = io::Result<Bytes>> + use<B> {
     let len = u32::try_from(order.len()).unwrap_or(u32::MAX).to_le_bytes();
     let head = Bytes::from([&len[..], &order].concat());
     stream::once(async { Ok(head) }).chain(ReaderStream::new(body))

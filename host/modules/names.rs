@@ -6,7 +6,8 @@ use std::str::FromStr;
 use crate::digest::Digest;
 
 /// Up to 64 of `a`-`z`, `0`-`9`, `.`, `_` and `-`, of which the first is a letter or a digit; not itself a digest.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String")]
 pub struct ModuleName(String);
 
 const CHARS_MAX: usize = 64;
@@ -40,8 +41,17 @@ impl FromStr for ModuleName {
     }
 }
 
+impl TryFrom<String> for ModuleName {
+    type Error = NotAName;
+
+    fn try_from(text: String) -> Result<Self, NotAName> {
+        text.parse()
+    }
+}
+
 /// A module that is meant: by its name or its digest.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum ModuleKey {
     Name(ModuleName),
     Digest(Digest),
@@ -52,6 +62,20 @@ impl FromStr for ModuleKey {
 
     fn from_str(text: &str) -> Result<Self, NotAName> {
         text.parse().map(Self::Digest).or_else(|_| text.parse().map(Self::Name))
+    }
+}
+
+impl TryFrom<String> for ModuleKey {
+    type Error = NotAName;
+
+    fn try_from(text: String) -> Result<Self, NotAName> {
+        text.parse()
+    }
+}
+
+impl From<ModuleKey> for String {
+    fn from(key: ModuleKey) -> Self {
+        key.to_string()
     }
 }
 

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use crate::digest::Digest;
 use crate::key::NodeKey;
 use crate::modules::ModulesError;
-use crate::proof::{ASSETS_MAX, Claim, Job, Observed, SliceProof};
+use crate::proof::{ASSETS_MAX, Claim, DecodeError, Job, Observed, SliceProof};
 use crate::sandbox::{Execution, Outcome, SandboxError};
 use crate::slice::{SliceError, SliceId};
 use crate::store::StoreError;
 
 /// Where an answer comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     Run,
@@ -92,6 +92,12 @@ impl Answer {
 }
 
 impl Finished {
+    /// What another process of this node's owner tells of a run: the proof's bytes as they are kept.
+    pub fn told(proof: &[u8], output: Option<Vec<u8>>, log: Vec<u8>) -> Result<Self, DecodeError> {
+        let stored = Self::stored(SliceProof::from_kept_bytes(proof)?);
+        Ok(Self { output, log, ..stored })
+    }
+
     /// What is left of a run whose proof was kept.
     pub(super) fn stored(proof: SliceProof) -> Self {
         let output = (proof.output().bytes == 0).then(Vec::new);

@@ -51,5 +51,6 @@ pub fn notice(notice: Notice) {
         Notice::StoreMovedAside { to } => {
             tracing::warn!("the proof store was damaged: moved to `{}`, and begun anew", to.display());
         }
+        Notice::PricesLost { result } => tracing::warn!("{result}"),
     }
 }

@@ -1,0 +1,75 @@
+//! What the owner of a node can have changed in its module store. An order is one value and its answer is one, so that the
+//! command line gets the same whether it carries the order out itself or hands it to the running node.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::names::{ModuleKey, ModuleName};
+use super::{Added, Modules, ModulesError, Record};
+use crate::binary::Binary;
+use crate::digest::Digest;
+use crate::sandbox::{Admitted, Confinement, GateLimits, Kind};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModuleOrder {
+    /// Check, compile and store a module; `by` says who brings it.
+    Add { wasm: Binary, name: Option<ModuleName>, by: String },
+    /// Remove a name, and with its last name the module; or with a digest, the module and all its names.
+    Remove { module: ModuleKey },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModuleAnswer {
+    Added {
+        digest: Digest,
+        bytes: u64,
+        kind: String,
+        is_new: bool,
+        /// The module that the name stood for before.
+        renamed: Option<Digest>,
+        /// What the kernel could not confine the compiler with.
+        lacks: Vec<String>,
+    },
+    Removed {
+        digest: Digest,
+        module_removed: bool,
+    },
+}
+
+/// Carries `order` out, at this time. Waits for the disk, and for the compiler.
+pub fn perform(
+    modules: &Modules,
+    gate: &GateLimits,
+    order: ModuleOrder,
+    now_ms: u64,
+) -> Result<ModuleAnswer, Arc<ModulesError>> {
+    match order {
+        ModuleOrder::Add { wasm: Binary(wasm), name, by } => {
+            let bytes = wasm.len() as u64;
+            let admitted = Admitted::within(gate, wasm).map_err(|refusal| Arc::new(refusal.into()))?;
+            let kind = Kind::Compute.name().to_owned();
+            let record = Record::new(bytes, kind.clone(), now_ms, by);
+            let addition = modules.add(&admitted, name.as_ref(), &record)?;
+            let lacks = modules.confinement().map(Confinement::lacks).unwrap_or_default();
+            Ok(ModuleAnswer::Added {
+                digest: admitted.digest(),
+                bytes,
+                kind,
+                is_new: addition.added == Added::New,
+                renamed: addition.renamed,
+                lacks: lacks.into_iter().map(str::to_owned).collect(),
+            })
+        }
+        ModuleOrder::Remove { module } => {
+            let remove = || {
+                let stored = modules.stored()?;
+                let digest = stored.find(&module)?;
+                Ok(ModuleAnswer::Removed { digest, module_removed: stored.remove(&module)? })
+            };
+            remove().map_err(|error: super::StoredError| Arc::new(error.into()))
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What the command line asks of the running node, beside the courier's orders, and what it answers.
+
+use std::pin::pin;
+
+use futures_util::StreamExt as _;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::batch::{Batch, BatchOrder, Failure};
+use crate::binary::Binary;
+use crate::modules::orders::{self as module_orders, ModuleAnswer, ModuleOrder};
+use crate::node::Node;
+use crate::prices::SharedBoard;
+use crate::prices::orders::{PriceAnswer, PriceOrder};
+use crate::runner::{Answer as RunAnswer, Finished, Source};
+
+/// How much of an output is told at a time.
+const PIECE_BYTES: usize = 32 << 10;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// Run the slices in these files.
+    Run(BatchOrder),
+    Module(ModuleOrder),
+    Price(PriceOrder),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// Some of what the guest put out whose end is told next.
+    Output {
+        piece: Binary,
+    },
+    /// The next slice, in the order of the files.
+    Ran {
+        proof: Binary,
+        source: Source,
+        log: Binary,
+        has_output: bool,
+    },
+    NotRun(Failure),
+    Module(ModuleAnswer),
+    Price(PriceAnswer),
+    /// The order failed here; what came before it is done.
+    Error(Failure),
+}
+
+/// Carries `order` out, until it is done or nobody hears the answers any more.
+pub async fn perform(node: &Node, board: &SharedBoard, order: Order, now_ms: u64, answers: &mpsc::Sender<Answer>) {
+    let failed = match order {
+        Order::Run(order) => {
+            // Reading assets and compiling wait for the disk.
+            match tokio::task::block_in_place(|| Batch::open(order, node)) {
+                Ok(batch) => return run(batch, answers).await,
+                Err(error) => Failure { code: error.code().to_owned(), message: error.to_string() },
+            }
+        }
+        Order::Module(order) => {
+            let (modules, gate) = (node.runner.modules(), &node.config.gate);
+            match tokio::task::block_in_place(|| module_orders::perform(modules, gate, order, now_ms)) {
+                Ok(answer) => return drop(answers.send(Answer::Module(answer)).await),
+                Err(error) => Failure { code: error.code().to_owned(), message: error.to_string() },
+            }
+        }
+        Order::Price(order) => {
+            let performed = tokio::task::block_in_place(|| {
+                let told = board.perform(order, now_ms).map_err(|error| error.to_string())?;
+                // What has been recorded is on disk before anybody is told.
+                board.save_if_changed().map(|_| told).map_err(|error| error.to_string())
+            });
+            match performed {
+                Ok(told) => {
+                    for answer in told {
+                        if answers.send(Answer::Price(answer)).await.is_err() {
+                            return;
+                        }
+                    }
+                    return;
+                }
+                Err(message) => Failure { code: "prices".to_owned(), message },
+            }
+        }
+    };
+    let _ = answers.send(Answer::Error(failed)).await;
+}
+
+async fn run(batch: Batch, answers: &mpsc::Sender<Answer>) {
+    let mut ran = pin!(batch.run());
+    while let Some(result) = ran.next().await {
+        let told = match result {
+            Ok(answer) => tell(answer, answers).await,
+            Err(failure) => answers.send(Answer::NotRun(failure)).await,
+        };
+        if told.is_err() {
+            return;
+        }
+    }
+}
+
+async fn tell(answer: RunAnswer, answers: &mpsc::Sender<Answer>) -> Result<(), mpsc::error::SendError<Answer>> {
+    let RunAnswer { finished, source } = answer;
+    for piece in finished.output.as_deref().unwrap_or_default().chunks(PIECE_BYTES) {
+        answers.send(Answer::Output { piece: Binary(piece.to_vec()) }).await?;
+    }
+    let has_output = finished.output.is_some();
+    let (proof, log) = (Binary(finished.proof.to_bytes()), Binary(finished.log.clone()));
+    answers.send(Answer::Ran { proof, source, log, has_output }).await
+}
+
+/// What comes back of a batch, put together again.
+#[derive(Default)]
+pub struct Told {
+    output: Vec<u8>,
+}
+
+impl Told {
+    /// Takes the next answer in; a slice's result when that is whole. `Err` says what is wrong with what the node answers.
+    pub fn take(&mut self, answer: Answer) -> Result<Option<Result<RunAnswer, Failure>>, String> {
+        match answer {
+            Answer::Output { piece } => {
+                self.output.extend(piece.0);
+                Ok(None)
+            }
+            Answer::Ran { proof, source, log, has_output } => {
+                let output = std::mem::take(&mut self.output);
+                let finished = Finished::told(&proof.0, has_output.then_some(output), log.0);
+                let finished = finished.map_err(|error| error.to_string())?.into();
+                Ok(Some(Ok(RunAnswer { finished, source })))
+            }
+            Answer::NotRun(failure) => Ok(Some(Err(failure))),
+            Answer::Error(failure) => Err(failure.message),
+            Answer::Module(_) | Answer::Price(_) => Err("it answers what was not asked".to_owned()),
+        }
+    }
+}
