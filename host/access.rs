@@ -11,6 +11,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::prices::ProviderName;
 use crate::slice::Scope;
 
 /// All are compared with what a caller brings, so that the time taken says nothing of which it was near to.
@@ -97,6 +98,8 @@ pub struct Tokens(Vec<Token>);
 pub enum TokensError {
     #[error("`tokens.{name}`: {cause}")]
     Name { name: String, cause: crate::slice::NotATokenName },
+    #[error("no token can be called `{0}`, which is the node's owner to the price board")]
+    Reserved(String),
     #[error("`tokens.{0}.rights` is empty; the token would be good for nothing")]
     NoRights(String),
     #[error("`tokens.{one}` and `tokens.{other}` have one hash; each holder needs a secret of its own")]
@@ -109,7 +112,9 @@ impl TokensError {
     /// The token that is at fault, if it is one.
     pub fn token(&self) -> Option<&str> {
         match self {
-            Self::Name { name, .. } | Self::NoRights(name) | Self::Twice { other: name, .. } => Some(name),
+            Self::Name { name, .. } | Self::Reserved(name) | Self::NoRights(name) | Self::Twice { other: name, .. } => {
+                Some(name)
+            }
             Self::TooMany(_) => None,
         }
     }
@@ -123,6 +128,9 @@ impl Tokens {
         let mut names: BTreeMap<Digest, &str> = BTreeMap::new();
         let token = |(name, entry): (&'_ String, &TokenEntry)| {
             let TokenEntry { hash, rights, requests_per_second } = entry.clone();
+            if name == ProviderName::LOCAL {
+                return Err(TokensError::Reserved(name.clone()));
+            }
             if rights.is_empty() {
                 return Err(TokensError::NoRights(name.clone()));
             }
@@ -269,6 +277,7 @@ mod tests {
     fn what_cannot_be_a_token_is_named() {
         assert!(tokens(&[("Alice", entry("a", &[Right::Run]))]).unwrap_err().starts_with("`tokens.Alice`: "));
         assert!(tokens(&[("alice", entry("a", &[]))]).unwrap_err().contains("`tokens.alice.rights` is empty"));
+        assert!(tokens(&[("local", entry("a", &[Right::Price]))]).unwrap_err().contains("`local`"));
         let twice = tokens(&[("alice", entry("a", &[Right::Run])), ("bob", entry("a", &[Right::Run]))]);
         assert!(twice.unwrap_err().contains("`tokens.alice` and `tokens.bob`"));
     }

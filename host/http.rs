@@ -8,6 +8,7 @@ mod body;
 mod caller;
 mod modules;
 mod slices;
+mod prices;
 mod courier;
 mod tls;
 mod serve;
@@ -103,6 +104,8 @@ fn routes(served: Served) -> Router {
         .route("/v1/slices/{task}/events", get(tasks::events))
         .route("/v1/slices/{task}/output", get(tasks::output))
         .route("/v1/proofs/{slice_id}", get(slices::proof))
+        .route("/v1/prices", post(prices::offer))
+        .route("/v1/prices/bands", get(prices::bands))
         .route("/v1/courier/bundles", post(courier::receive))
         .route("/metrics", get(scrape))
         .route("/healthz", get(async || Json(json!({ "status": "alive" }))))

@@ -67,8 +67,9 @@ impl fmt::Display for Price {
 
 /// What an offer is for. Each lane has a window of its own; every offer counts in that of [`Lane::All`] too, and one
 /// that is made in that lane counts there alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Lane {
+    #[default]
     All,
     Transcode,
     Inference,
@@ -133,6 +134,14 @@ pub struct ProviderName(Arc<str>);
 impl ProviderName {
     /// As long as a public key is when it is written out.
     pub const BYTES_MAX: usize = 64;
+
+    /// What no token may be called, for its offers would be the owner's.
+    pub const LOCAL: &str = "local";
+
+    /// The node's owner, who says no other name.
+    pub fn local() -> Self {
+        Self(Self::LOCAL.into())
+    }
 
     pub fn as_str(&self) -> &str {
         &self.0

@@ -20,7 +20,7 @@ impl Scope {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} is not the name of a token: 1 to {max} of a-z, 0-9, `.`, `_` and `-` are expected", max = Scope::BYTES_MAX)]
+#[error("{0:?} is not the name of a token: 1 to {max} of a-z, 0-9, `.`, `_` and `-` are expected, a letter or a digit first", max = Scope::BYTES_MAX)]
 pub struct NotATokenName(String);
 
 /// The scope of the token that has this name.
@@ -29,7 +29,8 @@ impl FromStr for Scope {
 
     fn from_str(name: &str) -> Result<Self, NotATokenName> {
         let is_allowed = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-');
-        let fits = (1..=Self::BYTES_MAX).contains(&name.len()) && name.bytes().all(is_allowed);
+        let begins = name.starts_with(|first: char| first.is_ascii_alphanumeric());
+        let fits = begins && name.len() <= Self::BYTES_MAX && name.bytes().all(is_allowed);
         if fits {
             Ok(Self(Some(name.into())))
         } else {
@@ -47,7 +48,7 @@ mod tests {
         for name in ["a", "ci.worker_7-eu", "owner", &"x".repeat(64)] {
             assert_eq!(name.parse::<Scope>().unwrap().token(), Some(name));
         }
-        for name in ["", "A", "a b", "ä", "a\0", "a/b", &"x".repeat(65)] {
+        for name in ["", "A", "a b", "ä", "a\0", "a/b", "-a", ".a", &"x".repeat(65)] {
             assert!(name.parse::<Scope>().is_err(), "{name:?}");
         }
         assert_ne!("owner".parse::<Scope>().unwrap(), Scope::OWNER, "no token has the owner's scope");

@@ -1,0 +1,84 @@
+//! `/v1/prices`: what work is offered at.
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::{Json, RequestExt as _};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Served;
+use super::accept;
+use super::body::blocking;
+use super::caller::Caller;
+use super::problem::Problem;
+use crate::access::Right;
+use crate::prices::orders::{PriceAnswer, PriceOrder, PriceOrderError};
+use crate::prices::{Lane, Price, ProviderName};
+
+/// What an offer says. Whose it is, the token says.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Offered {
+    price: Price,
+    #[serde(default)]
+    lane: Lane,
+    /// For the node's owner, who has no token.
+    provider: Option<ProviderName>,
+}
+
+/// `POST /v1/prices`
+pub async fn offer(State(served): State<Served>, caller: Caller, request: Request) -> Result<Response, Problem> {
+    caller.needs(Right::Price)?;
+    accept::content_type(request.headers(), &[accept::JSON])?;
+    let offered = request.extract::<Json<Offered>, _>().await;
+    let Json(Offered { price, lane, provider }) = offered.map_err(malformed)?;
+    let provider = match (caller.scope.token(), provider) {
+        (None, None) => ProviderName::local(),
+        (None, Some(provider)) => provider,
+        (Some(_), Some(_)) => return Err(Problem::malformed("whose offer this is, the token says, not `provider`")),
+        (Some(token), None) => token.parse().map_err(|_| Problem::malformed("this token's name is no provider's"))?,
+    };
+    let told = perform(served, PriceOrder::Offer { price, lane, provider }).await?;
+    Ok((StatusCode::CREATED, told).into_response())
+}
+
+/// `GET /v1/prices/bands`
+pub async fn bands(State(served): State<Served>, caller: Caller, request: Request) -> Result<Response, Problem> {
+    caller.needs(Right::Price).or_else(|_| caller.needs(Right::Run))?;
+    let (mut lane, mut quantiles) = (None, Vec::new());
+    for (name, value) in form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()) {
+        match &*name {
+            "lane" if lane.is_none() => lane = Some(value.parse().map_err(of("lane"))?),
+            "quantile" => quantiles.push(value.parse().map_err(of("quantile"))?),
+            _ => return Err(Problem::malformed("the parameters are `lane`, once, and `quantile`")),
+        }
+    }
+    let order = PriceOrder::Bands { lane: lane.unwrap_or_default(), quantiles };
+    Ok(perform(served, order).await?.into_response())
+}
+
+async fn perform(served: Served, order: PriceOrder) -> Result<Json<Value>, Problem> {
+    let now_ms = served.now_ms();
+    // A board that others are using is waited for.
+    let told = blocking(move || served.prices.perform(order, now_ms)).await?;
+    let told = told.map_err(|error: PriceOrderError| Problem::malformed(error.to_string()))?;
+    let value = match told.first() {
+        Some(PriceAnswer::Recorded(recorded)) => serde_json::to_value(recorded),
+        Some(PriceAnswer::Bands(bands)) => serde_json::to_value(bands),
+        _ => return Err(Problem::new(500, "internal", "the price board answers what was not asked")),
+    };
+    value.map(Json).map_err(|error| Problem::new(500, "internal", error.to_string()))
+}
+
+fn of<E: std::fmt::Display>(name: &'static str) -> impl Fn(E) -> Problem {
+    move |error| Problem::malformed(format!("`{name}`: {error}"))
+}
+
+fn malformed(error: JsonRejection) -> Problem {
+    match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(413, "too_large", "the offer is too long"),
+        _ => Problem::malformed(error.body_text()),
+    }
+}
