@@ -76,7 +76,7 @@ pub fn run(args: RunArgs, data_dir: &Path) -> anyhow::Result<End> {
             };
             let order = Order::Run(order(&args, &files, guest, &absolute)?);
             let report = Report::new(&args, files);
-            runtime.block_on(report.follow(told(stream, order), &|| None))
+            runtime.block_on(async { report.follow(told(stream, order), &|| None).await })
         }
     };
     // A guest that still runs after an interruption ends by itself, and is not waited for; finished proofs are on disk.

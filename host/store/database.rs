@@ -40,6 +40,13 @@ impl Database {
     /// Opens or makes the database in the directory `path`; its records are of this `version`. No other process may have it
     /// open. [`StoreError::Failed`] says that it is damaged.
     pub fn open(path: &Path, version: u8) -> Result<Self, StoreError> {
+        if !path.exists() {
+            Self::make(path, version)?;
+            let database = Self::open(path, version)?;
+            // What sled makes where it opens has a name that is to last, too.
+            sync_all_in(path).map_err(|cause| StoreError::Io { path: path.to_owned(), cause })?;
+            return Ok(database);
+        }
         // A process that has just ended can hold sled's lock for a moment longer than all others.
         for _ in 0..LOCK_TRIES {
             match Self::try_open(path, version) {
@@ -50,10 +57,26 @@ impl Database {
         Self::try_open(path, version)
     }
 
+    /// Makes an empty database beside `path` and gives it the name when it is whole: sled cannot read what it leaves if it is
+    /// killed while it makes one.
+    fn make(path: &Path, version: u8) -> Result<(), StoreError> {
+        let making = path.with_extension("making");
+        let io = |cause| StoreError::Io { path: path.to_owned(), cause };
+        match std::fs::remove_dir_all(&making) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
+            _ => {}
+        }
+        drop(Self::try_open(&making, version)?);
+        sync_all_in(&making).map_err(io)?;
+        std::fs::rename(&making, path).map_err(io)?;
+        private_file::sync_directory_of(path).map_err(io)
+    }
+
     fn try_open(path: &Path, version: u8) -> Result<Self, StoreError> {
         let failed = |message: &str| StoreError::Failed { path: path.to_owned(), message: message.to_owned() };
         let sled_failed = |error| on_open(path, error);
         let existed = path.join("db").exists();
+        remove_half_written_snapshots(path).map_err(|cause| StoreError::Io { path: path.to_owned(), cause })?;
         let open = || {
             let config = sled::Config::new()
                 .path(path)
@@ -168,6 +191,23 @@ fn sync_all_in(path: &Path) -> io::Result<()> {
     }
     File::open(path)?.sync_all()?;
     private_file::sync_directory_of(path)
+}
+
+/// Where sled is killed while it opens, it leaves a part of a snapshot, and takes that for the latest one when it opens again (it looks
+/// for another ending than the one that it writes). The one before is there until the new one has its name.
+fn remove_half_written_snapshots(path: &Path) -> io::Result<()> {
+    let entries = match std::fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let file = entry?;
+        let name = file.file_name();
+        if name.to_str().is_some_and(|name| name.starts_with("snap.") && name.ends_with(".generating")) {
+            std::fs::remove_file(file.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Damage shows as anything but an error of the system's; that another has the store open is of that kind, too.

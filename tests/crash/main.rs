@@ -8,6 +8,7 @@ mod books;
 mod nodes;
 mod order;
 mod part;
+mod queue_killed;
 mod random;
 mod receiver_killed;
 mod trace;

@@ -10,6 +10,8 @@ use compute_host::digest::Digest;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::nodes;
+use crate::part::{self, Part};
+use crate::queue_killed::QueuePart;
 use crate::trace::{self, Call};
 
 const NODE: &str = env!("CARGO_BIN_EXE_node");
@@ -179,4 +181,45 @@ fn a_delivery_is_acknowledged_when_all_of_it_is_on_disk() {
 /// Where a node says that it listens, in a line of its log.
 fn listening(line: &str) -> Option<String> {
     Some(line.split_once("listening on ")?.1.split('"').next()?.to_owned())
+}
+
+/// How a queue tells that a slice is accepted.
+const TASK: &str = r"\ntask ";
+
+#[test]
+fn a_slice_is_told_to_be_accepted_when_all_of_it_is_on_disk() {
+    if !can_trace() {
+        return;
+    }
+    // The first lies in the database, the second is a file.
+    for number in [0, 5] {
+        let (_kept, here) = directory();
+        let log = here.join("log");
+        let part = QueuePart { directory: here.clone(), hand_in: vec![number], tasks: Vec::new(), kill: None };
+        let mut hand_in = trace::traced(&log, part::program());
+        let handed_in = part::given(&mut hand_in, &Part::Queue(part)).output().unwrap();
+        assert!(handed_in.status.success(), "{}", String::from_utf8_lossy(&handed_in.stderr));
+        let accepted = here.join("accepted");
+        let run = Run { calls: trace::calls(&std::fs::read_to_string(&log).unwrap()), courier: accepted.clone() };
+        let reply = run.reply(TASK);
+        let database = accepted.join("queue/db");
+        let inserted = run.written(&database, reply.began);
+        assert!(
+            run.synced(&database, inserted.ended).ended < reply.began,
+            "the record is on disk before anybody is told"
+        );
+        let renamed = run
+            .calls
+            .iter()
+            .find(|call| call.is_rename() && call.made().is_some_and(|made| made.starts_with(accepted.join("files"))));
+        assert_eq!(renamed.is_some(), number == 5);
+        if let Some(renamed) = renamed {
+            let staged = renamed.paths()[0];
+            let synced = run.synced(staged, run.written(staged, renamed.began).ended);
+            assert!(synced.ended < renamed.began, "the slice is on disk before it has its name");
+            let named = run.synced(&accepted.join("files"), renamed.ended);
+            assert!(named.ended < inserted.began, "its name is on disk before the database has the record");
+        }
+        run.all_is_on_disk(reply);
+    }
 }

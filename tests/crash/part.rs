@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
 use crate::nodes;
+use crate::queue_killed::{self, QueuePart};
 
 const VARIABLE: &str = "COMPUTE_HOST_CRASH_PART";
 
@@ -25,6 +26,8 @@ pub enum Part {
     Carrier { state: PathBuf, bundles: Vec<u64>, destination: SocketAddr, kill: Kill },
     /// Receives what comes until it is killed.
     Destination { state: PathBuf },
+    /// Hands slices in, and carries out what was accepted.
+    Queue(QueuePart),
 }
 
 /// When the process kills itself.
@@ -46,12 +49,19 @@ pub enum Kill {
 
 /// Starts this program again.
 pub fn start(part: &Part) -> Child {
-    let program = std::env::current_exe().expect("this program has a name");
-    let part = serde_json::to_string(part).expect("a part can be written");
-    let arguments = ["--exact", "part::plays_its_part", "--nocapture", "--test-threads=1"];
-    let mut command = Command::new(program);
-    command.args(arguments).env(VARIABLE, part).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let mut command = Command::new(program());
+    given(&mut command, part).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
     command.spawn().expect("this program can be started")
+}
+
+pub fn program() -> PathBuf {
+    std::env::current_exe().expect("this program has a name")
+}
+
+/// A command that starts this program, with its part.
+pub fn given<'a>(command: &'a mut Command, part: &Part) -> &'a mut Command {
+    let part = serde_json::to_string(part).expect("a part can be written");
+    command.args(["--exact", "part::plays_its_part", "--nocapture", "--test-threads=1"]).env(VARIABLE, part)
 }
 
 /// The ids that a carrier's output tells: each stands there because `finish` had returned.
@@ -60,7 +70,7 @@ pub fn told(stdout: &str) -> impl Iterator<Item = ReceiptId> {
 }
 
 /// One write, so a line is there or not.
-fn tell(line: &str) {
+pub fn tell(line: &str) {
     std::io::stdout().write_all(format!("\n{line}\n").as_bytes()).expect("somebody listens");
 }
 
@@ -74,6 +84,7 @@ fn plays_its_part() {
             take_in(&courier, &bundles, kill);
             forward(&courier, destination, kill);
         }
+        Part::Queue(part) => queue_killed::play(&part),
         Part::Destination { state } => receive(&nodes::open(&state, nodes::DESTINATION)),
     }
 }
@@ -140,7 +151,7 @@ fn die_at(seen: &AtomicU64, after: u64) {
 }
 
 /// What goes on meanwhile is killed wherever it then is.
-fn die_in(after_us: u64) {
+pub fn die_in(after_us: u64) {
     std::thread::spawn(move || {
         std::thread::sleep(Duration::from_micros(after_us));
         die();

@@ -1,7 +1,9 @@
 //! The node as a service: what authors and buyers ask it over HTTP, and what it answers.
 
 mod access;
+mod local;
 mod modules;
+mod prices;
 mod slices;
 mod tasks;
 

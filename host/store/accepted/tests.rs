@@ -181,6 +181,28 @@ fn what_a_process_that_died_left_over_is_removed() {
     assert_eq!(read(&store.content(&task(1).id).unwrap().slice).unwrap(), bytes(20_000));
 }
 
+#[test]
+fn a_process_that_died_while_it_made_the_database_leaves_nothing_that_is_taken_for_one() {
+    let here = tempfile::tempdir().unwrap();
+    let making = here.path().join("queue.making");
+    std::fs::create_dir(&making).unwrap();
+    std::fs::write(making.join("db"), b"a part of one").unwrap();
+    accept(&open(here.path()).store, &task(1), b"slice");
+    assert!(!making.exists());
+    assert_eq!(open(here.path()).waiting.len(), 1);
+}
+
+/// sled 0.34.7 would take it for the latest snapshot, and say that it is corrupted.
+#[test]
+fn a_process_that_died_while_the_database_opened_leaves_it_as_it_was() {
+    let here = tempfile::tempdir().unwrap();
+    accept(&open(here.path()).store, &task(1), b"slice");
+    let half = here.path().join("queue/snap.FFFFFFFFFFFFFFFF.generating");
+    std::fs::write(&half, b"a part of a snapshot").unwrap();
+    assert_eq!(open(here.path()).waiting.len(), 1);
+    assert!(!half.exists());
+}
+
 /// Changes the database behind the store's back.
 fn tamper(directory: &Path, change: impl FnOnce(&Database, &mut Batch)) {
     let database = Database::open(&directory.join("queue"), VERSION).unwrap();

@@ -1,0 +1,89 @@
+//! The command line while a node runs on the same directory: it asks the node, and all looks the same.
+
+use super::{ECHO, Service};
+use crate::common::{Ran, blake3, noise};
+
+const THROUGH: &str = "note: the running node does this\n";
+
+/// What a command says that went through the node.
+#[track_caller]
+fn through(ran: Ran) -> Ran {
+    let stderr = ran.stderr.strip_prefix(THROUGH).unwrap_or_else(|| panic!("{ran:?}")).to_owned();
+    Ran { stderr, ..ran }
+}
+
+#[test]
+fn slices_are_run_by_the_node() {
+    let service = Service::start();
+    let (small, large) = (noise(1, 100), noise(2, 3_000_000));
+    let here = &service.here;
+    here.file("transcode-a.slice", &small);
+    here.file("deep/transcode-b.slice", &large);
+    here.file("what.slice", "?");
+    let ran = through(here.run("compute run --out proofs transcode-a.slice what.slice deep missing.slice"));
+    let lines = format!("{}  transcode-a.slice\n{}  deep/transcode-b.slice\n", blake3(&small), blake3(&large));
+    assert_eq!((ran.code, &*ran.stdout), (2, &*lines), "{ran:?}");
+    assert!(ran.stderr.contains("cannot tell the workload of `") && ran.stderr.contains("missing.slice"), "{ran:?}");
+    for proof in ["proofs/transcode-a.slice.proof", "proofs/transcode-b.slice.proof"] {
+        assert_eq!(here.run(&format!("compute proof validate {proof}")).code, 0);
+    }
+    // One store, and one that answers.
+    let again = through(here.run("compute run --json transcode-a.slice")).json();
+    assert_eq!((&again[0]["source"], &again[0]["file"]), (&"memory".into(), &"transcode-a.slice".into()));
+    let id = again[0]["slice_id"].as_str().unwrap();
+    assert_eq!(service.get(&format!("/v1/proofs/{id}")).json()["proof"], blake3(&small));
+}
+
+#[test]
+fn modules_are_added_run_and_removed_by_the_node() {
+    let service = Service::start();
+    let here = &service.here;
+    here.file("echo.wat", ECHO);
+    here.file("data", "data");
+    here.file("weights", "weights");
+    let digest = blake3(wat::parse_str(ECHO).unwrap());
+    through(here.run("compute module add echo.wat --name echo")).is(0, &format!("{digest}  echo\n"), "");
+    assert_eq!(service.get("/v1/modules/echo").json()["digest"], digest);
+    // Reading needs nobody.
+    assert!(here.run("compute module list").output().starts_with(&digest));
+    here.run("compute module export echo copy.wasm").output();
+    assert_eq!(here.run("compute verify --module echo data --runs 1 --arg x").code, 0);
+
+    for module in ["echo", "echo.wat", "copy.wasm"] {
+        let line = format!("compute run --module {module} --arg a --arg b --asset w=weights --out out data");
+        let ran = through(here.run(&line));
+        assert_eq!(ran.code, 0, "{ran:?}");
+        assert_eq!(std::fs::read(here.path("out/data.output")).unwrap(), b"a\0b");
+    }
+    let failed = through(here.run("compute run --module echo data"));
+    assert_eq!((failed.code, &*failed.stdout), (1, "failed  data\n"));
+    let unknown = here.run("compute run --module nothing data");
+    assert!(unknown.code == 2 && unknown.stderr.contains("neither a stored module nor a file"), "{unknown:?}");
+
+    through(here.run("compute module remove echo")).is(0, &format!("removed {digest}\n"), "");
+    assert_eq!(service.get("/v1/modules/echo").status(), 404);
+    let gone = through(here.run("compute module remove nothing"));
+    assert!(gone.code == 2 && gone.stderr.contains("no module `nothing` is stored"), "{gone:?}");
+}
+
+#[test]
+fn prices_are_the_nodes() {
+    let service = Service::start();
+    for (price, provider) in [(10, "a"), (20, "b"), (30, "c"), (40, "d"), (50, "e")] {
+        through(service.here.run(&format!("compute price offer {price} --provider {provider}"))).output();
+    }
+    let bands = through(service.here.run("compute price bands --json")).json();
+    assert_eq!(service.get("/v1/prices/bands").json()["median"], bands[0]["median"]);
+    let (here, code) = (service.here, service.node.stop());
+    let kept = here.run("compute price bands --json").json();
+    assert_eq!((code, &kept[0]["samples"], &kept[0]["median"]), (0, &5.into(), &bands[0]["median"]));
+}
+
+#[test]
+fn what_needs_the_node_stopped_says_so() {
+    let service = Service::start();
+    for line in ["key rotate", "compute courier fsck"] {
+        let ran = service.here.run(line);
+        assert!(ran.code == 2 && ran.stderr.contains("a node is running on `node-data`; stop it"), "{line}: {ran:?}");
+    }
+}
