@@ -97,6 +97,7 @@ pub fn local_routes(served: Served) -> Router {
 
 fn routes(served: Served) -> Router {
     Router::new()
+        .merge(carrier_routes(served.courier.clone()))
         .route("/v1/modules", get(modules::list).post(modules::add))
         .route("/v1/modules/{module}", get(modules::show).delete(modules::remove))
         .route("/v1/slices", post(slices::run))
@@ -106,7 +107,6 @@ fn routes(served: Served) -> Router {
         .route("/v1/proofs/{slice_id}", get(slices::proof))
         .route("/v1/prices", post(prices::offer))
         .route("/v1/prices/bands", get(prices::bands))
-        .route("/v1/courier/bundles", post(courier::receive))
         .route("/metrics", get(scrape))
         .route("/healthz", get(async || Json(json!({ "status": "alive" }))))
         .route("/readyz", get(ready))
@@ -115,6 +115,11 @@ fn routes(served: Served) -> Router {
             Problem::new(405, "method_not_allowed", "this path does not take this method")
         })
         .with_state(served)
+}
+
+/// Where carriers hand bundles over.
+pub fn carrier_routes<S: Clone + Send + Sync + 'static>(courier: Arc<Courier>) -> Router<S> {
+    Router::new().route("/v1/courier/bundles", post(courier::receive)).with_state(courier)
 }
 
 /// Whether it is worth sending work here.

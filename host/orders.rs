@@ -42,7 +42,7 @@ pub enum Answer {
     },
     NotRun(Failure),
     Module(ModuleAnswer),
-    Price(PriceAnswer),
+    Price(Box<PriceAnswer>),
     /// The order failed here; what came before it is done.
     Error(Failure),
 }
@@ -73,7 +73,7 @@ pub async fn perform(node: &Node, board: &SharedBoard, order: Order, now_ms: u64
             match performed {
                 Ok(told) => {
                     for answer in told {
-                        if answers.send(Answer::Price(answer)).await.is_err() {
+                        if answers.send(Answer::Price(Box::new(answer))).await.is_err() {
                             return;
                         }
                     }

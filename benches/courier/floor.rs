@@ -79,7 +79,7 @@ pub fn receive() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         println!("{}", listener.local_addr().unwrap());
         let routes = Router::new().route("/v1/courier/bundles", post(take)).with_state(log);
-        serve_network(listener, routes, std::future::pending()).await;
+        serve_network(listener, None, 1_000, routes, std::future::pending()).await;
     });
 }
 

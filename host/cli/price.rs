@@ -135,7 +135,7 @@ fn carry_out(order: PriceOrder, data_dir: &Path) -> anyhow::Result<Vec<PriceAnsw
     match runtime.block_on(reach(data_dir, || Node::try_prices(data_dir)))? {
         By::Node(stream) => {
             let answers = runtime.block_on(reach::ask_all(stream, &Order::Price(order)))?;
-            let price = |answer| if let Answer::Price(answer) = answer { Some(answer) } else { None };
+            let price = |answer| if let Answer::Price(answer) = answer { Some(*answer) } else { None };
             Ok(answers.into_iter().filter_map(price).collect())
         }
         By::Us((board, result, _lock)) => {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{BodyDataStream, Bytes};
+use axum::extract::multipart::{Field, MultipartError};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_LENGTH;
 use futures_util::StreamExt as _;
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 use super::problem::Problem;
 
 /// What is written to disk at a time.
-const CHUNK_BYTES: usize = 256 << 10;
+pub const CHUNK_BYTES: usize = 256 << 10;
 
 /// How long the next piece of a body may be waited for.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -62,27 +63,6 @@ impl Pieces {
         Ok(Some(piece))
     }
 
-    /// Has all of it written, a chunk at a time, where that may block.
-    pub async fn write_to<S: Send + 'static>(
-        &mut self,
-        mut sink: S,
-        write: impl Fn(S, &[u8]) -> Result<S, Problem> + Copy + Send + 'static,
-    ) -> Result<S, Problem> {
-        let mut chunk = Vec::new();
-        loop {
-            let piece = self.next().await?;
-            let is_last = piece.is_none();
-            chunk.extend_from_slice(&piece.unwrap_or_default());
-            if is_last || chunk.len() >= CHUNK_BYTES {
-                let bytes = std::mem::take(&mut chunk);
-                sink = blocking(move || write(sink, &bytes)).await??;
-            }
-            if is_last {
-                return Ok(sink);
-            }
-        }
-    }
-
     /// All of it, of at most `bytes_max`.
     pub async fn collect(&mut self, bytes_max: u64) -> Result<Vec<u8>, Problem> {
         let mut all = Vec::new();
@@ -104,6 +84,46 @@ impl Drop for Pieces {
             tokio::spawn(tokio::time::timeout(HEARD, async move { while let Some(Ok(_)) = pieces.next().await {} }));
         }
     }
+}
+
+/// Where bytes come from: a body, or a part of the form that it is.
+pub enum Source<'a> {
+    Body(Pieces),
+    Field(Box<Field<'a>>),
+}
+
+impl Source<'_> {
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+        match self {
+            Self::Body(pieces) => pieces.next().await,
+            Self::Field(field) => field.chunk().await.map_err(of_form),
+        }
+    }
+
+    /// Has what is held, and all that comes after it, written, a chunk at a time, where that may block.
+    pub async fn write_to<S: Send + 'static>(
+        &mut self,
+        mut held: Vec<u8>,
+        mut sink: S,
+        write: impl Fn(&mut S, &[u8]) -> Result<(), Problem> + Copy + Send + 'static,
+    ) -> Result<S, Problem> {
+        loop {
+            let piece = self.next().await?;
+            let is_last = piece.is_none();
+            held.extend_from_slice(&piece.unwrap_or_default());
+            if is_last || held.len() >= CHUNK_BYTES {
+                let bytes = std::mem::take(&mut held);
+                sink = blocking(move || write(&mut sink, &bytes).map(|()| sink)).await??;
+            }
+            if is_last {
+                return Ok(sink);
+            }
+        }
+    }
+}
+
+pub fn of_form(error: MultipartError) -> Problem {
+    Problem::malformed(format!("the form cannot be read: {}", error.body_text()))
 }
 
 /// The length that a request gives, if it gives one.

@@ -2,6 +2,7 @@
 //! protocol.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -12,10 +13,9 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-use super::Served;
-use super::body::{Pieces, blocking};
+use super::body::{Pieces, Source, blocking};
 use super::problem::Problem;
-use crate::courier::{Admitted, Incoming, Refusal};
+use crate::courier::{Admitted, Courier, Incoming, Refusal};
 use crate::digest::Digest;
 use crate::key::Signature;
 use crate::proof::Blob;
@@ -23,23 +23,22 @@ use crate::receipt::{Delivery, Receipt};
 
 const ACKNOWLEDGEMENT: &str = "application/vnd.compute-host.acknowledgement";
 
-pub async fn receive(State(served): State<Served>, request: Request<Body>) -> Response {
+pub async fn receive(State(courier): State<Arc<Courier>>, request: Request<Body>) -> Response {
     let (Parts { headers, .. }, body) = request.into_parts();
-    match take(served, &headers, Pieces::new(body)).await {
+    match take(courier, &headers, Pieces::new(body)).await {
         Ok((bytes, status)) => (status, [(CONTENT_TYPE, ACKNOWLEDGEMENT)], bytes).into_response(),
         Err(problem) => problem.into_response(),
     }
 }
 
-async fn take(served: Served, headers: &HeaderMap, mut pieces: Pieces) -> Result<(Vec<u8>, StatusCode), Problem> {
+async fn take(courier: Arc<Courier>, headers: &HeaderMap, pieces: Pieces) -> Result<(Vec<u8>, StatusCode), Problem> {
     let (delivery, signature) = parse(headers)?;
-    let courier = served.courier;
     let incoming = match blocking(move || courier.admit(delivery, &signature)).await?? {
         Admitted::Already(acknowledgement) => return Ok((acknowledgement, StatusCode::OK)),
         Admitted::Open(incoming) => incoming,
     };
-    let write = |mut incoming: Box<Incoming>, bytes: &[u8]| Ok(incoming.write(bytes).map(|()| incoming)?);
-    let incoming = pieces.write_to(incoming, write).await?;
+    let write = |incoming: &mut Box<Incoming>, bytes: &[u8]| Ok(incoming.write(bytes)?);
+    let incoming = Source::Body(pieces).write_to(Vec::new(), incoming, write).await?;
     let (acknowledgement, is_new) = blocking(move || incoming.finish()).await??;
     Ok((acknowledgement, if is_new { StatusCode::CREATED } else { StatusCode::OK }))
 }

@@ -13,7 +13,10 @@ const HOST_RETRY: Duration = Duration::from_secs(30);
 
 /// What went wrong, for people (`detail`) and for programs (`code`).
 #[derive(Debug)]
-pub struct Problem {
+pub struct Problem(Box<Parts>);
+
+#[derive(Debug)]
+struct Parts {
     status: StatusCode,
     code: &'static str,
     detail: Cow<'static, str>,
@@ -25,7 +28,8 @@ pub struct Problem {
 impl Problem {
     pub fn new(status: u16, code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self { status, code, detail: detail.into(), retry_after: None, more: Map::new(), headers: Vec::new() }
+        let detail = detail.into();
+        Self(Box::new(Parts { status, code, detail, retry_after: None, more: Map::new(), headers: Vec::new() }))
     }
 
     /// What was asked is not understood.
@@ -43,30 +47,30 @@ impl Problem {
         Self::new(503, code, "this node cannot do that now; its log says why").after(Some(HOST_RETRY))
     }
 
-    pub const fn after(mut self, retry_after: Option<Duration>) -> Self {
-        self.retry_after = retry_after;
+    pub fn after(mut self, retry_after: Option<Duration>) -> Self {
+        self.0.retry_after = retry_after;
         self
     }
 
     /// Adds a member of the object, which programs can read.
     pub fn with(mut self, name: &str, value: Value) -> Self {
-        self.more.insert(name.to_owned(), value);
+        self.0.more.insert(name.to_owned(), value);
         self
     }
 
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.push((name, value));
+        self.0.headers.push((name, value));
         self
     }
 
     pub const fn code(&self) -> &'static str {
-        self.code
+        self.0.code
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Self { status, code, detail, retry_after, more, headers } = self;
+        let Parts { status, code, detail, retry_after, more, headers } = *self.0;
         let mut body = json!({
             "type": "about:blank",
             "title": status.canonical_reason().unwrap_or("Error"),

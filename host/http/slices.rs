@@ -60,7 +60,7 @@ pub async fn run(State(served): State<Served>, caller: Caller, request: Request)
 async fn accept(served: Served, caller: &Caller, ask: Ask, request: Request) -> Result<Response, Problem> {
     let (queue, scope) = (served.queue.clone(), caller.scope.clone());
     let incoming = blocking(move || queue.begin(&scope)).await??;
-    let brought = intake::take_in(&served, request, Destination::Queue(incoming)).await?;
+    let brought = intake::take_in(&served, request, Destination::Queue(Box::new(incoming))).await?;
     let Brought { slice, args, assets, _kept } = brought;
     let Placed::Queued(incoming) = slice else { return Err(Problem::new(500, "internal", "the slice went elsewhere")) };
     let request = ask.job(&served, caller, args)?.task_request(assets);

@@ -10,9 +10,8 @@ use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use compute_host::courier::{Courier, Forwarder, HttpForwarder, Mode, Peer, Settings, Summary, system_clock};
 use compute_host::digest::Digest;
-use compute_host::http::{Served, network_routes, serve_network};
+use compute_host::http::{carrier_routes, serve_network};
 use compute_host::key::{KeyName, NodeKey, PublicKey};
-use compute_host::metrics::Metrics;
 use compute_host::proof::Blob;
 use compute_host::receipt::{ReceiptId, Sender};
 use rustix::process::{Pid, Signal, kill_process};
@@ -106,6 +105,9 @@ pub struct Victim {
     pub after: u64,
 }
 
+/// More than any test opens.
+const CONNECTIONS_MAX: u64 = 100;
+
 /// The receiving side, in this process, until that ends.
 pub struct Destination {
     pub courier: Arc<Courier>,
@@ -121,15 +123,14 @@ impl Destination {
         let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("there is a port");
         let peer = destination(listener.local_addr().expect("it has an address"));
         let victim = Arc::<Mutex<Option<Victim>>>::default();
-        let routes = killing(routes(&courier), victim.clone());
-        std::thread::spawn(move || runtime.block_on(serve_network(listener, routes, std::future::pending())));
+        let routes = killing(carrier_routes(courier.clone()), victim.clone());
+        std::thread::spawn(move || runtime.block_on(serve(listener, routes)));
         Self { courier, peer, victim }
     }
 }
 
-pub fn routes(courier: &Arc<Courier>) -> Router {
-    let (_, stopping) = tokio::sync::watch::channel(false);
-    network_routes(Served { courier: courier.clone(), metrics: Arc::new(Metrics::new()), stopping })
+pub async fn serve(listener: TcpListener, routes: Router) {
+    serve_network(listener, None, CONNECTIONS_MAX, routes, std::future::pending()).await;
 }
 
 fn killing(routes: Router, victim: Arc<Mutex<Option<Victim>>>) -> Router {

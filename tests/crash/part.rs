@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use compute_host::courier::{Courier, Event, ForwardError, Forwarder, Handed, HttpForwarder, Parcel};
-use compute_host::http::serve_network;
+use compute_host::http::carrier_routes;
 use compute_host::receipt::ReceiptId;
 use rustix::process::{Signal, getpid, kill_process};
 use serde::{Deserialize, Serialize};
@@ -140,7 +140,7 @@ fn receive(courier: &Arc<Courier>) {
     nodes::runtime().block_on(async {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("there is a port");
         tell(&format!("listens at {}", listener.local_addr().expect("it has an address")));
-        serve_network(listener, nodes::routes(courier), std::future::pending()).await;
+        nodes::serve(listener, carrier_routes(courier.clone())).await;
     });
 }
 

@@ -3,15 +3,14 @@
 
 use std::io::Write as _;
 
-use axum::body::{Body, Bytes};
-use axum::extract::multipart::Field;
+use axum::body::Body;
 use axum::extract::{FromRequest as _, Multipart, Request};
 use axum::http::header::CONTENT_TYPE;
 use futures_util::stream;
 use tempfile::{NamedTempFile, TempPath};
 
 use super::super::Served;
-use super::super::body::{Pieces, Taken, blocking, content_length};
+use super::super::body::{CHUNK_BYTES, Pieces, Source, Taken, blocking, content_length, of_form};
 use super::super::problem::Problem;
 use crate::proof::ASSETS_MAX;
 use crate::queue::Incoming;
@@ -25,9 +24,6 @@ const HELD_BYTES_MAX: u64 = 1 << 20;
 /// What is spoken for at a time for what has not said how long it is.
 const ROOM_BYTES: u64 = 64 << 10;
 
-/// What is written to disk at a time.
-const CHUNK_BYTES: usize = 256 << 10;
-
 const FORM: &str = "multipart/form-data";
 
 /// Parts of a form. Arguments can be as many as are bytes between them.
@@ -36,13 +32,13 @@ const PARTS_MAX: usize = 1_024;
 /// Where a slice goes.
 pub enum Destination {
     Run,
-    Queue(Incoming),
+    Queue(Box<Incoming>),
 }
 
 /// Where it is.
 pub enum Placed {
     Slice(Slice),
-    Queued(Incoming),
+    Queued(Box<Incoming>),
 }
 
 /// What a request has brought.
@@ -89,7 +85,7 @@ async fn take_in_form(served: &Served, request: Request, destination: Destinatio
             return Err(Problem::malformed("the form has no part `slice`"));
         };
         let name = field.name().unwrap_or_default().to_owned();
-        let mut source = Source::Field(field);
+        let mut source = Source::Field(Box::new(field));
         match &*name {
             "arg" => args.push(take_in_memory(served, &mut source, &mut args_room, &mut room).await?),
             "asset" if assets.len() >= ASSETS_MAX => {
@@ -111,25 +107,6 @@ async fn take_in_form(served: &Served, request: Request, destination: Destinatio
         }
     }
     Err(Problem::malformed(format!("the form has more than {PARTS_MAX} parts")))
-}
-
-/// Where bytes come from.
-enum Source<'a> {
-    Body(Pieces),
-    Field(Field<'a>),
-}
-
-impl Source<'_> {
-    async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
-        match self {
-            Self::Body(pieces) => pieces.next().await,
-            Self::Field(field) => field.chunk().await.map_err(of_form),
-        }
-    }
-}
-
-fn of_form(error: axum::extract::multipart::MultipartError) -> Problem {
-    Problem::malformed(format!("the form cannot be read: {}", error.body_text()))
 }
 
 /// Up to `bytes_max`, which gets less by what was taken.
@@ -179,8 +156,8 @@ async fn take_in_slice(
     Ok((Placed::Slice(Slice::from_bytes(held)), None))
 }
 
-async fn enqueue(source: &mut Source<'_>, incoming: Incoming) -> Result<Incoming, Problem> {
-    write_to(source, Vec::new(), incoming, |incoming, bytes| Ok(incoming.write(bytes)?)).await
+async fn enqueue(source: &mut Source<'_>, incoming: Box<Incoming>) -> Result<Box<Incoming>, Problem> {
+    source.write_to(Vec::new(), incoming, |incoming, bytes| Ok(incoming.write(bytes)?)).await
 }
 
 async fn spool(
@@ -198,32 +175,11 @@ async fn spool(
         }
         file.write_all(bytes).map_err(|error| of_disk(&error))
     };
-    let (file, _) = write_to(source, held, (file, 0), write).await?;
+    let (file, _) = source.write_to(held, (file, 0), write).await?;
     let path = file.into_temp_path();
     let slice = Slice::from_file(path.to_path_buf(), bytes_max);
     let slice = slice.map_err(|error| Problem::of_host("storage_failed", &error))?;
     Ok((Placed::Slice(slice), Some(path)))
-}
-
-/// Has what is held, and all that comes after it, written, a chunk at a time, where that may block.
-async fn write_to<S: Send + 'static>(
-    source: &mut Source<'_>,
-    mut chunk: Vec<u8>,
-    mut sink: S,
-    write: impl Fn(&mut S, &[u8]) -> Result<(), Problem> + Copy + Send + 'static,
-) -> Result<S, Problem> {
-    loop {
-        let piece = source.next().await?;
-        let is_last = piece.is_none();
-        chunk.extend_from_slice(&piece.unwrap_or_default());
-        if is_last || chunk.len() >= CHUNK_BYTES {
-            let bytes = std::mem::take(&mut chunk);
-            sink = blocking(move || write(&mut sink, &bytes).map(|()| sink)).await??;
-        }
-        if is_last {
-            return Ok(sink);
-        }
-    }
 }
 
 fn of_disk(error: &std::io::Error) -> Problem {
