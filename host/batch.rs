@@ -28,6 +28,8 @@ const AHEAD: usize = 256;
 pub struct BatchOrder {
     pub files: Vec<Binary>,
     pub guest: BatchGuest,
+    /// What the guest is called in messages.
+    pub guest_name: String,
     pub args: Binary,
     /// What each is called in messages, and where it is.
     pub assets: Vec<(String, AssetFrom)>,
@@ -62,10 +64,10 @@ pub enum BatchGuest {
 pub enum BatchError {
     #[error("cannot read asset `{name}`, `{}`: {cause}", path.display())]
     Asset { name: String, path: PathBuf, cause: io::Error },
-    #[error("the module is refused [{code}]: {refusal}; {hint}", code = .0.code(), refusal = .0, hint = .0.hint())]
-    Refused(#[from] Refusal),
-    #[error("cannot run the module: {0}")]
-    Module(#[from] Arc<ModulesError>),
+    #[error("`{name}` is refused [{code}]: {cause}; {hint}", code = cause.code(), hint = cause.hint())]
+    Refused { name: String, cause: Box<Refusal> },
+    #[error("cannot run `{name}`: {cause}")]
+    Module { name: String, cause: Arc<ModulesError> },
     #[error(transparent)]
     Id(#[from] NotASliceId),
 }
@@ -75,8 +77,8 @@ impl BatchError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Asset { .. } => "asset_unreadable",
-            Self::Refused(refusal) => refusal.code(),
-            Self::Module(error) => error.code(),
+            Self::Refused { cause, .. } => cause.code(),
+            Self::Module { cause, .. } => cause.code(),
             Self::Id(_) => "malformed",
         }
     }
@@ -113,10 +115,15 @@ impl Batch {
             BatchGuest::OfFile => None,
             BatchGuest::Named(name) => Workload::named(&name),
             BatchGuest::Stored(digest) => Some(Workload::Stored(digest)),
-            BatchGuest::Module(wasm) => Some(Workload::Module(Admitted::within(&node.config.gate, wasm.0)?)),
+            BatchGuest::Module(wasm) => {
+                let admitted = Admitted::within(&node.config.gate, wasm.0);
+                let refused = |cause| BatchError::Refused { name: order.guest_name.clone(), cause: Box::new(cause) };
+                Some(Workload::Module(admitted.map_err(refused)?))
+            }
         };
         if let Some(workload) = &workload {
-            node.runner.modules().program(workload.module())?;
+            let compiled = node.runner.modules().program(workload.module());
+            compiled.map_err(|cause| BatchError::Module { name: order.guest_name.clone(), cause })?;
         }
         let assets = order.assets.into_iter().map(|(name, from)| {
             let path = match from {

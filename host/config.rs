@@ -253,6 +253,11 @@ mod tests {
             set,
             Config {
                 compute: Compute { jobs: Some(2), timeout_ms: Some(60_000), ..compute },
+                serve: Serve {
+                    tls_certificate: Some("certificate.pem".into()),
+                    tls_key: Some("key.pem".into()),
+                    ..Serve::default()
+                },
                 courier: Settings { destination: "bob".parse().ok(), ..Settings::default() },
                 ..Config::default()
             }

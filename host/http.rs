@@ -101,12 +101,15 @@ fn routes(served: Served) -> Router {
         .route("/v1/modules", get(modules::list).post(modules::add))
         .route("/v1/modules/{module}", get(modules::show).delete(modules::remove))
         .route("/v1/slices", post(slices::run))
-        .route("/v1/slices/{task}", get(tasks::status).delete(tasks::cancel))
+        .route("/v1/slices/{task}", get(tasks::status))
+        .route("/v1/slices/{task}/cancel", post(tasks::cancel))
         .route("/v1/slices/{task}/events", get(tasks::events))
         .route("/v1/slices/{task}/output", get(tasks::output))
         .route("/v1/proofs/{slice_id}", get(slices::proof))
         .route("/v1/prices", post(prices::offer))
         .route("/v1/prices/bands", get(prices::bands))
+        .route("/v1/courier", get(courier::status))
+        .route("/v1/openapi.json", get(describe))
         .route("/metrics", get(scrape))
         .route("/healthz", get(async || Json(json!({ "status": "alive" }))))
         .route("/readyz", get(ready))
@@ -120,6 +123,13 @@ fn routes(served: Served) -> Router {
 /// Where carriers hand bundles over.
 pub fn carrier_routes<S: Clone + Send + Sync + 'static>(courier: Arc<Courier>) -> Router<S> {
     Router::new().route("/v1/courier/bundles", post(courier::receive)).with_state(courier)
+}
+
+/// The description of all this for programs.
+const DESCRIPTION: &str = include_str!("http/openapi.json");
+
+async fn describe() -> Response {
+    ([(CONTENT_TYPE, accept::JSON)], DESCRIPTION).into_response()
 }
 
 /// Whether it is worth sending work here.

@@ -58,8 +58,7 @@ pub fn run(args: RunArgs, data_dir: &Path) -> anyhow::Result<End> {
     runtime.spawn(leave_if_nobody_reads());
     let end = match by {
         By::Us(node) => {
-            let opened = Batch::open(order(&args, &files, guest, &|path| Ok(path.to_owned()))?, &node);
-            let batch = opened.with_context(|| cannot_run(&args))?;
+            let batch = Batch::open(order(&args, &files, guest, &|path| Ok(path.to_owned()))?, &node)?;
             if args.module.is_some() {
                 warn_of_weak_confinement(
                     &node.runner.modules().confinement().map(Confinement::lacks).unwrap_or_default(),
@@ -82,11 +81,6 @@ pub fn run(args: RunArgs, data_dir: &Path) -> anyhow::Result<End> {
     // A guest that still runs after an interruption ends by itself, and is not waited for; finished proofs are on disk.
     runtime.shutdown_background();
     end
-}
-
-fn cannot_run(args: &RunArgs) -> String {
-    let module = args.module.as_deref().unwrap_or_default();
-    format!("cannot run `{}`", module.display())
 }
 
 /// What is to be run on the slices.
@@ -120,6 +114,7 @@ fn order(
     Ok(BatchOrder {
         files: files.iter().map(|file| Ok(Binary::of_path(place(file)?))).collect::<anyhow::Result<_>>()?,
         guest,
+        guest_name: args.module.as_deref().unwrap_or_default().to_string_lossy().into_owned(),
         args: Binary(words.join(&0)),
         assets: args.assets.iter().map(asset).collect::<anyhow::Result<_>>()?,
         gas: args.gas,

@@ -1,13 +1,15 @@
 //! Bodies of requests: how fast they must come, where they go, and what they may take of memory meanwhile.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{BodyDataStream, Bytes};
+use axum::body::{Body, BodyDataStream, Bytes, HttpBody as _};
 use axum::extract::multipart::{Field, MultipartError};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_LENGTH;
-use futures_util::StreamExt as _;
+use futures_util::{Stream, StreamExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -34,15 +36,14 @@ const ROOM_UNIT_BYTES: u64 = 1 << 10;
 
 /// A body, piece by piece. What the network may take its time for is limited here.
 pub struct Pieces {
-    /// `None` once it has ended.
-    pieces: Option<BodyDataStream>,
+    pieces: BodyDataStream,
     began: Instant,
     bytes: u64,
 }
 
 impl Pieces {
-    pub fn new(body: axum::body::Body) -> Self {
-        Self { pieces: Some(body.into_data_stream()), began: Instant::now(), bytes: 0 }
+    pub fn new(body: Body) -> Self {
+        Self { pieces: body.into_data_stream(), began: Instant::now(), bytes: 0 }
     }
 
     /// The next piece, or `None` at the end.
@@ -50,17 +51,11 @@ impl Pieces {
         let by_rate = self.began + BEGIN_TIMEOUT + Duration::from_secs(self.bytes / RATE_MIN);
         let until = by_rate.min(Instant::now() + PIECE_TIMEOUT);
         let slow = |_| Problem::new(408, "too_slow", "the body came too slowly");
-        let Some(pieces) = &mut self.pieces else { return Ok(None) };
-        let piece = match tokio::time::timeout_at(until, pieces.next()).await.map_err(slow)? {
-            Some(Ok(piece)) => piece,
-            ended => {
-                self.pieces = None;
-                let cut_off = |_| Problem::new(400, "cut_off", "the body ended before its length");
-                return ended.transpose().map_err(cut_off);
-            }
-        };
-        self.bytes += piece.len() as u64;
-        Ok(Some(piece))
+        let piece = tokio::time::timeout_at(until, self.pieces.next()).await.map_err(slow)?;
+        let cut_off = |_| Problem::new(400, "cut_off", "the body ended before its length");
+        let piece = piece.transpose().map_err(cut_off)?;
+        self.bytes += piece.as_ref().map_or(0, |piece| piece.len() as u64);
+        Ok(piece)
     }
 
     /// All of it, of at most `bytes_max`.
@@ -76,11 +71,31 @@ impl Pieces {
     }
 }
 
-impl Drop for Pieces {
-    /// Where a connection is closed on what is still being sent, the answer is lost with it, and a refusal would be asked for
-    /// again and again: so whoever sends is listened to until it has heard.
+/// `body`, so that it is read on for a while where nobody wants the rest of it. Where a connection is closed on what is still
+/// being sent, the answer is lost with it, and a refusal would be asked for again and again: so whoever sends is listened to
+/// until it has heard.
+pub fn heard_out(body: Body) -> Body {
+    if body.is_end_stream() { body } else { Body::from_stream(HeardOut(Some(body.into_data_stream()))) }
+}
+
+struct HeardOut(Option<BodyDataStream>);
+
+impl Stream for HeardOut {
+    type Item = Result<Bytes, axum::Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(pieces) = &mut self.0 else { return Poll::Ready(None) };
+        let polled = pieces.poll_next_unpin(context);
+        if !matches!(polled, Poll::Pending | Poll::Ready(Some(Ok(_)))) {
+            self.0 = None;
+        }
+        polled
+    }
+}
+
+impl Drop for HeardOut {
     fn drop(&mut self) {
-        if let Some(mut pieces) = self.pieces.take() {
+        if let Some(mut pieces) = self.0.take() {
             tokio::spawn(tokio::time::timeout(HEARD, async move { while let Some(Ok(_)) = pieces.next().await {} }));
         }
     }

@@ -15,6 +15,7 @@ use base64::prelude::BASE64_STANDARD;
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
+use super::body::heard_out;
 use super::problem::Problem;
 use crate::access::{Exposure, Right, Token, Tokens};
 use crate::slice::Scope;
@@ -116,7 +117,8 @@ impl Doorkeeper {
 }
 
 /// Lets a request in, with its [`Caller`], or not.
-pub async fn let_in(State(keeper): State<Arc<Doorkeeper>>, mut request: Request, next: Next) -> Response {
+pub async fn let_in(State(keeper): State<Arc<Doorkeeper>>, request: Request, next: Next) -> Response {
+    let mut request = request.map(heard_out);
     match keeper.look_at(&request) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
@@ -127,7 +129,8 @@ pub async fn let_in(State(keeper): State<Arc<Doorkeeper>>, mut request: Request,
 }
 
 /// Lets in whoever has come by the socket of the node's owner.
-pub async fn let_owner_in(mut request: Request, next: Next) -> Response {
+pub async fn let_owner_in(request: Request, next: Next) -> Response {
+    let mut request = request.map(heard_out);
     request.extensions_mut().insert(Caller::OWNER);
     next.run(request).await
 }

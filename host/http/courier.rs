@@ -1,9 +1,10 @@
 //! `POST /v1/courier/bundles`: the body is the bundle, the headers are what its carrier has signed. docs/courier.md has the
-//! protocol.
+//! protocol. And what the courier carries, for who may know.
 
 use std::str::FromStr;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
@@ -12,9 +13,13 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use serde_json::{Value, json};
 
+use super::Served;
 use super::body::{Pieces, Source, blocking};
+use super::caller::Caller;
 use super::problem::Problem;
+use crate::access::Right;
 use crate::courier::{Admitted, Courier, Incoming, Refusal};
 use crate::digest::Digest;
 use crate::key::Signature;
@@ -41,6 +46,27 @@ async fn take(courier: Arc<Courier>, headers: &HeaderMap, pieces: Pieces) -> Res
     let incoming = Source::Body(pieces).write_to(Vec::new(), incoming, write).await?;
     let (acknowledgement, is_new) = blocking(move || incoming.finish()).await??;
     Ok((acknowledgement, if is_new { StatusCode::CREATED } else { StatusCode::OK }))
+}
+
+/// `GET /v1/courier`
+pub async fn status(State(served): State<Served>, caller: Caller) -> Result<Json<Value>, Problem> {
+    caller.needs(Right::Courier)?;
+    let courier = served.courier;
+    let (tally, oldest_ms) = blocking(move || (courier.tally(), courier.store().oldest_pending_ms())).await?;
+    let oldest_ms = oldest_ms.map_err(|error| Problem::of_host("storage_failed", &error))?;
+    Ok(Json(json!({
+        "pending": tally.pending,
+        "pending_bytes": tally.pending_bytes,
+        "oldest_pending_unix_ms": oldest_ms,
+        "dead": tally.dead,
+        "received": tally.received,
+        "received_bytes": tally.received_bytes,
+        "attempts": tally.attempts,
+        "failures": tally.failures,
+        "credited": tally.credited,
+        "credited_bytes": tally.credited_bytes,
+        "credit": tally.credit,
+    })))
 }
 
 impl From<Refusal> for Problem {

@@ -3,6 +3,7 @@
 mod access;
 mod local;
 mod modules;
+mod openapi;
 mod prices;
 mod slices;
 mod tasks;

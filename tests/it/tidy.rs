@@ -10,7 +10,7 @@ use crate::common::root;
 const LINES_MAX: usize = 400;
 
 /// The `.rs` files below a directory of the repository.
-fn sources(directory: &Path) -> Vec<PathBuf> {
+pub fn sources(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();

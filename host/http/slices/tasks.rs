@@ -81,7 +81,7 @@ pub async fn output(
     }
 }
 
-/// `DELETE /v1/slices/{task}`
+/// `POST /v1/slices/{task}/cancel`
 pub async fn cancel(
     State(served): State<Served>,
     caller: Caller,

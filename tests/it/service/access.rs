@@ -44,6 +44,8 @@ fn with_tokens_nobody_is_answered_without_one() {
     for authorization in [bearer(&secret), basic(&secret), format!("bearer {secret}")] {
         assert_eq!(service.ask("GET /v1/modules", &[("authorization", &authorization)], b"").status(), 200);
     }
+    let large = service.post("/v1/slices?workload=transcode", &vec![0; 8 << 20]);
+    assert_eq!(large.status(), 401, "who sends much hears the answer too");
     assert_eq!((service.get("/healthz").status(), service.get("/readyz").status()), (200, 200));
 }
 
@@ -77,10 +79,12 @@ fn a_token_may_do_what_it_has_a_right_to_and_sees_what_is_its_own() {
     let later = [("authorization", &*alice), ("prefer", "respond-async")];
     let path = service.ask("POST /v1/slices?workload=transcode", &later, b"three").headers["location"].clone();
     assert_eq!(ask(&bob, &format!("GET {path}"), b"").said(), (404, "no_such_task".to_owned()));
-    assert_eq!(ask(&bob, &format!("DELETE {path}"), b"").said(), (404, "no_such_task".to_owned()));
+    assert_eq!(ask(&bob, &format!("POST {path}/cancel"), b"").said(), (404, "no_such_task".to_owned()));
     assert_eq!(ask(&alice, &format!("GET {path}"), b"").status(), 200);
     assert_eq!(ask(&dora, "DELETE /v1/modules/echo", b"").status(), 200);
 
+    assert_eq!(ask(&alice, "GET /v1/courier", b"").said(), (403, "forbidden".to_owned()));
+    assert_eq!(ask(&dora, "GET /v1/courier", b"").json()["pending"], 0);
     let above = ask(&alice, "POST /v1/slices?workload=transcode&gas=100000000001", b"");
     assert_eq!(above.said(), (422, "limit_too_high".to_owned()));
 }

@@ -88,7 +88,7 @@ fn what_becomes_of_a_slice_is_told_as_it_happens() {
     });
     let running = states.find(|data| data["state"] == "running" && data["gas"].as_u64() > Some(0)).unwrap();
     assert_eq!(running["gas_max"], 1_000_000_000_000_000_u64);
-    let cancelled = service.ask(&format!("DELETE {path}"), &[], b"").json();
+    let cancelled = service.ask(&format!("POST {path}/cancel"), &[], b"").json();
     assert_eq!((&cancelled["state"], &cancelled["error"]["code"]), (&"failed".into(), &"cancelled".into()));
     assert_eq!(states.last().unwrap(), cancelled, "the last that is told is how it ended");
 }
@@ -101,7 +101,7 @@ fn a_full_queue_says_so() {
     let full = service.accept("module=endless&id=more", b"");
     assert_eq!(full.said(), (429, "queue_full".to_owned()));
     assert!(full.headers.contains_key("retry-after"));
-    service.ask(&format!("DELETE {}", paths[0]), &[], b"");
+    service.ask(&format!("POST {}/cancel", paths[0]), &[], b"");
     service.accepted("module=endless&id=more", b"");
 }
 
