@@ -15,7 +15,7 @@ use crate::modules::ModulesError;
 use crate::node::Node;
 use crate::private_file;
 use crate::runner::{ASSETS_BYTES_MAX, Answer, Request, Reuse, RunError, WorkloadRunner};
-use crate::sandbox::{Admitted, Refusal};
+use crate::sandbox::Refusal;
 use crate::slice::{NotASliceId, Slice, SliceId};
 use crate::workload::{Asset, REFERENCE_NAMES, Workload};
 
@@ -113,7 +113,7 @@ impl Batch {
             BatchGuest::OfFile => None,
             BatchGuest::Named(name) => Workload::named(&name),
             BatchGuest::Stored(digest) => Some(Workload::Stored(digest)),
-            BatchGuest::Module(wasm) => Some(Workload::Module(Admitted::within(&node.config.gate, wasm.0)?)),
+            BatchGuest::Module(wasm) => Some(Workload::Module(node.runner.modules().admit(wasm.0)?)),
         };
         if let Some(workload) = &workload {
             node.runner.modules().program(workload.module())?;
