@@ -15,6 +15,7 @@ use base64::prelude::BASE64_STANDARD;
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
+use super::log::note_token;
 use super::problem::Problem;
 use crate::access::{Exposure, Right, Token, Tokens};
 use crate::slice::Scope;
@@ -119,6 +120,9 @@ impl Doorkeeper {
 pub async fn let_in(State(keeper): State<Arc<Doorkeeper>>, mut request: Request, next: Next) -> Response {
     match keeper.look_at(&request) {
         Ok(caller) => {
+            if let Some(name) = caller.scope.token() {
+                note_token(name);
+            }
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
