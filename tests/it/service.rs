@@ -1,6 +1,8 @@
 //! The node as a service: what authors and buyers ask it over HTTP, and what it answers.
 
 mod access;
+mod log;
+mod metrics;
 mod modules;
 mod slices;
 mod tasks;

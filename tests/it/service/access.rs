@@ -14,7 +14,7 @@ use crate::common::{Workplace, root};
 use crate::serving::{Message, Serving};
 
 /// Makes a token as its owner would; its secret, and the lines for the config.
-fn token(name: &str, rights: &str) -> (String, String) {
+pub fn token(name: &str, rights: &str) -> (String, String) {
     let rights: String = rights.split(' ').map(|right| format!(" --right {right}")).collect();
     let made = Workplace::new().run(&format!("token new {name}{rights}")).output();
     let (secret, lines) = made.split_once("\n\n").unwrap();
