@@ -15,7 +15,7 @@ use crate::modules::ModulesError;
 use crate::node::Node;
 use crate::private_file;
 use crate::runner::{ASSETS_BYTES_MAX, Answer, Request, Reuse, RunError, WorkloadRunner};
-use crate::sandbox::{Admitted, Refusal};
+use crate::sandbox::Refusal;
 use crate::slice::{NotASliceId, Slice, SliceId};
 use crate::workload::{Asset, REFERENCE_NAMES, Workload};
 
@@ -116,7 +116,7 @@ impl Batch {
             BatchGuest::Named(name) => Workload::named(&name),
             BatchGuest::Stored(digest) => Some(Workload::Stored(digest)),
             BatchGuest::Module(wasm) => {
-                let admitted = Admitted::within(&node.config.gate, wasm.0);
+                let admitted = node.runner.modules().admit(wasm.0);
                 let refused = |cause| BatchError::Refused { name: order.guest_name.clone(), cause: Box::new(cause) };
                 Some(Workload::Module(admitted.map_err(refused)?))
             }

@@ -1,10 +1,11 @@
 //! The door for HTTP: routes, limits, status codes. `caller` says who asks and what that one may; `modules` and `slices` are for
 //! authors and buyers, `courier` is where other nodes hand bundles over, `local` where the command line of the same user asks,
-//! over a socket in the state directory; `problem` is what an error looks like.
+//! over a socket in the state directory; `log` is what is said of a request, `problem` what an error looks like.
 
 mod problem;
 mod accept;
 mod body;
+mod log;
 mod caller;
 mod modules;
 mod slices;
@@ -30,12 +31,13 @@ use self::body::{Room, blocking};
 pub use self::caller::Doorkeeper;
 use self::caller::{let_in, let_owner_in};
 pub use self::local::{AskError, ask_courier, ask_node, bind_socket, connect};
+use self::log::{Routes as _, follow};
 use self::problem::Problem;
 pub use self::serve::{serve_local, serve_network};
 use self::slices::tasks;
 pub use self::tls::{TlsError, acceptor};
 use crate::courier::Courier;
-use crate::metrics::{self, Metrics};
+use crate::metrics::{self, Metrics, Scraped};
 use crate::node::{Node, Serving};
 use crate::prices::SharedBoard;
 use crate::queue::Queue;
@@ -62,7 +64,13 @@ pub struct Served {
 
 impl Served {
     pub fn new(serving: Serving, stopping: watch::Receiver<bool>) -> Self {
-        let Serving { node, courier, queue, prices, loaded: _, spool } = serving;
+        let Serving { node, courier, queue, prices, loaded, spool } = serving;
+        let metrics = Arc::new(Metrics::new(courier.now_ms()));
+        metrics.board_loaded(&loaded);
+        let counts = metrics.clone();
+        node.runner.observe(move |observation| counts.slice(observation));
+        let counts = metrics.clone();
+        node.runner.modules().observe(move |event| counts.module(event));
         Self {
             room: Room::of_bytes(node.config.serve.body_memory_bytes_max),
             runs: Room::of_requests(RUNS_MAX),
@@ -70,7 +78,7 @@ impl Served {
             courier: Arc::new(courier),
             queue,
             prices: Arc::new(prices),
-            metrics: Arc::new(Metrics::new()),
+            metrics,
             stopping,
             spool,
         }
@@ -83,36 +91,38 @@ impl Served {
 
 /// What the network sees, as far as the doorkeeper lets in.
 pub fn network_routes(served: Served, keeper: Doorkeeper) -> Router {
-    routes(served).layer(from_fn_with_state(Arc::new(keeper), let_in))
+    let metrics = served.metrics.clone();
+    routes(served).layer(from_fn_with_state(Arc::new(keeper), let_in)).layer(from_fn_with_state(metrics, follow))
 }
 
 /// What the same user sees, on the socket.
 pub fn local_routes(served: Served) -> Router {
     let orders = Router::new()
-        .route(local::COURIER_PATH, post(local::perform_courier_order))
-        .route(local::NODE_PATH, post(local::perform_node_order))
+        .at(local::COURIER_PATH, post(local::perform_courier_order))
+        .at(local::NODE_PATH, post(local::perform_node_order))
         .with_state(served.clone());
-    orders.merge(routes(served)).layer(from_fn(let_owner_in))
+    let metrics = served.metrics.clone();
+    orders.merge(routes(served)).layer(from_fn(let_owner_in)).layer(from_fn_with_state(metrics, follow))
 }
 
 fn routes(served: Served) -> Router {
     Router::new()
         .merge(carrier_routes(served.courier.clone()))
-        .route("/v1/modules", get(modules::list).post(modules::add))
-        .route("/v1/modules/{module}", get(modules::show).delete(modules::remove))
-        .route("/v1/slices", post(slices::run))
-        .route("/v1/slices/{task}", get(tasks::status))
-        .route("/v1/slices/{task}/cancel", post(tasks::cancel))
-        .route("/v1/slices/{task}/events", get(tasks::events))
-        .route("/v1/slices/{task}/output", get(tasks::output))
-        .route("/v1/proofs/{slice_id}", get(slices::proof))
-        .route("/v1/prices", post(prices::offer))
-        .route("/v1/prices/bands", get(prices::bands))
-        .route("/v1/courier", get(courier::status))
-        .route("/v1/openapi.json", get(describe))
-        .route("/metrics", get(scrape))
-        .route("/healthz", get(async || Json(json!({ "status": "alive" }))))
-        .route("/readyz", get(ready))
+        .at("/v1/modules", get(modules::list).post(modules::add))
+        .at("/v1/modules/{module}", get(modules::show).delete(modules::remove))
+        .at("/v1/slices", post(slices::run))
+        .at("/v1/slices/{task}", get(tasks::status))
+        .at("/v1/slices/{task}/cancel", post(tasks::cancel))
+        .at("/v1/slices/{task}/events", get(tasks::events))
+        .at("/v1/slices/{task}/output", get(tasks::output))
+        .at("/v1/proofs/{slice_id}", get(slices::proof))
+        .at("/v1/prices", post(prices::offer))
+        .at("/v1/prices/bands", get(prices::bands))
+        .at("/v1/courier", get(courier::status))
+        .at("/v1/openapi.json", get(describe))
+        .at("/metrics", get(scrape))
+        .at("/healthz", get(async || Json(json!({ "status": "alive" }))))
+        .at("/readyz", get(ready))
         .fallback(async || Problem::new(404, "not_found", "there is nothing at this path"))
         .method_not_allowed_fallback(async || {
             Problem::new(405, "method_not_allowed", "this path does not take this method")
@@ -122,7 +132,7 @@ fn routes(served: Served) -> Router {
 
 /// Where carriers hand bundles over.
 pub fn carrier_routes<S: Clone + Send + Sync + 'static>(courier: Arc<Courier>) -> Router<S> {
-    Router::new().route("/v1/courier/bundles", post(courier::receive)).with_state(courier)
+    Router::new().at("/v1/courier/bundles", post(courier::receive)).with_state(courier)
 }
 
 /// The description of all this for programs.
@@ -141,7 +151,10 @@ async fn ready(State(served): State<Served>) -> Response {
 }
 
 async fn scrape(State(served): State<Served>) -> Result<Response, Problem> {
-    let text = blocking(move || served.metrics.text(&served.courier)).await?;
-    let text = text.map_err(|error| Problem::of_host("storage_failed", &error))?;
+    let text = blocking(move || {
+        let Served { node, courier, queue, prices, metrics, .. } = &served;
+        metrics.text(&Scraped { runner: &node.runner, queue, prices, courier })
+    });
+    let text = text.await?.map_err(|error| Problem::of_host(error.code(), &error))?;
     Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }

@@ -1,112 +1,193 @@
-//! What is scraped from a node: every name is in the table below, and nowhere else. Numbers that outlive the process are kept
-//! with what they count and read at each scrape; the others begin at zero.
+//! What is scraped from a node. `table` has every name; `scrape` reads the numbers that are kept elsewhere, some of them longer
+//! than a process lasts. What this process counts as it happens begins at zero, and is here.
+//!
+//! Labels are chosen here and not by whoever asks: where one could be anything, the types below take only what is compiled in.
+
+mod table;
+mod scrape;
 
 use std::time::Duration;
 
-use prometheus::{Encoder as _, Gauge, Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{Encoder as _, HistogramVec, IntCounterVec, Registry, TextEncoder};
 
-use crate::courier::{Courier, Event};
-use crate::store::StoreError;
+pub use self::scrape::{MODULE_LANES_MAX, ScrapeError, Scraped};
+use self::scrape::{register, show};
+pub use self::table::{Family, Kind, TABLE};
+use crate::courier::Event;
+use crate::modules::ModuleEvent;
+use crate::prices::LoadResult;
+use crate::runner::{Observation, Source};
 
 /// What the text is, as HTTP says it.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
-/// Upper bounds of the buckets for attempts, in seconds: loopback to a slow line.
+// Upper bounds of buckets. In seconds for slices: from 64 bytes in a cache to a guest that runs for an hour.
+const SLICE_SECONDS: [f64; 12] = [0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 10.0, 60.0, 3_600.0];
+/// The host's base charges to more than any default.
+const GAS: [f64; 10] = [1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12];
+/// Starting the child alone takes some 3 ms, and what is admitted takes seconds.
+const COMPILE_SECONDS: [f64; 10] = [0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0];
+/// A health check to a slice that is waited for.
+const REQUEST_SECONDS: [f64; 12] = [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 10.0, 60.0];
+/// Loopback to a slow line.
 const ATTEMPT_SECONDS: [f64; 11] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0, 10.0, 60.0];
 
-/// Counters, by name and what they count; what is current, likewise.
-type Line = (&'static str, &'static str);
+/// What an answer that nobody has counts as.
+const NO_SOURCE: &str = "none";
 
-const ATTEMPTS: Line = ("courier_flush_attempt_total", "Tries of one receipt");
-const FAILURES: Line = ("courier_flush_failure_total", "Tries that did not end in a verified acknowledgement");
-const INVALID: Line =
-    ("courier_invalid_acknowledgement_total", "Tries answered by what is no acknowledgement of what was sent");
-const CREDITED: Line = ("courier_credited_total", "Receipts acknowledged and credited");
-const CREDITED_BYTES: Line = ("courier_credited_bytes_total", "Bytes of bundles acknowledged and credited");
-const CREDIT: Line = ("courier_credit_total", "Units of credit");
-const PENDING: Line = ("courier_pending", "Receipts that are to be forwarded");
-const PENDING_BYTES: Line = ("courier_pending_bytes", "Bytes of the bundles that are to be forwarded");
-const OLDEST: Line = ("courier_oldest_pending_seconds", "Age of the receipt that has been pending for longest");
-const DEAD: Line = ("courier_dead", "Receipts that are tried no more");
-const RECEIVED: Line = ("courier_received", "Received bundles that are here");
-const RECEIVED_BYTES: Line = ("courier_received_bytes", "Their bytes");
-const ATTEMPT: Line = ("courier_attempt_duration_seconds", "How long one try took, by this process");
-const BUILD: Line = ("node_build_info", "1, with the version as a label");
+/// A request over HTTP, and its answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Exchange {
+    /// The pattern that its path fits.
+    pub route: &'static str,
+    pub method: &'static str,
+    pub status: u16,
+    pub duration: Duration,
+}
 
 /// What is counted by this process alone.
 pub struct Metrics {
-    attempt: Histogram,
+    start_ms: u64,
+    slices: IntCounterVec,
+    slice_seconds: HistogramVec,
+    guest_seconds: HistogramVec,
+    gas: HistogramVec,
+    compilations: IntCounterVec,
+    compile_seconds: HistogramVec,
+    refusals: IntCounterVec,
+    requests: IntCounterVec,
+    request_seconds: HistogramVec,
+    busy: IntCounterVec,
+    board_loads: IntCounterVec,
+    attempt_seconds: HistogramVec,
 }
 
 impl Metrics {
+    /// For a process that begins to serve at this time, in milliseconds since 1970-01-01 UTC.
+    ///
     /// # Panics
-    /// If the table above holds a name that Prometheus has no use for; a test makes one.
-    pub fn new() -> Self {
-        let options = HistogramOpts::new(ATTEMPT.0, ATTEMPT.1).buckets(ATTEMPT_SECONDS.to_vec());
-        Self { attempt: Histogram::with_opts(options).expect("the name is a valid one") }
+    /// If the table holds what Prometheus has no use for; a test makes all of it.
+    pub fn new(start_ms: u64) -> Self {
+        let metrics = Self {
+            start_ms,
+            slices: table::SLICES.counter(),
+            slice_seconds: table::SLICE_SECONDS.histogram(&SLICE_SECONDS),
+            guest_seconds: table::GUEST_SECONDS.histogram(&SLICE_SECONDS),
+            gas: table::GAS.histogram(&GAS),
+            compilations: table::COMPILATIONS.counter(),
+            compile_seconds: table::COMPILE_SECONDS.histogram(&COMPILE_SECONDS),
+            refusals: table::REFUSALS.counter(),
+            requests: table::REQUESTS.counter(),
+            request_seconds: table::REQUEST_SECONDS.histogram(&REQUEST_SECONDS),
+            busy: table::BUSY.counter(),
+            board_loads: table::BOARD_LOADS.counter(),
+            attempt_seconds: table::ATTEMPT_SECONDS.histogram(&ATTEMPT_SECONDS),
+        };
+        // What is not there cannot be seen to grow.
+        for result in LoadResult::NAMES {
+            metrics.board_loads.with_label_values(&[result]);
+        }
+        metrics.compile_seconds.with_label_values::<&str>(&[]);
+        metrics.attempt_seconds.with_label_values::<&str>(&[]);
+        metrics
+    }
+
+    /// Counts a slice that the runner has answered, or has not.
+    pub fn slice(&self, observation: &Observation<'_>) {
+        let Observation { workload, duration, result } = *observation;
+        let (outcome, source) = match result {
+            Ok(answer) => (answer.finished.outcome.code().0, answer.source.name()),
+            Err(error) => (error.code(), NO_SOURCE),
+        };
+        self.slices.with_label_values(&[workload, outcome, source]).inc();
+        if let Ok(answer) = result
+            && answer.source == Source::Run
+        {
+            let proof = &answer.finished.proof;
+            let guest = Duration::from_micros(proof.observed().duration_us);
+            self.slice_seconds.with_label_values(&[workload]).observe(duration.as_secs_f64());
+            self.guest_seconds.with_label_values(&[workload]).observe(guest.as_secs_f64());
+            self.gas.with_label_values(&[workload]).observe(proof.claim().gas() as f64);
+        }
+    }
+
+    /// Counts what befell a module.
+    pub fn module(&self, event: &ModuleEvent<'_>) {
+        match event {
+            ModuleEvent::Refused { rule } => self.refusals.with_label_values(&[*rule]).inc(),
+            ModuleEvent::Compiled { duration, result } => {
+                let result = result.map_or_else(|error| error.code(), |()| "compiled");
+                self.compilations.with_label_values(&[result]).inc();
+                self.compile_seconds.with_label_values::<&str>(&[]).observe(duration.as_secs_f64());
+            }
+        }
+    }
+
+    /// Counts a request that was answered.
+    pub fn request(&self, exchange: &Exchange) {
+        let Exchange { route, method, status, duration } = *exchange;
+        self.requests.with_label_values(&[route, method, class(status)]).inc();
+        self.request_seconds.with_label_values(&[route, method]).observe(duration.as_secs_f64());
+        if status == 429 {
+            self.busy.with_label_values(&[route]).inc();
+        }
+    }
+
+    /// Counts what came of loading the price board.
+    pub fn board_loaded(&self, result: &LoadResult) {
+        self.board_loads.with_label_values(&[result.name()]).inc();
     }
 
     /// Counts what a flush tells.
-    pub fn observe(&self, event: &Event) {
+    pub fn flush(&self, event: &Event) {
         let took_us = match event {
             Event::Forwarded { took_us, .. } | Event::Failed { took_us, .. } => Some(*took_us),
             Event::Died { took_us, .. } => *took_us,
             _ => None,
         };
         if let Some(took_us) = took_us {
-            self.attempt.observe(Duration::from_micros(took_us).as_secs_f64());
+            let seconds = Duration::from_micros(took_us).as_secs_f64();
+            self.attempt_seconds.with_label_values::<&str>(&[]).observe(seconds);
         }
     }
 
-    /// The text that is scraped. Reads the store: to be called where that may be waited for.
-    pub fn text(&self, courier: &Courier) -> Result<String, StoreError> {
-        let tally = courier.tally();
+    /// The text that is scraped. Reads the stores: to be called where that may be waited for.
+    pub fn text(&self, scraped: &Scraped<'_>) -> Result<String, ScrapeError> {
         let registry = Registry::new();
-        let register = |collector| registry.register(collector).expect("each name is registered once");
-        let counters = [
-            (ATTEMPTS, tally.attempts),
-            (FAILURES, tally.failures),
-            (INVALID, tally.invalid_acknowledgements),
-            (CREDITED, tally.credited),
-            (CREDITED_BYTES, tally.credited_bytes),
-            (CREDIT, tally.credit),
-        ];
-        for ((name, help), value) in counters {
-            let counter = IntCounter::new(name, help).expect("the name is a valid one");
-            counter.inc_by(value);
-            register(Box::new(counter));
-        }
-        let gauges = [
-            (PENDING, tally.pending),
-            (PENDING_BYTES, tally.pending_bytes),
-            (DEAD, tally.dead),
-            (RECEIVED, tally.received),
-            (RECEIVED_BYTES, tally.received_bytes),
-        ];
-        for ((name, help), value) in gauges {
-            let gauge = IntGauge::new(name, help).expect("the name is a valid one");
-            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-            register(Box::new(gauge));
-        }
-        let oldest_ms = courier.store().oldest_pending_ms()?;
-        let age_ms = oldest_ms.map_or(0, |oldest_ms| courier.now_ms().saturating_sub(oldest_ms));
-        let oldest = Gauge::new(OLDEST.0, OLDEST.1).expect("the name is a valid one");
-        oldest.set(Duration::from_millis(age_ms).as_secs_f64());
-        register(Box::new(oldest));
-        let build = Opts::new(BUILD.0, BUILD.1).const_label("version", env!("CARGO_PKG_VERSION"));
-        let build = IntGauge::with_opts(build).expect("the name is a valid one");
-        build.set(1);
-        register(Box::new(build));
-        register(Box::new(self.attempt.clone()));
+        self.register_all(&registry);
+        scraped.read(&registry)?;
         let mut text = Vec::new();
         let encoded = TextEncoder::new().encode(&registry.gather(), &mut text);
         debug_assert!(encoded.is_ok(), "writing to memory does not fail");
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
+
+    fn register_all(&self, registry: &Registry) {
+        for counter in [&self.slices, &self.compilations, &self.refusals, &self.requests, &self.busy, &self.board_loads]
+        {
+            register(registry, counter.clone());
+        }
+        for histogram in [
+            &self.slice_seconds,
+            &self.guest_seconds,
+            &self.gas,
+            &self.compile_seconds,
+            &self.request_seconds,
+            &self.attempt_seconds,
+        ] {
+            register(registry, histogram.clone());
+        }
+        show(registry, &table::START, [(&[], Duration::from_millis(self.start_ms).as_secs_f64())]);
+        show(registry, &table::BUILD, [(&[env!("CARGO_PKG_VERSION")], 1.0)]);
+    }
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::new()
+const fn class(status: u16) -> &'static str {
+    match status {
+        100..=199 => "1xx",
+        200..=299 => "2xx",
+        300..=399 => "3xx",
+        400..=499 => "4xx",
+        _ => "5xx",
     }
 }

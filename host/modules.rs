@@ -6,12 +6,12 @@ mod stored;
 mod code;
 pub mod orders;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 pub use self::code::CodeFiles;
 pub use self::names::{ModuleKey, ModuleName, NotAName};
-pub use self::stored::{Added, Listed, Quota, Record, StoredError, StoredModules};
+pub use self::stored::{Added, Listed, Quota, Record, StoredError, StoredModules, Totals};
 use crate::digest::Digest;
 use crate::sandbox::{
     Admitted, Compiler, Confinement, GateLimits, NativeCode, Program, Refusal, Sandbox, SandboxError,
@@ -35,6 +35,17 @@ pub struct Addition {
     /// The module that the name stood for before.
     pub renamed: Option<Digest>,
 }
+
+/// What befalls modules, for those who count.
+#[derive(Clone, Copy, Debug)]
+pub enum ModuleEvent<'a> {
+    /// The gate has refused one: by this rule first, in the words of [`Refusal::code`].
+    Refused { rule: &'static str },
+    /// The compiler was asked.
+    Compiled { duration: Duration, result: Result<(), &'a SandboxError> },
+}
+
+type Observer = Box<dyn Fn(&ModuleEvent<'_>) + Send + Sync>;
 
 /// Why there is no program.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +79,7 @@ pub struct Modules {
     failures: moka::sync::Cache<Digest, Arc<ModulesError>>,
     code: Option<CodeFiles>,
     stored: Option<StoredModules>,
+    observer: OnceLock<Observer>,
 }
 
 impl Modules {
@@ -85,6 +97,7 @@ impl Modules {
             failures: moka::sync::Cache::builder().max_capacity(FAILURES_MAX).time_to_live(FAILURE_KEPT).build(),
             code: None,
             stored: None,
+            observer: OnceLock::new(),
         }
     }
 
@@ -101,6 +114,25 @@ impl Modules {
     /// Has native code kept for the next start.
     pub fn with_code(self, code: CodeFiles) -> Self {
         Self { code: Some(code), ..self }
+    }
+
+    /// Has `observer` told of each module that is refused or compiled; whoever brings it waits for that. There is one observer,
+    /// the first.
+    pub fn observe(&self, observer: impl Fn(&ModuleEvent<'_>) + Send + Sync + 'static) {
+        // Whoever came first is told already.
+        let _ = self.observer.set(Box::new(observer));
+    }
+
+    fn tell(&self, event: &ModuleEvent<'_>) {
+        if let Some(observer) = self.observer.get() {
+            observer(event);
+        }
+    }
+
+    /// Takes `wasm` through the gate, within the limits of these modules.
+    pub fn admit(&self, wasm: impl Into<Arc<[u8]>>) -> Result<Admitted, Refusal> {
+        Admitted::within(&self.gate, wasm)
+            .inspect_err(|refusal| self.tell(&ModuleEvent::Refused { rule: refusal.code() }))
     }
 
     /// The program of `guest`. Callers that come at once wait for one compilation.
@@ -162,11 +194,15 @@ impl Modules {
         let admitted = match guest {
             Guest::Admitted(admitted) => admitted,
             Guest::Stored(_) => {
-                read = Admitted::within(&self.gate, self.stored()?.read(&digest)?)?;
+                read = self.admit(self.stored()?.read(&digest)?)?;
                 &read
             }
         };
-        let code = self.compiler.compile(admitted)?;
+        let began = Instant::now();
+        let compiled = self.compiler.compile(admitted);
+        let result = compiled.as_ref().map(|_| ());
+        self.tell(&ModuleEvent::Compiled { duration: began.elapsed(), result });
+        let code = compiled?;
         if let Some(files) = &self.code {
             files.keep(&name, &code);
         }

@@ -58,8 +58,8 @@ pub async fn perform(node: &Node, board: &SharedBoard, order: Order, now_ms: u64
             }
         }
         Order::Module(order) => {
-            let (modules, gate) = (node.runner.modules(), &node.config.gate);
-            match tokio::task::block_in_place(|| module_orders::perform(modules, gate, order, now_ms)) {
+            let modules = node.runner.modules();
+            match tokio::task::block_in_place(|| module_orders::perform(modules, order, now_ms)) {
                 Ok(answer) => return drop(answers.send(Answer::Module(answer)).await),
                 Err(error) => Failure { code: error.code().to_owned(), message: error.to_string() },
             }

@@ -5,6 +5,7 @@
 //! its result; under an id that comes back with other content there is no answer but `RunError::SliceIdConflict`.
 
 mod answer;
+mod observation;
 mod request;
 mod flights;
 mod under_way;
@@ -19,6 +20,8 @@ use tokio::sync::oneshot;
 use self::answer::Ended;
 pub use self::answer::{Answer, Finished, RunError, Source};
 use self::flights::{Claim, Flights, Follow, Lead};
+use self::observation::Tally;
+pub use self::observation::{Counts, Observation};
 pub use self::request::{ARGS_BYTES_MAX, ASSETS_BYTES_MAX, Request, Reuse, check_brought};
 pub use self::under_way::{Progress, Running};
 use self::under_way::{Shown, UnderWay};
@@ -55,14 +58,6 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// How many answers came from where since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    pub runs: u64,
-    pub from_memory: u64,
-    pub from_store: u64,
-}
-
 /// By what results are found: an id, and whose it is. All that a scope could learn of another goes by this.
 type Name = (Scope, SliceId);
 
@@ -80,9 +75,7 @@ struct Core {
     hash_threads: HashThreads,
     under_way: UnderWay,
     waiting: AtomicU64,
-    runs: AtomicU64,
-    from_memory: AtomicU64,
-    from_store: AtomicU64,
+    tally: Tally,
 }
 
 impl WorkloadRunner {
@@ -110,9 +103,7 @@ impl WorkloadRunner {
             hash_threads: HashThreads::new(jobs.min(cores())),
             under_way: UnderWay::default(),
             waiting: AtomicU64::new(0),
-            runs: AtomicU64::new(0),
-            from_memory: AtomicU64::new(0),
-            from_store: AtomicU64::new(0),
+            tally: Tally::default(),
         }))
     }
 
@@ -128,12 +119,13 @@ impl WorkloadRunner {
     }
 
     pub fn counts(&self) -> Counts {
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Counts {
-            runs: count(&self.0.runs),
-            from_memory: count(&self.0.from_memory),
-            from_store: count(&self.0.from_store),
-        }
+        self.0.tally.counts()
+    }
+
+    /// Tells `observer` of each request when it ends, in the task that asked; of whoever leaves before that, it hears nothing.
+    /// Whoever asks waits for it. There is one observer, the first.
+    pub fn observe(&self, observer: impl Fn(&Observation<'_>) + Send + Sync + 'static) {
+        self.0.tally.observe(observer);
     }
 
     /// Bytes of slices hashed since the start, for progress bars.
@@ -189,6 +181,13 @@ impl WorkloadRunner {
 
     /// [`WorkloadRunner::run`], for a caller who watches `progress` meanwhile. It shows one run at a time.
     pub async fn run_watched(&self, request: Request, progress: &Progress) -> Result<Answer, RunError> {
+        let (workload, began) = (request.workload.name(), Instant::now());
+        let result = self.answer(request, progress).await;
+        self.0.tally.tell(&Observation { workload, duration: began.elapsed(), result: result.as_ref() });
+        result
+    }
+
+    async fn answer(&self, request: Request, progress: &Progress) -> Result<Answer, RunError> {
         let request = Arc::new(request);
         let waits = Waits::default();
         let runtime = Handle::current();
@@ -212,7 +211,7 @@ impl WorkloadRunner {
                     let landed_from = landed.source;
                     let answer = Answer { source: Source::Memory, ..landed }.of_job(&id, job)?;
                     if request.reuse == Reuse::Allowed || landed_from == Source::Run {
-                        self.0.count(answer.source);
+                        self.0.tally.count(answer.source);
                         return Ok(answer);
                     }
                 }
@@ -257,7 +256,7 @@ impl Duty {
         if let Ok(answer) = &result {
             core.results.insert(lead.key().clone(), answer.finished.clone());
             lead.land(answer.clone());
-            core.count(answer.source);
+            core.tally.count(answer.source);
         }
         // Whoever has the last answer can close the runner, and open its store again.
         drop(core);
@@ -373,14 +372,5 @@ impl Core {
         })?;
         let observed = Observed::new(started, clock.elapsed(), execution.usage, ENGINE_NAME);
         Ok(Ended::of(id, job, execution, observed))
-    }
-
-    fn count(&self, source: Source) {
-        let counter = match source {
-            Source::Run => &self.runs,
-            Source::Memory => &self.from_memory,
-            Source::Store => &self.from_store,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -198,7 +198,7 @@ fn carry_out(order: ModuleOrder, data_dir: &Path) -> anyhow::Result<Result<Modul
     let by = runtime.block_on(reach(data_dir, || Node::try_open(data_dir, None, tell)))?;
     while_showing("compiling", || match by {
         By::Us(node) => {
-            let done = orders::perform(node.runner.modules(), &node.config.gate, order, system_clock());
+            let done = orders::perform(node.runner.modules(), order, system_clock());
             Ok(done.map_err(|error| Failure { code: error.code().to_owned(), message: error.to_string() }))
         }
         By::Node(stream) => {

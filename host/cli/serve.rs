@@ -189,7 +189,7 @@ async fn flush_once(
 ) -> anyhow::Result<Duration> {
     let forwarder = courier.http()?;
     let route = |destination: Option<&_>| courier.peer_over_http(destination).map(Some);
-    let tell = |event| metrics.observe(&event);
+    let tell = |event| metrics.flush(&event);
     let summary = courier.flush(forwarder, Mode::Due, route, tell, stopping).await?;
     let wait =
         summary.next_due_ms.map_or(LOOK_MAX, |due_ms| Duration::from_millis(due_ms.saturating_sub(courier.now_ms())));

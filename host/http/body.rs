@@ -12,6 +12,7 @@ use axum::http::header::CONTENT_LENGTH;
 use futures_util::{Stream, StreamExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+use tracing::Span;
 
 use super::problem::Problem;
 
@@ -146,9 +147,12 @@ pub fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Does what may wait for a disk.
+/// Does what may wait for a disk. What is logged there is of the same request.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Problem::new(500, "internal", error.to_string()))
+    let span = Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(work))
+        .await
+        .map_err(|error| Problem::new(500, "internal", error.to_string()))
 }
 
 /// What requests may take of this node, all in all: memory, or turns.

@@ -16,6 +16,7 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use super::body::heard_out;
+use super::log::note_token;
 use super::problem::Problem;
 use crate::access::{Exposure, Right, Token, Tokens};
 use crate::slice::Scope;
@@ -121,6 +122,9 @@ pub async fn let_in(State(keeper): State<Arc<Doorkeeper>>, request: Request, nex
     let mut request = request.map(heard_out);
     match keeper.look_at(&request) {
         Ok(caller) => {
+            if let Some(name) = caller.scope.token() {
+                note_token(name);
+            }
             request.extensions_mut().insert(caller);
             next.run(request).await
         }

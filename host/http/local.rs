@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio_util::io::{ReaderStream, StreamReader};
+use tracing::Instrument as _;
 
 use super::Served;
 use super::problem::Problem;
@@ -87,11 +88,11 @@ pub async fn perform_courier_order(State(served): State<Served>, request: Reques
         Err(error) => return Problem::new(422, "malformed", format!("no order: {error}")).into_response(),
     };
     let (answers, told) = mpsc::channel::<Answer>(ANSWERS_MAX);
-    tokio::spawn(async move {
+    let work = async move {
         let Served { courier, metrics, mut stopping, .. } = served;
         let tell = |answer: Answer| match answer {
             Answer::Flush(event) => {
-                metrics.observe(&event);
+                metrics.flush(&event);
                 let _ = answers.try_send(Answer::Flush(event));
             }
             answer => tokio::task::block_in_place(|| drop(answers.blocking_send(answer))),
@@ -105,7 +106,8 @@ pub async fn perform_courier_order(State(served): State<Served>, request: Reques
         if let Err(error) = perform(&courier, order, body, tell, interrupted).await {
             let _ = answers.send(Answer::Error { message: error.to_string() }).await;
         }
-    });
+    };
+    tokio::spawn(work.in_current_span());
     lines_of(told)
 }
 
@@ -115,7 +117,7 @@ pub async fn perform_node_order(State(served): State<Served>, request: Request<B
         Err(error) => return Problem::new(422, "malformed", format!("no order: {error}")).into_response(),
     };
     let (answers, told) = mpsc::channel(NODE_ANSWERS_MAX);
-    tokio::spawn(async move {
+    let work = async move {
         let now_ms = served.now_ms();
         let mut stopping = served.stopping.clone();
         tokio::select! {
@@ -123,7 +125,8 @@ pub async fn perform_node_order(State(served): State<Served>, request: Request<B
             () = answers.closed() => {}
             _ = stopping.wait_for(|stopping| *stopping) => {}
         }
-    });
+    };
+    tokio::spawn(work.in_current_span());
     lines_of(told)
 }
 

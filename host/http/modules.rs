@@ -16,7 +16,7 @@ use super::problem::Problem;
 use crate::access::Right;
 use crate::digest::Digest;
 use crate::modules::{Added, ModuleKey, ModuleName, ModulesError, Record, StoredError};
-use crate::sandbox::{Admitted, Kind, LimitName, Report};
+use crate::sandbox::{Kind, LimitName, Report};
 use crate::workload::{ModuleError, binary_form};
 
 pub const WASM: &str = "application/wasm";
@@ -61,12 +61,11 @@ async fn read(served: &Served, request: Request) -> Result<(Vec<u8>, Taken), Pro
 
 fn store(served: &Served, caller: &Caller, name: Option<&ModuleName>, bytes: &[u8]) -> Result<Response, Problem> {
     let wasm = binary_form(bytes).map_err(not_a_module)?;
-    let gate = &served.node.config.gate;
-    let Ok(admitted) = Admitted::within(gate, wasm.as_slice()) else {
-        return Err(refused(&Report::of(&wasm, gate)));
+    let modules = served.node.runner.modules();
+    let Ok(admitted) = modules.admit(wasm.as_slice()) else {
+        return Err(refused(&Report::of(&wasm, &served.node.config.gate)));
     };
     let record = Record::new(wasm.len() as u64, Kind::Compute.name().to_owned(), served.now_ms(), caller.name());
-    let modules = served.node.runner.modules();
     let stored = modules.stored().map_err(|error| of_stored(&error))?;
     if let Some(name) = name {
         check_name_is_free(served, caller, name, &admitted.digest())?;

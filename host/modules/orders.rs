@@ -9,7 +9,7 @@ use super::names::{ModuleKey, ModuleName};
 use super::{Added, Modules, ModulesError, Record};
 use crate::binary::Binary;
 use crate::digest::Digest;
-use crate::sandbox::{Admitted, Confinement, GateLimits, Kind};
+use crate::sandbox::{Confinement, Kind};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -40,16 +40,11 @@ pub enum ModuleAnswer {
 }
 
 /// Carries `order` out, at this time. Waits for the disk, and for the compiler.
-pub fn perform(
-    modules: &Modules,
-    gate: &GateLimits,
-    order: ModuleOrder,
-    now_ms: u64,
-) -> Result<ModuleAnswer, Arc<ModulesError>> {
+pub fn perform(modules: &Modules, order: ModuleOrder, now_ms: u64) -> Result<ModuleAnswer, Arc<ModulesError>> {
     match order {
         ModuleOrder::Add { wasm: Binary(wasm), name, by } => {
             let bytes = wasm.len() as u64;
-            let admitted = Admitted::within(gate, wasm).map_err(|refusal| Arc::new(refusal.into()))?;
+            let admitted = modules.admit(wasm).map_err(|refusal| Arc::new(refusal.into()))?;
             let kind = Kind::Compute.name().to_owned();
             let record = Record::new(bytes, kind.clone(), now_ms, by);
             let addition = modules.add(&admitted, name.as_ref(), &record)?;

@@ -89,10 +89,11 @@ pub struct StoredModules {
     totals: Mutex<Option<Totals>>,
 }
 
-#[derive(Clone, Copy, Default)]
-struct Totals {
-    modules: u64,
-    bytes: u64,
+/// How much is stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub modules: u64,
+    pub bytes: u64,
 }
 
 impl StoredModules {
@@ -208,6 +209,11 @@ impl StoredModules {
     fn delete(&self, digest: &Digest) -> Result<(), StoredError> {
         delete(&self.record_path(digest))?;
         delete(&self.wasm_path(digest))
+    }
+
+    /// How much there is. Waits for whoever changes that, and counts the files where nobody has yet.
+    pub fn stored(&self) -> Result<Totals, StoredError> {
+        Ok(self.totals()?.unwrap_or_default())
     }
 
     /// All modules in the order in which they were added, those whose record is damaged last.

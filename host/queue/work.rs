@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::task::{JoinError, JoinSet};
 
 use super::{Queue, Running, TakenOut, retry};
+use crate::digest::Digest;
 use crate::runner::{Progress, Request, Reuse, RunError};
 use crate::slice::Scope;
 use crate::store::{Ending, StoreError, TaskId, Waiting};
@@ -17,7 +18,11 @@ const UNDER_WAY_PER_JOB: usize = 2;
 
 /// What came of an attempt.
 enum Attempt {
-    Ended(Ending),
+    Ended {
+        ending: Ending,
+        /// Of the proof, where there is one.
+        claim: Option<Digest>,
+    },
     Again,
 }
 
@@ -72,6 +77,7 @@ impl Queue {
                     self.end(&waiting, &cancelled()).await?;
                     taken.waiting = None;
                     self.live().end(id);
+                    tell(id, &cancelled(), None);
                 }
                 Some(TakenOut::Runs { cancel, mut changes }) => {
                     cancel.notify_one();
@@ -92,9 +98,9 @@ impl Queue {
         let mut taken = Taken { queue: self.clone(), waiting: Some(waiting.clone()) };
         let attempt = tokio::select! {
             attempt = self.attempt(&waiting, &running.progress) => attempt,
-            () = running.cancel.notified() => Attempt::Ended(cancelled()),
+            () = running.cancel.notified() => Attempt::failed(cancelled()),
         };
-        let Attempt::Ended(ending) = attempt else { return };
+        let Attempt::Ended { ending, claim } = attempt else { return };
         let mut tries = 0;
         while let Err(error) = self.end(&waiting, &ending).await {
             if matches!(error, StoreError::TaskDamaged { .. }) {
@@ -107,6 +113,7 @@ impl Queue {
         }
         taken.waiting = None;
         self.live().end(&waiting.id);
+        tell(&waiting.id, &ending, claim);
     }
 
     async fn attempt(self: &Arc<Self>, waiting: &Waiting, progress: &Progress) -> Attempt {
@@ -114,14 +121,16 @@ impl Queue {
         let read = tokio::task::spawn_blocking(move || queue.request(id)).await;
         let request = match read {
             Ok(Ok(request)) => request,
-            Ok(Err(StoreError::TaskDamaged { .. })) => return Attempt::Ended(retry::damaged(&id)),
+            Ok(Err(StoreError::TaskDamaged { .. })) => return Attempt::failed(retry::damaged(&id)),
             Ok(Err(error)) => return self.failed(waiting, &error.into()),
             Err(_) => return Attempt::Again,
         };
         match self.runner.run_watched(request, progress).await {
             Ok(answer) => {
-                let slice_id = answer.finished.proof.slice_id().clone();
-                Attempt::Ended(Ending::Done { slice_id, outcome: answer.finished.outcome })
+                let finished = &answer.finished;
+                let slice_id = finished.proof.slice_id().clone();
+                let ending = Ending::Done { slice_id, outcome: finished.outcome };
+                Attempt::Ended { ending, claim: Some(finished.proof.claim_digest()) }
             }
             Err(error) => self.failed(waiting, &error),
         }
@@ -132,7 +141,7 @@ impl Queue {
         if retry::may_pass(error) && attempts < retry::ATTEMPTS_MAX {
             return Attempt::Again;
         }
-        Attempt::Ended(retry::ending(&waiting.id, error))
+        Attempt::failed(retry::ending(&waiting.id, error))
     }
 
     fn request(&self, id: TaskId) -> Result<Request, StoreError> {
@@ -158,6 +167,23 @@ impl Queue {
         let stopped =
             |error: JoinError| StoreError::Io { path: self.store.directory().to_owned(), cause: error.into() };
         ended.map_err(stopped)?
+    }
+}
+
+impl Attempt {
+    const fn failed(ending: Ending) -> Self {
+        Self::Ended { ending, claim: None }
+    }
+}
+
+/// The door has logged the task's id with that of the request that brought it.
+fn tell(id: &TaskId, ending: &Ending, claim: Option<Digest>) {
+    match ending {
+        Ending::Done { slice_id, outcome } => {
+            let (outcome, claim) = (outcome.code().0, claim.map(tracing::field::display));
+            tracing::debug!(task = %id, %slice_id, outcome, claim, "an accepted slice has ended");
+        }
+        Ending::Failed { code, .. } => tracing::debug!(task = %id, code, "an accepted slice has failed"),
     }
 }
 

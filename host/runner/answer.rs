@@ -20,6 +20,16 @@ pub enum Source {
     Store,
 }
 
+impl Source {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Memory => "memory",
+            Self::Store => "store",
+        }
+    }
+}
+
 /// A finished run.
 #[derive(Debug)]
 pub struct Finished {

@@ -2,13 +2,14 @@
 
 use std::process::Command;
 
+use compute_host::metrics::{Family, TABLE};
 use compute_host::prices::LoadResult;
 use compute_host::sandbox::{LIMITS, Limit};
 
 use crate::common::{Ran, Workplace, root};
 
 /// `docs/tutorial.md` has a test of its own.
-const DOCUMENTS: [&str; 12] = [
+const DOCUMENTS: [&str; 13] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
@@ -16,6 +17,7 @@ const DOCUMENTS: [&str; 12] = [
     "benches/README.md",
     "docs/courier.md",
     "docs/limits.md",
+    "docs/metrics.md",
     "docs/outcomes.md",
     "docs/prices.md",
     "docs/proofs.md",
@@ -116,9 +118,9 @@ fn each_code_of_an_ending_stands_in_the_documents() {
     assert!(found >= 40, "only {found} codes were found");
 }
 
-/// Each name that is scraped, and each reason for which a delivery is refused, is explained.
+/// Each reason for which a delivery is refused is explained.
 #[test]
-fn each_metric_and_each_refusal_stands_in_the_documents() {
+fn each_refusal_of_a_delivery_stands_in_the_documents() {
     let document = std::fs::read_to_string(root().join("docs/courier.md")).unwrap();
     let is_name = |text: &&str| text.contains('_') && text.chars().all(|c| c.is_ascii_lowercase() || c == '_');
     let names_in = |source: &str, after: &str| {
@@ -127,10 +129,9 @@ fn each_metric_and_each_refusal_stands_in_the_documents() {
             text.split(after).skip(1).filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())).collect();
         words.into_iter().filter(|word| is_name(&word.as_str())).collect::<Vec<_>>()
     };
-    let metrics = names_in("metrics.rs", ": Line = (\"");
     let refusals = names_in("courier/receive.rs", "=> (\"");
-    assert!(metrics.len() >= 12 && refusals.len() >= 8, "{metrics:?} {refusals:?}");
-    for name in metrics.iter().chain(&refusals) {
+    assert!(refusals.len() >= 8, "{refusals:?}");
+    for name in refusals {
         assert!(document.contains(&format!("`{name}`")), "docs/courier.md lacks `{name}`");
     }
 }
@@ -161,6 +162,19 @@ fn each_result_of_loading_a_board_stands_in_the_documents() {
     for name in LoadResult::NAMES {
         assert!(document.contains(&format!("\n| `{name}` | ")), "docs/prices.md lacks `{name}`");
     }
+}
+
+/// Each name that is scraped is explained, in one place, as it is.
+#[test]
+fn each_metric_stands_in_the_documents_as_it_is() {
+    let document = std::fs::read_to_string(root().join("docs/metrics.md")).unwrap();
+    for Family { name, kind, labels, meaning } in TABLE {
+        let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+        let row = format!("| `{name}` | {} | {} | {meaning} |\n", kind.name(), labels.join(", "));
+        assert!(document.contains(&row), "docs/metrics.md lacks\n{row}");
+    }
+    let table = document.split("## Names").nth(1).unwrap().split("\n## ").next().unwrap();
+    assert_eq!(table.lines().filter(|line| line.starts_with("| `")).count(), TABLE.len(), "there are others");
 }
 
 /// The table of the gate's limits is the gate's.

@@ -9,6 +9,7 @@ mod command_line;
 mod compiler;
 mod cost;
 mod courier;
+mod dashboard;
 mod docs;
 mod gate;
 mod generator;

@@ -1,5 +1,6 @@
 //! What the runner shows of what it is doing.
 
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use compute_host::limits::Limits;
@@ -95,4 +96,36 @@ async fn the_totals_grow_by_what_each_has_used() {
     assert_eq!(bytes, 20 * 1_500_000 + 40 * 1_000);
     assert_eq!((runner.gas_granted(), runner.bytes_read()), (gas, bytes));
     assert!(runner.running().is_empty(), "whoever has an answer is not shown as running");
+}
+
+#[tokio::test]
+async fn an_observer_hears_how_each_request_has_ended() {
+    let runner = runner(1);
+    let heard = Arc::<Mutex<Vec<String>>>::default();
+    let notes = heard.clone();
+    runner.observe(move |observation| {
+        let ended = match observation.result {
+            Ok(answer) => format!("{} {}", answer.source.name(), answer.finished.outcome.code().0),
+            Err(error) => error.code().to_owned(),
+        };
+        assert!(observation.duration > std::time::Duration::ZERO);
+        notes.lock().unwrap().push(format!("{} {ended}", observation.workload));
+    });
+    runner.observe(|_| panic!("there is one observer, the first"));
+    let request =
+        |bytes: &[u8]| Request { id: "x".parse().ok(), ..Request::new(Workload::Transcode, Slice::from_bytes(bytes)) };
+    runner.run(request(b"one")).await.unwrap();
+    runner.clone().run_for_output(request(b"one")).await.unwrap();
+    runner.run(request(b"other")).await.unwrap_err();
+    let limits = Limits { gas: 100_000, ..Limits::DEFAULT };
+    runner.run(Request { limits, ..endless(b"") }).await.unwrap();
+    let expected =
+        ["transcode run done", "transcode memory done", "transcode slice_id_conflict", "module run out_of_gas"];
+    assert_eq!(*heard.lock().unwrap(), expected);
+    // Of who has left, nothing.
+    let (left, progress) = start(&runner, endless(b"left"));
+    until(|| progress.gas_granted() > 0).await;
+    left.abort();
+    until(|| runner.running().is_empty()).await;
+    assert_eq!(heard.lock().unwrap().len(), expected.len());
 }

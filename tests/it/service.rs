@@ -2,6 +2,8 @@
 
 mod access;
 mod local;
+mod log;
+mod metrics;
 mod modules;
 mod openapi;
 mod prices;

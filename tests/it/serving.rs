@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -15,6 +16,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Serving {
     pub child: Child,
     pub address: SocketAddr,
+    log: Arc<Mutex<Vec<String>>>,
 }
 
 impl Serving {
@@ -28,11 +30,20 @@ impl Serving {
             assert_ne!(lines.read_line(&mut first).unwrap(), 0, "the node has ended");
             let Some((_, address)) = first.split_once("listening on http") else { continue };
             let address = address.trim_start_matches("s").trim_start_matches("://");
-            break address.split('"').next().unwrap().parse().unwrap();
+            break address.split('"').next().unwrap().trim().parse().unwrap();
         };
         // A pipe that nobody reads from would have the node wait.
-        std::thread::spawn(move || lines.lines().map_while(Result::ok).for_each(drop));
-        Self { child, address }
+        let log = Arc::<Mutex<Vec<String>>>::default();
+        let kept = log.clone();
+        std::thread::spawn(move || {
+            lines.lines().map_while(Result::ok).for_each(|line| kept.lock().unwrap().push(line))
+        });
+        Self { child, address, log }
+    }
+
+    /// The lines that it has logged since it listens.
+    pub fn logged(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
     }
 
     pub fn url(&self) -> String {

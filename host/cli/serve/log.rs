@@ -1,10 +1,12 @@
 //! What the running node says of itself: for people on a terminal, for programs anywhere else.
 
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Write};
 
-use tracing::Level;
+use tracing::{Level, Subscriber};
+use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::node::Notice;
@@ -20,25 +22,60 @@ pub enum LogFormat {
 /// What is said unless `NODE_LOG` says otherwise, such as `debug` or `info,node=debug`.
 const DEFAULT: Level = Level::INFO;
 
-/// Begins to log to standard error. Control characters in what strangers bring are written out.
+/// Begins to log to standard error.
 pub fn start(format: Option<LogFormat>) {
-    let is_terminal = io::stderr().is_terminal();
-    let format = format.unwrap_or(if is_terminal { LogFormat::Human } else { LogFormat::Json });
+    let format = format.unwrap_or(if io::stderr().is_terminal() { LogFormat::Human } else { LogFormat::Json });
     let asked = std::env::var("NODE_LOG").ok();
     let parsed = asked.as_deref().map(str::parse::<Targets>);
     let targets = match &parsed {
         Some(Ok(targets)) => targets.clone(),
         _ => Targets::new().with_default(DEFAULT),
     };
-    let registry = tracing_subscriber::registry().with(targets);
-    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false);
     // Only the first counts, which matters to nobody but a test that starts two.
-    let _ = match format {
-        LogFormat::Human => registry.with(layer.with_ansi(is_terminal)).try_init(),
-        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
-    };
+    let _ = tracing_subscriber::registry().with(targets).with(lines(format, io::stderr)).try_init();
     if let Some(Err(error)) = parsed {
         tracing::warn!("NODE_LOG is not understood, and left out: {error}");
+    }
+}
+
+/// Writes each event as a line. What strangers bring cannot begin another, nor steer a terminal: control characters are
+/// written out. So that none has to be let through, there are no colours.
+fn lines<S, W>(format: LogFormat, sink: impl Fn() -> W + Send + Sync + 'static) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: Write + 'static,
+{
+    let layer = tracing_subscriber::fmt::layer().with_target(false).with_ansi(false);
+    let layer = layer.with_writer(move || Plain(sink()));
+    match format {
+        LogFormat::Human => layer.boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).with_span_list(false).boxed(),
+    }
+}
+
+/// Takes whole events, and writes each as one line.
+struct Plain<W>(W);
+
+impl<W: Write> Write for Plain<W> {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        let mut line = String::with_capacity(event.len() + 1);
+        for c in text.chars() {
+            // In the form that JSON has, too. Some readers of lines take the last two for their end.
+            if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') {
+                line.push_str(&format!("\\u{:04x}", u32::from(c)));
+            } else {
+                line.push(c);
+            }
+        }
+        line.push('\n');
+        self.0.write_all(line.as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 
@@ -52,5 +89,63 @@ pub fn notice(notice: Notice) {
             tracing::warn!("the proof store was damaged: moved to `{}`, and begun anew", to.display());
         }
         Notice::PricesLost { result } => tracing::warn!("{result}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// Every control character, and what some readers take for the end of a line.
+    fn hostile() -> String {
+        let controls = (0..=0x9f).filter_map(char::from_u32).filter(|c| c.is_control());
+        controls.chain(['\u{2028}', '\u{2029}']).collect::<String>() + "\r\n{\"level\":\"ERROR\"}\n\u{1b}[2J"
+    }
+
+    /// What is written of an event that has a stranger's text wherever there can be one.
+    fn written(format: LogFormat) -> String {
+        let bytes = Arc::<Mutex<Vec<u8>>>::default();
+        let sink = bytes.clone();
+        let layer = lines(format, move || Sink(sink.clone()));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let text = hostile();
+            let _span = tracing::error_span!("request", id = %text, path = text).entered();
+            tracing::error!(plain = text, shown = %text, detailed = ?text, "{text}");
+        });
+        let bytes = bytes.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn control_characters_are_written_out_in_both_formats() {
+        for format in [LogFormat::Human, LogFormat::Json] {
+            let line = written(format);
+            let line = line.strip_suffix('\n').unwrap();
+            let is_plain = |c: char| !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}');
+            assert!(line.chars().all(is_plain), "{format:?}: {line:?}");
+            assert!(line.contains("\\u009b") && line.contains("\\u2028"), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_line_of_json_says_what_was_meant() {
+        let event: serde_json::Value = serde_json::from_str(&written(LogFormat::Json)).unwrap();
+        assert_eq!(event["message"].as_str(), Some(&*hostile()));
+        assert_eq!((event["plain"].as_str(), event["span"]["path"].as_str()), (Some(&*hostile()), Some(&*hostile())));
+        assert_eq!(event["level"], "ERROR");
     }
 }

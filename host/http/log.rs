@@ -1,0 +1,132 @@
+//! What is said and counted of each request. An id goes with it, in all that is logged meanwhile and in the answer, so that
+//! who asked and who reads the log can speak of the same.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::header::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{Method, StatusCode};
+use axum::middleware::{Next, map_response};
+use axum::response::Response;
+use axum::routing::MethodRouter;
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
+
+use crate::metrics::{Exchange, Metrics};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What others call a request is taken over up to this length.
+const ID_BYTES_MAX: usize = 64;
+
+/// What the log shows of a path, in characters.
+const PATH_CHARS_MAX: usize = 256;
+
+/// The route of what fits none, and of what was turned away before it came to one.
+const NO_ROUTE: &str = "none";
+
+/// The pattern of the route that has answered.
+#[derive(Clone, Copy)]
+struct Route(&'static str);
+
+/// Routes that say of their answers whose they are.
+pub trait Routes<S> {
+    /// [`Router::route`], counted under `pattern`: by a path, a stranger could have anything counted.
+    fn at(self, pattern: &'static str, methods: MethodRouter<S>) -> Self;
+}
+
+impl<S: Clone + Send + Sync + 'static> Routes<S> for Router<S> {
+    fn at(self, pattern: &'static str, methods: MethodRouter<S>) -> Self {
+        let sign = move |mut response: Response| {
+            response.extensions_mut().insert(Route(pattern));
+            std::future::ready(response)
+        };
+        self.route(pattern, methods.layer(map_response(sign)))
+    }
+}
+
+/// Goes with a request from before anybody looks at it until its answer begins. Whoever leaves meanwhile is not heard of.
+pub async fn follow(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let (id, method) = (id_of(request.headers()), method_of(request.method()));
+    let path: String = request.uri().path().chars().take(PATH_CHARS_MAX).collect();
+    // Of the level of whatever may be logged meanwhile.
+    let span = tracing::error_span!("request", id = id.to_str().unwrap_or_default(), method, path, token = Empty);
+    let mut response = next.run(request).instrument(span.clone()).await;
+    let (status, duration) = (response.status(), began.elapsed());
+    let route = response.extensions().get::<Route>().map_or(NO_ROUTE, |route| route.0);
+    metrics.request(&Exchange { route, method, status: status.as_u16(), duration });
+    span.in_scope(|| tell(status, duration.as_secs_f64()));
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+/// Has what is logged of this request say whose token it came with.
+pub fn note_token(name: &str) {
+    Span::current().record("token", name);
+}
+
+fn tell(status: StatusCode, duration_seconds: f64) {
+    let code = status.as_u16();
+    if status.is_server_error() {
+        tracing::warn!(status = code, duration_seconds, "answered a request");
+    } else {
+        tracing::debug!(status = code, duration_seconds, "answered a request");
+    }
+}
+
+/// The id that the request has from whoever sends it, or else a new one of 16 hexadecimal digits.
+fn id_of(headers: &HeaderMap) -> HeaderValue {
+    let mut ids = headers.get_all(REQUEST_ID).iter();
+    match (ids.next(), ids.next()) {
+        (Some(id), None) if is_plain(id.as_bytes()) => id.clone(),
+        // To tell requests apart is all that it is for.
+        _ => HeaderValue::try_from(format!("{:016x}", RandomState::new().hash_one(())))
+            .unwrap_or(HeaderValue::from_static("none")),
+    }
+}
+
+fn is_plain(id: &[u8]) -> bool {
+    let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
+    (1..=ID_BYTES_MAX).contains(&id.len()) && id.iter().all(is_allowed)
+}
+
+/// A method that some route takes; the others are one.
+fn method_of(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::DELETE => "DELETE",
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken_over(ids: &[&[u8]]) -> bool {
+        let values = ids.iter().map(|id| (REQUEST_ID, HeaderValue::from_bytes(id).unwrap()));
+        let id = id_of(&values.collect());
+        let is_made = id.len() == 16 && id.as_bytes().iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        assert!(is_made || ids == [id.as_bytes()], "{id:?}");
+        !is_made
+    }
+
+    #[test]
+    fn only_a_short_and_plain_id_is_taken_over() {
+        for id in ["a", "A-b_c.9", "0b1c7e9a-52b6-4d33-9d0a-7b1c6f0e2a11", &"x".repeat(64)] {
+            assert!(taken_over(&[id.as_bytes()]), "{id}");
+        }
+        let long = "x".repeat(65);
+        for id in ["", "a b", "a\tb", "a\"b", "a=b", "a{b}", "ä", "\u{9b}31m", &long] {
+            assert!(!taken_over(&[id.as_bytes()]), "{id:?}");
+        }
+        assert!(!taken_over(&[]) && !taken_over(&[b"a", b"a"]));
+        assert_ne!(id_of(&HeaderMap::new()), id_of(&HeaderMap::new()));
+    }
+}

@@ -1,0 +1,88 @@
+//! The dashboard asks for what there is.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use compute_host::metrics::{Family, Kind, TABLE};
+use serde_json::Value;
+
+use crate::common::{Workplace, root};
+
+/// What the expressions of a dashboard ask for, and the queries of its variables.
+struct Asked {
+    expressions: Vec<String>,
+    variables: Vec<String>,
+}
+
+fn asked() -> Asked {
+    let text = std::fs::read_to_string(root().join("dashboards/node.json")).unwrap();
+    let dashboard: Value = serde_json::from_str(&text).unwrap();
+    let (mut expressions, mut variables) = (Vec::new(), Vec::new());
+    for panel in dashboard["panels"].as_array().unwrap() {
+        let targets = panel["targets"].as_array();
+        assert!(panel["type"] == "row" || !targets.unwrap().is_empty(), "{} shows nothing", panel["title"]);
+        for target in targets.into_iter().flatten() {
+            assert_eq!(target["datasource"]["uid"], "${datasource}", "the owner chooses the data source");
+            expressions.push(target["expr"].as_str().unwrap().to_owned());
+        }
+    }
+    for variable in dashboard["templating"]["list"].as_array().unwrap() {
+        variables.extend(variable["definition"].as_str().map(str::to_owned));
+    }
+    Asked { expressions, variables }
+}
+
+/// The words of an expression that are no text in quotes.
+fn words(expression: &str) -> Vec<&str> {
+    let outside = expression.split('"').step_by(2);
+    outside.flat_map(|part| part.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '$')).collect()
+}
+
+fn family(name: &str) -> Option<&'static Family> {
+    let of = |name: &str| TABLE.iter().find(|family| family.name == name);
+    let part = ["_bucket", "_sum", "_count"].into_iter().find_map(|suffix| name.strip_suffix(suffix));
+    let histogram = part.and_then(of).filter(|family| family.kind == Kind::Histogram);
+    histogram.or_else(|| of(name).filter(|family| family.kind != Kind::Histogram))
+}
+
+#[test]
+fn each_name_in_the_dashboard_is_scraped_and_each_that_is_scraped_is_shown() {
+    let Asked { expressions, variables } = asked();
+    assert!(expressions.len() >= 40, "{}", expressions.len());
+    let mut shown = BTreeSet::new();
+    for expression in expressions.iter().chain(&variables) {
+        let families: Vec<&Family> = words(expression)
+            .into_iter()
+            .filter(|word| ["node_", "courier_", "price_"].iter().any(|prefix| word.starts_with(prefix)))
+            .map(|word| family(word).unwrap_or_else(|| panic!("`{word}` is in no table: {expression}")))
+            .collect();
+        assert!(!families.is_empty(), "{expression}");
+        shown.extend(families.iter().map(|family| family.name));
+        // What is grouped by must be there.
+        for by in expression.split("by (").skip(1) {
+            for label in by.split(')').next().unwrap().split(", ").filter(|label| *label != "le") {
+                assert!(families.iter().any(|family| family.labels.contains(&label)), "`{label}`: {expression}");
+            }
+        }
+    }
+    let all: BTreeSet<&str> = TABLE.iter().map(|family| family.name).collect();
+    assert_eq!(shown, all, "the left are shown, the right are scraped");
+}
+
+/// Prometheus reads them as rules, once its own names stand in for Grafana's.
+#[test]
+fn each_expression_of_the_dashboard_is_one() {
+    let here = Workplace::new();
+    let mut rules = "groups:\n- name: dashboard\n  rules:\n".to_owned();
+    for (i, expression) in asked().expressions.iter().enumerate() {
+        let expression = expression.replace("$__rate_interval", "5m").replace("$instance", ".*").replace("$lane", ".*");
+        assert!(!expression.contains('$'), "{expression}");
+        rules += &format!("  - record: dashboard:{i}\n    expr: {}\n", Value::from(expression));
+    }
+    let file = here.file("rules.yml", rules);
+    let Ok(checked) = Command::new("promtool").args(["check", "rules"]).arg(file).output() else {
+        println!("not checked with promtool, which is not here");
+        return;
+    };
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+}

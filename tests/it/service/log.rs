@@ -1,0 +1,134 @@
+//! What a node says of each request, and how it is found again.
+
+use serde_json::Value;
+
+use super::access::token;
+use super::{ECHO, Service};
+use crate::common::Workplace;
+use crate::serving::{Serving, wait_for};
+
+impl Service {
+    /// One that says all that it can, in this format.
+    fn talkative(config: &str, format: &str) -> Self {
+        let here = Workplace::new();
+        here.file("node-data/config.toml", config);
+        let mut command = here.command(["serve", "--listen", "127.0.0.1:0", "--log-format", format]);
+        command.env("NODE_LOG", "debug");
+        Self { node: Serving::start(command), here }
+    }
+
+    /// The event of this message that `is_meant`, as soon as it is there.
+    #[track_caller]
+    fn event(&self, message: &str, is_meant: impl Fn(&Value) -> bool) -> Value {
+        wait_for(message, || {
+            let events = self.node.logged().into_iter().map(|line| serde_json::from_str::<Value>(&line).unwrap());
+            events.into_iter().find(|event| event["message"] == message && is_meant(event))
+        })
+    }
+}
+
+#[test]
+fn a_request_is_followed_from_the_door_to_the_proof() {
+    let (secret, config) = token("alice", "run");
+    let service = Service::talkative(&config, "json");
+    let bearer = format!("Bearer {secret}");
+    let headers = [("authorization", &*bearer), ("x-request-id", "from-the_door.1")];
+    let answer = service.ask("POST /v1/slices?workload=transcode&id=one", &headers, b"a slice");
+    assert_eq!(answer.headers["x-request-id"], "from-the_door.1");
+    let is_its = |event: &Value| event["span"]["id"] == "from-the_door.1";
+    let event = service.event("answered a slice", is_its);
+    assert_eq!((&event["slice_id"], &event["outcome"]), (&"one".into(), &"done".into()));
+    assert_eq!(event["claim"], answer.json()["claim"]);
+    let event = service.event("answered a request", is_its);
+    assert_eq!((&event["level"], &event["status"]), (&"DEBUG".into(), &200.into()));
+    let span = serde_json::json!({
+        "name": "request", "id": "from-the_door.1", "method": "POST", "path": "/v1/slices", "token": "alice",
+    });
+    assert_eq!(event["span"], span, "and nothing of the query, nor of the secret");
+
+    let later = [("authorization", &*bearer), ("x-request-id", "later"), ("prefer", "respond-async")];
+    let task = service.ask("POST /v1/slices?workload=transcode&id=two", &later, b"a slice").json()["task"].clone();
+    service.event("accepted a slice", |event| event["span"]["id"] == "later" && event["task"] == task);
+    let ended = service.event("an accepted slice has ended", |event| event["task"] == task);
+    let proof = service.ask("GET /v1/proofs/two", &headers, b"").json();
+    assert_eq!((&ended["slice_id"], &ended["claim"]), (&"two".into(), &proof["claim"]));
+}
+
+#[test]
+fn a_request_without_an_id_is_given_one() {
+    let service = Service::start();
+    let id = |headers: &[(&str, &str)]| service.ask("GET /healthz", headers, b"").headers["x-request-id"].clone();
+    let (one, other) = (id(&[]), id(&[]));
+    assert_ne!(one, other);
+    let long = "x".repeat(65);
+    for wrong in ["", "a b", "a\tb", "\u{9b}31m", "a\"b", &long] {
+        let made = id(&[("x-request-id", wrong)]);
+        assert!(made.len() == 16 && made.bytes().all(|byte| byte.is_ascii_hexdigit()), "{wrong:?}: {made}");
+    }
+    let two = id(&[("x-request-id", "a"), ("x-request-id", "b")]);
+    assert_eq!(two.len(), 16);
+    // It is there also where nobody came to a route.
+    assert_eq!(service.ask("GET /nothing", &[("x-request-id", "a")], b"").headers["x-request-id"], "a");
+    let (_, config) = token("alice", "run");
+    let refused = Service::with(&config).ask("GET /v1/modules", &[("x-request-id", "a")], b"");
+    assert_eq!((refused.status(), &*refused.headers["x-request-id"]), (401, "a"));
+}
+
+/// What is not for the network is in the log, under the id that the network was told.
+#[test]
+fn a_failure_of_the_hosts_is_found_by_its_id() {
+    let service = Service::start();
+    service.post("/v1/modules", ECHO.as_bytes());
+    let modules = service.here.path("node-data/state/modules");
+    std::fs::remove_dir_all(&modules).unwrap();
+    std::fs::write(&modules, b"").unwrap();
+    let answer = service.get("/v1/modules");
+    assert_eq!(answer.said(), (503, "module_store".to_owned()));
+    let id = answer.headers["x-request-id"].clone();
+    let of = |event: &Value| event["span"]["id"] == *id;
+    let event = service.event("answered a request", of);
+    assert_eq!((&event["level"], &event["status"]), (&"WARN".into(), &503.into()));
+    let lines = service.node.logged();
+    let why = lines.iter().find(|line| line.contains("\"ERROR\"")).unwrap();
+    assert!(why.contains(&id) && why.contains("state/modules"), "{why}");
+}
+
+/// Whoever asks can put into a request what would begin a line of its own, or steer a terminal.
+#[test]
+fn no_request_writes_a_line_of_its_own() {
+    let long = format!("GET /{}", "x".repeat(5_000));
+    let lines = [
+        "GET /\u{9b}31m\u{85}\u{2028}{\"level\":\"ERROR\"}",
+        "GET /%0a%0d%1b[31m{\"level\":\"ERROR\"}",
+        "GET /v1/proofs/%0a%0d%1b",
+        "GET /v1/modules/%0a{\"message\":\"forged\"}",
+        "POST /v1/slices?workload=transcode&id=%0aforged",
+        "POST /v1/slices?workload=%0aforged",
+        "POST /v1/modules?name=%0aforged",
+        &long,
+    ];
+    for format in ["json", "human"] {
+        let service = Service::talkative("", format);
+        for line in lines {
+            let answer = service.ask(line, &[("x-request-id", "a\u{9b}b\tc"), ("user-agent", "\u{9b}2J")], b"");
+            assert!((400..500).contains(&answer.status()), "{line:?}: {answer:?}");
+        }
+        service.ask("GET /last", &[], b"");
+        let logged = wait_for("the last", || {
+            let logged = service.node.logged();
+            logged.iter().any(|line| line.contains("/last")).then_some(logged)
+        });
+        assert!(logged.len() > 4, "{logged:?}");
+        for line in logged {
+            assert!(!line.chars().any(|c| c.is_control() || c == '\u{2028}'), "{format}: {line:?}");
+            assert!(line.len() < 2_000, "{format}: {} bytes", line.len());
+            if format == "json" {
+                let event: Value = serde_json::from_str(&line).unwrap();
+                assert!(event["level"] != "ERROR" && event["message"] != "forged", "{line}");
+            } else {
+                let time = line.split_whitespace().next().unwrap();
+                assert!(humantime::parse_rfc3339(time).is_ok(), "{line}");
+            }
+        }
+    }
+}
