@@ -1,5 +1,5 @@
 //! The door for HTTP: routes, limits, status codes. `caller` says who asks and what that one may; `modules` and `slices` are for
-//! authors and buyers, `courier` is where other nodes hand bundles over, `local` where the command line of the same user asks,
+//! authors and buyers, `page` for people, `courier` is where other nodes hand bundles over, `local` where the command line of the same user asks,
 //! over a socket in the state directory; `problem` is what an error looks like.
 
 mod problem;
@@ -10,12 +10,14 @@ mod modules;
 mod slices;
 mod prices;
 mod courier;
+mod page;
 mod tls;
 mod serve;
 mod local;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -56,6 +58,7 @@ pub struct Served {
     /// What bodies may take of memory.
     room: Room,
     runs: Room,
+    started: Instant,
     /// Where long slices lie while they are in use.
     spool: PathBuf,
 }
@@ -66,6 +69,7 @@ impl Served {
         Self {
             room: Room::of_bytes(node.config.serve.body_memory_bytes_max),
             runs: Room::of_requests(RUNS_MAX),
+            started: Instant::now(),
             node: Arc::new(node),
             courier: Arc::new(courier),
             queue,
@@ -107,6 +111,11 @@ fn routes(served: Served) -> Router {
         .route("/v1/proofs/{slice_id}", get(slices::proof))
         .route("/v1/prices", post(prices::offer))
         .route("/v1/prices/bands", get(prices::bands))
+        .route("/", get(page::whole))
+        .route("/page/{part}", get(page::part))
+        .route("/page/style.css", get(page::style))
+        .route("/page/script.js", get(page::script))
+        .route("/proofs/{slice_id}", get(page::proof))
         .route("/metrics", get(scrape))
         .route("/healthz", get(async || Json(json!({ "status": "alive" }))))
         .route("/readyz", get(ready))
