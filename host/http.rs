@@ -1,6 +1,6 @@
 //! The door for HTTP: routes, limits, status codes. `caller` says who asks and what that one may; `modules` and `slices` are for
-//! authors and buyers, `page` for people, `courier` is where other nodes hand bundles over, `local` where the command line of the same user asks,
-//! over a socket in the state directory; `problem` is what an error looks like.
+//! authors and buyers, `page` is for people, `courier` is where other nodes hand bundles over, `local` where the command line of
+//! the same user asks, over a socket in the state directory; `problem` is what an error looks like.
 
 mod problem;
 mod accept;
