@@ -22,7 +22,7 @@ pub fn render(served: &Served) -> Result<Markup, Problem> {
                     @if let Some(age) = age { ", the oldest for " (span(age)) }
                 }
             }
-            div { dt { "Dead" } dd .(if tally.dead > 0 { "bad" } else { "" }) { (of(tally.dead, tally.dead_bytes)) } }
+            div { dt { "Dead" } dd .bad[tally.dead > 0] { (of(tally.dead, tally.dead_bytes)) } }
             div { dt { "Received, and here" } dd { (of(tally.received, tally.received_bytes)) } }
             div { dt { "Tries" } dd { (count(tally.attempts)) ", of which " (count(tally.failures)) " failed" } }
             div { dt { "Acknowledged" } dd { (of(tally.credited, tally.credited_bytes)) } }
