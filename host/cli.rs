@@ -19,7 +19,7 @@ use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -37,6 +37,7 @@ use crate::config::JOBS_MAX;
 use crate::node::Notice;
 use crate::sandbox::{Bounds, COMPILE_COMMAND, serve_one_module};
 use crate::slice::SliceId;
+use crate::text::{printable, timestamp};
 use crate::verify::{VERIFY_COMMAND, serve_one_order};
 use crate::workload::REFERENCE_NAMES;
 
@@ -281,28 +282,6 @@ fn complain(kind: &str, message: &dyn std::fmt::Display) {
     let _ = writeln!(io::stderr(), "{kind}: {}", printable(&message.to_string()));
 }
 
-/// `text` with its control characters written out, and those that turn the direction of writing, so that it cannot steer
-/// a terminal, pretend to be another line, or be read backwards.
-fn printable(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for c in text.chars() {
-        let turns =
-            matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if turns || c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
-    }
-    line
-}
-
-/// Milliseconds since 1970 as RFC 3339 has them, or in words for years that it cannot write.
-fn timestamp(unix_ms: u64) -> String {
-    const YEAR_10000_MS: u64 = 253_402_300_800_000;
-    let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(unix_ms));
-    match time {
-        Some(time) if unix_ms < YEAR_10000_MS => humantime::format_rfc3339_millis(time).to_string(),
-        _ => format!("{unix_ms} ms after 1970"),
-    }
-}
-
 fn print(bytes: &[u8]) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(bytes).and_then(|()| stdout.flush()).context("cannot write to standard output")
@@ -317,12 +296,6 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 mod tests {
     use super::*;
     use crate::limits::Limits;
-
-    #[test]
-    fn what_is_printed_steers_no_terminal() {
-        assert_eq!(printable("a\x1b[2J\r\n"), "a\\u{1b}[2J\\r\\n");
-        assert_eq!(printable("txt.\u{202e}elif ä \u{2066}"), "txt.\\u{202e}elif ä \\u{2066}");
-    }
 
     #[test]
     fn bytes_are_read_with_their_units() {

@@ -1,6 +1,6 @@
 //! The door for HTTP: routes, limits, status codes. `caller` says who asks and what that one may; `modules` and `slices` are for
-//! authors and buyers, `courier` is where other nodes hand bundles over, `local` where the command line of the same user asks,
-//! over a socket in the state directory; `log` is what is said of a request, `problem` what an error looks like.
+//! authors and buyers, `page` is for people, `courier` is where other nodes hand bundles over, `local` where the command line of
+//! the same user asks, over a socket in the state directory; `log` is what is said of a request, `problem` what an error looks like.
 
 mod problem;
 mod accept;
@@ -11,12 +11,14 @@ mod modules;
 mod slices;
 mod prices;
 mod courier;
+mod page;
 mod tls;
 mod serve;
 mod local;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -58,6 +60,7 @@ pub struct Served {
     /// What bodies may take of memory.
     room: Room,
     runs: Room,
+    started: Instant,
     /// Where long slices lie while they are in use.
     spool: PathBuf,
 }
@@ -74,6 +77,7 @@ impl Served {
         Self {
             room: Room::of_bytes(node.config.serve.body_memory_bytes_max),
             runs: Room::of_requests(RUNS_MAX),
+            started: Instant::now(),
             node: Arc::new(node),
             courier: Arc::new(courier),
             queue,
@@ -120,6 +124,11 @@ fn routes(served: Served) -> Router {
         .at("/v1/prices/bands", get(prices::bands))
         .at("/v1/courier", get(courier::status))
         .at("/v1/openapi.json", get(describe))
+        .at("/", get(page::whole))
+        .at("/page/{part}", get(page::part))
+        .at("/page/style.css", get(page::style))
+        .at("/page/script.js", get(page::script))
+        .at("/proofs/{slice_id}", get(page::proof))
         .at("/metrics", get(scrape))
         .at("/healthz", get(async || Json(json!({ "status": "alive" }))))
         .at("/readyz", get(ready))

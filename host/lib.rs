@@ -6,6 +6,8 @@
 pub mod digest;
 /// Bytes where JSON is written.
 pub mod binary;
+/// Text for people: what strangers bring, unable to steer; times.
+pub mod text;
 /// What a run may use, and what it did use.
 pub mod limits;
 /// Files that are their user's alone, written whole or not at all.

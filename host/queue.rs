@@ -131,6 +131,24 @@ impl Queue {
         Some(task.changes.get_or_insert_with(|| watch::Sender::new(())).subscribe())
     }
 
+    /// What of one scope waits, those first that have their turn next: how many there are, and `max` of them. Reads the disk.
+    pub fn waiting(&self, scope: &Scope, max: usize) -> Result<(u64, Vec<Status>), StoreError> {
+        let (count, first) = {
+            let live = self.live();
+            let (in_turn, mut first) = live.turns.first_of(scope, max);
+            let later: Vec<TaskId> =
+                live.delayed.values().filter(|waiting| waiting.scope == *scope).map(|waiting| waiting.id).collect();
+            first.extend(later.iter().take(max - first.len()));
+            (in_turn + later.len() as u64, first)
+        };
+        let mut waiting = Vec::new();
+        for id in first {
+            // It may have begun since.
+            waiting.extend(self.status(scope, &id)?.filter(|status| matches!(status.phase, Phase::Waiting { .. })));
+        }
+        Ok((count, waiting))
+    }
+
     pub fn depth(&self) -> Depth {
         let (_, bytes) = self.store.taken();
         let live = self.live();

@@ -161,6 +161,11 @@ impl WorkloadRunner {
         }
     }
 
+    /// The newest proofs of a scope that are kept, as [`ProofStore::recent`] finds them. Reads the disk.
+    pub fn recent(&self, scope: &Scope, max: usize) -> Result<Vec<SliceProof>, StoreError> {
+        self.0.store.as_ref().map_or_else(|| Ok(Vec::new()), |store| store.recent(scope, max))
+    }
+
     /// The result under `id`, while it is in memory.
     pub fn finished(&self, scope: &Scope, id: &SliceId) -> Option<Arc<Finished>> {
         self.0.results.get(&(scope.clone(), id.clone()))

@@ -175,6 +175,8 @@ fn secret(headers: &HeaderMap) -> Option<String> {
 }
 
 fn unauthorized(detail: &'static str) -> Problem {
-    let challenge = HeaderValue::from_static("Basic realm=\"node\", charset=\"UTF-8\", Bearer");
-    Problem::new(401, "unauthorized", detail).header(WWW_AUTHENTICATE, challenge)
+    // In headers of their own: Chromium takes one header for one challenge, and does not ask where it does not understand that.
+    let challenges = ["Bearer", "Basic realm=\"node\", charset=\"UTF-8\""].map(HeaderValue::from_static);
+    let refused = Problem::new(401, "unauthorized", detail);
+    challenges.into_iter().fold(refused, |refused, challenge| refused.header(WWW_AUTHENTICATE, challenge))
 }

@@ -44,6 +44,12 @@ impl Turns {
         }
     }
 
+    /// How many of a scope wait, and the first `max` of them.
+    pub fn first_of(&self, scope: &Scope, max: usize) -> (u64, Vec<TaskId>) {
+        let Some(own) = self.waiting.get(scope) else { return (0, Vec::new()) };
+        (own.len() as u64, own.values().take(max).copied().collect())
+    }
+
     /// How many have their turn before this one, as things are.
     pub fn ahead(&self, scope: &Scope, number: u64) -> u64 {
         let Some(own) = self.waiting.get(scope) else { return 0 };

@@ -20,6 +20,8 @@ const SEQUENCE_PREFIX: u8 = b's';
 const COUNT_KEY: &[u8] = b"c";
 /// Stands in a name between a token's scope and the slice id; neither has it. In the owner's scope the name is the id alone.
 const SCOPE_END: u8 = 0;
+/// How many of the newest proofs are looked at for one scope's: who asks for what is hardly there may not have all of them read.
+const RECENT_LOOKED_AT_MAX: usize = 1_000;
 
 pub struct ProofStore {
     database: Database,
@@ -81,6 +83,21 @@ impl ProofStore {
         Ok(proof.filter(|proof| proof.slice_id() == id))
     }
 
+    /// The newest proofs in `scope`, `max` at most, the newest first. Those that have 1,000 newer ones of any scope are not found.
+    pub fn recent(&self, scope: &Scope, max: usize) -> Result<Vec<SliceProof>, StoreError> {
+        let mut found = Vec::new();
+        for pair in self.database.prefixed(&[SEQUENCE_PREFIX]).rev().take(RECENT_LOOKED_AT_MAX) {
+            if found.len() >= max {
+                break;
+            }
+            let (_, name) = pair?;
+            if let Some(id) = id_in(scope, &name) {
+                found.extend(self.proof(scope, &id)?);
+            }
+        }
+        Ok(found)
+    }
+
     /// Keeps `proof` in `scope`, and returns when a crash cannot take it back. Callers that come at once share one write to disk.
     pub fn keep(&self, scope: &Scope, proof: &SliceProof) -> Result<(), StoreError> {
         let sequence = self.insert(scope, proof)?;
@@ -125,6 +142,16 @@ impl ProofStore {
 fn name(scope: &Scope, id: &SliceId) -> Vec<u8> {
     let id = id.as_str().as_bytes();
     scope.token().map_or_else(|| id.to_vec(), |token| [token.as_bytes(), &[SCOPE_END], id].concat())
+}
+
+/// The id that a name has if it is one of `scope`. No id has what stands behind a token's scope.
+fn id_in(scope: &Scope, name: &[u8]) -> Option<SliceId> {
+    let name = std::str::from_utf8(name).ok()?;
+    let id = match scope.token() {
+        Some(token) => name.strip_prefix(token)?.strip_prefix(char::from(SCOPE_END))?,
+        None => name,
+    };
+    id.parse().ok()
 }
 
 fn proof_key(name: &[u8]) -> Vec<u8> {
@@ -205,5 +232,39 @@ mod tests {
         store.keep(&token, &proof(&"other".parse().unwrap(), b"")).unwrap();
         assert_eq!(store.proof(&Scope::OWNER, &id).unwrap(), None, "it was the oldest");
         assert_eq!(store.proof(&token, &id).unwrap(), Some(proof(&id, b"a token's")));
+    }
+    #[test]
+    fn the_newest_of_a_scope_are_found_and_no_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = ProofStore::open(&directory.path().join("proofs"), 10).unwrap().store;
+        let (a, ab) = ("a".parse::<Scope>().unwrap(), "ab".parse::<Scope>().unwrap());
+        let recent = |scope: &Scope, max: usize| -> Vec<String> {
+            store.recent(scope, max).unwrap().iter().map(|proof| proof.slice_id().to_string()).collect()
+        };
+        for (scope, id) in [(&a, "1"), (&Scope::OWNER, "2"), (&ab, "3"), (&a, "4"), (&Scope::OWNER, "a"), (&a, "1")] {
+            store.keep(scope, &proof(&id.parse().unwrap(), b"")).unwrap();
+        }
+        assert_eq!(recent(&a, 10), ["1", "4"], "what is kept again is the newest");
+        assert_eq!(recent(&ab, 10), ["3"]);
+        assert_eq!(recent(&Scope::OWNER, 10), ["a", "2"]);
+        assert_eq!((recent(&a, 1), recent(&a, 0)), (vec!["1".to_owned()], vec![]));
+        store.insert(&a, &proof(&"not-on-disk".parse().unwrap(), b"")).unwrap();
+        assert_eq!(recent(&a, 10), ["1", "4"]);
+    }
+
+    #[test]
+    fn what_lies_far_back_is_not_looked_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = ProofStore::open(&directory.path().join("proofs"), 10_000).unwrap().store;
+        let id = |number: usize| number.to_string().parse::<SliceId>().unwrap();
+        let token = "a".parse::<Scope>().unwrap();
+        store.insert(&token, &proof(&id(0), b"")).unwrap();
+        for number in 1..RECENT_LOOKED_AT_MAX {
+            store.insert(&Scope::OWNER, &proof(&id(number), b"")).unwrap();
+        }
+        store.keep(&Scope::OWNER, &proof(&id(1), b"")).unwrap();
+        assert_eq!(store.recent(&token, 10).unwrap().len(), 1, "the last that is looked at");
+        store.keep(&Scope::OWNER, &proof(&id(RECENT_LOOKED_AT_MAX), b"")).unwrap();
+        assert_eq!(store.recent(&token, 10).unwrap().len(), 0);
     }
 }

@@ -19,6 +19,7 @@ mod job;
 mod key;
 mod modules;
 mod mutations;
+mod page;
 mod prices;
 mod profile;
 mod proofs;

@@ -187,6 +187,24 @@ async fn a_token_that_floods_the_queue_keeps_no_other_waiting() {
 }
 
 #[tokio::test]
+async fn what_waits_is_listed_for_its_token_alone() {
+    let here = Workplace::new();
+    let queue = open(&here);
+    let (a, b) = (scope("a"), scope("b"));
+    let ids: Vec<TaskId> = (0..3_u8).map(|at| transcode(&queue, &a, &[at])).collect();
+    let (count, first) = queue.waiting(&a, 2).unwrap();
+    let listed: Vec<TaskId> = first.iter().map(|status| status.known.task.id).collect();
+    assert_eq!((count, &listed[..]), (3, &ids[..2]));
+    assert_eq!((queue.waiting(&b, 2).unwrap().0, queue.waiting(&Scope::OWNER, 2).unwrap().0), (0, 0));
+    let worker = Worker::start(&queue);
+    for id in &ids {
+        done(&end(&queue, &a, id).await);
+    }
+    assert_eq!(queue.waiting(&a, 2).unwrap().0, 0);
+    worker.stop().await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_run_ends_with_the_reason() {
     let here = Workplace::new();
     let (queue, owner) = (open(&here), Scope::OWNER);

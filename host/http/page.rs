@@ -1,0 +1,129 @@
+//! `/`: what the node is doing now and lately, for people. Each part is made by one function, for the whole page and for the
+//! script that asks for that part alone; so the page is complete without the script. What the caller has no right to is left
+//! out, and what strangers bring is escaped (by maud) and cannot turn the direction of writing ([`printable`]).
+//!
+//! [`printable`]: crate::text::printable
+
+mod assets;
+mod frame;
+mod figures;
+mod overview;
+mod slices;
+mod proofs;
+mod modules;
+mod prices;
+mod courier;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use maud::Markup;
+
+pub use self::assets::{script, style};
+use self::frame::Title;
+use super::Served;
+use super::body::blocking;
+use super::caller::Caller;
+use super::problem::Problem;
+use crate::access::Right;
+use crate::slice::SliceId;
+
+/// A part of the page, that is refreshed by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Overview,
+    Slices,
+    Proofs,
+    Modules,
+    Prices,
+    Courier,
+}
+
+impl Part {
+    const ALL: [Self; 6] = [Self::Overview, Self::Slices, Self::Proofs, Self::Modules, Self::Prices, Self::Courier];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Overview => "overview",
+            Self::Slices => "slices",
+            Self::Proofs => "proofs",
+            Self::Modules => "modules",
+            Self::Prices => "prices",
+            Self::Courier => "courier",
+        }
+    }
+
+    const fn title(self) -> &'static str {
+        match self {
+            Self::Overview => "This node",
+            Self::Slices => "Slices",
+            Self::Proofs => "Recent proofs",
+            Self::Modules => "Modules",
+            Self::Prices => "Prices",
+            Self::Courier => "Courier",
+        }
+    }
+
+    /// How often the script asks for it: as often as it is worth looking, for what it costs to make.
+    const fn seconds(self) -> u32 {
+        match self {
+            Self::Slices => 2,
+            Self::Proofs => 5,
+            Self::Overview | Self::Prices | Self::Courier => 10,
+            // Reads a file for each module.
+            Self::Modules => 15,
+        }
+    }
+
+    fn is_for(self, caller: &Caller) -> bool {
+        match self {
+            Self::Overview => true,
+            Self::Slices | Self::Proofs => caller.may(Right::Run),
+            Self::Modules => caller.may(Right::Run) || caller.may(Right::Upload),
+            Self::Prices => caller.may(Right::Price) || caller.may(Right::Run),
+            Self::Courier => caller.may(Right::Courier),
+        }
+    }
+
+    fn render(self, served: &Served, caller: &Caller) -> Result<Markup, Problem> {
+        match self {
+            Self::Overview => Ok(overview::render(served, caller)),
+            Self::Slices => slices::render(served, caller),
+            Self::Proofs => proofs::recent(served, caller),
+            Self::Modules => modules::render(served, caller),
+            Self::Prices => prices::render(served),
+            Self::Courier => courier::render(served),
+        }
+    }
+}
+
+/// `GET /`
+pub async fn whole(State(served): State<Served>, caller: Caller) -> Result<Response, Problem> {
+    let page = blocking(move || frame::front(&served, &caller)).await?;
+    Ok(frame::respond(StatusCode::OK, page))
+}
+
+/// `GET /page/{part}`
+pub async fn part(State(served): State<Served>, caller: Caller, Path(name): Path<String>) -> Result<Response, Problem> {
+    let part = Part::ALL.into_iter().find(|part| part.name() == name && part.is_for(&caller));
+    let part = part.ok_or_else(|| Problem::new(404, "not_found", "the page has no such part for this token"))?;
+    let part = blocking(move || part.render(&served, &caller)).await??;
+    Ok(frame::respond(StatusCode::OK, part))
+}
+
+/// `GET /proofs/{slice_id}`
+pub async fn proof(State(served): State<Served>, caller: Caller, Path(id): Path<String>) -> Result<Response, Problem> {
+    caller.needs(Right::Run)?;
+    let id: Option<SliceId> = id.parse().ok();
+    let found = blocking(move || match id {
+        Some(id) => served.node.runner.proof(&caller.scope, &id),
+        None => Ok(None),
+    });
+    let found = found.await?.map_err(|error| Problem::of_host("store", &error))?;
+    Ok(match found {
+        Some(proof) => {
+            frame::respond(StatusCode::OK, frame::page(&Title::Proof(proof.slice_id()), &proofs::whole(&proof)))
+        }
+        None => frame::respond(StatusCode::NOT_FOUND, frame::page(&Title::NoProof, &proofs::none())),
+    })
+}

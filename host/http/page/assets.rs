@@ -1,0 +1,67 @@
+//! The page's style and script. Their addresses have their digest, so that a browser may keep them for good, and asks for
+//! others as soon as they are others.
+
+use std::sync::LazyLock;
+
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+
+use crate::digest::Digest;
+
+/// A file that is part of this program.
+pub struct Asset {
+    text: &'static str,
+    content_type: HeaderValue,
+    digest: String,
+    pub address: String,
+}
+
+pub static STYLE: LazyLock<Asset> =
+    LazyLock::new(|| Asset::new("/page/style.css", "text/css; charset=utf-8", include_str!("style.css")));
+
+pub static SCRIPT: LazyLock<Asset> =
+    LazyLock::new(|| Asset::new("/page/script.js", "text/javascript; charset=utf-8", include_str!("script.js")));
+
+/// `GET /page/style.css`
+pub async fn style(uri: Uri, headers: HeaderMap) -> Response {
+    STYLE.answer(&uri, &headers)
+}
+
+/// `GET /page/script.js`
+pub async fn script(uri: Uri, headers: HeaderMap) -> Response {
+    SCRIPT.answer(&uri, &headers)
+}
+
+impl Asset {
+    fn new(path: &str, content_type: &'static str, text: &'static str) -> Self {
+        let digest = Digest::of(text.as_bytes()).to_string();
+        let address = format!("{path}?{digest}");
+        Self { text, content_type: HeaderValue::from_static(content_type), digest, address }
+    }
+
+    fn answer(&self, uri: &Uri, headers: &HeaderMap) -> Response {
+        let tag = format!("\"{}\"", self.digest);
+        // Under an address without the digest, or with an earlier one, there will be something else one day.
+        let lasts = uri.query() == Some(&self.digest);
+        let caching = if lasts { "private, max-age=31536000, immutable" } else { "no-cache" };
+        let is_known = headers
+            .get_all(IF_NONE_MATCH)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|known| known.trim().trim_start_matches("W/") == tag);
+        let said: [(HeaderName, HeaderValue); 3] = [
+            (CONTENT_TYPE, self.content_type.clone()),
+            (CACHE_CONTROL, HeaderValue::from_static(caching)),
+            (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        ];
+        if is_known {
+            (StatusCode::NOT_MODIFIED, said, [(ETAG, tag)]).into_response()
+        } else {
+            (said, [(ETAG, tag)], self.text).into_response()
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Modules: those that are stored, and a way to bring another.
+
+use maud::{Markup, html};
+
+use super::figures::{ago, bytes, counted, short};
+use crate::access::Right;
+use crate::http::Served;
+use crate::http::caller::Caller;
+use crate::http::modules::of_stored;
+use crate::http::problem::Problem;
+use crate::modules::{Listed, ModuleName, Record};
+use crate::text::printable;
+
+/// How many are shown; all of them are at `/v1/modules`.
+const MODULES_MAX: usize = 100;
+
+pub fn render(served: &Served, caller: &Caller) -> Result<Markup, Problem> {
+    let listed = served.node.runner.modules().stored().and_then(|stored| stored.list());
+    let listed = listed.map_err(|error| of_stored(&error))?;
+    if listed.is_empty() {
+        return Ok(html! { p .none { "No module is stored." } });
+    }
+    let all_bytes: u64 = listed.iter().filter_map(|module| Some(module.record.as_ref().ok()?.bytes)).sum();
+    let all = listed.len();
+    let now_ms = served.now_ms();
+    Ok(html! {
+        table .stacks {
+            caption {
+                (counted(all as u64, "module")) ", " (bytes(all_bytes))
+                @if all > MODULES_MAX { "; the newest " (MODULES_MAX) " of them" }
+            }
+            thead {
+                tr {
+                    th scope="col" { "Module" }
+                    th scope="col" { "Names" }
+                    th scope="col" .number { "Size" }
+                    th scope="col" { "Added by" }
+                    th scope="col" { "Added" }
+                    @if caller.may(Right::Upload) { th scope="col" { span .unseen { "Actions" } } }
+                }
+            }
+            tbody { @for module in listed.iter().rev().take(MODULES_MAX) { (row(module, caller, now_ms)) } }
+        }
+    })
+}
+
+fn row(module: &Listed, caller: &Caller, now_ms: u64) -> Markup {
+    let digest = module.digest.to_string();
+    let names: Vec<&str> = module.names.iter().map(ModuleName::as_str).collect();
+    html! {
+        tr data-key=(digest) {
+            th scope="row" { a href={ "/v1/modules/" (digest) } { (short(&digest)) } }
+            td data-label="Names" { @if names.is_empty() { span .none { "none" } } @else { (names.join(", ")) } }
+            @match &module.record {
+                Ok(record) => {
+                    td data-label="Size" .number { (bytes(record.bytes)) }
+                    td data-label="Added by" { (printable(&record.added_by)) }
+                    td data-label="Added" { (ago(record.added_unix_ms, now_ms)) }
+                }
+                Err(_) => td colspan="3" .bad { "its record is damaged; remove it and add it again" }
+            }
+            @if caller.may(Right::Upload) {
+                td .actions {
+                    @if module.record.as_ref().is_ok_and(|record| may_remove(caller, record)) {
+                        @let name = names.first().copied().unwrap_or(&digest[..16]);
+                        button .scripted type="button" data-remove={ "/v1/modules/" (digest) } data-name=(name)
+                            { "Remove" span .unseen { " " (name) } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn may_remove(caller: &Caller, record: &Record) -> bool {
+    record.added_by == caller.name() || caller.may(Right::Admin)
+}
+
+/// Where a module is brought, and where the gate's answer appears. It stands beside the part, so that no refresh touches it.
+pub fn upload(caller: &Caller) -> Markup {
+    html! {
+        @if caller.may(Right::Upload) {
+            div #drop .drop.scripted {
+                p {
+                    label for="upload-name" { "Name it, if you like " }
+                    input #upload-name type="text" maxlength="64" autocomplete="off" autocapitalize="none" spellcheck="false";
+                }
+                p {
+                    button #upload-choose type="button" { "Add a module…" }
+                    input #upload-file type="file" accept=".wasm,.wat,application/wasm" aria-label="A module, .wasm or .wat" hidden;
+                    span .note { " or drop a .wasm or .wat file here" }
+                }
+            }
+            p #upload-said role="status" {}
+            div #upload-report {}
+        }
+    }
+}

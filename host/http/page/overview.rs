@@ -1,0 +1,32 @@
+//! Who this node is, and what it has done since it was started.
+
+use maud::{Markup, html};
+
+use super::figures::{count, counted, long, span};
+use crate::access::Right;
+use crate::http::Served;
+use crate::http::caller::Caller;
+
+pub fn render(served: &Served, caller: &Caller) -> Markup {
+    let runner = &served.node.runner;
+    let rights: Vec<&str> = Right::ALL.into_iter().filter(|right| caller.may(*right)).map(Right::name).collect();
+    html! {
+        dl .facts {
+            div { dt { "Version" } dd { (env!("CARGO_PKG_VERSION")) } }
+            div { dt { "Up for" } dd { (span(served.started.elapsed())) } }
+            div { dt { "State" } dd { (if *served.stopping.borrow() { "about to end" } else { "ready" }) } }
+            @if caller.may(Right::Admin) {
+                @let counts = runner.counts();
+                div {
+                    dt { "Since its start" }
+                    dd { (counted(counts.runs, "run")) ", " (count(counts.from_memory + counts.from_store)) " cached" }
+                }
+            }
+            div {
+                dt { "You" }
+                dd { (caller.name()) @if !caller.may(Right::Admin) { ", with the right to " (rights.join(", ")) } }
+            }
+            div .wide { dt { "Public key" } dd { (long(&runner.public_key().to_string())) } }
+        }
+    }
+}
