@@ -316,7 +316,7 @@ def run_slices(browser, node):
     assert browser.is_as_wide_as_the_screen(), "the page scrolls to the side"
     browser.width(None)
     for task in tasks:
-        node.ask("DELETE", f"/v1/slices/{task}")
+        node.ask("POST", f"/v1/slices/{task}/cancel")
     browser.until("none to run", lambda: "No slice runs now." in browser.text("#slices"))
     said("slices appear as they run, and their proofs; in light and dark, wide and narrow; focus and selection stay")
 

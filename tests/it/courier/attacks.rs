@@ -208,7 +208,6 @@ fn other_paths_and_methods_are_refused() {
     }
     assert_eq!(say("POST /metrics").unwrap().status(), 405);
     let paths = [
-        "/",
         "//",
         "/v1/courier/bundles/",
         "/v1/courier/bundles/x",
@@ -220,7 +219,7 @@ fn other_paths_and_methods_are_refused() {
         "/v1/courier/bundle%73",
         "/../../etc/passwd",
         "/v1/local/courier",
-        "/v1/courier",
+        "/v1/local/node",
         "*",
     ];
     for path in paths {

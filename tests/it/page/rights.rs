@@ -105,7 +105,7 @@ fn what_is_anothers_is_neither_shown_nor_offered() {
     assert!(has("dave", "running-") && has("dave", "<td data-label=\"Token\">alice</td>"), "but for who administers");
     assert!(!has("alice", "data-label=\"Token\""));
     for task in accepted {
-        let path = format!("DELETE /v1/slices/{}", task["task"].as_str().unwrap());
+        let path = format!("POST /v1/slices/{}/cancel", task["task"].as_str().unwrap());
         assert_eq!(site.ask(&path, &bearer("alice"), b"").status(), 200);
     }
     wait_until("none to run", || has("alice", "No slice runs now.") && has("alice", "None of yours wait."));

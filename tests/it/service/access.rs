@@ -32,7 +32,7 @@ fn with_tokens_nobody_is_answered_without_one() {
     for path in ["/v1/modules", "/v1/slices/x", "/v1/proofs/x", "/metrics", "/nothing"] {
         let answer = service.get(path);
         assert_eq!(answer.said(), (401, "unauthorized".to_owned()), "{path}");
-        assert!(answer.headers["www-authenticate"].contains("Bearer"));
+        assert!(answer.headers.contains_key("www-authenticate"));
     }
     let basic = |secret: &str| format!("Basic {}", BASE64_STANDARD.encode(format!("alice:{secret}")));
     let longer = format!("{secret}x");
