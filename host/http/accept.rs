@@ -7,6 +7,7 @@ use super::problem::Problem;
 
 pub const BYTES: &str = "application/octet-stream";
 pub const JSON: &str = "application/json";
+pub const WASM: &str = "application/wasm";
 pub const PROOF: &str = "application/vnd.compute-host.proof";
 
 /// What an answer can be.
@@ -25,7 +26,7 @@ impl Form {
             Self::Json => JSON,
             Self::Proof => PROOF,
             Self::Output => BYTES,
-            Self::Wasm => super::modules::WASM,
+            Self::Wasm => WASM,
         }
     }
 }

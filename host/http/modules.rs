@@ -19,10 +19,8 @@ use crate::modules::{Added, ModuleKey, ModuleName, ModulesError, Record, StoredE
 use crate::sandbox::{Kind, LimitName, Report};
 use crate::workload::{ModuleError, binary_form};
 
-pub const WASM: &str = "application/wasm";
-
 /// What a body may say that it is; text is WebAssembly's.
-const TAKEN: [&str; 3] = [WASM, accept::BYTES, "text/plain"];
+const TAKEN: [&str; 3] = [accept::WASM, accept::BYTES, "text/plain"];
 
 /// More than any limit lets through, so that its author hears of the other rules too.
 const READ_BYTES_MAX: u64 = 4 * LimitName::ModuleBytes.limit().highest;
@@ -126,7 +124,7 @@ pub async fn show(
         let stored = served.node.runner.modules().stored()?;
         let digest = stored.find(&key)?;
         if form == Form::Wasm {
-            return Ok(([(CONTENT_TYPE, WASM)], stored.read(&digest)?).into_response());
+            return Ok(([(CONTENT_TYPE, accept::WASM)], stored.read(&digest)?).into_response());
         }
         let names = stored.names()?.remove(&digest).unwrap_or_default();
         Ok(Json(shown(&digest, &stored.record(&digest)?, names)).into_response())

@@ -78,6 +78,7 @@ fn a_module_uses_only_modules_above_it() {
         ("queue.rs", "queue", "super::"),
         ("prices.rs", "prices", "super::"),
         ("courier.rs", "courier", "super::"),
+        ("http.rs", "http", "super::"),
     ] {
         let (order, folder) = (declared(&host.join(file)), host.join(folder));
         assert!(!order.is_empty(), "{file}");
