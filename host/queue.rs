@@ -131,7 +131,8 @@ impl Queue {
         Some(task.changes.get_or_insert_with(|| watch::Sender::new(())).subscribe())
     }
 
-    /// What of one scope waits, those first that have their turn next: how many there are, and `max` of them. Reads the disk.
+    /// What of one scope waits, those first that have their turn next: how many there are, and `max` of them. Reads the
+    /// disk.
     pub fn waiting(&self, scope: &Scope, max: usize) -> Result<(u64, Vec<Status>), StoreError> {
         let (count, first) = {
             let live = self.live();

@@ -1,9 +1,10 @@
-//! Text for people, on a terminal and on a page: what strangers bring must not steer either, and times are written one way.
+//! Text for people, on a terminal and on a page: what strangers bring must not steer either, and times are written one
+//! way.
 
 use std::time::{Duration, SystemTime};
 
-/// `text` with its control characters written out, and those that turn the direction of writing, so that it cannot steer
-/// a terminal, pretend to be another line, or be read backwards.
+/// `text` with its control characters written out, and those that turn the direction of writing, so that it cannot
+/// steer a terminal, pretend to be another line, or be read backwards.
 pub fn printable(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {

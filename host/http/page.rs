@@ -1,6 +1,7 @@
-//! `/`: what the node is doing now and lately, for people. Each part is made by one function, for the whole page and for the
-//! script that asks for that part alone; so the page is complete without the script. What the caller has no right to is left
-//! out, and what strangers bring is escaped (by maud) and cannot turn the direction of writing ([`printable`]).
+//! `/`: what the node is doing now and lately, for people. Each part is made by one function, for the whole page and
+//! for the script that asks for that part alone; so the page is complete without the script. What the caller has no
+//! right to is left out, and what strangers bring is escaped (by maud) and cannot turn the direction of writing
+//! ([`printable`]).
 //!
 //! [`printable`]: crate::text::printable
 

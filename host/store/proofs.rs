@@ -20,7 +20,8 @@ const SEQUENCE_PREFIX: u8 = b's';
 const COUNT_KEY: &[u8] = b"c";
 /// Stands in a name between a token's scope and the slice id; neither has it. In the owner's scope the name is the id alone.
 const SCOPE_END: u8 = 0;
-/// How many of the newest proofs are looked at for one scope's: who asks for what is hardly there may not have all of them read.
+/// How many of the newest proofs are looked at for one scope's: who asks for what is hardly there may not have all of
+/// them read.
 const RECENT_LOOKED_AT_MAX: usize = 1_000;
 
 pub struct ProofStore {
@@ -83,7 +84,8 @@ impl ProofStore {
         Ok(proof.filter(|proof| proof.slice_id() == id))
     }
 
-    /// The newest proofs in `scope`, `max` at most, the newest first. Those that have 1,000 newer ones of any scope are not found.
+    /// The newest proofs in `scope`, `max` at most, the newest first. Those that have 1,000 newer ones of any scope are not
+    /// found.
     pub fn recent(&self, scope: &Scope, max: usize) -> Result<Vec<SliceProof>, StoreError> {
         let mut found = Vec::new();
         for pair in self.database.prefixed(&[SEQUENCE_PREFIX]).rev().take(RECENT_LOOKED_AT_MAX) {

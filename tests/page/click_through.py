@@ -155,7 +155,7 @@ class Browser:
             self.looked_at += 1
 
     def is_as_wide_as_the_screen(self):
-        wide, screen = self.js("return [document.documentElement.scrollWidth, innerWidth]")
+        wide, screen = self.js("const e = document.documentElement; return [e.scrollWidth, e.clientWidth]")
         return wide <= screen
 
     def colours(self, scheme):
@@ -165,7 +165,7 @@ class Browser:
         if width is None:
             self.cdp("Emulation.clearDeviceMetricsOverride")
         else:
-            self.cdp("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
+            self.cdp("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=True)
 
     def check_console(self, expected=()):
         """Nothing but what is expected has gone wrong, and nothing was blocked."""

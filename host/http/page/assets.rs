@@ -1,5 +1,5 @@
-//! The page's style and script. Their addresses have their digest, so that a browser may keep them for good, and asks for
-//! others as soon as they are others.
+//! The page's style and script. Their addresses have their digest, so that a browser may keep them for good, and asks
+//! for others as soon as they are others.
 
 use std::sync::LazyLock;
 

@@ -1,4 +1,5 @@
-//! What is around the parts: the document, its way in for keyboards and screen readers, and the headers that it comes with.
+//! What is around the parts: the document, its way in for keyboards and screen readers, and the headers that it comes
+//! with.
 
 use axum::http::StatusCode;
 use axum::http::header::{
@@ -13,9 +14,10 @@ use crate::http::Served;
 use crate::http::caller::Caller;
 use crate::slice::SliceId;
 
-/// Nothing runs, looks or is asked for but what this node serves; nothing is sent by a form, nor shown in another's frame.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
-                      form-action 'none'; frame-ancestors 'none'; base-uri 'none'";
+/// Nothing runs, looks or is asked for but what this node serves; nothing is sent by a form, nor shown in another's
+/// frame.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+                      img-src 'self' data:; form-action 'none'; frame-ancestors 'none'; base-uri 'none'";
 
 /// A slice, and a piece of it taken out. In the page itself, since a browser would ask for one.
 const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Cpath \
@@ -115,8 +117,8 @@ pub fn page(title: &Title<'_>, body: &Markup) -> Markup {
                     }
                     noscript {
                         p {
-                            "Without scripts, the front page is loaded anew every " (RELOAD_SECONDS) " seconds, or when you "
-                            "reload it. Modules are added and removed by the command line: "
+                            "Without scripts, the front page is loaded anew every " (RELOAD_SECONDS) " seconds, or when "
+                            "you reload it. Modules are added and removed by the command line: "
                             code { "node compute module --help" } "."
                         }
                     }

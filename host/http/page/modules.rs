@@ -76,18 +76,21 @@ fn may_remove(caller: &Caller, record: &Record) -> bool {
     record.added_by == caller.name() || caller.may(Right::Admin)
 }
 
-/// Where a module is brought, and where the gate's answer appears. It stands beside the part, so that no refresh touches it.
+/// Where a module is brought, and where the gate's answer appears. It stands beside the part, so that no refresh
+/// touches it.
 pub fn upload(caller: &Caller) -> Markup {
     html! {
         @if caller.may(Right::Upload) {
             div #drop .drop.scripted {
                 p {
                     label for="upload-name" { "Name it, if you like " }
-                    input #upload-name type="text" maxlength="64" autocomplete="off" autocapitalize="none" spellcheck="false";
+                    input #upload-name type="text" maxlength="64"
+                        autocomplete="off" autocapitalize="none" spellcheck="false";
                 }
                 p {
                     button #upload-choose type="button" { "Add a module…" }
-                    input #upload-file type="file" accept=".wasm,.wat,application/wasm" aria-label="A module, .wasm or .wat" hidden;
+                    input #upload-file type="file" hidden
+                        accept=".wasm,.wat,application/wasm" aria-label="A module, .wasm or .wat";
                     span .note { " or drop a .wasm or .wat file here" }
                 }
             }

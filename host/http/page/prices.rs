@@ -33,7 +33,10 @@ pub fn render(served: &Served) -> Result<Markup, Problem> {
     let more = lanes.len().saturating_sub(LANES_MAX) as u64;
     Ok(html! {
         table .stacks {
-            caption { "Quartiles of the last offers" @if more > 0 { "; of " (counted(more, "lane")) " more, none is shown" } }
+            caption {
+                "Quartiles of the last offers"
+                @if more > 0 { "; of " (counted(more, "lane")) " more, none is shown" }
+            }
             thead {
                 tr {
                     th scope="col" { "Lane" }
@@ -66,7 +69,9 @@ fn row(bands: &Bands, now_ms: u64) -> Markup {
             td data-label="Median" .number { (price(bands.median)) }
             td data-label="Upper quartile" .number { (price(bands.p75)) }
             td data-label="Stands on" { (bands.basis()) }
-            td data-label="Newest" { @if let Some(age_ms) = bands.newest_age_ms { (ago(now_ms.saturating_sub(age_ms), now_ms)) } }
+            td data-label="Newest" {
+                @if let Some(age_ms) = bands.newest_age_ms { (ago(now_ms.saturating_sub(age_ms), now_ms)) }
+            }
         }
     }
 }

@@ -90,7 +90,7 @@ pub fn whole(proof: &SliceProof) -> Markup {
                     (row("Workload", &html! { (printable(&job.workload)) }))
                     (row("Module", &long(&job.module.to_string())))
                     (row("Input", &blob(&job.input)))
-                    (row("Arguments", &html! { @if job.args == Digest::of(b"") { "none, " } (long(&job.args.to_string())) }))
+                    (row("Arguments", &arguments(&job.args)))
                     (row("Assets", &assets(proof)))
                     (row("Gas", &html! { (count(proof.claim().gas())) " of " (count(job.limits.gas)) }))
                     (row("Memory limit", &html! { (bytes(job.limits.memory_bytes)) }))
@@ -115,7 +115,8 @@ pub fn whole(proof: &SliceProof) -> Markup {
             pre #proof-json tabindex="0" role="region" aria-labelledby="json-title" { (json) }
             p .note {
                 "Anybody can check it: " code { "node compute proof validate " (file) ".proof" }
-                " says whether it is well formed and signed, and " code { "node compute verify" } " runs the slice again."
+                " says whether it is well formed and signed, and " code { "node compute verify" }
+                " runs the slice again."
             }
         }
     }
@@ -128,7 +129,10 @@ pub fn none() -> Markup {
             nav aria-label="Way back" { ul { li { a href="/#proofs" { "All of the node" } } } }
         }
         main #main tabindex="-1" {
-            p { "This node has no proof under this id for you. It may have given way to newer ones: then the slice can be run again." }
+            p {
+                "This node has no proof under this id for you. It may have given way to newer ones: then the slice can be "
+                "run again."
+            }
         }
     }
 }
@@ -153,6 +157,10 @@ fn row(name: &str, value: &Markup) -> Markup {
 
 fn blob(blob: &Blob) -> Markup {
     html! { (count(blob.bytes)) " bytes, " (long(&blob.blake3.to_string())) }
+}
+
+fn arguments(args: &Digest) -> Markup {
+    html! { @if *args == Digest::of(b"") { "none, " } (long(&args.to_string())) }
 }
 
 fn assets(proof: &SliceProof) -> Markup {

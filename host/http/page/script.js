@@ -1,7 +1,7 @@
 "use strict";
 
-// The page is complete without this. It refreshes the parts that change, brings and removes modules, and copies and saves
-// proofs. It asks nobody but the node that served it, and nothing while nobody sees the page.
+// The page is complete without this. It refreshes the parts that change, brings and removes modules, and copies and
+// saves proofs. It asks nobody but the node that served it, and nothing while nobody sees the page.
 (() => {
     const REPORT_CHARS_MAX = 100_000;
 
@@ -10,8 +10,8 @@
 
     const byId = (id) => document.getElementById(id);
 
-    // What strangers bring is shown as the node itself shows it: what steers a terminal or turns the direction of writing is
-    // written out.
+    // What strangers bring is shown as the node itself shows it: what steers a terminal or turns the direction of
+    // writing is written out.
     const printable = (text) =>
         String(text).replace(
             /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu,
@@ -96,7 +96,8 @@
         try {
             const response = await fetch(at(`/page/${name}`), { cache: "no-store", redirect: "error" });
             if (!response.ok) {
-                throw new Error(response.status === 401 ? "the node asks for a token; reload the page" : "the node is busy");
+                const why = response.status === 401 ? "the node asks for a token; reload the page" : "the node is busy";
+                throw new Error(why);
             }
             const text = await response.text();
             if (last.get(name) !== text) {
@@ -186,12 +187,14 @@
             if (response.ok) {
                 const was = answer.new ? "is added" : "was here already";
                 const names = answer.names.length > 0 ? ` as ${answer.names.join(", ")}` : "";
-                say("upload-said", `${called} ${was}${names}: ${answer.digest.slice(0, 16)}…, ${bytes(answer.bytes)}.`);
+                const digest = answer.digest.slice(0, 16);
+                say("upload-said", `${called} ${was}${names}: ${digest}…, ${bytes(answer.bytes)}.`);
                 name.value = "";
                 await refreshModules();
             } else {
                 const broken = answer.report?.refusals.length;
-                const why = broken ? `the gate refuses it, for ${broken === 1 ? "a reason" : `${broken} reasons`}` : answer.detail;
+                const reasons = broken === 1 ? "a reason" : `${broken} reasons`;
+                const why = broken ? `the gate refuses it, for ${reasons}` : answer.detail;
                 say("upload-said", `${called} is not added: ${printable(why)}.`);
                 showReport(file, answer);
             }
@@ -215,7 +218,8 @@
         try {
             const response = await fetch(at(address), { method: "DELETE" });
             const answer = await response.json();
-            say("upload-said", response.ok ? `${name} is removed.` : `${name} is not removed: ${printable(answer.detail)}.`);
+            const became = response.ok ? "is removed" : `is not removed: ${printable(answer.detail)}`;
+            say("upload-said", `${name} ${became}.`);
             await refreshModules();
         } catch {
             say("upload-said", `${name} is not removed: the node does not answer.`);

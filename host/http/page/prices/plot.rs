@@ -48,7 +48,8 @@ struct Then {
     upper: u64,
 }
 
-/// Offers, each its time and its price, the oldest first. Who does not see the plot has the same in the table beside it.
+/// Offers, each its time and its price, the oldest first. Who does not see the plot has the same in the table beside
+/// it.
 pub fn figure(offers: &[(u64, u64)], now_ms: u64) -> Result<Markup, Problem> {
     let drawn = draw(offers, now_ms).map_err(|error| Problem::of_host("plot", &error))?;
     let prices = || offers.iter().map(|(_, price)| *price);
@@ -59,8 +60,8 @@ pub fn figure(offers: &[(u64, u64)], now_ms: u64) -> Result<Markup, Problem> {
         figure {
             svg .plot viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label=(label) { (PreEscaped(drawn)) }
             figcaption .note {
-                "The last " (counted(offers.len() as u64, "offer")) " of all lanes, a dot each; the median of those shown up to \
-                 then, a line; and between the quartiles, the band."
+                "The last " (counted(offers.len() as u64, "offer")) " of all lanes, a dot each; the median of those shown "
+                "up to then, a line; and between the quartiles, the band."
             }
         }
     })
