@@ -21,8 +21,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::http::header::{CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -136,7 +136,14 @@ fn routes(served: Served) -> Router {
         .method_not_allowed_fallback(async || {
             Problem::new(405, "method_not_allowed", "this path does not take this method")
         })
+        .layer(map_response(take_at_its_word))
         .with_state(served)
+}
+
+/// No browser is to guess what an answer might be instead of what it says.
+async fn take_at_its_word(mut response: Response) -> Response {
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 /// Where carriers hand bundles over.

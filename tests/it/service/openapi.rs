@@ -19,6 +19,7 @@ fn each_request_that_is_described_is_answered_and_no_other() {
         for method in ["get", "post", "delete", "put", "patch"] {
             let answer = service.ask(&format!("{} {}", method.to_uppercase(), example(path)), &[], b"");
             let said = (answer.said(), item[method]["responses"][answer.status().to_string()].is_object());
+            assert_eq!(answer.headers["x-content-type-options"], "nosniff");
             let is_route = !matches!(&*answer.code(), "not_found" | "method_not_allowed");
             assert_eq!(is_route, item[method].is_object(), "{method} {path}: {answer:?}");
             assert!(!is_route || said.1, "{method} {path}: {said:?} is not described");
