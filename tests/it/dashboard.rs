@@ -1,6 +1,7 @@
-//! The dashboard asks for what there is.
+//! The dashboard asks for what there is, and Prometheus takes what is told to be written for it.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::Command;
 
 use compute_host::metrics::{Family, Kind, TABLE};
@@ -79,10 +80,28 @@ fn each_expression_of_the_dashboard_is_one() {
         assert!(!expression.contains('$'), "{expression}");
         rules += &format!("  - record: dashboard:{i}\n    expr: {}\n", Value::from(expression));
     }
-    let file = here.file("rules.yml", rules);
-    let Ok(checked) = Command::new("promtool").args(["check", "rules"]).arg(file).output() else {
+    check(&["check", "rules"], &here.file("rules.yml", rules));
+}
+
+#[test]
+fn the_documents_say_how_prometheus_is_told() {
+    let here = Workplace::new();
+    let document = std::fs::read_to_string(root().join("docs/metrics.md")).unwrap();
+    let blocks = document.split("```text\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let examples: Vec<&str> = blocks.filter(|block| block.starts_with("scrape_configs:")).collect();
+    assert_eq!(examples.len(), 2);
+    for example in examples {
+        check(&["check", "config", "--syntax-only"], &here.file("prometheus.yml", example));
+    }
+}
+
+/// Has `promtool` look at a file, where it is.
+#[track_caller]
+fn check(arguments: &[&str], file: &Path) {
+    let Ok(checked) = Command::new("promtool").args(arguments).arg(file).output() else {
         println!("not checked with promtool, which is not here");
         return;
     };
-    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    let (said, complaints) = (String::from_utf8_lossy(&checked.stdout), String::from_utf8_lossy(&checked.stderr));
+    assert!(checked.status.success(), "{said}{complaints}");
 }
