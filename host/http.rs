@@ -1,6 +1,7 @@
-//! The door for HTTP: routes, limits, status codes. `caller` says who asks and what that one may; `modules` and `slices` are for
-//! authors and buyers, `page` is for people, `courier` is where other nodes hand bundles over, `local` where the command line of
-//! the same user asks, over a socket in the state directory; `log` is what is said of a request, `problem` what an error looks like.
+//! The door for HTTP: routes, limits, status codes. `caller` says who asks and what that one may; `modules`, `slices` and `prices`
+//! are for authors and buyers, `page` is for people, `courier` is where other nodes hand bundles over, `local` where the command
+//! line of the same user asks, over a socket in the state directory; `log` is what is said of a request, `problem` what an error
+//! looks like.
 
 mod problem;
 mod accept;

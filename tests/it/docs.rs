@@ -6,7 +6,7 @@ use compute_host::metrics::{Family, TABLE};
 use compute_host::prices::LoadResult;
 use compute_host::sandbox::{LIMITS, Limit};
 
-use crate::common::{Ran, Workplace, root};
+use crate::common::{Ran, Workplace, blake3, root};
 
 /// `docs/tutorial.md` has a test of its own.
 const DOCUMENTS: [&str; 13] = [
@@ -58,24 +58,43 @@ fn every_command_in_the_documents_works() {
     assert!(tried >= 5, "only {tried} commands were found");
 }
 
-/// README's way from nothing to a bundle on another node, followed in a place and on a port of its own.
-#[test]
-fn the_readme_carries_a_bundle_to_another_node() {
-    let here = Workplace::new();
+/// What README has under `heading` to be followed, in the place `here` and on a port of its own instead of `port`.
+fn follow(heading: &str, port: &str, here: &Workplace) -> Ran {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let script = readme.split("```bash\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let section = readme.split(&format!("\n## {heading}\n")).nth(1).unwrap();
+    let script = section.split("```bash\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let own = listener.local_addr().unwrap().port();
     drop(listener);
-    let script = script.replace("7700", &port.to_string()).replace("target/", &format!("{}/", here.path("").display()));
+    let script = script.replace(port, &own.to_string()).replace("target/", &format!("{}/", here.path("").display()));
     let mut bash = Command::new("bash");
     // Where a command fails, the node must not stay behind.
-    let script = format!("trap 'kill $! 2> /dev/null' EXIT\n{script}");
+    let script = format!("trap 'kill $! 2> /dev/null || true' EXIT\n{script}");
     bash.args(["-e", "-c", &script]).current_dir(root());
     let ran = Ran::of(bash);
     assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+    ran
+}
+
+/// README's way from nothing to a bundle on another node.
+#[test]
+fn the_readme_carries_a_bundle_to_another_node() {
+    let here = Workplace::new();
+    let ran = follow("Carry a bundle", "7700", &here);
     let received = ran.stdout.lines().last().and_then(|line| line.rsplit("  ").next()).unwrap();
     assert_eq!(std::fs::read(received).unwrap(), std::fs::read(here.path("bundle.bin")).unwrap());
+}
+
+/// README's way to ask a node that serves.
+#[test]
+fn the_readme_asks_a_node_that_serves() {
+    let here = Workplace::new();
+    let ran = follow("Serve others", "7701", &here);
+    let data = blake3(std::fs::read(here.path("data.bin")).unwrap());
+    let last = ran.stdout.lines().last().unwrap();
+    assert!(ran.stdout.contains("\"state\":") && last.starts_with(&data), "{ran:?}");
+    let modules = here.path("service/state/modules/names/word-count");
+    assert!(modules.exists(), "the module is stored");
 }
 
 /// What README shows as the output of its first command is what comes out.
