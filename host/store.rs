@@ -4,6 +4,7 @@
 //! `database`: its panics are caught where it opens, what it returns is checked, and each store says what becomes of one
 //! that is damaged.
 
+mod group_commit;
 mod database;
 mod record;
 mod proofs;
@@ -15,6 +16,7 @@ mod accepted;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use self::accepted::{
     AcceptError, AcceptedQuota, AcceptedStore, Accepting, Content, Ending, Known, NotATaskId, OpenedAccepted, Task,
@@ -70,6 +72,9 @@ pub enum StoreError {
     ArchiveLong { path: PathBuf, bytes: u64 },
     #[error("{count} acknowledgements are too many to be added to `{}` at once: up to {max} are", path.display())]
     TooManyEntries { path: PathBuf, count: usize, max: usize },
+    /// What befell a write that was made for several at once.
+    #[error(transparent)]
+    Shared(#[from] Arc<StoreError>),
 }
 
 impl StoreError {

@@ -44,7 +44,7 @@ impl TaskRequest {
 pub enum QueueError {
     #[error(transparent)]
     Accept(#[from] AcceptError),
-    #[error("the slice has more than the {max} bytes that `compute.slice_bytes_max` in config.toml allows")]
+    #[error("the slice has more than the {max} bytes that `serve.slice_bytes_max` in config.toml allows")]
     TooLarge { max: u64 },
     #[error(transparent)]
     Refused(RunError),

@@ -5,10 +5,11 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::StoreError;
+use super::group_commit::GroupCommit;
 use crate::private_file;
 
 /// sled's own cache; its default of 1 GiB is meant for servers that do nothing else.
@@ -32,8 +33,9 @@ pub struct Database {
     log: File,
     /// All changes before this sequence number are known to be on disk.
     flushed: AtomicU64,
-    /// Held while others are written there.
-    flushing: Mutex<()>,
+    flushes: GroupCommit<Result<(), Arc<StoreError>>>,
+    /// What could not be written. The system takes it for written from then on, so that no later write says anything.
+    failed: OnceLock<Arc<StoreError>>,
 }
 
 impl Database {
@@ -107,7 +109,14 @@ impl Database {
         let log = File::open(path.join("db")).map_err(io)?;
         // What is read from it counts as being on disk, and a process that died may have written it a moment ago.
         log.sync_data().map_err(io)?;
-        Ok(Self { path: path.to_owned(), db, log, flushed: AtomicU64::new(0), flushing: Mutex::new(()) })
+        Ok(Self {
+            path: path.to_owned(),
+            db,
+            log,
+            flushed: AtomicU64::new(0),
+            flushes: GroupCommit::default(),
+            failed: OnceLock::new(),
+        })
     }
 
     pub fn path(&self) -> &Path {
@@ -155,22 +164,37 @@ impl Database {
     }
 
     /// Returns when the change with this number is on disk. Callers that come at once share one write. `applied` is asked
-    /// for how many have been made before that write; `then` is called after it, before anybody is told.
+    /// for how many have been made before that write; `then` is called after it, before anybody is told. Where the disk fails,
+    /// all later calls fail as well.
     pub fn flush<T>(
         &self,
         sequence: u64,
         applied: impl FnOnce() -> (u64, T),
         then: impl FnOnce(T) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let _flushing = lock(&self.flushing);
-        if !self.is_flushed(sequence) {
-            let (before, what) = applied();
-            self.db.flush().map_err(|error| self.failed(error))?;
-            self.log.sync_data().map_err(|cause| StoreError::Io { path: self.path.clone(), cause })?;
-            then(what)?;
-            self.set_flushed(before);
+        if self.is_flushed(sequence) {
+            return Ok(());
         }
-        Ok(())
+        let flush = || {
+            let (before, what) = applied();
+            if before > self.flushed.load(Ordering::Acquire) {
+                self.write_out()?;
+                then(what)?;
+                self.set_flushed(before);
+            }
+            Ok(())
+        };
+        self.flushes.join(flush).map_err(StoreError::Shared)
+    }
+
+    fn write_out(&self) -> Result<(), Arc<StoreError>> {
+        if let Some(error) = self.failed.get() {
+            return Err(error.clone());
+        }
+        let flushed = self.db.flush().map_err(|error| self.failed(error));
+        let synced = flushed
+            .and_then(|_| self.log.sync_data().map_err(|cause| StoreError::Io { path: self.path.clone(), cause }));
+        synced.map_err(|error| self.failed.get_or_init(|| error.into()).clone())
     }
 
     fn failed(&self, error: sled::Error) -> StoreError {
@@ -234,4 +258,37 @@ pub fn free_name(path: &Path) -> PathBuf {
 /// A panic while a lock was held leaves numbers that are whole.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_disk_has_refused_once_is_never_taken_for_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut database = Database::open(&directory.path().join("database"), 1).unwrap();
+        let flush = |database: &Database, sequence| database.flush(sequence, || (sequence + 1, ()), |()| Ok(()));
+        flush(&database, 0).unwrap();
+        // Nothing can be synced there.
+        let log = std::mem::replace(&mut database.log, File::open("/dev/null").unwrap());
+        flush(&database, 1).unwrap_err();
+        // Linux tells of a failed write once, and of the next one that all is well.
+        database.log = log;
+        let error = flush(&database, 1).unwrap_err();
+        assert!(error.to_string().contains("cannot use the store"), "{error}");
+        assert!(database.is_flushed(0) && !database.is_flushed(1));
+        flush(&database, 0).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_noted_after_a_write_is_not_told_and_can_be_noted_later() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::open(&directory.path().join("database"), 1).unwrap();
+        let full = |()| Err(StoreError::Failed { path: PathBuf::new(), message: "full".to_owned() });
+        database.flush(0, || (1, ()), full).unwrap_err();
+        assert!(!database.is_flushed(0));
+        database.flush(0, || (1, ()), |()| Ok(())).unwrap();
+        assert!(database.is_flushed(0));
+    }
 }

@@ -1,0 +1,86 @@
+//! What is done once for all who ask for it at once, such as writing to disk: whoever asks while it is being done has it done
+//! next, together with all others who ask meanwhile.
+
+use std::sync::{Arc, Mutex, OnceLock};
+
+use super::database::lock;
+
+pub struct GroupCommit<T> {
+    /// Those who ask now. It is filled by the first of them, for all.
+    next: Mutex<Arc<OnceLock<T>>>,
+    /// Held while it is done.
+    turn: Mutex<()>,
+}
+
+impl<T> Default for GroupCommit<T> {
+    fn default() -> Self {
+        Self { next: Mutex::default(), turn: Mutex::default() }
+    }
+}
+
+impl<T: Clone> GroupCommit<T> {
+    /// What came of a `commit` that began after this was called: the caller's own, or that of one who asked before.
+    pub fn join(&self, commit: impl FnOnce() -> T) -> T {
+        let group = lock(&self.next).clone();
+        // Who has been served does not stand in line with who asks for the next: all of a group wait for its one value.
+        let done = group.get_or_init(|| {
+            let _turn = lock(&self.turn);
+            // Whoever comes from here on may come with what this one does not see.
+            *lock(&self.next) = Arc::default();
+            commit()
+        });
+        done.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Each caller adds one before it asks, and what it is told counts it, too.
+    #[test]
+    fn what_is_told_has_begun_after_it_was_asked_for() {
+        let (group, written) = (GroupCommit::<u64>::default(), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..2_000 {
+                        let mine = 1 + written.fetch_add(1, Ordering::SeqCst);
+                        let told = group.join(|| written.load(Ordering::SeqCst));
+                        assert!(told >= mine, "{told} for {mine}");
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn those_who_ask_while_it_is_done_share_the_next() {
+        let (group, commits) = (GroupCommit::<u64>::default(), AtomicU64::new(0));
+        let (began, has_begun) = mpsc::channel();
+        let (go_on, goes_on) = mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            let first = scope.spawn(|| {
+                group.join(move || {
+                    began.send(()).unwrap();
+                    goes_on.recv().unwrap();
+                    0
+                })
+            });
+            has_begun.recv().unwrap();
+            let ask = || group.join(|| 1 + commits.fetch_add(1, Ordering::SeqCst));
+            let others: Vec<_> = (0..10).map(|_| scope.spawn(ask)).collect();
+            // All of them hold the group that is next, and so does the lock.
+            while Arc::strong_count(&lock(&group.next)) < 11 {
+                std::thread::yield_now();
+            }
+            go_on.send(()).unwrap();
+            assert_eq!(first.join().unwrap(), 0);
+            assert!(others.into_iter().all(|other| other.join().unwrap() == 1));
+        });
+        assert_eq!(commits.into_inner(), 1, "ten asked, and it was done once");
+    }
+}
