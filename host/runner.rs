@@ -8,6 +8,7 @@ mod answer;
 mod observation;
 mod request;
 mod flights;
+mod duty;
 mod under_way;
 
 use std::sync::Arc;
@@ -19,7 +20,8 @@ use tokio::sync::oneshot;
 
 use self::answer::Ended;
 pub use self::answer::{Answer, Finished, RunError, Source};
-use self::flights::{Claim, Flights, Follow, Lead};
+use self::duty::{Duty, Keeping};
+use self::flights::{Claim, Flights, Follow};
 use self::observation::Tally;
 pub use self::observation::{Counts, Observation};
 pub use self::request::{ARGS_BYTES_MAX, ASSETS_BYTES_MAX, Request, Reuse, check_brought};
@@ -72,6 +74,7 @@ struct Core {
     store: Option<ProofStore>,
     results: moka::sync::Cache<Name, Arc<Finished>>,
     flights: Flights<Name, Answer>,
+    keeping: Arc<Keeping>,
     hash_threads: HashThreads,
     under_way: UnderWay,
     waiting: AtomicU64,
@@ -100,6 +103,7 @@ impl WorkloadRunner {
             store,
             results,
             flights: Flights::default(),
+            keeping: Arc::default(),
             hash_threads: HashThreads::new(jobs.min(cores())),
             under_way: UnderWay::default(),
             waiting: AtomicU64::new(0),
@@ -246,53 +250,6 @@ enum Served {
         job: Digest,
         other: Follow<Answer>,
     },
-}
-
-/// The duty to answer one caller, and whoever follows.
-struct Duty {
-    core: Arc<Core>,
-    lead: Lead<Name, Answer>,
-    reply: oneshot::Sender<Served>,
-}
-
-impl Duty {
-    fn fulfil(self, result: Result<Answer, RunError>) {
-        let Self { core, lead, reply } = self;
-        if let Ok(answer) = &result {
-            core.results.insert(lead.key().clone(), answer.finished.clone());
-            lead.land(answer.clone());
-            core.tally.count(answer.source);
-        }
-        // Whoever has the last answer can close the runner, and open its store again.
-        drop(core);
-        // Who has left needs no answer.
-        let _ = reply.send(Served::Done(result));
-    }
-
-    /// Signs a new proof, makes it durable, then tells of it. Where there is one already, the new one must claim the same.
-    fn keep(self, ended: Ended, known: Option<Answer>) {
-        if known.as_ref().is_some_and(|known| *known.finished.claim() != ended.claim) {
-            let (_, id) = self.lead.key().clone();
-            return self.fulfil(Err(RunError::NotReproduced(id)));
-        }
-        if self.core.store.is_none() || known.is_some() {
-            let answer = self.sign(ended);
-            return self.fulfil(Ok(answer));
-        }
-        // Writing waits for the disk, together with others'; the thread is free for the next guest meanwhile, and for the
-        // signature too, which takes longer than a short guest runs.
-        drop(tokio::task::spawn_blocking(move || {
-            let answer = self.sign(ended);
-            let store = self.core.store.as_ref();
-            let (scope, _) = self.lead.key();
-            let kept = store.map_or(Ok(()), |store| store.keep(scope, &answer.finished.proof));
-            self.fulfil(kept.map(|()| answer).map_err(RunError::from));
-        }));
-    }
-
-    fn sign(&self, ended: Ended) -> Answer {
-        Answer { finished: Arc::new(ended.sign(&self.core.key)), source: Source::Run }
-    }
 }
 
 /// One turn, on a thread that may block.

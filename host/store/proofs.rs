@@ -1,6 +1,7 @@
 //! Finished proofs, by scope and slice id, the oldest giving way to the newest. A damaged store is moved aside and begun anew: what
 //! is lost will be computed again.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -23,6 +24,8 @@ const SCOPE_END: u8 = 0;
 /// How many of the newest proofs are looked at for one scope's: who asks for what is hardly there may not have all of
 /// them read.
 const RECENT_LOOKED_AT_MAX: usize = 1_000;
+/// How many are written as one step.
+const AT_ONCE: usize = 256;
 
 pub struct ProofStore {
     database: Database,
@@ -100,44 +103,57 @@ impl ProofStore {
         Ok(found)
     }
 
-    /// Keeps `proof` in `scope`, and returns when a crash cannot take it back. Callers that come at once share one write to disk.
-    pub fn keep(&self, scope: &Scope, proof: &SliceProof) -> Result<(), StoreError> {
-        let sequence = self.insert(scope, proof)?;
-        self.database.flush(sequence, || (lock(&self.next).sequence, ()), |()| Ok(()))
+    /// Keeps proofs, each in its scope, and returns when a crash cannot take them back; after an error, each is kept or not. Of
+    /// several under one name the last counts.
+    pub fn keep(&self, proofs: &[(&Scope, &SliceProof)]) -> Result<(), StoreError> {
+        let at_once = usize::try_from(self.proofs_max).unwrap_or(usize::MAX).min(AT_ONCE);
+        let mut last = None;
+        for some in proofs.chunks(at_once) {
+            last = Some(self.insert(some)?);
+        }
+        let applied = || (lock(&self.next).sequence, ());
+        last.map_or(Ok(()), |last| self.database.flush(last, applied, |()| Ok(())))
     }
 
-    /// Writes the proof, and forgets the oldest if there are too many, as one step.
-    fn insert(&self, scope: &Scope, proof: &SliceProof) -> Result<u64, StoreError> {
+    /// Writes the proofs, and forgets the oldest if there are too many, as one step. The last one's sequence number.
+    fn insert(&self, proofs: &[(&Scope, &SliceProof)]) -> Result<u64, StoreError> {
         let mut next = lock(&self.next);
-        let sequence = next.sequence;
-        let name = name(scope, proof.slice_id());
-        let key = proof_key(&name);
-        let mut value = sequence.to_be_bytes().to_vec();
-        value.extend(proof.to_bytes());
-
+        let Next { mut sequence, mut count } = *next;
         let mut batch = Batch::default();
-        let mut count = next.count;
-        match self.database.get(&key)? {
-            Some(older) => batch.remove(&sequence_key(number(older.get(..8).unwrap_or_default()))),
-            None => count += 1,
+        // What the batch has by now, and the database does not show yet.
+        let mut written = HashMap::new();
+        for (scope, proof) in proofs {
+            let name = name(scope, proof.slice_id());
+            let key = proof_key(&name);
+            let mut value = sequence.to_be_bytes().to_vec();
+            value.extend(proof.to_bytes());
+            let older = match written.insert(name.clone(), sequence) {
+                Some(older) => Some(older),
+                None => self.database.get(&key)?.map(|older| number(older.get(..8).unwrap_or_default())),
+            };
+            match older {
+                Some(older) => batch.remove(&sequence_key(older)),
+                None => count += 1,
+            }
+            batch.insert(key, value);
+            batch.insert(&sequence_key(sequence), name);
+            sequence += 1;
         }
         for oldest in self.database.prefixed(&[SEQUENCE_PREFIX]) {
             if count <= self.proofs_max {
                 break;
             }
             let (sequence, oldest) = oldest?;
-            if *oldest != *name {
+            if !written.contains_key(&*oldest) {
                 batch.remove(sequence);
                 batch.remove(proof_key(&oldest));
                 count -= 1;
             }
         }
-        batch.insert(key, value);
-        batch.insert(&sequence_key(sequence), name);
         batch.insert(COUNT_KEY, &count.to_be_bytes());
         self.database.apply(batch)?;
-        *next = Next { sequence: sequence + 1, count };
-        Ok(sequence)
+        *next = Next { sequence, count };
+        Ok(sequence.saturating_sub(1))
     }
 }
 
@@ -206,9 +222,9 @@ mod tests {
         let proof = proof(&id, b"");
         let directory = tempfile::tempdir().unwrap();
         let store = ProofStore::open(&directory.path().join("proofs"), 10).unwrap().store;
-        store.insert(&Scope::OWNER, &proof).unwrap();
+        store.insert(&[(&Scope::OWNER, &proof)]).unwrap();
         assert_eq!(store.proof(&Scope::OWNER, &id).unwrap(), None);
-        store.keep(&Scope::OWNER, &proof).unwrap();
+        store.keep(&[(&Scope::OWNER, &proof)]).unwrap();
         assert_eq!(store.proof(&Scope::OWNER, &id).unwrap(), Some(proof));
     }
 
@@ -229,12 +245,36 @@ mod tests {
         let (store, token) = (ProofStore::open(&path, 2).unwrap().store, "a".parse::<Scope>().unwrap());
         assert_eq!(store.proof(&Scope::OWNER, &id).unwrap().as_ref(), Some(&former));
         assert_eq!(store.proof(&token, &id).unwrap(), None);
-        store.keep(&token, &proof(&id, b"a token's")).unwrap();
+        store.keep(&[(&token, &proof(&id, b"a token's"))]).unwrap();
         assert_eq!(store.proof(&Scope::OWNER, &id).unwrap(), Some(former), "each has its own");
-        store.keep(&token, &proof(&"other".parse().unwrap(), b"")).unwrap();
+        store.keep(&[(&token, &proof(&"other".parse().unwrap(), b""))]).unwrap();
         assert_eq!(store.proof(&Scope::OWNER, &id).unwrap(), None, "it was the oldest");
         assert_eq!(store.proof(&token, &id).unwrap(), Some(proof(&id, b"a token's")));
     }
+
+    #[test]
+    fn many_at_once_are_kept_as_one_by_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let id = |number: usize| (number % 200).to_string().parse::<SliceId>().unwrap();
+        let proofs: Vec<SliceProof> = (0..300).map(|number| proof(&id(number), &number.to_le_bytes())).collect();
+        let pairs: Vec<(&Scope, &SliceProof)> = proofs.iter().map(|proof| (&Scope::OWNER, proof)).collect();
+        for max in [1, 3, 100, 199, 200, 5_000] {
+            let kept = |name: &str, at_once: usize| {
+                let path = directory.path().join(format!("{name}-{max}"));
+                let store = ProofStore::open(&path, max).unwrap().store;
+                pairs.chunks(at_once).for_each(|some| store.keep(some).unwrap());
+                let recent = store.recent(&Scope::OWNER, usize::MAX).unwrap();
+                let count = number(&store.database.get(COUNT_KEY).unwrap().unwrap());
+                (recent, count)
+            };
+            let (all, one_by_one) = (kept("all", proofs.len()), kept("one", 1));
+            assert_eq!(all.1, max.min(200));
+            assert!(all == one_by_one && all.0[0] == proofs[299], "of {max}");
+        }
+        let store = ProofStore::open(&directory.path().join("none"), 1).unwrap().store;
+        store.keep(&[]).unwrap();
+    }
+
     #[test]
     fn the_newest_of_a_scope_are_found_and_no_others() {
         let directory = tempfile::tempdir().unwrap();
@@ -244,13 +284,13 @@ mod tests {
             store.recent(scope, max).unwrap().iter().map(|proof| proof.slice_id().to_string()).collect()
         };
         for (scope, id) in [(&a, "1"), (&Scope::OWNER, "2"), (&ab, "3"), (&a, "4"), (&Scope::OWNER, "a"), (&a, "1")] {
-            store.keep(scope, &proof(&id.parse().unwrap(), b"")).unwrap();
+            store.keep(&[(scope, &proof(&id.parse().unwrap(), b""))]).unwrap();
         }
         assert_eq!(recent(&a, 10), ["1", "4"], "what is kept again is the newest");
         assert_eq!(recent(&ab, 10), ["3"]);
         assert_eq!(recent(&Scope::OWNER, 10), ["a", "2"]);
         assert_eq!((recent(&a, 1), recent(&a, 0)), (vec!["1".to_owned()], vec![]));
-        store.insert(&a, &proof(&"not-on-disk".parse().unwrap(), b"")).unwrap();
+        store.insert(&[(&a, &proof(&"not-on-disk".parse().unwrap(), b""))]).unwrap();
         assert_eq!(recent(&a, 10), ["1", "4"]);
     }
 
@@ -260,13 +300,13 @@ mod tests {
         let store = ProofStore::open(&directory.path().join("proofs"), 10_000).unwrap().store;
         let id = |number: usize| number.to_string().parse::<SliceId>().unwrap();
         let token = "a".parse::<Scope>().unwrap();
-        store.insert(&token, &proof(&id(0), b"")).unwrap();
+        store.insert(&[(&token, &proof(&id(0), b""))]).unwrap();
         for number in 1..RECENT_LOOKED_AT_MAX {
-            store.insert(&Scope::OWNER, &proof(&id(number), b"")).unwrap();
+            store.insert(&[(&Scope::OWNER, &proof(&id(number), b""))]).unwrap();
         }
-        store.keep(&Scope::OWNER, &proof(&id(1), b"")).unwrap();
+        store.keep(&[(&Scope::OWNER, &proof(&id(1), b""))]).unwrap();
         assert_eq!(store.recent(&token, 10).unwrap().len(), 1, "the last that is looked at");
-        store.keep(&Scope::OWNER, &proof(&id(RECENT_LOOKED_AT_MAX), b"")).unwrap();
+        store.keep(&[(&Scope::OWNER, &proof(&id(RECENT_LOOKED_AT_MAX), b""))]).unwrap();
         assert_eq!(store.recent(&token, 10).unwrap().len(), 0);
     }
 }

@@ -53,7 +53,7 @@ fn kept(store: &ProofStore, count: u64) -> Vec<u64> {
 fn what_was_kept_is_there_after_a_restart() {
     let here = Workplace::new();
     let proof = proof(slice_id(1), b"one");
-    open(&here, 10).keep(&Scope::OWNER, &proof).unwrap();
+    open(&here, 10).keep(&[(&Scope::OWNER, &proof)]).unwrap();
     assert_eq!(open(&here, 10).proof(&Scope::OWNER, &slice_id(1)).unwrap(), Some(proof));
     assert_eq!(open(&here, 10).proof(&Scope::OWNER, &slice_id(2)).unwrap(), None);
 }
@@ -62,7 +62,7 @@ fn what_was_kept_is_there_after_a_restart() {
 fn a_store_that_is_open_elsewhere_is_left_where_it_is() {
     let here = Workplace::new();
     let store = open(&here, 10);
-    store.keep(&Scope::OWNER, &proof(slice_id(1), b"one")).unwrap();
+    store.keep(&[(&Scope::OWNER, &proof(slice_id(1), b"one"))]).unwrap();
     let error = ProofStore::open(&here.path("proofs"), 10).err().expect("two cannot have it");
     assert!(error.to_string().contains("could not acquire lock"), "{error}");
     assert_eq!(kept(&store, 3), [1]);
@@ -73,20 +73,20 @@ fn the_oldest_gives_way_to_the_newest() {
     let here = Workplace::new();
     let store = open(&here, 5);
     for i in 0..8 {
-        store.keep(&Scope::OWNER, &proof(slice_id(i), b"x")).unwrap();
+        store.keep(&[(&Scope::OWNER, &proof(slice_id(i), b"x"))]).unwrap();
     }
     assert_eq!(kept(&store, 8), [3, 4, 5, 6, 7]);
-    store.keep(&Scope::OWNER, &proof(slice_id(3), b"again")).unwrap();
+    store.keep(&[(&Scope::OWNER, &proof(slice_id(3), b"again"))]).unwrap();
     assert_eq!(kept(&store, 8), [3, 4, 5, 6, 7], "a proof in the place of another is no sixth");
-    store.keep(&Scope::OWNER, &proof(slice_id(0), b"x")).unwrap();
+    store.keep(&[(&Scope::OWNER, &proof(slice_id(0), b"x"))]).unwrap();
     assert_eq!(kept(&store, 8), [0, 3, 5, 6, 7], "3 is newer than 4 by now");
     drop(store);
     let store = open(&here, 5);
-    store.keep(&Scope::OWNER, &proof(slice_id(1), b"x")).unwrap();
+    store.keep(&[(&Scope::OWNER, &proof(slice_id(1), b"x"))]).unwrap();
     assert_eq!(kept(&store, 8), [0, 1, 3, 6, 7], "after a restart, too");
     drop(store);
     let store = open(&here, 2);
-    store.keep(&Scope::OWNER, &proof(slice_id(2), b"x")).unwrap();
+    store.keep(&[(&Scope::OWNER, &proof(slice_id(2), b"x"))]).unwrap();
     assert_eq!(kept(&store, 8), [1, 2], "a lower limit holds from the next proof on");
 }
 
@@ -97,7 +97,7 @@ fn a_proof_is_found_in_the_scope_that_it_was_made_in_and_in_no_other() {
     let proofs = [b"0", b"1", b"2", b"3"].map(|input| proof(slice_id(1), input));
     for at in 0..scopes.len() {
         let store = open(&here, 4);
-        store.keep(&scopes[at], &proofs[at]).unwrap();
+        store.keep(&[(&scopes[at], &proofs[at])]).unwrap();
         for (other, scope) in scopes.iter().enumerate() {
             let expected = (other <= at).then(|| proofs[other].clone());
             assert_eq!(store.proof(scope, &slice_id(1)).unwrap(), expected, "{scope:?}");
@@ -113,7 +113,7 @@ fn many_at_once_are_all_kept() {
         for thread in 0..8 {
             let store = &store;
             scope.spawn(move || {
-                (0..20).for_each(|i| store.keep(&Scope::OWNER, &proof(slice_id(thread * 20 + i), b"x")).unwrap())
+                (0..20).for_each(|i| store.keep(&[(&Scope::OWNER, &proof(slice_id(thread * 20 + i), b"x"))]).unwrap())
             });
         }
     });

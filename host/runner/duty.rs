@@ -1,0 +1,139 @@
+//! The end of a run: its proof is signed, durable, and told, in this order.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use super::answer::{Answer, Ended, RunError, Source};
+use super::flights::Lead;
+use super::{Core, Name, Served};
+use crate::store::StoreError;
+
+/// The duty to answer one caller, and whoever follows.
+pub struct Duty {
+    pub core: Arc<Core>,
+    pub lead: Lead<Name, Answer>,
+    pub reply: oneshot::Sender<Served>,
+}
+
+impl Duty {
+    pub fn fulfil(self, result: Result<Answer, RunError>) {
+        let Self { core, lead, reply } = self;
+        if let Ok(answer) = &result {
+            core.results.insert(lead.key().clone(), answer.finished.clone());
+            lead.land(answer.clone());
+            core.tally.count(answer.source);
+        }
+        // Whoever has the last answer can close the runner, and open its store again.
+        drop(core);
+        // Who has left needs no answer.
+        let _ = reply.send(Served::Done(result));
+    }
+
+    /// Signs a new proof, makes it durable, then tells of it. Where there is one already, the new one must claim the same.
+    pub fn keep(self, ended: Ended, known: Option<Answer>) {
+        if known.as_ref().is_some_and(|known| *known.finished.claim() != ended.claim) {
+            let (_, id) = self.lead.key().clone();
+            return self.fulfil(Err(RunError::NotReproduced(id)));
+        }
+        let answer = Answer { finished: Arc::new(ended.sign(&self.core.key)), source: Source::Run };
+        if self.core.store.is_none() || known.is_some() {
+            return self.fulfil(Ok(answer));
+        }
+        let keeping = self.core.keeping.clone();
+        keeping.add(self, answer);
+    }
+}
+
+/// New answers on their way to disk. While some are being written, the next ones gather, and then are written at once by the
+/// same thread: a thread for each would be woken for no more than to wait. There are no more than requests under way.
+#[derive(Default)]
+pub struct Keeping(Mutex<Gathered>);
+
+#[derive(Default)]
+struct Gathered {
+    answers: Vec<(Duty, Answer)>,
+    /// Whether a thread is at it, which takes these as well.
+    is_kept: bool,
+}
+
+impl Keeping {
+    fn add(self: Arc<Self>, duty: Duty, answer: Answer) {
+        let mut gathered = self.gathered();
+        gathered.answers.push((duty, answer));
+        if !std::mem::replace(&mut gathered.is_kept, true) {
+            drop(gathered);
+            let shift = Shift { keeping: self, is_over: false };
+            drop(tokio::task::spawn_blocking(move || shift.work()));
+        }
+    }
+
+    fn gathered(&self) -> MutexGuard<'_, Gathered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One thread's turn, until there is nothing left.
+struct Shift {
+    keeping: Arc<Keeping>,
+    is_over: bool,
+}
+
+impl Shift {
+    fn work(mut self) {
+        loop {
+            let answers = {
+                let mut gathered = self.keeping.gathered();
+                gathered.is_kept = !gathered.answers.is_empty();
+                self.is_over = !gathered.is_kept;
+                std::mem::take(&mut gathered.answers)
+            };
+            if self.is_over {
+                return;
+            }
+            let kept = keep(&answers).map_err(Arc::new);
+            for (duty, answer) in answers {
+                let kept = kept.clone().map_err(|error| RunError::Store(StoreError::Shared(error)));
+                duty.fulfil(kept.map(|()| answer));
+            }
+        }
+    }
+}
+
+impl Drop for Shift {
+    /// Where the work has not begun, for the runtime ends, or has panicked, whoever waits hears that the answer is lost.
+    fn drop(&mut self) {
+        if !self.is_over {
+            let lost = std::mem::take(&mut *self.keeping.gathered());
+            drop(lost);
+        }
+    }
+}
+
+/// Returns when they are on disk. All are one runner's.
+fn keep(answers: &[(Duty, Answer)]) -> Result<(), StoreError> {
+    let proofs: Vec<_> = answers.iter().map(|(duty, answer)| (&duty.lead.key().0, &answer.finished.proof)).collect();
+    match answers.first().and_then(|(duty, _)| duty.core.store.as_ref()) {
+        Some(store) => store.keep(&proofs),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_thread_will_keep_is_let_go_and_the_next_is_kept_again() {
+        let keeping = Arc::<Keeping>::default();
+        keeping.gathered().is_kept = true;
+        drop(Shift { keeping: keeping.clone(), is_over: false });
+        assert!(!keeping.gathered().is_kept, "the next answer has a thread again");
+        keeping.gathered().is_kept = true;
+        Shift { keeping: keeping.clone(), is_over: false }.work();
+        assert!(!keeping.gathered().is_kept);
+        keeping.gathered().is_kept = true;
+        drop(Shift { keeping: keeping.clone(), is_over: true });
+        assert!(keeping.gathered().is_kept, "a shift that is over says nothing of the one after it");
+    }
+}
