@@ -174,6 +174,7 @@ impl Config {
         within("queue", "entries_max", self.queue.entries_max, AcceptedQuota::ENTRIES_MAX)?;
         within("queue", "bytes_max", self.queue.bytes_max, i64_max)?;
         within("queue", "finished_max", self.queue.finished_max, AcceptedQuota::ENTRIES_MAX)?;
+        within("queue", "outputs_bytes_max", self.queue.outputs_bytes_max, i64_max)?;
         self.check_courier(&within)?;
         within("prices", "window", self.prices.window, prices::WINDOW_MAX as u64)?;
         within("prices", "provider_share_percent", self.prices.provider_share_percent, 100)?;

@@ -17,7 +17,7 @@ pub use self::incoming::{Incoming, QueueError, TaskRequest};
 use self::turns::Turns;
 use crate::runner::{Progress, WorkloadRunner};
 use crate::slice::Scope;
-use crate::store::{AcceptedQuota, AcceptedStore, Ending, Known, OpenedAccepted, StoreError, TaskId, Waiting};
+use crate::store::{AcceptedQuota, AcceptedStore, Ending, Known, OpenedAccepted, Output, StoreError, TaskId, Waiting};
 
 /// How the queue may use the machine.
 #[derive(Clone, Copy, Debug)]
@@ -94,6 +94,8 @@ pub struct Depth {
     pub running: u64,
     /// Of slices, arguments and assets of both, and of what is being handed in.
     pub bytes: u64,
+    /// Of what guests put out, of tasks that have ended.
+    pub output_bytes: u64,
 }
 
 impl Queue {
@@ -150,10 +152,20 @@ impl Queue {
         Ok((count, waiting))
     }
 
+    /// What the guest of a task put out, as it is kept; nothing but [`Output::Gone`] of one that is not done, or of another scope.
+    /// Reads all of it, to check it; [`StoreError::OutputDamaged`] says that it is not what it was.
+    pub fn output(&self, scope: &Scope, id: &TaskId) -> Result<Output, StoreError> {
+        match self.store.task(id)?.filter(|known| known.task.scope == *scope) {
+            Some(Known { ending: Some(Ending::Done { .. }), .. }) => self.store.output(id),
+            _ => Ok(Output::Gone),
+        }
+    }
+
     pub fn depth(&self) -> Depth {
         let (_, bytes) = self.store.taken();
         let live = self.live();
-        Depth { waiting: live.tasks.len() as u64 - live.running, running: live.running, bytes }
+        let waiting = live.tasks.len() as u64 - live.running;
+        Depth { waiting, running: live.running, bytes, output_bytes: self.store.output_bytes() }
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {

@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use self::accepted::{
-    AcceptError, AcceptedQuota, AcceptedStore, Accepting, Content, Ending, Known, NotATaskId, OpenedAccepted, Task,
-    TaskId, TaskWorkload, Waiting,
+    AcceptError, AcceptedQuota, AcceptedStore, Accepting, Content, Ending, Known, NotATaskId, OpenedAccepted, Output,
+    Task, TaskId, TaskWorkload, Waiting,
 };
 pub use self::archive::{Damage, Entry, Place};
 pub use self::bundles::{Finished, Staged};
@@ -52,6 +52,8 @@ pub enum StoreError {
     AcceptedDamaged { path: PathBuf, message: String },
     #[error("what was accepted as task `{id}` is damaged; hand it in again")]
     TaskDamaged { id: TaskId },
+    #[error("the output that is kept in `{}` is damaged, or was removed; hand the slice in again to have it", path.display())]
+    OutputDamaged { path: PathBuf },
     #[error("a record of {bytes} bytes cannot be noted in `{}`: it has 1 to {max} bytes", path.display())]
     RecordLength { path: PathBuf, bytes: usize, max: usize },
     #[error("`{}` is of format {found}, and format {known} is read: use the program that wrote it", path.display())]

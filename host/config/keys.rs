@@ -15,7 +15,7 @@ const KEYS: &[(&str, &[&str])] = &[
     ("limits", &["gas", "memory_bytes", "output_bytes", "log_bytes"]),
     ("results", &["entries_max", "bytes_max"]),
     ("store", &["proofs_max"]),
-    ("queue", &["entries_max", "bytes_max", "finished_max"]),
+    ("queue", &["entries_max", "bytes_max", "finished_max", "outputs_bytes_max"]),
     ("modules", &["modules_max", "bytes_max", "code_bytes_max"]),
     (
         "serve",

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::task::{JoinError, JoinSet};
 
 use super::{Queue, Running, TakenOut, retry};
-use crate::digest::Digest;
-use crate::runner::{Progress, Request, Reuse, RunError};
+use crate::runner::{Answer, Finished, Progress, Request, Reuse, RunError};
 use crate::slice::Scope;
 use crate::store::{Ending, StoreError, TaskId, Waiting};
 
@@ -20,8 +19,8 @@ const UNDER_WAY_PER_JOB: usize = 2;
 enum Attempt {
     Ended {
         ending: Ending,
-        /// Of the proof, where there is one.
-        claim: Option<Digest>,
+        /// Where there is a result.
+        finished: Option<Arc<Finished>>,
     },
     Again,
 }
@@ -74,7 +73,7 @@ impl Queue {
             match taken {
                 Some(TakenOut::Waited(waiting)) => {
                     let mut taken = Taken { queue: self.clone(), waiting: Some(waiting.clone()) };
-                    self.end(&waiting, &cancelled()).await?;
+                    self.end(&waiting, &cancelled(), None).await?;
                     taken.waiting = None;
                     self.live().end(id);
                     tell(id, &cancelled(), None);
@@ -100,9 +99,10 @@ impl Queue {
             attempt = self.attempt(&waiting, &running.progress) => attempt,
             () = running.cancel.notified() => Attempt::failed(cancelled()),
         };
-        let Attempt::Ended { ending, claim } = attempt else { return };
+        let Attempt::Ended { ending, finished } = attempt else { return };
         let mut tries = 0;
-        while let Err(error) = self.end(&waiting, &ending).await {
+        let mut kept = finished.clone();
+        while let Err(error) = self.end(&waiting, &ending, kept.clone()).await {
             if matches!(error, StoreError::TaskDamaged { .. }) {
                 // Of what is not there any more, there is nothing to be told.
                 break;
@@ -110,10 +110,14 @@ impl Queue {
             // There is a result, and it cannot be told before it is on disk. The place that it takes here slows the others down.
             tries += 1;
             tokio::time::sleep(retry::delay(tries)).await;
+            if tries == retry::ATTEMPTS_MAX {
+                // Where there is no room for what the guest put out, there may be some for the end. Nobody waits for ever.
+                kept = None;
+            }
         }
         taken.waiting = None;
         self.live().end(&waiting.id);
-        tell(&waiting.id, &ending, claim);
+        tell(&waiting.id, &ending, finished.as_deref());
     }
 
     async fn attempt(self: &Arc<Self>, waiting: &Waiting, progress: &Progress) -> Attempt {
@@ -125,20 +129,54 @@ impl Queue {
             Ok(Err(error)) => return self.failed(waiting, &error.into()),
             Err(_) => return Attempt::Again,
         };
-        match self.runner.run_watched(request, progress).await {
-            Ok(answer) => {
-                let finished = &answer.finished;
-                let slice_id = finished.proof.slice_id().clone();
-                let ending = Ending::Done { slice_id, outcome: finished.outcome };
-                Attempt::Ended { ending, claim: Some(finished.proof.claim_digest()) }
+        let answered = match self.runner.run_watched(request.clone(), progress).await {
+            Ok(answer) if self.lacks_output(&answer) => self.run_for_output(waiting, request, progress, answer).await,
+            answered => answered,
+        };
+        match answered {
+            Ok(Answer { finished, .. }) => {
+                let (slice_id, output) = (finished.proof.slice_id().clone(), finished.proof.output());
+                let ending = Ending::Done { slice_id, outcome: finished.outcome, output };
+                Attempt::Ended { ending, finished: Some(finished) }
             }
             Err(error) => self.failed(waiting, &error),
         }
     }
 
-    fn failed(&self, waiting: &Waiting, error: &RunError) -> Attempt {
+    /// Only the proof was kept, and the output could be.
+    fn lacks_output(&self, answer: &Answer) -> bool {
+        let finished = &answer.finished;
+        finished.output.is_none() && finished.proof.output().bytes <= self.settings.quota.outputs_bytes_max
+    }
+
+    /// Runs once more what is known. Where that is not possible any more, because its module is gone for example, the proof is the
+    /// result all the same.
+    async fn run_for_output(
+        &self,
+        waiting: &Waiting,
+        request: Request,
+        progress: &Progress,
+        known: Answer,
+    ) -> Result<Answer, RunError> {
+        match self.runner.run_watched(Request { reuse: Reuse::Never, ..request }, progress).await {
+            Err(error) if self.is_tried_again(waiting, &error) || matches!(error, RunError::NotReproduced(_)) => {
+                Err(error)
+            }
+            Err(error) => {
+                tracing::warn!(task = %waiting.id, "what its guest put out cannot be had once more: {error}");
+                Ok(known)
+            }
+            answered => answered,
+        }
+    }
+
+    fn is_tried_again(&self, waiting: &Waiting, error: &RunError) -> bool {
         let attempts = self.live().tasks.get(&waiting.id).map_or(0, |task| task.attempts);
-        if retry::may_pass(error) && attempts < retry::ATTEMPTS_MAX {
+        retry::may_pass(error) && attempts < retry::ATTEMPTS_MAX
+    }
+
+    fn failed(&self, waiting: &Waiting, error: &RunError) -> Attempt {
+        if self.is_tried_again(waiting, error) {
             return Attempt::Again;
         }
         Attempt::failed(retry::ending(&waiting.id, error))
@@ -160,10 +198,19 @@ impl Queue {
         })
     }
 
-    /// Returns when the end is on disk.
-    async fn end(&self, waiting: &Waiting, ending: &Ending) -> Result<Ending, StoreError> {
+    /// Returns when the end is on disk, and with it what the guest put out.
+    async fn end(
+        &self,
+        waiting: &Waiting,
+        ending: &Ending,
+        finished: Option<Arc<Finished>>,
+    ) -> Result<Ending, StoreError> {
         let (store, id, ending) = (self.store.clone(), waiting.id, ending.clone());
-        let ended = tokio::task::spawn_blocking(move || store.finish(&id, &ending)).await;
+        let end = move || {
+            let output = finished.as_ref().and_then(|finished| finished.output.as_deref());
+            store.finish(&id, &ending, output)
+        };
+        let ended = tokio::task::spawn_blocking(end).await;
         let stopped =
             |error: JoinError| StoreError::Io { path: self.store.directory().to_owned(), cause: error.into() };
         ended.map_err(stopped)?
@@ -172,15 +219,16 @@ impl Queue {
 
 impl Attempt {
     const fn failed(ending: Ending) -> Self {
-        Self::Ended { ending, claim: None }
+        Self::Ended { ending, finished: None }
     }
 }
 
 /// The door has logged the task's id with that of the request that brought it.
-fn tell(id: &TaskId, ending: &Ending, claim: Option<Digest>) {
+fn tell(id: &TaskId, ending: &Ending, finished: Option<&Finished>) {
     match ending {
-        Ending::Done { slice_id, outcome } => {
-            let (outcome, claim) = (outcome.code().0, claim.map(tracing::field::display));
+        Ending::Done { slice_id, outcome, .. } => {
+            let claim = finished.map(|finished| tracing::field::display(finished.proof.claim_digest()));
+            let outcome = outcome.code().0;
             tracing::debug!(task = %id, %slice_id, outcome, claim, "an accepted slice has ended");
         }
         Ending::Failed { code, .. } => tracing::debug!(task = %id, code, "an accepted slice has failed"),

@@ -4,33 +4,37 @@
 //! | name     |                                                                                        |
 //! |----------|----------------------------------------------------------------------------------------|
 //! | `queue/` | the database, below                                                                    |
-//! | `files/` | `<task>.slice` and `<task>.assets`, of what is too long for a record; `staged/`: what is being handed in |
+//! | `files/` | `<task>.slice`, `<task>.assets` and `<task>.output`, of what is too long for a record; `staged/`: what is being written |
 //!
 //! | key                  | value                                                                      |
 //! |----------------------|----------------------------------------------------------------------------|
 //! | `e` number           | `Record`: a task, and how it has ended                                     |
 //! | `a` number, piece    | its arguments and assets, until it has ended                               |
 //! | `i` number, piece    | its slice, likewise                                                        |
+//! | `o` number, piece    | what its guest put out, from when it has ended on                          |
 //! | `t`                  | `Tally`                                                                    |
 //!
 //! What was accepted was promised. So a store that is damaged is not begun anew: it is not opened, and the error says so.
 
 mod task;
 mod room;
+mod kept;
 mod content;
 mod record;
 mod accepting;
+mod ending;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 pub use self::accepting::{AcceptError, Accepting};
-use self::content::{ASSETS, Part, SLICE};
-use self::record::{Ended, Record, Tally};
+use self::content::{ASSETS, OUTPUT, Part, SLICE, TAKEN_IN};
+use self::kept::Kept;
+use self::record::{Record, Tally};
 pub use self::room::AcceptedQuota;
 use self::room::{Room, Taken};
-pub use self::task::{Content, Ending, Known, NotATaskId, Task, TaskId, TaskWorkload};
+pub use self::task::{Content, Ending, Known, NotATaskId, Output, Task, TaskId, TaskWorkload};
 use super::StoreError;
 use super::bundles::BundleFiles;
 use super::database::{Batch, Database, lock};
@@ -65,8 +69,7 @@ struct Index {
     tally: Tally,
     room: Room,
     numbers: HashMap<TaskId, u64>,
-    /// Those that have ended, the first that did so first.
-    finished: VecDeque<TaskId>,
+    kept: Kept,
 }
 
 /// A store, and what had not ended when it was closed or its process died.
@@ -99,13 +102,13 @@ impl AcceptedStore {
         let files = directory.join("files");
         let told = database.get(TALLY)?.map(|bytes| read(directory, &bytes)).transpose()?;
         let is_new = told.is_none();
-        if is_new && content::names_in(&files)?.next().is_some() {
+        if is_new && content::files_in(&files)?.next().is_some() {
             return Err(damaged("its records are gone, and the files beside them are there"));
         }
         let tally: Tally = told.unwrap_or_default();
         let mut index =
-            Index { changes: 0, tally, room: Room::default(), numbers: HashMap::new(), finished: VecDeque::new() };
-        let (mut waiting, mut ended) = (Vec::new(), Vec::new());
+            Index { changes: 0, tally, room: Room::default(), numbers: HashMap::new(), kept: Kept::default() };
+        let mut waiting = Vec::new();
         for pair in database.prefixed(&[RECORD]) {
             let (key, bytes) = pair?;
             let record: Record = read(directory, &bytes)?;
@@ -113,18 +116,19 @@ impl AcceptedStore {
             let (number, task) = number.zip(record.task()).ok_or_else(|| damaged("a record is none"))?;
             index.numbers.insert(task.id, number);
             match &record.ended {
-                Some(Ended { order, .. }) => ended.push((*order, task.id)),
+                Some(ended) => {
+                    let output_bytes = record.output().map_or(0, |output| output.kept_bytes());
+                    index.kept.add(&task.scope, ended.order, task.id, output_bytes);
+                }
                 None => {
                     index.room.retake(&task.scope, record.takes());
                     waiting.push(Waiting { number, scope: task.scope, id: task.id });
                 }
             }
         }
-        if (waiting.len() as u64, ended.len() as u64) != (tally.waiting, tally.finished) {
+        if (waiting.len() as u64, index.kept.all().entries) != (tally.waiting, tally.finished) {
             return Err(damaged("records are missing in it"));
         }
-        ended.sort_unstable();
-        index.finished = ended.into_iter().map(|(_, id)| id).collect();
         let store = Self {
             database,
             files: BundleFiles::new(files),
@@ -135,9 +139,16 @@ impl AcceptedStore {
         if is_new {
             store.change(|_, _| Ok(()), |_, ()| ())?;
         }
+        // The process may have died before all had gone that was to, or less may be kept now.
+        let mut last = 0;
+        if !store.make_room(&mut last)?.is_empty() {
+            store.flush(last)?;
+        }
         store.files.remove_staged_leftovers()?;
-        let stays: HashSet<TaskId> = waiting.iter().map(|waiting| waiting.id).collect();
-        content::remove_but(&store.files_directory(), &stays)?;
+        let waits: HashSet<TaskId> = waiting.iter().map(|waiting| waiting.id).collect();
+        let has_output: HashSet<TaskId> = lock(&store.index).kept.with_output().collect();
+        let is_needed = |id: &TaskId, what| if what == OUTPUT { &has_output } else { &waits }.contains(id);
+        content::remove_but(&store.files_directory(), is_needed)?;
         Ok(OpenedAccepted { store: Arc::new(store), waiting })
     }
 
@@ -172,48 +183,6 @@ impl AcceptedStore {
         Ok(Content { args, assets, slice })
     }
 
-    /// Ends a task, and returns how it has ended when that is on disk. Where it had ended before, that counts. Its slice,
-    /// arguments and assets are kept no longer.
-    pub fn finish(&self, id: &TaskId, ending: &Ending) -> Result<Ending, StoreError> {
-        let damaged = || StoreError::TaskDamaged { id: *id };
-        let ends = |index: &Index, change: &mut Change| {
-            let number = *index.numbers.get(id).ok_or_else(damaged)?;
-            let mut record = self.record_at(number)?.ok_or_else(damaged)?;
-            if let Some(ended) = &record.ended {
-                return Ok(Ends::Before(ended.ending().ok_or_else(damaged)?));
-            }
-            let (scope, takes) = (record.task().ok_or_else(damaged)?.scope, record.takes());
-            change.remove_pieces(number, &record);
-            record.ended = Some(Ended::new(change.tally.ended, ending));
-            change.batch.insert(record_key(number), encode(&record));
-            change.tally.ended += 1;
-            change.tally.waiting = change.tally.waiting.saturating_sub(1);
-            change.tally.finished += 1;
-            let over = change.tally.finished.saturating_sub(self.quota.finished_max.max(1));
-            let mut forgotten = 0;
-            for oldest in index.finished.iter().take(usize::try_from(over).unwrap_or(usize::MAX)) {
-                change.batch.remove(index.numbers.get(oldest).copied().map(record_key).unwrap_or_default());
-                change.tally.finished -= 1;
-                forgotten += 1;
-            }
-            Ok(Ends::Now { scope, takes, forgotten })
-        };
-        let ended = self.change(ends, |index, ended| {
-            let Ends::Now { scope, takes, forgotten } = ended else { return };
-            index.room.release(scope, *takes);
-            for oldest in index.finished.drain(..*forgotten) {
-                index.numbers.remove(&oldest);
-            }
-            index.finished.push_back(*id);
-        })?;
-        // What cannot be removed is when the store is opened again.
-        let _ = content::remove(&self.files_directory(), id);
-        Ok(match ended {
-            Ends::Before(ending) => ending,
-            Ends::Now { .. } => ending.clone(),
-        })
-    }
-
     fn accept(
         &self,
         task: &Task,
@@ -225,8 +194,7 @@ impl AcceptedStore {
             let number = change.tally.accepted;
             change.batch.insert(record_key(number), encode(&record));
             for (prefix, part, inline) in [(ASSETS, brought, brought_inline), (SLICE, slice, slice_inline)] {
-                let pieces = part.pieces(prefix, number).zip(inline.chunks(content::PIECE_BYTES));
-                pieces.for_each(|(key, piece)| change.batch.insert(key, piece));
+                change.insert_pieces(prefix, number, part, &inline);
             }
             change.tally.accepted += 1;
             change.tally.waiting += 1;
@@ -239,7 +207,7 @@ impl AcceptedStore {
 
     /// Takes back what could not be written whole, as far as it was; its caller hears that it failed.
     fn withdraw(&self, id: &TaskId) {
-        let _ = content::remove(&self.files_directory(), id);
+        let _ = content::remove(&self.files_directory(), id, &TAKEN_IN);
         let removes = |index: &Index, change: &mut Change| {
             let Some(number) = index.numbers.get(id).copied() else { return Ok(()) };
             if let Some(record) = self.record_at(number)? {
@@ -261,19 +229,30 @@ impl AcceptedStore {
         make: impl FnOnce(&Index, &mut Change) -> Result<T, StoreError>,
         note: impl FnOnce(&mut Index, &T),
     ) -> Result<T, StoreError> {
-        let (made, sequence) = {
-            let mut index = lock(&self.index);
-            let mut change = Change { batch: Batch::default(), tally: index.tally };
-            let made = make(&index, &mut change)?;
-            change.batch.insert(TALLY, encode(&change.tally));
-            self.database.apply(change.batch)?;
-            index.tally = change.tally;
-            index.changes += 1;
-            note(&mut index, &made);
-            (made, index.changes - 1)
-        };
-        self.database.flush(sequence, || (lock(&self.index).changes, ()), |()| Ok(()))?;
+        let (made, sequence) = self.apply(make, note)?;
+        self.flush(sequence)?;
         Ok(made)
+    }
+
+    /// [`AcceptedStore::change`], which is not on disk as yet; returns its number too, by which that can be waited for.
+    fn apply<T>(
+        &self,
+        make: impl FnOnce(&Index, &mut Change) -> Result<T, StoreError>,
+        note: impl FnOnce(&mut Index, &T),
+    ) -> Result<(T, u64), StoreError> {
+        let mut index = lock(&self.index);
+        let mut change = Change { batch: Batch::default(), tally: index.tally };
+        let made = make(&index, &mut change)?;
+        change.batch.insert(TALLY, encode(&change.tally));
+        self.database.apply(change.batch)?;
+        index.tally = change.tally;
+        index.changes += 1;
+        note(&mut index, &made);
+        Ok((made, index.changes - 1))
+    }
+
+    fn flush(&self, sequence: u64) -> Result<(), StoreError> {
+        self.database.flush(sequence, || (lock(&self.index).changes, ()), |()| Ok(()))
     }
 
     fn record(&self, id: &TaskId) -> Result<Option<(u64, Record)>, StoreError> {
@@ -306,16 +285,17 @@ struct Change {
 }
 
 impl Change {
+    fn insert_pieces(&mut self, prefix: u8, number: u64, part: Part, held: &[u8]) {
+        let pieces = part.pieces(prefix, number).zip(held.chunks(content::PIECE_BYTES));
+        pieces.for_each(|(key, piece)| self.batch.insert(key, piece));
+    }
+
+    /// Of what was taken in.
     fn remove_pieces(&mut self, number: u64, record: &Record) {
         for (prefix, part) in [(ASSETS, &record.brought), (SLICE, &record.slice)] {
             part.pieces(prefix, number).for_each(|key| self.batch.remove(key));
         }
     }
-}
-
-enum Ends {
-    Now { scope: Scope, takes: Taken, forgotten: usize },
-    Before(Ending),
 }
 
 #[cfg(test)]

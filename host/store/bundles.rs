@@ -26,7 +26,7 @@ use crate::digest::{Digest, Hasher};
 use crate::private_file;
 use crate::proof::Blob;
 
-/// What is read at once to hash a bundle again.
+/// What is read at once to hash a file again.
 const READ_BYTES: usize = 128 << 10;
 
 /// The bundles in one directory. No other process, and no other `BundleFiles`, may change it.
@@ -150,16 +150,7 @@ impl BundleFiles {
         if file.metadata().map_err(at)?.len() != bytes {
             return Ok(Health::Damaged);
         }
-        let (mut hasher, mut buffer) = (Hasher::default(), vec![0; READ_BYTES]);
-        loop {
-            match file.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(read) => hasher.update(&buffer[..read]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(cause) => return Err(at(cause)),
-            }
-        }
-        Ok(if hasher.finish() == *digest { Health::Sound } else { Health::Damaged })
+        Ok(if digest_of(&mut file).map_err(at)? == *digest { Health::Sound } else { Health::Damaged })
     }
 
     /// The digests that have a bundle or a side file, in their order. Memory is that of one shard's names.
@@ -257,6 +248,19 @@ impl Finished {
         self.path.persist(path).map_err(|error| StoreError::at(path)(error.error))?;
         private_file::sync_directory_of(path).map_err(StoreError::at(path))?;
         Ok(self.blob)
+    }
+}
+
+/// The digest of what is left to read of a file.
+pub fn digest_of(file: &mut File) -> io::Result<Digest> {
+    let (mut hasher, mut buffer) = (Hasher::default(), vec![0; READ_BYTES]);
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(hasher.finish()),
+            Ok(read) => hasher.update(&buffer[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(cause) => return Err(cause),
+        }
     }
 }
 

@@ -10,6 +10,17 @@ use tempfile::TempDir;
 /// The program under test.
 pub const NODE: &str = env!("CARGO_BIN_EXE_node");
 
+/// A guest that puts out its slice, of up to a mebibyte.
+pub const COPY: &str = r#"(module
+    (import "compute" "input_len" (func $input_len (result i64)))
+    (import "compute" "input_read" (func $input_read (param i32 i64 i32) (result i32)))
+    (import "compute" "output_write" (func $output_write (param i32 i32)))
+    (memory (export "memory") 16)
+    (func (export "run") (result i32)
+        (call $output_write (i32.const 0)
+            (call $input_read (i32.const 0) (i64.const 0) (i32.wrap_i64 (call $input_len))))
+        (i32.const 0)))"#;
+
 /// The root of the repository.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

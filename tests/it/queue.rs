@@ -1,5 +1,7 @@
 //! The queue of accepted slices, as a door uses it: what is accepted has an end, in its turn, whatever comes between.
 
+mod outputs;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +22,7 @@ use tokio::task::{JoinHandle, yield_now};
 use crate::common::{Workplace, noise};
 
 const SETTINGS: Settings = Settings {
-    quota: AcceptedQuota { entries_max: 100, bytes_max: 64 << 20, finished_max: 1_000 },
+    quota: AcceptedQuota { entries_max: 100, bytes_max: 64 << 20, finished_max: 1_000, outputs_bytes_max: 64 << 20 },
     slice_bytes_max: 8 << 20,
     jobs: 1,
     clock: || 1_234,
@@ -95,7 +97,7 @@ async fn until(condition: impl Fn() -> bool) {
 
 fn done(ending: &Ending) -> &str {
     match ending {
-        Ending::Done { slice_id, outcome: Outcome::Done } => slice_id.as_str(),
+        Ending::Done { slice_id, outcome: Outcome::Done, .. } => slice_id.as_str(),
         other => panic!("{other:?}"),
     }
 }

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
-use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, stream};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::watch;
+use tokio_util::io::ReaderStream;
 
 use super::super::Served;
 use super::super::accept::BYTES;
@@ -22,8 +25,9 @@ use super::super::caller::Caller;
 use super::super::problem::Problem;
 use crate::access::Right;
 use crate::queue::{Phase, Queue, QueueError, Status};
+use crate::runner::Finished;
 use crate::slice::{Scope, SliceId};
-use crate::store::{AcceptError, Ending, TaskId, TaskWorkload};
+use crate::store::{AcceptError, Ending, Output, StoreError, TaskId, TaskWorkload};
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 
@@ -32,6 +36,9 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 
 /// Somebody's slice may have ended by then.
 const FULL_RETRY: Duration = Duration::from_secs(10);
+
+/// What is read at a time of an output in a file. Whoever takes it slowly has some of these held in memory meanwhile.
+const OUTPUT_PIECE_BYTES: usize = 16 << 10;
 
 /// Whether the caller would rather ask later (RFC 7240).
 pub fn is_preferred(headers: &HeaderMap) -> bool {
@@ -68,16 +75,41 @@ pub async fn output(
 ) -> Result<Response, Problem> {
     let (scope, id) = asked(&caller, &task)?;
     let status = status_of(&served.queue, &scope, &id).await?;
-    let Phase::Ended(Ending::Done { slice_id, .. }) = status.phase else {
+    let Phase::Ended(Ending::Done { slice_id, output, .. }) = status.phase else {
         return Err(Problem::new(409, "not_done", "this slice has no output; its status says what became of it"));
     };
-    let finished = served.node.runner.finished(&scope, &slice_id);
-    match finished.and_then(|finished| finished.output.clone()) {
-        Some(output) => Ok(([(CONTENT_TYPE, BYTES)], output).into_response()),
-        None => {
-            let detail = "the output is not kept any more, only its proof; hand the slice in again to have it";
-            Err(Problem::new(410, "output_gone", detail))
+    // Once the proof is forgotten, the slice's id may stand for another job.
+    let is_it = |finished: &Arc<Finished>| finished.output.is_some() && finished.proof.output() == output;
+    if let Some(finished) = served.node.runner.finished(&scope, &slice_id).filter(is_it) {
+        return Ok(([(CONTENT_TYPE, BYTES)], Bytes::from_owner(InMemory(finished))).into_response());
+    }
+    match blocking(move || served.queue.output(&scope, &id)).await? {
+        Ok(Output::Held(output)) => Ok(([(CONTENT_TYPE, BYTES)], output).into_response()),
+        Ok(Output::File { file, bytes }) => {
+            let file = tokio::fs::File::from_std(file).take(bytes);
+            let pieces = Body::from_stream(ReaderStream::with_capacity(file, OUTPUT_PIECE_BYTES));
+            let headers = [(CONTENT_TYPE, HeaderValue::from_static(BYTES)), (CONTENT_LENGTH, HeaderValue::from(bytes))];
+            Ok((headers, pieces).into_response())
         }
+        Ok(Output::Gone) => Err(gone("the output is not kept any more")),
+        Err(error @ StoreError::OutputDamaged { .. }) => {
+            tracing::warn!(task = %id, "{error}");
+            Err(gone("the output was damaged on this node's disk"))
+        }
+        Err(error) => Err(Problem::of_host("store", &error)),
+    }
+}
+
+fn gone(why: &str) -> Problem {
+    Problem::new(410, "output_gone", format!("{why}, only its proof is there; hand the slice in again to have it"))
+}
+
+/// A result that the runner has in memory, whose output is not copied for each who asks for it.
+struct InMemory(Arc<Finished>);
+
+impl AsRef<[u8]> for InMemory {
+    fn as_ref(&self) -> &[u8] {
+        self.0.output.as_deref().unwrap_or_default()
     }
 }
 
@@ -196,11 +228,12 @@ fn shown(id: &TaskId, status: &Status) -> Value {
             object["gas_max"] = json!(known.task.limits.gas);
             object["bytes_read"] = json!(progress.bytes_read());
         }
-        Phase::Ended(Ending::Done { slice_id, outcome }) => {
+        Phase::Ended(Ending::Done { slice_id, outcome, output }) => {
             object["slice_id"] = json!(slice_id.as_str());
             object["outcome"] = json!(outcome.code().0);
             object["proof"] = json!(proof_path(slice_id));
             object["output"] = json!(path_of(id) + "/output");
+            object["output_bytes"] = json!(output.bytes);
         }
         Phase::Ended(Ending::Failed { code, message }) => {
             object["error"] = json!({ "code": code, "message": message });

@@ -1,21 +1,20 @@
-//! The bytes of a task: its slice; and in one piece its arguments and assets. What is short lies in the database, so that it is on
-//! disk with the record, and with those of others, in one write; what is longer is a file.
+//! The bytes of a task: its slice; in one piece its arguments and assets; and when it is done what its guest put out. What is short
+//! lies in the database, so that it is on disk with the record, and with those of others, in one write; what is longer is a file.
 
-use std::collections::HashSet;
 use std::fs::OpenOptions;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::task::TaskId;
+use super::task::{Output, TaskId};
 use crate::digest::Digest;
 use crate::private_file;
 use crate::proof::{ASSETS_MAX, Blob};
 use crate::slice::{Slice, SliceError};
 use crate::store::StoreError;
-use crate::store::bundles::{BundleFiles, Staged};
+use crate::store::bundles::{BundleFiles, Staged, digest_of};
 use crate::store::database::Database;
 use crate::workload::Asset;
 
@@ -25,9 +24,14 @@ const INLINE_BYTES_MAX: usize = 16 << 10;
 /// sled writes pages, of up to 16 values each; one that is over a quarter of its segment would be a file of its own.
 pub const PIECE_BYTES: usize = 768;
 
-/// What keys of pieces begin with.
+/// What keys of pieces begin with, and files end with.
 pub const ASSETS: u8 = b'a';
 pub const SLICE: u8 = b'i';
+pub const OUTPUT: u8 = b'o';
+const EXTENSIONS: [(u8, &str); 3] = [(ASSETS, "assets"), (SLICE, "slice"), (OUTPUT, "output")];
+
+/// What a task has until it has ended.
+pub const TAKEN_IN: [u8; 2] = [ASSETS, SLICE];
 
 /// Some bytes of a task, by where they are.
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -40,11 +44,34 @@ pub struct Part {
 enum Place {
     Database,
     File,
+    /// It is known which bytes they were. Of outputs alone.
+    Gone,
 }
 
 impl Part {
+    /// What is not kept.
+    pub const fn gone(blob: Blob) -> Self {
+        Self { blob, place: Place::Gone }
+    }
+
+    pub const fn blob(&self) -> Blob {
+        self.blob
+    }
+
     pub const fn bytes(&self) -> u64 {
         self.blob.bytes
+    }
+
+    /// What it takes of the disk.
+    pub const fn kept_bytes(&self) -> u64 {
+        match self.place {
+            Place::Database | Place::File => self.blob.bytes,
+            Place::Gone => 0,
+        }
+    }
+
+    pub const fn is_gone(&self) -> bool {
+        matches!(self.place, Place::Gone)
     }
 
     /// The keys of its pieces in the database.
@@ -77,6 +104,7 @@ impl Part {
                 // One byte more than there should be is enough to tell.
                 file.take(self.blob.bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(at)?;
             }
+            Place::Gone => return Err(StoreError::TaskDamaged { id: *id }),
         }
         let is_whole = bytes.len() as u64 == self.blob.bytes && Digest::of(&bytes) == self.blob.blake3;
         if is_whole { Ok(bytes) } else { Err(StoreError::TaskDamaged { id: *id }) }
@@ -95,6 +123,32 @@ impl Part {
             Err(SliceError::NotAFile { .. } | SliceError::TooLarge { .. } | SliceError::Changed { .. }) => {
                 Err(StoreError::TaskDamaged { id: *id })
             }
+        }
+    }
+
+    /// The bytes as an output; a file is read once to check it, and is not held.
+    pub fn output(&self, database: &Database, number: u64, files: &Path, id: &TaskId) -> Result<Output, StoreError> {
+        let damaged = |path: &Path| StoreError::OutputDamaged { path: path.to_owned() };
+        match self.place {
+            Place::Database => match self.read(database, OUTPUT, number, files, id) {
+                Err(StoreError::TaskDamaged { .. }) => Err(damaged(database.path())),
+                bytes => Ok(Output::Held(bytes?)),
+            },
+            Place::File => {
+                let path = path(files, id, OUTPUT);
+                let at = StoreError::at(&path);
+                let mut file = match private_file::open(&path, OpenOptions::new().read(true)) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(damaged(&path)),
+                    file => file.map_err(at)?,
+                };
+                let Blob { blake3, bytes } = self.blob;
+                if file.metadata().map_err(at)?.len() != bytes || digest_of(&mut file).map_err(at)? != blake3 {
+                    return Err(damaged(&path));
+                }
+                file.rewind().map_err(at)?;
+                Ok(Output::File { file, bytes })
+            }
+            Place::Gone => Ok(Output::Gone),
         }
     }
 }
@@ -180,31 +234,34 @@ fn number(bytes: &[u8]) -> Option<(usize, &[u8])> {
 }
 
 fn path(files: &Path, id: &TaskId, prefix: u8) -> PathBuf {
-    files.join(format!("{id}.{}", if prefix == SLICE { "slice" } else { "assets" }))
+    let extension = EXTENSIONS.iter().find(|(known, _)| *known == prefix).map_or("", |(_, extension)| extension);
+    files.join(format!("{id}.{extension}"))
 }
 
-/// The tasks that have files, one for each.
-pub fn names_in(files: &Path) -> Result<impl Iterator<Item = TaskId>, StoreError> {
+/// The files of tasks: whose each is, and what keys of the same would begin with.
+pub fn files_in(files: &Path) -> Result<impl Iterator<Item = (TaskId, u8)> + use<>, StoreError> {
     let entries = match std::fs::read_dir(files) {
         Ok(entries) => entries.collect::<io::Result<Vec<_>>>().map_err(StoreError::at(files))?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(cause) => return Err(StoreError::at(files)(cause)),
     };
-    let task = |entry: std::fs::DirEntry| {
+    let known = |entry: std::fs::DirEntry| {
         let name = entry.file_name().into_string().ok()?;
-        name.strip_suffix(".slice").or_else(|| name.strip_suffix(".assets"))?.parse().ok()
+        let (id, extension) = name.split_once('.')?;
+        let (prefix, _) = EXTENSIONS.iter().find(|(_, known)| *known == extension)?;
+        Some((id.parse().ok()?, *prefix))
     };
-    Ok(entries.into_iter().filter_map(task))
+    Ok(entries.into_iter().filter_map(known))
 }
 
-/// Removes the files of all tasks but these.
-pub fn remove_but(files: &Path, stays: &HashSet<TaskId>) -> Result<(), StoreError> {
-    names_in(files)?.filter(|id| !stays.contains(id)).try_for_each(|id| remove(files, &id))
+/// Removes the files of tasks that nobody needs.
+pub fn remove_but(files: &Path, is_needed: impl Fn(&TaskId, u8) -> bool) -> Result<(), StoreError> {
+    files_in(files)?.filter(|(id, what)| !is_needed(id, *what)).try_for_each(|(id, what)| remove(files, &id, &[what]))
 }
 
-/// Removes the files of a task; that there are none is no error.
-pub fn remove(files: &Path, id: &TaskId) -> Result<(), StoreError> {
-    for path in [path(files, id, SLICE), path(files, id, ASSETS)] {
+/// Removes files of a task; that there are none is no error.
+pub fn remove(files: &Path, id: &TaskId, what: &[u8]) -> Result<(), StoreError> {
+    for path in what.iter().map(|prefix| path(files, id, *prefix)) {
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(StoreError::at(&path)(error)),
             _ => {}

@@ -46,7 +46,7 @@ pub struct Ended {
 
 #[derive(Serialize, Deserialize)]
 enum How {
-    Done { slice_id: String, outcome: String, failure: Option<i32> },
+    Done { slice_id: String, outcome: String, failure: Option<i32>, output: Part },
     Failed { code: String, message: String },
 }
 
@@ -85,14 +85,31 @@ impl Record {
     pub const fn takes(&self) -> Taken {
         Taken { entries: 1, bytes: self.brought.bytes().saturating_add(self.slice.bytes()) }
     }
+
+    /// What its guest put out, of a task that is done.
+    pub const fn output(&self) -> Option<Part> {
+        match &self.ended {
+            Some(Ended { how: How::Done { output, .. }, .. }) => Some(*output),
+            _ => None,
+        }
+    }
+
+    /// Notes where that is.
+    pub const fn set_output(&mut self, part: Part) {
+        if let Some(Ended { how: How::Done { output, .. }, .. }) = &mut self.ended {
+            *output = part;
+        }
+    }
 }
 
 impl Ended {
+    /// Where the guest put something out, it is not kept as yet.
     pub fn new(order: u64, ending: &Ending) -> Self {
         let how = match ending {
-            Ending::Done { slice_id, outcome } => {
+            Ending::Done { slice_id, outcome, output } => {
                 let (name, failure) = outcome.code();
-                How::Done { slice_id: slice_id.to_string(), outcome: name.to_owned(), failure }
+                let (slice_id, outcome, output) = (slice_id.to_string(), name.to_owned(), Part::gone(*output));
+                How::Done { slice_id, outcome, failure, output }
             }
             Ending::Failed { code, message } => How::Failed { code: code.clone(), message: message.clone() },
         };
@@ -102,9 +119,11 @@ impl Ended {
     /// `None` where a name is none.
     pub fn ending(&self) -> Option<Ending> {
         Some(match &self.how {
-            How::Done { slice_id, outcome, failure } => {
-                Ending::Done { slice_id: slice_id.parse().ok()?, outcome: Outcome::from_code(outcome, *failure)? }
-            }
+            How::Done { slice_id, outcome, failure, output } => Ending::Done {
+                slice_id: slice_id.parse().ok()?,
+                outcome: Outcome::from_code(outcome, *failure)?,
+                output: output.blob(),
+            },
             How::Failed { code, message } => Ending::Failed { code: code.clone(), message: message.clone() },
         })
     }

@@ -1,4 +1,4 @@
-//! How much may be accepted, and how much of that by one token.
+//! How much may be accepted and kept, and how much may be accepted of one token.
 
 use std::collections::HashMap;
 
@@ -14,8 +14,11 @@ pub struct AcceptedQuota {
     pub entries_max: u64,
     /// Their slices, arguments and assets.
     pub bytes_max: u64,
-    /// Tasks that have ended and can still be asked for; the oldest are forgotten.
+    /// Tasks that have ended and can still be asked for. Of whoever has most of them, the first to end is forgotten.
     pub finished_max: u64,
+    /// What the guests of those have put out. Of whoever has most of it, the output of the first to end goes; a longer one than
+    /// all of this is not kept.
+    pub outputs_bytes_max: u64,
 }
 
 impl AcceptedQuota {
@@ -25,7 +28,7 @@ impl AcceptedQuota {
 
 impl Default for AcceptedQuota {
     fn default() -> Self {
-        Self { entries_max: 10_000, bytes_max: 16 << 30, finished_max: 10_000 }
+        Self { entries_max: 10_000, bytes_max: 16 << 30, finished_max: 10_000, outputs_bytes_max: 4 << 30 }
     }
 }
 
@@ -105,7 +108,7 @@ impl Taken {
         Self { entries: self.entries.saturating_add(more.entries), bytes: self.bytes.saturating_add(more.bytes) }
     }
 
-    const fn without(self, less: Self) -> Self {
+    pub const fn without(self, less: Self) -> Self {
         Self { entries: self.entries.saturating_sub(less.entries), bytes: self.bytes.saturating_sub(less.bytes) }
     }
 }
@@ -116,7 +119,7 @@ mod tests {
 
     #[test]
     fn one_token_leaves_room_for_others_and_the_owner_may_have_all() {
-        let quota = AcceptedQuota { entries_max: 10_000, bytes_max: 1 << 30, finished_max: 1 };
+        let quota = AcceptedQuota { entries_max: 10_000, bytes_max: 1 << 30, ..AcceptedQuota::default() };
         let mut room = Room::default();
         let mut fill = |name: &str| {
             let scope = if name.is_empty() { Scope::OWNER } else { name.parse().unwrap() };
@@ -134,7 +137,7 @@ mod tests {
 
     #[test]
     fn bytes_are_bounded_likewise_and_what_is_released_is_free_again() {
-        let quota = AcceptedQuota { entries_max: 10, bytes_max: 1_000, finished_max: 1 };
+        let quota = AcceptedQuota { entries_max: 10, bytes_max: 1_000, ..AcceptedQuota::default() };
         let (mut room, token) = (Room::default(), "a".parse().unwrap());
         assert_eq!(room.take(&token, Taken::bytes(901), &quota), Err(NoRoom));
         assert_eq!(room.take(&token, Taken::bytes(900), &quota), Ok(()));

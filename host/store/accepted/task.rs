@@ -1,6 +1,7 @@
 //! What is accepted: a slice and what to do with it, under an id of its own.
 
 use std::fmt;
+use std::fs::File;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::limits::Limits;
+use crate::proof::Blob;
 use crate::sandbox::Outcome;
 use crate::slice::{Scope, Slice, SliceId};
 use crate::workload::{Asset, Workload};
@@ -95,11 +97,24 @@ pub struct Content {
     pub slice: Slice,
 }
 
+/// What a guest put out, as it is kept.
+#[derive(Debug)]
+pub enum Output {
+    Held(Vec<u8>),
+    /// It has been checked, and is read from its beginning on.
+    File {
+        file: File,
+        bytes: u64,
+    },
+    /// It had to make room for others, or was not kept.
+    Gone,
+}
+
 /// How a task has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// There is a proof, under this id in the task's scope.
-    Done { slice_id: SliceId, outcome: Outcome },
+    /// There is a proof, under this id in the task's scope. What the guest put out may be kept or not.
+    Done { slice_id: SliceId, outcome: Outcome, output: Blob },
     /// There is none: the code is a stable name, the message is for people.
     Failed { code: String, message: String },
 }

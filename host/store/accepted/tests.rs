@@ -1,13 +1,17 @@
+mod outputs;
+
 use std::sync::atomic::AtomicU64;
 
 use super::*;
 use crate::digest::{Digest, HashThreads};
 use crate::limits::Limits;
+use crate::proof::Blob;
 use crate::sandbox::{Input as _, Outcome};
 use crate::slice::{Slice, SliceError};
 use crate::workload::Asset;
 
-const QUOTA: AcceptedQuota = AcceptedQuota { entries_max: 100, bytes_max: 1 << 30, finished_max: 3 };
+const QUOTA: AcceptedQuota =
+    AcceptedQuota { entries_max: 100, bytes_max: 1 << 30, finished_max: 3, outputs_bytes_max: 1 << 30 };
 
 fn open(directory: &Path) -> OpenedAccepted {
     AcceptedStore::open(directory, QUOTA).expect("it can be opened")
@@ -52,7 +56,8 @@ fn read(slice: &Slice) -> Result<Vec<u8>, SliceError> {
 }
 
 fn done(id: &str) -> Ending {
-    Ending::Done { slice_id: id.parse().unwrap(), outcome: Outcome::Failed(-7) }
+    let output = Blob { blake3: Digest::of(b""), bytes: 0 };
+    Ending::Done { slice_id: id.parse().unwrap(), outcome: Outcome::Failed(-7), output }
 }
 
 #[test]
@@ -102,11 +107,11 @@ fn an_end_is_told_alike_for_ever_and_takes_the_bytes_with_it() {
         let store = open(here.path()).store;
         accept(&store, &small, &bytes(10_000));
         accept(&store, &large, &bytes(100_000));
-        assert_eq!(content::names_in(&here.path().join("files")).unwrap().count(), 1);
-        assert_eq!(store.finish(&small.id, &done("a")).unwrap(), done("a"));
-        assert_eq!(store.finish(&small.id, &done("b")).unwrap(), done("a"), "the first counts");
+        assert_eq!(content::files_in(&here.path().join("files")).unwrap().count(), 1);
+        assert_eq!(store.finish(&small.id, &done("a"), None).unwrap(), done("a"));
+        assert_eq!(store.finish(&small.id, &done("b"), None).unwrap(), done("a"), "the first counts");
         let failed = Ending::failed("deadline", "it was late");
-        assert_eq!(store.finish(&large.id, &failed).unwrap(), failed);
+        assert_eq!(store.finish(&large.id, &failed, None).unwrap(), failed);
         assert_eq!(store.taken(), (0, 0));
         assert!(matches!(store.content(&small.id), Err(StoreError::TaskDamaged { .. })));
     }
@@ -118,7 +123,7 @@ fn an_end_is_told_alike_for_ever_and_takes_the_bytes_with_it() {
     );
     assert_eq!(store.task(&large.id).unwrap().unwrap().ending, Some(Ending::failed("deadline", "it was late")));
     assert_eq!(store.database.prefixed(&[SLICE]).count(), 0, "no piece of a slice is left");
-    assert_eq!(content::names_in(&here.path().join("files")).unwrap().count(), 0, "nor its file");
+    assert_eq!(content::files_in(&here.path().join("files")).unwrap().count(), 0, "nor its file");
 }
 
 #[test]
@@ -130,7 +135,7 @@ fn what_ended_first_is_forgotten_first() {
     }
     for number in [5, 0, 4, 1, 2] {
         let store = open(here.path()).store;
-        store.finish(&task(number).id, &done("a")).unwrap();
+        store.finish(&task(number).id, &done("a"), None).unwrap();
     }
     let store = open(here.path()).store;
     let known = |number: u8| store.task(&task(number).id).unwrap().map(|known| known.ending.is_some());
@@ -144,7 +149,7 @@ fn what_ended_first_is_forgotten_first() {
 #[test]
 fn there_is_an_end_to_what_is_accepted() {
     let here = tempfile::tempdir().unwrap();
-    let quota = AcceptedQuota { entries_max: 3, bytes_max: 50_000, finished_max: 3 };
+    let quota = AcceptedQuota { entries_max: 3, bytes_max: 50_000, ..QUOTA };
     let store = AcceptedStore::open(here.path(), quota).unwrap().store;
     let refused = |result: Result<(), AcceptError>| assert!(matches!(result, Err(AcceptError::Full { .. })));
     let mut accepting = store.begin(&Scope::OWNER).unwrap();
@@ -164,7 +169,7 @@ fn there_is_an_end_to_what_is_accepted() {
     let store = AcceptedStore::open(here.path(), quota).unwrap().store;
     assert_eq!(store.taken(), (1, 50_000));
     refused(store.begin(&Scope::OWNER).unwrap().write(b"x"));
-    store.finish(&task(2).id, &done("a")).unwrap();
+    store.finish(&task(2).id, &done("a"), None).unwrap();
     store.begin(&Scope::OWNER).unwrap().write(b"x").unwrap();
 }
 
@@ -275,9 +280,12 @@ fn no_page_of_the_database_becomes_a_file() {
         }
     });
     let failed = Ending::failed("x", &"x".repeat(Ending::MESSAGE_BYTES_MAX));
-    (0..50).for_each(|number| drop(store.finish(&task(number).id, &failed).unwrap()));
+    (0..50).for_each(|number| drop(store.finish(&task(number).id, &failed, None).unwrap()));
+    let output = bytes(16 << 10);
+    (50..60)
+        .for_each(|number| drop(store.finish(&task(number).id, &outputs::done_with(&output), Some(&output)).unwrap()));
     let blobs = std::fs::read_dir(here.path().join("queue/blobs")).map_or(0, Iterator::count);
     assert_eq!(blobs, 0);
     drop(store);
-    assert_eq!(open(here.path()).waiting.len(), 50);
+    assert_eq!(open(here.path()).waiting.len(), 40);
 }

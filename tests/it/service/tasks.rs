@@ -5,8 +5,9 @@ use std::net::TcpStream;
 
 use serde_json::Value;
 
+use super::access::{bearer, token};
 use super::{Service, head};
-use crate::common::{blake3, noise};
+use crate::common::{COPY, blake3, noise};
 use crate::serving::{Message, PATIENCE, wait_for};
 
 /// What never ends before its gas does.
@@ -72,6 +73,61 @@ fn what_was_accepted_is_run_after_a_kill() {
         let proof = service.get(status["proof"].as_str().unwrap()).json();
         assert_eq!(proof["proof"], blake3(i.to_le_bytes()));
     }
+}
+
+#[test]
+fn what_a_guest_put_out_is_there_after_a_restart_for_whom_it_is() {
+    let [alice, bob] = ["alice", "bob"].map(|name| token(name, "run upload"));
+    let service = Service::with(&format!("{}\n{}", alice.1, bob.1));
+    let [alice, bob] = [alice, bob].map(|(secret, _)| bearer(&secret));
+    let ask = |service: &Service, who: &str, line: &str, body: &[u8]| {
+        service.ask(line, &[("authorization", who), ("prefer", "respond-async")], body)
+    };
+    assert_eq!(ask(&service, &alice, "POST /v1/modules?name=copy", COPY.as_bytes()).status(), 201);
+    let slices = [0, 1_000, 16 << 10, 500_000].map(|bytes| noise(1, bytes));
+    let accepted = slices.each_ref().map(|slice| {
+        let path = ask(&service, &alice, "POST /v1/slices?module=copy", slice).headers["location"].clone();
+        wait_for("it to end", || {
+            let status = ask(&service, &alice, &format!("GET {path}"), b"").json();
+            (status["state"] == "done").then_some((path.clone(), status))
+        })
+    });
+    let Service { node, here } = service;
+    assert_eq!(node.stop(), 0);
+    let service = Service::again(here);
+    for ((path, status), slice) in accepted.iter().zip(&slices) {
+        let line = format!("GET {}", status["output"].as_str().unwrap());
+        let answer = ask(&service, &alice, &line, b"");
+        assert!(answer.status() == 200 && answer.body == *slice, "{} bytes", slice.len());
+        assert_eq!(answer.headers["content-type"], "application/octet-stream");
+        assert_eq!((status["output_bytes"].as_u64(), slice.len()), (Some(slice.len() as u64), answer.body.len()));
+        assert_eq!(ask(&service, &bob, &line, b"").said(), (404, "no_such_task".to_owned()));
+        let known = ask(&service, &alice, &format!("GET {path}"), b"").json();
+        assert_eq!(known, *status, "what is told of it is the same");
+    }
+}
+
+#[test]
+fn an_output_that_is_damaged_on_the_disk_is_gone_and_the_log_says_where() {
+    let service = Service::start();
+    assert_eq!(service.post("/v1/modules?name=copy", COPY.as_bytes()).status(), 201);
+    let path = service.accepted("module=copy", &noise(1, 500_000));
+    let line = service.ended(&path)["output"].as_str().unwrap().to_owned();
+    assert_eq!(service.node.count("node_queue_output_bytes"), 500_000);
+    let Service { node, here } = service;
+    assert_eq!(node.stop(), 0);
+    let name = format!("{}.output", path.rsplit_once('/').unwrap().1);
+    let file = here.path(format!("node-data/state/accepted/files/{name}"));
+    let kept = std::fs::read(&file).unwrap();
+    assert!(kept == noise(1, 500_000));
+    std::fs::write(&file, noise(2, 500_000)).unwrap();
+    let service = Service::again(here);
+    let gone = service.get(&line);
+    assert_eq!(gone.said(), (410, "output_gone".to_owned()));
+    assert!(gone.json()["detail"].as_str().unwrap().contains("damaged"), "{gone:?}");
+    wait_for("the log to say so", || service.node.logged().iter().any(|line| line.contains(&name)).then_some(()));
+    std::fs::write(&file, kept).unwrap();
+    assert!(service.get(&line).body == noise(1, 500_000));
 }
 
 #[test]

@@ -1,0 +1,137 @@
+//! The end of a task, and what its guest put out: both are on disk before anybody is told; and what has to go for that.
+
+use super::content::{self, OUTPUT, Part, TAKEN_IN, Writer};
+use super::kept::{Goes, What};
+use super::record::Ended;
+use super::room::Taken;
+use super::task::{Ending, Output, TaskId};
+use super::{AcceptedStore, Change, Index, record_key};
+use crate::slice::Scope;
+use crate::store::StoreError;
+use crate::store::database::lock;
+use crate::store::record::encode;
+
+enum Ends {
+    Now { scope: Scope, takes: Taken, order: u64, output_bytes: u64 },
+    Before(Ending),
+}
+
+impl AcceptedStore {
+    /// Ends a task, and returns how it has ended when that is on disk. Where it had ended before, that counts. Its slice,
+    /// arguments and assets are kept no longer; what its guest put out is, if `output` has it and there is room for it.
+    pub fn finish(&self, id: &TaskId, ending: &Ending, output: Option<&[u8]>) -> Result<Ending, StoreError> {
+        let damaged = || StoreError::TaskDamaged { id: *id };
+        let (_, known) = self.record(id)?.ok_or_else(damaged)?;
+        let outputs_bytes_max = self.quota.outputs_bytes_max;
+        let kept = match (ending, output) {
+            (Ending::Done { .. }, Some(bytes)) if known.ended.is_none() && bytes.len() as u64 <= outputs_bytes_max => {
+                let mut writer = Writer::default();
+                writer.write(&self.files, bytes)?;
+                Some(writer.finish(&self.files_directory(), id, OUTPUT)?)
+            }
+            _ => None,
+        };
+        let ends = |index: &Index, change: &mut Change| {
+            let number = *index.numbers.get(id).ok_or_else(damaged)?;
+            let mut record = self.record_at(number)?.ok_or_else(damaged)?;
+            if let Some(ended) = &record.ended {
+                return Ok(Ends::Before(ended.ending().ok_or_else(damaged)?));
+            }
+            let (scope, takes, order) = (record.task().ok_or_else(damaged)?.scope, record.takes(), change.tally.ended);
+            change.remove_pieces(number, &record);
+            record.ended = Some(Ended::new(order, ending));
+            let mut output_bytes = 0;
+            if let Some((part, held)) = &kept {
+                record.set_output(*part);
+                change.insert_pieces(OUTPUT, number, *part, held);
+                output_bytes = part.kept_bytes();
+            }
+            change.batch.insert(record_key(number), encode(&record));
+            change.tally.ended += 1;
+            change.tally.waiting = change.tally.waiting.saturating_sub(1);
+            change.tally.finished += 1;
+            Ok(Ends::Now { scope, takes, order, output_bytes })
+        };
+        let (ended, mut last) = self.apply(ends, |index, ended| {
+            let Ends::Now { scope, takes, order, output_bytes } = ended else { return };
+            index.room.release(scope, *takes);
+            index.kept.add(scope, *order, *id, *output_bytes);
+        })?;
+        let gone = self.make_room(&mut last)?;
+        self.flush(last)?;
+        // What cannot be removed is when the store is opened again.
+        let _ = content::remove(&self.files_directory(), id, &TAKEN_IN);
+        gone.iter().for_each(|id| drop(content::remove(&self.files_directory(), id, &[OUTPUT])));
+        Ok(match ended {
+            Ends::Before(ending) => ending,
+            Ends::Now { .. } => ending.clone(),
+        })
+    }
+
+    /// Has go what is over the quota, and returns the tasks that it was of, whose outputs may have files. A change each, for mostly
+    /// it is one or none; `last` is the number of the last of them, where there was any, and they are not on disk as yet.
+    pub(super) fn make_room(&self, last: &mut u64) -> Result<Vec<TaskId>, StoreError> {
+        let next = |index: &Index| index.kept.next_to_go(&self.quota);
+        let mut gone = Vec::new();
+        while next(&lock(&self.index)).is_some() {
+            let goes = |index: &Index, change: &mut Change| {
+                // Another may have seen to it.
+                let Some(goes) = next(index) else { return Ok(None) };
+                self.let_go(index, change, &goes)?;
+                Ok(Some(goes))
+            };
+            let (went, number) = self.apply(goes, |index, went| {
+                let Some(went) = went else { return };
+                index.kept.remove(went);
+                if went.what == What::Task {
+                    index.numbers.remove(&went.id);
+                }
+            })?;
+            *last = number;
+            gone.extend(went.map(|went| went.id));
+        }
+        Ok(gone)
+    }
+
+    /// One whose record is not there needs nothing more: it must not keep others from ending.
+    fn let_go(&self, index: &Index, change: &mut Change, goes: &Goes) -> Result<(), StoreError> {
+        let number = index.numbers.get(&goes.id).copied();
+        if let Some(number) = number
+            && let Some(mut record) = self.record_at(number)?
+        {
+            if let Some(part) = record.output() {
+                part.pieces(OUTPUT, number).for_each(|key| change.batch.remove(key));
+                record.set_output(Part::gone(part.blob()));
+            }
+            match goes.what {
+                What::Output => change.batch.insert(record_key(number), encode(&record)),
+                What::Task => change.batch.remove(record_key(number)),
+            }
+        }
+        if goes.what == What::Task {
+            change.tally.finished = change.tally.finished.saturating_sub(1);
+        }
+        Ok(())
+    }
+
+    /// What the guest of a task that is done put out, just as it was. Reads the disk.
+    /// [`StoreError::OutputDamaged`] says that something else lies in its place, or nothing.
+    pub fn output(&self, id: &TaskId) -> Result<Output, StoreError> {
+        let Some((number, part)) = self.kept_output(id)? else { return Ok(Output::Gone) };
+        match part.output(&self.database, number, &self.files_directory(), id) {
+            // It may have had to go while it was read.
+            Err(StoreError::OutputDamaged { .. }) if self.kept_output(id)?.is_none() => Ok(Output::Gone),
+            read => read,
+        }
+    }
+
+    fn kept_output(&self, id: &TaskId) -> Result<Option<(u64, Part)>, StoreError> {
+        let record = self.record(id)?;
+        Ok(record.and_then(|(number, record)| Some((number, record.output().filter(|part| !part.is_gone())?))))
+    }
+
+    /// Of the outputs that are kept.
+    pub fn output_bytes(&self) -> u64 {
+        lock(&self.index).kept.all().bytes
+    }
+}
