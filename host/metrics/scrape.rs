@@ -65,6 +65,7 @@ impl Scraped<'_> {
             (table::QUEUE_WAITING, depth.waiting),
             (table::QUEUE_RUNNING, depth.running),
             (table::QUEUE_BYTES, depth.bytes),
+            (table::QUEUE_OUTPUT_BYTES, depth.output_bytes),
         ] {
             show(registry, &family, [(&[], value as f64)]);
         }

@@ -53,6 +53,8 @@ table! {
     QUEUE_WAITING: Gauge "node_queue_waiting" [], "accepted slices that wait for their turn";
     QUEUE_RUNNING: Gauge "node_queue_running" [], "accepted slices that are under way";
     QUEUE_BYTES: Gauge "node_queue_bytes" [], "bytes of both, and of what is being handed in";
+    QUEUE_OUTPUT_BYTES: Gauge "node_queue_output_bytes" [],
+        "bytes that guests put out, as they are kept of accepted slices that have ended";
     COMPILATIONS: Counter "node_compilations_total" ["result"],
         "modules that the compiler was given: `compiled`, or the code of its error";
     COMPILE_SECONDS: Histogram "node_compile_duration_seconds" [], "how long it took over one, whatever came of it";
