@@ -77,6 +77,24 @@ impl Run {
         assert!(written >= 4 && named >= 6, "{written} writes, {named} names: the trace is not read as it should be");
     }
 
+    /// The way of what is told with `reply` into the queue in `accepted`, where it may take a file.
+    fn queue_has(&self, accepted: &Path, reply: &Call, takes_a_file: bool) {
+        let (database, files) = (accepted.join("queue/db"), accepted.join("files"));
+        let inserted = self.written(&database, reply.began);
+        let committed = self.synced(&database, inserted.ended);
+        assert!(committed.ended < reply.began, "the record is on disk before anybody is told");
+        let is_named = |call: &&Call| call.is_rename() && call.made().is_some_and(|made| made.starts_with(&files));
+        let renamed = self.calls.iter().find(is_named);
+        assert_eq!(renamed.is_some(), takes_a_file);
+        if let Some(renamed) = renamed {
+            let staged = renamed.paths()[0];
+            let synced = self.synced(staged, self.written(staged, renamed.began).ended);
+            assert!(synced.ended < renamed.began, "the bytes are on disk before they have their name");
+            let named = self.synced(&files, renamed.ended);
+            assert!(named.ended < inserted.began, "the name is on disk before the database has the record");
+        }
+    }
+
     /// The way of the bundle into `files`, step by step.
     fn steps(&self, files: &str, reply: &Call) {
         let digest = Digest::of(BUNDLE).to_string();
@@ -183,8 +201,9 @@ fn listening(line: &str) -> Option<String> {
     Some(line.split_once("listening on ")?.1.split('"').next()?.to_owned())
 }
 
-/// How a queue tells that a slice is accepted.
+/// How a queue tells that a slice is accepted, and that it has ended.
 const TASK: &str = r"\ntask ";
+const ENDED: &str = r"\nended ";
 
 #[test]
 fn a_slice_is_told_to_be_accepted_when_all_of_it_is_on_disk() {
@@ -202,24 +221,30 @@ fn a_slice_is_told_to_be_accepted_when_all_of_it_is_on_disk() {
         let accepted = here.join("accepted");
         let run = Run { calls: trace::calls(&std::fs::read_to_string(&log).unwrap()), courier: accepted.clone() };
         let reply = run.reply(TASK);
-        let database = accepted.join("queue/db");
-        let inserted = run.written(&database, reply.began);
-        assert!(
-            run.synced(&database, inserted.ended).ended < reply.began,
-            "the record is on disk before anybody is told"
-        );
-        let renamed = run
-            .calls
-            .iter()
-            .find(|call| call.is_rename() && call.made().is_some_and(|made| made.starts_with(accepted.join("files"))));
-        assert_eq!(renamed.is_some(), number == 5);
-        if let Some(renamed) = renamed {
-            let staged = renamed.paths()[0];
-            let synced = run.synced(staged, run.written(staged, renamed.began).ended);
-            assert!(synced.ended < renamed.began, "the slice is on disk before it has its name");
-            let named = run.synced(&accepted.join("files"), renamed.ended);
-            assert!(named.ended < inserted.began, "its name is on disk before the database has the record");
-        }
+        run.queue_has(&accepted, reply, number == 5);
         run.all_is_on_disk(reply);
+    }
+}
+
+#[test]
+fn a_slice_is_told_to_have_ended_when_what_its_guest_put_out_is_on_disk() {
+    if !can_trace() {
+        return;
+    }
+    // What the first puts out lies in the database, what the second does is a file.
+    for number in [0, 5] {
+        let (_kept, here) = directory();
+        let log = here.join("log");
+        let part = QueuePart { directory: here.clone(), hand_in: vec![number], tasks: Vec::new(), kill: None };
+        let told = part::start(&Part::Queue(part.clone())).wait_with_output().unwrap();
+        let told = String::from_utf8(told.stdout).unwrap();
+        let id = told.lines().find_map(|line| line.strip_prefix("task ")?.split(' ').next()).unwrap();
+        let part = QueuePart { hand_in: Vec::new(), tasks: vec![id.parse().unwrap()], ..part };
+        let mut carry_out = trace::traced(&log, part::program());
+        let carried_out = part::given(&mut carry_out, &Part::Queue(part)).output().unwrap();
+        assert!(carried_out.status.success(), "{}", String::from_utf8_lossy(&carried_out.stderr));
+        let accepted = here.join("accepted");
+        let run = Run { calls: trace::calls(&std::fs::read_to_string(&log).unwrap()), courier: accepted.clone() };
+        run.queue_has(&accepted, run.reply(ENDED), number == 5);
     }
 }

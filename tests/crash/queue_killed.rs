@@ -2,18 +2,20 @@
 //! and between a proof and the end that is told of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use compute_host::digest::Digest;
-use compute_host::modules::Modules;
+use compute_host::modules::{Modules, Quota, Record, StoredModules};
 use compute_host::queue::{Phase, Queue, Settings, TaskRequest};
 use compute_host::runner::{Capacity, WorkloadRunner};
 use compute_host::sandbox::{Outcome, Sandbox};
 use compute_host::slice::{Scope, SliceId};
-use compute_host::store::{AcceptedQuota, Ending, ProofStore, TaskId, TaskWorkload};
+use compute_host::store::{AcceptedQuota, Ending, Output, ProofStore, TaskId, TaskWorkload};
+use compute_host::workload::Workload;
 use serde::{Deserialize, Serialize};
 
 use crate::nodes;
@@ -27,6 +29,17 @@ const HANDING_IN: u64 = 8;
 /// How often the process is killed while it carries out what was accepted.
 const ROUNDS: u64 = 150;
 
+/// Puts out its slice, of up to 64 KiB.
+const COPY: &str = r#"(module
+    (import "compute" "input_len" (func $input_len (result i64)))
+    (import "compute" "input_read" (func $input_read (param i32 i64 i32) (result i32)))
+    (import "compute" "output_write" (func $output_write (param i32 i32)))
+    (memory (export "memory") 1)
+    (func (export "run") (result i32)
+        (call $output_write (i32.const 0)
+            (call $input_read (i32.const 0) (i64.const 0) (i32.wrap_i64 (call $input_len))))
+        (i32.const 0)))"#;
+
 /// What a process with a queue does, until all of it is done.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct QueuePart {
@@ -39,7 +52,7 @@ pub struct QueuePart {
     pub kill: Option<(u64, u64)>,
 }
 
-/// The slice with this number, never the same twice; one in eight is a file of its own.
+/// The slice with this number, and its output; never the same twice, and one in eight is a file of its own.
 fn slice(number: u64) -> Vec<u8> {
     let mut bytes = vec![0; if number % 8 == 5 { 20_000 } else { 100 }];
     bytes[..8].copy_from_slice(&number.to_le_bytes());
@@ -53,16 +66,27 @@ fn scope(number: u64) -> Scope {
     }
 }
 
-fn open(directory: &Path) -> Arc<Queue> {
+/// The guest that puts out its slice, in the module store.
+fn copy(modules: &Modules) -> TaskWorkload {
+    let copy = Workload::from_module(COPY.as_bytes()).expect("it is a module");
+    let Workload::Module(module) = copy else { panic!("it comes with its bytes") };
+    let record = Record::new(module.wasm().len() as u64, "compute".to_owned(), 0, "a test".to_owned());
+    modules.add(&module, None, &record).expect("it can be stored");
+    TaskWorkload::Stored(module.digest())
+}
+
+fn open(directory: &Path) -> (Arc<Queue>, TaskWorkload) {
     let sandbox = Arc::new(Sandbox::new(2).expect("there is room"));
-    let modules = Modules::in_process(sandbox.clone()).expect("there is a compiler");
+    let stored = StoredModules::new(directory.join("modules"), Quota { modules_max: 10, bytes_max: 1 << 20 });
+    let modules = Modules::in_process(sandbox.clone()).expect("there is a compiler").with_store(stored);
+    let copy = copy(&modules);
     let proofs = ProofStore::open(&directory.join("proofs"), 10 * SLICES).expect("what a kill leaves can be opened");
     assert_eq!(proofs.moved_aside, None, "what a kill leaves is not damaged");
     let capacity = Capacity { jobs: 2, ..Capacity::of_this_machine() };
     let runner = WorkloadRunner::new(sandbox, modules, nodes::key(1), Some(proofs.store), capacity);
     let quota = AcceptedQuota { entries_max: 10 * SLICES, ..AcceptedQuota::default() };
     let settings = Settings { quota, slice_bytes_max: 1 << 20, jobs: 2, clock: || 0 };
-    Queue::open(&directory.join("accepted"), runner, settings).expect("what a kill leaves can be opened")
+    (Queue::open(&directory.join("accepted"), runner, settings).expect("what a kill leaves can be opened"), copy)
 }
 
 /// The part of the process that is killed.
@@ -70,7 +94,7 @@ pub fn play(part: &QueuePart) {
     if let Some((0, after_us)) = part.kill {
         die_in(after_us);
     }
-    let queue = open(&part.directory);
+    let (queue, copy) = open(&part.directory);
     std::thread::scope(|threads| {
         for lane in 0..HANDING_IN {
             let (queue, numbers) = (&queue, part.hand_in.iter().filter(move |number| *number % HANDING_IN == lane));
@@ -78,7 +102,7 @@ pub fn play(part: &QueuePart) {
                 for number in numbers {
                     let mut incoming = queue.begin(&scope(*number)).expect("there is room");
                     incoming.write(&slice(*number)).expect("there is room");
-                    let request = TaskRequest::new(TaskWorkload::Transcode);
+                    let request = TaskRequest::new(copy);
                     tell(&format!("task {} {number}", incoming.finish(request).expect("it can be stored")));
                 }
             });
@@ -158,8 +182,20 @@ impl Told {
     }
 }
 
+fn output(queue: &Queue, scope: &Scope, id: &TaskId) -> Vec<u8> {
+    match queue.output(scope, id).expect("it is not damaged") {
+        Output::Held(bytes) => bytes,
+        Output::File { mut file, .. } => {
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).expect("it can be read");
+            bytes
+        }
+        Output::Gone => panic!("the output of {id} is not kept"),
+    }
+}
+
 #[test]
-fn what_was_accepted_has_one_end_and_one_proof_however_often_the_process_is_killed() {
+fn what_was_accepted_has_one_end_and_one_proof_and_its_output_however_often_the_process_is_killed() {
     let directory = tempfile::tempdir().unwrap();
     let (here, mut told, mut random) = (directory.path(), Told::default(), Random(7));
     let part = |hand_in, tasks, kill| QueuePart { directory: here.to_owned(), hand_in, tasks, kill };
@@ -203,7 +239,10 @@ fn what_was_accepted_has_one_end_and_one_proof_however_often_the_process_is_kill
     let distinct: BTreeSet<&str> = told.ended.values().map(SliceId::as_str).collect();
     assert_eq!(distinct.len(), all.len(), "each has its own");
     assert!(killed >= 5 && killed_at_handing_in >= 5, "only {killed} and {killed_at_handing_in} kills came in time");
-    let queue = open(here);
+    let (queue, _) = open(here);
+    for (id, number) in &told.accepted {
+        assert!(output(&queue, &scope(*number), id) == slice(*number), "the output of {id} is another");
+    }
     // What was accepted and not told, because the process died between, is run too.
     assert!(queue.depth().waiting <= killed_at_handing_in * HANDING_IN, "{:?}", queue.depth());
     println!(
