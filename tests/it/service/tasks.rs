@@ -130,6 +130,22 @@ fn an_output_that_is_damaged_on_the_disk_is_gone_and_the_log_says_where() {
     assert!(service.get(&line).body == noise(1, 500_000));
 }
 
+/// Once a proof is forgotten, another slice may have its id.
+#[test]
+fn an_output_is_that_of_its_task_whatever_its_id_stands_for_by_now() {
+    let service = Service::with("[store]\nproofs_max = 1\n");
+    assert_eq!(service.post("/v1/modules?name=copy", COPY.as_bytes()).status(), 201);
+    let path = service.accepted("module=copy&id=x", b"first");
+    service.ended(&path);
+    service.transcode(b"its proof has the room");
+    let Service { node, here } = service;
+    assert_eq!(node.stop(), 0);
+    let service = Service::again(here);
+    let second = service.ask("POST /v1/slices?module=copy&id=x", &[("accept", "application/octet-stream")], b"second");
+    assert_eq!((second.status(), &*second.body), (200, &b"second"[..]));
+    assert_eq!(service.get(&format!("{path}/output")).body, b"first");
+}
+
 #[test]
 fn what_becomes_of_a_slice_is_told_as_it_happens() {
     let service = Service::with("[limits]\ngas = 1000000000000000\n");
