@@ -84,9 +84,9 @@ impl Run {
         let committed = self.synced(&database, inserted.ended);
         assert!(committed.ended < reply.began, "the record is on disk before anybody is told");
         let is_named = |call: &&Call| call.is_rename() && call.made().is_some_and(|made| made.starts_with(&files));
-        let renamed = self.calls.iter().find(is_named);
-        assert_eq!(renamed.is_some(), takes_a_file);
-        if let Some(renamed) = renamed {
+        let renamed: Vec<&Call> = self.calls.iter().filter(is_named).collect();
+        assert_eq!(renamed.len(), usize::from(takes_a_file));
+        for renamed in renamed {
             let staged = renamed.paths()[0];
             let synced = self.synced(staged, self.written(staged, renamed.began).ended);
             assert!(synced.ended < renamed.began, "the bytes are on disk before they have their name");
