@@ -6,6 +6,7 @@
 mod problem;
 mod accept;
 mod body;
+mod outgoing;
 mod log;
 mod caller;
 mod modules;
@@ -36,7 +37,7 @@ use self::caller::{let_in, let_owner_in};
 pub use self::local::{AskError, ask_courier, ask_node, bind_socket, connect};
 use self::log::{Routes as _, follow};
 use self::problem::Problem;
-pub use self::serve::{serve_local, serve_network};
+pub use self::serve::{Entrance, listen, serve_local, serve_network};
 use self::slices::tasks;
 pub use self::tls::{TlsError, acceptor};
 use crate::courier::Courier;
@@ -58,7 +59,7 @@ pub struct Served {
     pub metrics: Arc<Metrics>,
     /// Whether the node is to stop.
     pub stopping: watch::Receiver<bool>,
-    /// What bodies may take of memory.
+    /// What bodies may take of memory, of requests and of answers.
     room: Room,
     runs: Room,
     started: Instant,

@@ -17,7 +17,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use compute_host::courier::{Content, Forwarder as _, Handed, HttpForwarder, Parcel, system_clock};
 use compute_host::digest::Digest;
-use compute_host::http::serve_network;
+use compute_host::http::{Entrance, serve_network};
 use compute_host::key::NodeKey;
 use compute_host::proof::Blob;
 use compute_host::receipt::{Acknowledgement, Delivery, ReceiptId};
@@ -79,7 +79,8 @@ pub fn receive() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         println!("{}", listener.local_addr().unwrap());
         let routes = Router::new().route("/v1/courier/bundles", post(take)).with_state(log);
-        serve_network(listener, None, 1_000, routes, std::future::pending()).await;
+        let entrance = Entrance { tls: None, connections_max: 1_000 };
+        serve_network(listener, entrance, routes, std::future::pending()).await;
     });
 }
 

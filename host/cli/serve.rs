@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -19,7 +18,8 @@ use crate::access::Exposure;
 use crate::config::Serve;
 use crate::courier::{Courier, Mode};
 use crate::http::{
-    Doorkeeper, Served, acceptor, bind_socket, local_routes, network_routes, serve_local, serve_network,
+    Doorkeeper, Entrance, Served, acceptor, bind_socket, listen, local_routes, network_routes, serve_local,
+    serve_network,
 };
 use crate::metrics::Metrics;
 use crate::node::Node;
@@ -67,16 +67,16 @@ pub fn serve(args: &ServeArgs, data_dir: &Path) -> anyhow::Result<End> {
     let serving = Node::open_to_serve(data_dir, log::notice)?;
     let config = &serving.node.config;
     let settings = config.serve.clone();
-    let (listen, tokens) = (args.listen.unwrap_or(settings.listen), config.tokens()?);
+    let (address, tokens) = (args.listen.unwrap_or(settings.listen), config.tokens()?);
     let tls = tls(&settings, data_dir)?;
-    let exposure = Exposure::of(listen, &tokens, tls.is_some(), args.behind_proxy)?;
+    let exposure = Exposure::of(address, &tokens, tls.is_some(), args.behind_proxy)?;
     let keeper = Doorkeeper::new(tokens, exposure, &settings.hosts);
     raise_limit_of_files();
     let (stop, stopped) = watch::channel(false);
     let served = Served::new(serving, stopped.clone());
     let state = Node::state(data_dir);
     let end = runtime.block_on(async {
-        let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+        let listener = listen(address).with_context(|| format!("cannot listen on {address}"))?;
         let socket = bind_socket(&state).context("cannot make the node's socket")?;
         // Whoever has read that it listens may tell it to stop at once.
         let signals = [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?];
@@ -93,8 +93,10 @@ pub fn serve(args: &ServeArgs, data_dir: &Path) -> anyhow::Result<End> {
         let work = tokio::spawn(async move { queue.work(until_stopped).await });
         let save = tokio::spawn(save_prices(served.prices.clone(), stopping()));
         let routes = network_routes(served.clone(), keeper);
+        let connections_max = settings.connections_max;
+        let entrance = Entrance { tls, connections_max };
         tokio::join!(
-            serve_network(listener, tls, settings.connections_max, routes, stopping()),
+            serve_network(listener, entrance, routes, stopping()),
             serve_local(socket, local_routes(served.clone()), stopping()),
         );
         flush.await.context("the task that forwards has failed")?;

@@ -19,13 +19,6 @@ use super::problem::Problem;
 /// What is written to disk at a time.
 pub const CHUNK_BYTES: usize = 256 << 10;
 
-/// How long the next piece of a body may be waited for.
-const PIECE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A body comes at this rate, in bytes a second, or faster, after a while to begin with.
-const RATE_MIN: u64 = 16 << 10;
-const BEGIN_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// How long one who is still sending may take to hear the answer.
 const HEARD: Duration = Duration::from_secs(10);
 
@@ -34,6 +27,28 @@ const ROOM_RETRY: Duration = Duration::from_secs(1);
 
 /// A permit stands for this many bytes.
 const ROOM_UNIT_BYTES: u64 = 1 << 10;
+
+/// How fast bytes must come in or be taken, so that nobody holds what stands behind them for as long as they like.
+#[derive(Clone, Copy)]
+pub struct Pace {
+    /// How long the next of them may be waited for.
+    pub pause_max: Duration,
+    /// How long they may take all in all, beside what they are worth at the lowest rate.
+    pub begin: Duration,
+    pub bytes_per_second_min: u32,
+}
+
+impl Pace {
+    /// What is asked of whoever comes by the network: less than any line has, and more than thousands can keep up for little.
+    pub const NETWORK: Self =
+        Self { pause_max: Duration::from_secs(10), begin: Duration::from_secs(30), bytes_per_second_min: 16 << 10 };
+
+    /// How long so many bytes take at the lowest rate.
+    pub fn time_for(self, bytes: u64) -> Duration {
+        let rate = u64::from(self.bytes_per_second_min);
+        Duration::from_secs(bytes / rate) + Duration::from_secs(bytes % rate) / self.bytes_per_second_min
+    }
+}
 
 /// A body, piece by piece. What the network may take its time for is limited here.
 pub struct Pieces {
@@ -49,8 +64,8 @@ impl Pieces {
 
     /// The next piece, or `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
-        let by_rate = self.began + BEGIN_TIMEOUT + Duration::from_secs(self.bytes / RATE_MIN);
-        let until = by_rate.min(Instant::now() + PIECE_TIMEOUT);
+        let by_rate = self.began + Pace::NETWORK.begin + Pace::NETWORK.time_for(self.bytes);
+        let until = by_rate.min(Instant::now() + Pace::NETWORK.pause_max);
         let slow = |_| Problem::new(408, "too_slow", "the body came too slowly");
         let piece = tokio::time::timeout_at(until, self.pieces.next()).await.map_err(slow)?;
         let cut_off = |_| Problem::new(400, "cut_off", "the body ended before its length");
@@ -157,7 +172,10 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
 
 /// What requests may take of this node, all in all: memory, or turns.
 #[derive(Clone)]
-pub struct Room(Arc<Semaphore>);
+pub struct Room {
+    free: Arc<Semaphore>,
+    units: u32,
+}
 
 /// Some of the room.
 pub struct Taken {
@@ -172,13 +190,20 @@ impl Room {
 
     /// Room for so many requests.
     pub fn of_requests(count: u64) -> Self {
-        let permits = usize::try_from(count).unwrap_or(usize::MAX);
-        Self(Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))))
+        let units = u32::try_from(count).unwrap_or(u32::MAX);
+        let permits = usize::try_from(units).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        Self { free: Arc::new(Semaphore::new(permits)), units }
     }
 
     /// Room for so many bytes, if there is some now.
     pub fn take(&self, bytes: u64) -> Result<Taken, Problem> {
-        self.take_units(u32::try_from(bytes.div_ceil(ROOM_UNIT_BYTES)).unwrap_or(u32::MAX))
+        self.take_units(units_of(bytes))
+    }
+
+    /// The same for an answer. What it is an answer to has been taken in, so one that is longer than all the room must not be
+    /// refused for ever: it takes all the room.
+    pub fn take_for_answer(&self, bytes: u64) -> Result<Taken, Problem> {
+        self.take_units(units_of(bytes).min(self.units))
     }
 
     /// Room for one request, if there is some now.
@@ -189,7 +214,11 @@ impl Room {
     fn take_units(&self, units: u32) -> Result<Taken, Problem> {
         let full =
             |_| Problem::new(429, "busy", "this node is at work on as much as it has room for").after(Some(ROOM_RETRY));
-        let permit = self.0.clone().try_acquire_many_owned(units).map_err(full)?;
+        let permit = self.free.clone().try_acquire_many_owned(units).map_err(full)?;
         Ok(Taken { _permit: permit })
     }
+}
+
+fn units_of(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(ROOM_UNIT_BYTES)).unwrap_or(u32::MAX)
 }

@@ -12,6 +12,7 @@ use super::Served;
 use super::accept::{self, Form};
 use super::body::{Pieces, Taken, blocking, content_length};
 use super::caller::Caller;
+use super::outgoing::holding;
 use super::problem::Problem;
 use crate::access::Right;
 use crate::digest::Digest;
@@ -102,12 +103,16 @@ fn check_is_own(caller: &Caller, record: &Record) -> Result<(), Problem> {
 }
 
 /// `GET /v1/modules`
-pub async fn list(State(served): State<Served>, caller: Caller) -> Result<Json<Value>, Problem> {
+pub async fn list(State(served): State<Served>, caller: Caller) -> Result<Response, Problem> {
     caller.needs(Right::Run).or_else(|_| caller.needs(Right::Upload))?;
-    let listed = blocking(move || served.node.runner.modules().stored()?.list()).await?;
-    let listed = listed.map_err(|error| of_stored(&error))?;
-    let known = listed.into_iter().filter_map(|one| Some(shown(&one.digest, &one.record.ok()?, one.names)));
-    Ok(Json(json!({ "modules": known.collect::<Vec<_>>() })))
+    let listed = blocking(move || {
+        let listed = served.node.runner.modules().stored()?.list()?;
+        let known = listed.into_iter().filter_map(|one| Some(shown(&one.digest, &one.record.ok()?, one.names)));
+        let text = json!({ "modules": known.collect::<Vec<_>>() }).to_string();
+        let room = served.room.take_for_answer(text.len() as u64)?;
+        Ok(([(CONTENT_TYPE, accept::JSON)], holding(text, room)).into_response())
+    });
+    listed.await?
 }
 
 /// `GET /v1/modules/{digest}`
@@ -123,13 +128,15 @@ pub async fn show(
     let found = blocking(move || {
         let stored = served.node.runner.modules().stored()?;
         let digest = stored.find(&key)?;
+        let record = stored.record(&digest)?;
         if form == Form::Wasm {
-            return Ok(([(CONTENT_TYPE, accept::WASM)], stored.read(&digest)?).into_response());
+            let room = served.room.take_for_answer(record.bytes)?;
+            return Ok(([(CONTENT_TYPE, accept::WASM)], holding(stored.read(&digest)?, room)).into_response());
         }
         let names = stored.names()?.remove(&digest).unwrap_or_default();
-        Ok(Json(shown(&digest, &stored.record(&digest)?, names)).into_response())
+        Ok(Json(shown(&digest, &record, names)).into_response())
     });
-    found.await?.map_err(|error| of_stored(&error))
+    found.await?
 }
 
 /// `DELETE /v1/modules/{digest}`
@@ -191,6 +198,12 @@ pub fn of_module(error: &ModulesError) -> Problem {
         ModulesError::Sandbox(_) => return Problem::of_host(error.code(), error),
     };
     Problem::new(status, error.code(), error.to_string())
+}
+
+impl From<StoredError> for Problem {
+    fn from(error: StoredError) -> Self {
+        of_stored(&error)
+    }
 }
 
 pub fn of_stored(error: &StoredError) -> Problem {

@@ -1,5 +1,7 @@
 //! Connections: how many there may be, how long one may take to say what it wants, and how they end.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +11,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
+
+use super::body::Pace;
+use super::outgoing::Paced;
 
 /// How long a request's head may take, and before it, TLS.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,22 +33,52 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// Where there are no more files to be had, say.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// Answers what comes in until `stop` resolves, and then what is under way, for a while. More than `connections_max` wait
-/// until one of these ends.
-pub async fn serve_network(
+/// What the system may hold of an answer. It has its program go on when a third of what it keeps (twice this, on Linux) has
+/// been taken, and at [`Pace::NETWORK`]'s lowest rate that must be sooner than its longest pause; left to itself it would keep
+/// megabytes, and who takes them steadily would seem to take nothing.
+const SEND_BUFFER_BYTES: u32 = 128 << 10;
+
+/// Those that the system holds until they are accepted.
+const BACKLOG: u32 = 1_024;
+
+/// Who is let in from the network, and how.
+pub struct Entrance {
+    /// `None` where what is said is in the clear.
+    pub tls: Option<TlsAcceptor>,
+    /// More wait until one of these ends.
+    pub connections_max: u64,
+}
+
+/// A listener for [`serve_network`].
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    // What is accepted has it from here.
+    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Answers what comes in until `stop` resolves, and then what is under way, for a while.
+pub async fn serve_network(listener: TcpListener, entrance: Entrance, routes: Router, stop: impl Future<Output = ()>) {
+    serve_at_pace(listener, entrance, Pace::NETWORK, routes, stop).await;
+}
+
+async fn serve_at_pace(
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
-    connections_max: u64,
+    entrance: Entrance,
+    pace: Pace,
     routes: Router,
     stop: impl Future<Output = ()>,
 ) {
+    let Entrance { tls, connections_max } = entrance;
     let accept = async move || {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        Ok(stream)
+        Ok(Some((Paced::new(stream, pace), ())))
     };
     match tls {
-        None => serve(accept, async |stream: TcpStream| Ok(stream), connections_max, routes, stop).await,
+        None => serve(accept, async |stream: Paced| Ok(stream), connections_max, routes, stop).await,
         Some(tls) => {
             let greet = move |stream| {
                 let tls = tls.clone();
@@ -54,26 +89,29 @@ pub async fn serve_network(
     }
 }
 
-/// [`serve_network`], for processes of the same user.
+/// [`serve_network`], for processes of the same user. They may take their time over an answer: a command can be suspended and
+/// continued, and what the node has ready for it is bounded.
 pub async fn serve_local(listener: UnixListener, routes: Router, stop: impl Future<Output = ()>) {
     let accept = async move || {
         let (stream, _) = listener.accept().await?;
         let uid = stream.peer_cred()?.uid();
         let is_user = uid == 0 || uid == rustix::process::geteuid().as_raw();
-        if is_user { Ok(stream) } else { Err(std::io::ErrorKind::PermissionDenied.into()) }
+        Ok(is_user.then_some((stream, ())))
     };
     serve(accept, async |stream: UnixStream| Ok(stream), LOCAL_CONNECTIONS_MAX, routes, stop).await;
 }
 
-async fn serve<S, T, G>(
-    accept: impl AsyncFn() -> std::io::Result<S>,
+/// `accept` returns a stream and what is to last as long as the connection, or `None` where it has turned somebody away.
+async fn serve<S, K, T, G>(
+    accept: impl AsyncFn() -> io::Result<Option<(S, K)>>,
     greet: impl Fn(S) -> G,
     connections_max: u64,
     routes: Router,
     stop: impl Future<Output = ()>,
 ) where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    G: Future<Output = std::io::Result<T>> + Send + 'static,
+    G: Future<Output = io::Result<T>> + Send + 'static,
+    K: Send + 'static,
 {
     let mut stop = std::pin::pin!(stop);
     let connections_max = usize::try_from(connections_max).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
@@ -83,17 +121,21 @@ async fn serve<S, T, G>(
             let room = room.clone().acquire_owned().await;
             (room, accept().await)
         };
-        let (room, stream) = tokio::select! {
+        let (room, accepted) = tokio::select! {
             () = &mut stop => break,
-            (room, stream) = next => (room, stream),
+            (room, accepted) = next => (room, accepted),
         };
-        let Ok(stream) = stream else {
-            tokio::time::sleep(ACCEPT_RETRY).await;
-            continue;
+        let (stream, kept) = match accepted {
+            Ok(Some(accepted)) => accepted,
+            Ok(None) => continue,
+            Err(_) => {
+                tokio::time::sleep(ACCEPT_RETRY).await;
+                continue;
+            }
         };
         let (greeted, routes, watcher) = (greet(stream), routes.clone(), graceful.watcher());
         tokio::spawn(async move {
-            let _room = room;
+            let _kept = (room, kept);
             let Ok(Ok(stream)) = tokio::time::timeout(HEAD_TIMEOUT, greeted).await else { return };
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES_MAX);
@@ -105,4 +147,87 @@ async fn serve<S, T, G>(
     // Whoever comes now is told at once that nobody is here, and does not wait for an answer.
     drop(accept);
     let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use axum::routing::get;
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject as _;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpStream;
+    use tokio::time::{sleep, timeout};
+    use tokio_rustls::TlsConnector;
+
+    use super::super::body::Room;
+    use super::super::outgoing::holding;
+    use super::super::tls::acceptor;
+    use super::*;
+
+    /// More than the systems of both sides take in.
+    const LONG: u64 = 64 << 20;
+
+    /// What takes longer in a test never comes.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
+    /// Has somebody ask for a long answer and read none of it, and returns when its room is free again.
+    fn an_answer_is_given_up<T: AsyncWrite + Unpin>(
+        tls: Option<TlsAcceptor>,
+        greet: impl AsyncFn(TcpStream) -> io::Result<T>,
+    ) {
+        let room = Room::of_bytes(LONG);
+        let free = room.clone();
+        let answer = async move || room.take(LONG).map(|taken| holding(vec![0; LONG as usize], taken));
+        let routes = Router::new().route("/", get(answer));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+            let address = listener.local_addr().unwrap();
+            let entrance = Entrance { tls, connections_max: 1 };
+            let pace = Pace { pause_max: Duration::from_millis(100), ..Pace::NETWORK };
+            let asked = async {
+                let mut stream = greet(TcpStream::connect(address).await.unwrap()).await.unwrap();
+                stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+                stream.flush().await.unwrap();
+                while free.take(1).is_ok() {
+                    sleep(LOOK_AGAIN).await;
+                }
+                while free.take(LONG).is_err() {
+                    sleep(LOOK_AGAIN).await;
+                }
+            };
+            tokio::select! {
+                () = serve_at_pace(listener, entrance, pace, routes, std::future::pending()) => {}
+                given_up = timeout(PATIENCE, asked) => given_up.expect("the answer is not kept"),
+            }
+        });
+    }
+
+    #[test]
+    fn an_answer_that_nobody_reads_is_given_up() {
+        an_answer_is_given_up(None, async |stream| Ok(stream));
+    }
+
+    #[test]
+    fn an_answer_that_nobody_reads_is_given_up_over_tls_too() {
+        let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/tls");
+        let certificate = vectors.join("certificate.pem");
+        // A key that others may read is refused, and a checkout has no modes.
+        let key = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(key.path(), std::fs::read(vectors.join("key.pem")).unwrap()).unwrap();
+        let tls = acceptor(&certificate, key.path()).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(&certificate).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let client = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let client = client.unwrap().with_root_certificates(roots).with_no_client_auth();
+        let connector = TlsConnector::from(Arc::new(client));
+        an_answer_is_given_up(Some(tls), async |stream| {
+            connector.connect("localhost".try_into().unwrap(), stream).await
+        });
+    }
 }

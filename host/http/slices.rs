@@ -4,6 +4,8 @@ mod ask;
 mod intake;
 pub mod tasks;
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::HeaderMap;
@@ -21,10 +23,11 @@ use super::accept::{self, Form};
 use super::body::blocking;
 use super::caller::Caller;
 use super::modules;
+use super::outgoing::holding;
 use super::problem::Problem;
 use crate::access::Right;
 use crate::proof::SliceProof;
-use crate::runner::{Answer, RunError};
+use crate::runner::{Answer, Finished, RunError};
 use crate::slice::{Scope, SliceError, SliceId};
 
 const SLICE_ID: HeaderName = HeaderName::from_static("slice-id");
@@ -40,12 +43,14 @@ pub async fn run(State(served): State<Served>, caller: Caller, request: Request)
     }
     let form = accept::negotiate(request.headers(), &[Form::Json, Form::Output, Form::Proof])?;
     let _turn = served.runs.enter()?;
-    let Brought { slice, args, assets, _kept } = intake::take_in(&served, request, Destination::Run).await?;
+    let Brought { slice, args, assets, _kept: kept } = intake::take_in(&served, request, Destination::Run).await?;
     let Placed::Slice(slice) = slice else { return Err(Problem::new(500, "internal", "the slice went elsewhere")) };
     let job = ask.job(&served, &caller, args)?;
     let runner = &served.node.runner;
     let request = job.request(caller.scope, slice, assets);
     let ran = if form == Form::Output { runner.run_for_output(request).await } else { runner.run(request).await };
+    // What comes out may need the room that what came in has had.
+    drop(kept);
     let answer = ran.map_err(|error| of_run(&error))?;
     tracing::debug!(
         slice_id = %answer.finished.proof.slice_id(),
@@ -53,7 +58,7 @@ pub async fn run(State(served): State<Served>, caller: Caller, request: Request)
         claim = %answer.finished.proof.claim_digest(),
         "answered a slice"
     );
-    Ok(respond(&answer, form))
+    respond(&served, answer, form)
 }
 
 /// `POST /v1/slices`, for whom it is enough to be told later: the slice is on disk when its task's id is told.
@@ -69,12 +74,11 @@ async fn accept(served: Served, caller: &Caller, ask: Ask, request: Request) -> 
     tasks::accepted(&served, caller.scope.clone(), id).await
 }
 
-fn respond(answer: &Answer, form: Form) -> Response {
-    let finished = &answer.finished;
-    match form {
+fn respond(served: &Served, answer: Answer, form: Form) -> Result<Response, Problem> {
+    let Answer { finished, source } = answer;
+    Ok(match form {
         Form::Output => {
-            let output = finished.output.clone().unwrap_or_default();
-            let mut response = ([(CONTENT_TYPE, accept::BYTES)], output).into_response();
+            let mut response = output_of(served, finished.clone())?;
             let proof = BASE64_STANDARD.encode(finished.proof.to_bytes());
             let headers = [
                 (SLICE_ID, finished.proof.slice_id().as_str()),
@@ -87,7 +91,7 @@ fn respond(answer: &Answer, form: Form) -> Response {
         }
         Form::Proof => proof_in(&finished.proof, form),
         Form::Json | Form::Wasm => {
-            let mut object = json!({ "source": answer.source });
+            let mut object = json!({ "source": source });
             if let (Value::Object(object), Value::Object(proof)) = (&mut object, finished.proof.to_json()) {
                 object.extend(proof);
             }
@@ -96,6 +100,21 @@ fn respond(answer: &Answer, form: Form) -> Response {
             }
             Json(object).into_response()
         }
+    })
+}
+
+/// What a guest has put out, as the runner has it: without a copy, which may long outlive the request.
+fn output_of(served: &Served, finished: Arc<Finished>) -> Result<Response, Problem> {
+    let output = Output(finished);
+    let room = served.room.take_for_answer(output.as_ref().len() as u64)?;
+    Ok(([(CONTENT_TYPE, accept::BYTES)], holding(output, room)).into_response())
+}
+
+struct Output(Arc<Finished>);
+
+impl AsRef<[u8]> for Output {
+    fn as_ref(&self) -> &[u8] {
+        self.0.output.as_deref().unwrap_or_default()
     }
 }
 

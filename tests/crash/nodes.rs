@@ -10,7 +10,7 @@ use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use compute_host::courier::{Courier, Forwarder, HttpForwarder, Mode, Peer, Settings, Summary, system_clock};
 use compute_host::digest::Digest;
-use compute_host::http::{carrier_routes, serve_network};
+use compute_host::http::{Entrance, carrier_routes, serve_network};
 use compute_host::key::{KeyName, NodeKey, PublicKey};
 use compute_host::proof::Blob;
 use compute_host::receipt::{ReceiptId, Sender};
@@ -130,7 +130,8 @@ impl Destination {
 }
 
 pub async fn serve(listener: TcpListener, routes: Router) {
-    serve_network(listener, None, CONNECTIONS_MAX, routes, std::future::pending()).await;
+    let entrance = Entrance { tls: None, connections_max: CONNECTIONS_MAX };
+    serve_network(listener, entrance, routes, std::future::pending()).await;
 }
 
 fn killing(routes: Router, victim: Arc<Mutex<Option<Victim>>>) -> Router {

@@ -9,6 +9,7 @@ mod openapi;
 mod prices;
 mod slices;
 mod tasks;
+mod unread;
 
 use std::io::Write as _;
 use std::net::TcpStream;

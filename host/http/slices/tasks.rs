@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use axum::http::{HeaderMap, StatusCode};
@@ -81,7 +81,7 @@ pub async fn output(
     // Once the proof is forgotten, the slice's id may stand for another job.
     let is_it = |finished: &Arc<Finished>| finished.output.is_some() && finished.proof.output() == output;
     if let Some(finished) = served.node.runner.finished(&scope, &slice_id).filter(is_it) {
-        return Ok(([(CONTENT_TYPE, BYTES)], Bytes::from_owner(InMemory(finished))).into_response());
+        return super::output_of(&served, finished);
     }
     match blocking(move || served.queue.output(&scope, &id)).await? {
         Ok(Output::Held(output)) => Ok(([(CONTENT_TYPE, BYTES)], output).into_response()),
@@ -102,15 +102,6 @@ pub async fn output(
 
 fn gone(why: &str) -> Problem {
     Problem::new(410, "output_gone", format!("{why}, only its proof is there; hand the slice in again to have it"))
-}
-
-/// A result that the runner has in memory, whose output is not copied for each who asks for it.
-struct InMemory(Arc<Finished>);
-
-impl AsRef<[u8]> for InMemory {
-    fn as_ref(&self) -> &[u8] {
-        self.0.output.as_deref().unwrap_or_default()
-    }
 }
 
 /// `POST /v1/slices/{task}/cancel`

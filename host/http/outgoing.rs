@@ -1,0 +1,225 @@
+//! Answers on their way out: what a long one holds of memory until it is sent, and how fast it must be taken. Without that,
+//! whoever asks and does not read has an answer kept for as long as they like.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::body::{Pace, Taken};
+
+/// The body of an answer that holds its room until the last byte was handed to the system, or the connection has ended.
+pub fn holding(bytes: impl AsRef<[u8]> + Send + 'static, room: Taken) -> Body {
+    Body::from(Bytes::from_owner(Held { bytes, _room: room }))
+}
+
+struct Held<B> {
+    bytes: B,
+    _room: Taken,
+}
+
+impl<B: AsRef<[u8]>> AsRef<[u8]> for Held<B> {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.as_ref()
+    }
+}
+
+/// A connection whose other side must take what is written, or the next write fails. Time counts only while something waits to
+/// be taken: a connection on which nothing is to be said may last.
+///
+/// It belongs between TLS and the system. Outside TLS it would see what TLS has taken over, not what has left.
+pub struct Paced {
+    stream: TcpStream,
+    patience: Patience,
+    waiting: Option<Waiting>,
+}
+
+/// A write that was not taken at once.
+struct Waiting {
+    since: Instant,
+    end: Pin<Box<Sleep>>,
+}
+
+impl Paced {
+    pub const fn new(stream: TcpStream, pace: Pace) -> Self {
+        Self { stream, patience: Patience::new(pace), waiting: None }
+    }
+
+    /// What is to be said of a write, given what the system says of it.
+    fn follow(&mut self, written: Poll<io::Result<usize>>, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(result) = written {
+            let waited = self.waiting.take().map_or(Duration::ZERO, |waiting| waiting.since.elapsed());
+            self.patience.spend(waited, *result.as_ref().unwrap_or(&0) as u64);
+            return Poll::Ready(result);
+        }
+        let next = self.patience.next();
+        let begin = || Waiting { since: Instant::now(), end: Box::pin(sleep(next)) };
+        ready!(self.waiting.get_or_insert_with(begin).end.as_mut().poll(context));
+        // The system too would keep what it has, for as long as the other side says that it is there.
+        let _ = self.stream.set_zero_linger();
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the other side takes nothing, or too little")))
+    }
+}
+
+impl AsyncRead for Paced {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Paced {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.follow(written, context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.follow(written, context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// How long one connection may still have this node wait.
+struct Patience {
+    pace: Pace,
+    /// All in all. What is taken adds the time that it is worth, up to what there was to begin with: a connection that has
+    /// carried much is not owed hours for it.
+    left: Duration,
+}
+
+impl Patience {
+    const fn new(pace: Pace) -> Self {
+        Self { pace, left: pace.begin }
+    }
+
+    /// For the next bytes.
+    fn next(&self) -> Duration {
+        self.left.min(self.pace.pause_max)
+    }
+
+    fn spend(&mut self, waited: Duration, bytes: u64) {
+        self.left = (self.left.saturating_sub(waited) + self.pace.time_for(bytes)).min(self.pace.begin);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const LONG: usize = 64 << 20;
+
+    /// What takes longer in a test never comes.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { timeout(PATIENCE, test).await }).expect("it is torn down");
+    }
+
+    async fn pair(pace: Pace) -> (Paced, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let other = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (Paced::new(listener.accept().await.unwrap().0, pace), other)
+    }
+
+    #[test]
+    fn what_is_taken_buys_time_and_never_more_than_there_was() {
+        let (seconds, pace) = (Duration::from_secs, Pace::NETWORK);
+        let mut patience = Patience::new(pace);
+        assert_eq!(patience.next(), seconds(10), "no pause is longer");
+        patience.spend(seconds(0), 1 << 40);
+        // An eighth of the lowest rate.
+        for left in [30.0 - 7.0, 30.0 - 14.0, 30.0 - 21.0, 30.0 - 28.0] {
+            patience.spend(seconds(8), 16 << 10);
+            assert_eq!(patience.left, Duration::from_secs_f64(left));
+        }
+        assert_eq!(patience.next(), seconds(2));
+        // The lowest rate itself may go on.
+        (0..100).for_each(|_| patience.spend(seconds(1), 16 << 10));
+        assert_eq!(patience.next(), seconds(2));
+        patience.spend(seconds(9), 1);
+        assert_eq!(patience.next(), Duration::from_secs(1) / (16 << 10));
+        assert_eq!(pace.time_for(u64::MAX).as_secs(), u64::MAX >> 14, "any length is worth something");
+    }
+
+    #[test]
+    fn a_connection_on_which_nothing_is_taken_is_torn_down() {
+        run(async {
+            let pace = Pace { pause_max: Duration::from_millis(100), ..Pace::NETWORK };
+            let (mut paced, mut other) = pair(pace).await;
+            let error = paced.write_all(&vec![0; LONG]).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            drop(paced);
+            let read = other.read_to_end(&mut Vec::new()).await;
+            assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset, "the system keeps nothing either");
+        });
+    }
+
+    #[test]
+    fn a_connection_on_which_too_little_is_taken_is_torn_down() {
+        run(async {
+            let pace =
+                Pace { pause_max: Duration::MAX, begin: Duration::from_millis(100), bytes_per_second_min: u32::MAX };
+            let (mut paced, mut other) = pair(pace).await;
+            let nibble = async {
+                let mut piece = [0; 4096];
+                while other.read(&mut piece).await.is_ok_and(|bytes| bytes > 0) {
+                    sleep(Duration::from_millis(5)).await;
+                }
+            };
+            let bytes = vec![0; LONG];
+            tokio::select! {
+                written = paced.write_all(&bytes) => assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut),
+                () = nibble => panic!("it goes on until it is torn down"),
+            }
+        });
+    }
+
+    #[test]
+    fn where_nothing_waits_no_time_counts() {
+        run(async {
+            let second = Duration::from_secs(1);
+            let pace = Pace { pause_max: second, begin: second, bytes_per_second_min: u32::MAX };
+            let (mut paced, mut other) = pair(pace).await;
+            paced.write_all(b"event").await.unwrap();
+            sleep(second).await;
+            // This does wait, until the other side reads.
+            let (bytes, mut all) = (vec![0; LONG / 8], vec![0; LONG / 8 + 5]);
+            let read = async {
+                sleep(second / 10).await;
+                other.read_exact(&mut all).await
+            };
+            let (written, read) = tokio::join!(paced.write_all(&bytes), read);
+            assert_eq!((written.unwrap(), read.unwrap()), ((), LONG / 8 + 5));
+        });
+    }
+}
