@@ -241,6 +241,11 @@ impl Exposure {
             (false, false) => Ok(Self::Tls),
         }
     }
+
+    /// Whether the address that a connection comes from says whose it is. On this machine, and behind a proxy, all have one.
+    pub const fn tells_by_address(self) -> bool {
+        matches!(self, Self::Tls)
+    }
 }
 
 #[cfg(test)]
@@ -294,5 +299,7 @@ mod tests {
         assert_eq!(Exposure::of(everywhere, &some, true, false).unwrap(), Exposure::Tls);
         assert_eq!(Exposure::of(everywhere, &some, false, true).unwrap(), Exposure::BehindProxy);
         assert!(matches!(Exposure::of(here, &none, false, true), Err(ExposureError::NoTokensBehindProxy)));
+        assert!(Exposure::Tls.tells_by_address());
+        assert!(!Exposure::Loopback.tells_by_address() && !Exposure::BehindProxy.tells_by_address());
     }
 }

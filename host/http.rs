@@ -15,6 +15,7 @@ mod prices;
 mod courier;
 mod page;
 mod tls;
+mod addresses;
 mod serve;
 mod local;
 
@@ -31,6 +32,7 @@ use axum::{Json, Router};
 use serde_json::json;
 use tokio::sync::watch;
 
+pub use self::addresses::Addresses;
 use self::body::{Room, blocking};
 pub use self::caller::Doorkeeper;
 use self::caller::{let_in, let_owner_in};

@@ -58,6 +58,7 @@ pub struct Metrics {
     requests: IntCounterVec,
     request_seconds: HistogramVec,
     busy: IntCounterVec,
+    connections_refused: IntCounterVec,
     board_loads: IntCounterVec,
     attempt_seconds: HistogramVec,
 }
@@ -80,6 +81,7 @@ impl Metrics {
             requests: table::REQUESTS.counter(),
             request_seconds: table::REQUEST_SECONDS.histogram(&REQUEST_SECONDS),
             busy: table::BUSY.counter(),
+            connections_refused: table::CONNECTIONS_REFUSED.counter(),
             board_loads: table::BOARD_LOADS.counter(),
             attempt_seconds: table::ATTEMPT_SECONDS.histogram(&ATTEMPT_SECONDS),
         };
@@ -87,6 +89,7 @@ impl Metrics {
         for result in LoadResult::NAMES {
             metrics.board_loads.with_label_values(&[result]);
         }
+        metrics.connections_refused.with_label_values::<&str>(&[]);
         metrics.compile_seconds.with_label_values::<&str>(&[]);
         metrics.attempt_seconds.with_label_values::<&str>(&[]);
         metrics
@@ -133,6 +136,11 @@ impl Metrics {
         }
     }
 
+    /// Counts a connection that was closed because its address has too many.
+    pub fn connection_refused(&self) {
+        self.connections_refused.with_label_values::<&str>(&[]).inc();
+    }
+
     /// Counts what came of loading the price board.
     pub fn board_loaded(&self, result: &LoadResult) {
         self.board_loads.with_label_values(&[result.name()]).inc();
@@ -163,8 +171,15 @@ impl Metrics {
     }
 
     fn register_all(&self, registry: &Registry) {
-        for counter in [&self.slices, &self.compilations, &self.refusals, &self.requests, &self.busy, &self.board_loads]
-        {
+        for counter in [
+            &self.slices,
+            &self.compilations,
+            &self.refusals,
+            &self.requests,
+            &self.busy,
+            &self.connections_refused,
+            &self.board_loads,
+        ] {
             register(registry, counter.clone());
         }
         for histogram in [

@@ -79,7 +79,7 @@ pub fn receive() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         println!("{}", listener.local_addr().unwrap());
         let routes = Router::new().route("/v1/courier/bundles", post(take)).with_state(log);
-        let entrance = Entrance { tls: None, connections_max: 1_000 };
+        let entrance = Entrance { tls: None, connections_max: 1_000, addresses: None };
         serve_network(listener, entrance, routes, std::future::pending()).await;
     });
 }

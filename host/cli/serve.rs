@@ -18,7 +18,7 @@ use crate::access::Exposure;
 use crate::config::Serve;
 use crate::courier::{Courier, Mode};
 use crate::http::{
-    Doorkeeper, Entrance, Served, acceptor, bind_socket, listen, local_routes, network_routes, serve_local,
+    Addresses, Doorkeeper, Entrance, Served, acceptor, bind_socket, listen, local_routes, network_routes, serve_local,
     serve_network,
 };
 use crate::metrics::Metrics;
@@ -94,7 +94,8 @@ pub fn serve(args: &ServeArgs, data_dir: &Path) -> anyhow::Result<End> {
         let save = tokio::spawn(save_prices(served.prices.clone(), stopping()));
         let routes = network_routes(served.clone(), keeper);
         let connections_max = settings.connections_max;
-        let entrance = Entrance { tls, connections_max };
+        let addresses = exposure.tells_by_address().then(|| Addresses::new(connections_max, served.metrics.clone()));
+        let entrance = Entrance { tls, connections_max, addresses };
         tokio::join!(
             serve_network(listener, entrance, routes, stopping()),
             serve_local(socket, local_routes(served.clone()), stopping()),

@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
+use super::addresses::Addresses;
 use super::body::Pace;
 use super::outgoing::Paced;
 
@@ -47,6 +48,8 @@ pub struct Entrance {
     pub tls: Option<TlsAcceptor>,
     /// More wait until one of these ends.
     pub connections_max: u64,
+    /// `None` where all may come from one address.
+    pub addresses: Option<Addresses>,
 }
 
 /// A listener for [`serve_network`].
@@ -71,11 +74,15 @@ async fn serve_at_pace(
     routes: Router,
     stop: impl Future<Output = ()>,
 ) {
-    let Entrance { tls, connections_max } = entrance;
+    let Entrance { tls, connections_max, addresses } = entrance;
     let accept = async move || {
-        let (stream, _) = listener.accept().await?;
+        let (stream, from) = listener.accept().await?;
+        let entered = addresses.as_ref().map(|addresses| addresses.enter(from.ip()));
+        if matches!(entered, Some(None)) {
+            return Ok(None);
+        }
         stream.set_nodelay(true)?;
-        Ok(Some((Paced::new(stream, pace), ())))
+        Ok(Some((Paced::new(stream, pace), entered)))
     };
     match tls {
         None => serve(accept, async |stream: Paced| Ok(stream), connections_max, routes, stop).await,
@@ -187,7 +194,7 @@ mod tests {
         runtime.block_on(async {
             let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
             let address = listener.local_addr().unwrap();
-            let entrance = Entrance { tls, connections_max: 1 };
+            let entrance = Entrance { tls, connections_max: 1, addresses: None };
             let pace = Pace { pause_max: Duration::from_millis(100), ..Pace::NETWORK };
             let asked = async {
                 let mut stream = greet(TcpStream::connect(address).await.unwrap()).await.unwrap();

@@ -66,6 +66,8 @@ table! {
     REQUEST_SECONDS: Histogram "node_http_request_duration_seconds" ["route", "method"],
         "from a request's head until the head of its answer";
     BUSY: Counter "node_http_too_many_requests_total" ["route"], "requests that were answered with 429";
+    CONNECTIONS_REFUSED: Counter "node_connections_refused_total" [],
+        "connections that were closed at once, because their address had as many as one may have";
     BAND_P25: Gauge "price_band_p25" ["lane"], "a quarter of the prices that count in a lane are at most this";
     BAND_MEDIAN: Gauge "price_band_median" ["lane"], "half of them are";
     BAND_P75: Gauge "price_band_p75" ["lane"], "three quarters of them are";

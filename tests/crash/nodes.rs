@@ -130,7 +130,7 @@ impl Destination {
 }
 
 pub async fn serve(listener: TcpListener, routes: Router) {
-    let entrance = Entrance { tls: None, connections_max: CONNECTIONS_MAX };
+    let entrance = Entrance { tls: None, connections_max: CONNECTIONS_MAX, addresses: None };
     serve_network(listener, entrance, routes, std::future::pending()).await;
 }
 

@@ -1,7 +1,7 @@
 //! Who may ask what.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -11,7 +11,7 @@ use rustls::pki_types::pem::PemObject as _;
 
 use super::{ECHO, Service, head};
 use crate::common::{Workplace, root};
-use crate::serving::{Message, Serving};
+use crate::serving::{Message, PATIENCE, Serving, wait_until};
 
 /// Makes a token as its owner would; its secret, and the lines for the config.
 pub fn token(name: &str, rights: &str) -> (String, String) {
@@ -149,13 +149,45 @@ fn a_node_that_others_reach_wants_tokens_and_tls() {
 
     let node = Serving::start(here.command(["serve", "--listen", "0.0.0.0:0"]));
     let asked = head("GET /v1/modules", &[("authorization", &bearer(&secret)), ("connection", "close")], 0);
-    assert!(over_tls(&node, &asked).starts_with("HTTP/1.1 200 "));
-    assert!(over_tls(&node, &head("GET /v1/modules", &[("connection", "close")], 0)).starts_with("HTTP/1.1 401 "));
-    let mut plain = TcpStream::connect(("127.0.0.1", node.address.port())).unwrap();
+    assert!(over_tls(connect(&node), &asked).starts_with("HTTP/1.1 200 "));
+    let unknown = head("GET /v1/modules", &[("connection", "close")], 0);
+    assert!(over_tls(connect(&node), &unknown).starts_with("HTTP/1.1 401 "));
+    let mut plain = connect(&node);
     plain.write_all(&asked).unwrap();
     let mut answer = Vec::new();
     let _ = plain.read_to_end(&mut answer);
     assert!(!answer.starts_with(b"HTTP"), "nothing is said in the clear");
+    assert_eq!(node.stop(), 0);
+}
+
+#[test]
+fn one_address_cannot_take_all_connections() {
+    let here = Workplace::new();
+    let (secret, config) = token("alice", "run");
+    let tls = "[serve]\ntls_certificate = \"certificate.pem\"\ntls_key = \"key.pem\"\nconnections_max = 8\n";
+    here.file("node-data/config.toml", format!("{tls}{config}"));
+    for file in ["certificate.pem", "key.pem"] {
+        here.file(format!("node-data/{file}"), std::fs::read(root().join("tests/vectors/tls").join(file)).unwrap());
+    }
+    set_mode(&here.path("node-data/key.pem"), 0o600);
+    let node = Serving::start(here.command(["serve", "--listen", "0.0.0.0:0"]));
+    let asked = head("GET /metrics", &[("authorization", &bearer(&secret)), ("connection", "close")], 0);
+
+    let silent = [connect(&node), connect(&node)];
+    for _ in 0..2 {
+        let mut more = connect(&node);
+        more.set_read_timeout(Some(PATIENCE)).unwrap();
+        match more.read(&mut [0]) {
+            Ok(bytes) => assert_eq!(bytes, 0),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+        }
+    }
+    let scraped = over_tls(connect_from("127.0.0.2", &node), &asked);
+    assert!(scraped.contains("\nnode_connections_refused_total 2\n"), "{scraped}");
+    drop(silent);
+    wait_until("it to be let in again", || over_tls(connect(&node), &asked).starts_with("HTTP/1.1 200 "));
+    let said = node.logged().iter().filter(|line| line.contains("closed a connection at once")).count();
+    assert_eq!(said, 1, "it is not said again within a minute");
     assert_eq!(node.stop(), 0);
 }
 
@@ -164,7 +196,24 @@ fn set_mode(path: &std::path::Path, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
 
-fn over_tls(node: &Serving, request: &[u8]) -> String {
+fn connect(node: &Serving) -> TcpStream {
+    TcpStream::connect(("127.0.0.1", node.address.port())).unwrap()
+}
+
+/// A connection from another address of this machine.
+fn connect_from(address: &str, node: &Serving) -> TcpStream {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let stream = runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((address.parse::<Ipv4Addr>().unwrap(), 0).into()).unwrap();
+        socket.connect((Ipv4Addr::LOCALHOST, node.address.port()).into()).await.unwrap().into_std().unwrap()
+    });
+    stream.set_nonblocking(false).unwrap();
+    stream
+}
+
+/// What is answered; nothing if the connection is closed on it.
+fn over_tls(stream: TcpStream, request: &[u8]) -> String {
     let certificate = CertificateDer::from_pem_file(root().join("tests/vectors/tls/certificate.pem")).unwrap();
     let mut roots = rustls::RootCertStore::empty();
     roots.add(certificate).unwrap();
@@ -172,11 +221,11 @@ fn over_tls(node: &Serving, request: &[u8]) -> String {
     let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let config = config.with_root_certificates(roots).with_no_client_auth();
     let client = rustls::ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
-    let stream = TcpStream::connect(("127.0.0.1", node.address.port())).unwrap();
     let mut stream = rustls::StreamOwned::new(client, stream);
-    stream.write_all(request).unwrap();
     let mut answer = Vec::new();
-    // A server need not say that it closes.
-    let _ = stream.read_to_end(&mut answer);
+    if stream.write_all(request).is_ok() {
+        // A server need not say that it closes.
+        let _ = stream.read_to_end(&mut answer);
+    }
     String::from_utf8(answer).unwrap()
 }

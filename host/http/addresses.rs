@@ -1,0 +1,132 @@
+//! How many connections one address may have, where addresses tell one caller from another.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::metrics::Metrics;
+
+/// One address may have one in so many of all connections: it can have many users behind it, and must not be able to take all.
+const SHARE: u64 = 4;
+
+/// Who is handed an IPv6 address is handed all that begin with the same bits.
+const NETWORK_BITS: u32 = 64;
+
+/// A flood is not to flood the log.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// Counts the connections of each address.
+#[derive(Clone)]
+pub struct Addresses {
+    each_max: u64,
+    counts: Arc<Mutex<Counts>>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Default)]
+struct Counts {
+    /// Those that have a connection, and no others: so there are never more than connections.
+    open: HashMap<IpAddr, u64>,
+    told: Option<Instant>,
+}
+
+/// A connection that counts for its address for as long as this is there.
+pub struct Entered {
+    counts: Arc<Mutex<Counts>>,
+    network: IpAddr,
+}
+
+impl Addresses {
+    /// For a node that takes so many connections from all together.
+    pub fn new(connections_max: u64, metrics: Arc<Metrics>) -> Self {
+        Self { each_max: (connections_max / SHARE).max(1), counts: Arc::default(), metrics }
+    }
+
+    /// One more connection from there, unless there are as many as one address may have.
+    pub fn enter(&self, address: IpAddr) -> Option<Entered> {
+        let network = network_of(address);
+        let mut counts = lock(&self.counts);
+        let open = counts.open.get(&network).copied().unwrap_or(0);
+        if open < self.each_max {
+            counts.open.insert(network, open + 1);
+            return Some(Entered { counts: self.counts.clone(), network });
+        }
+        self.metrics.connection_refused();
+        if counts.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            counts.told = Some(Instant::now());
+            tracing::warn!(
+                %network,
+                "closed a connection at once, as others for a while now: an address may have {} of them", self.each_max
+            );
+        }
+        None
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let mut counts = lock(&self.counts);
+        match counts.open.get_mut(&self.network) {
+            Some(open) if *open > 1 => *open -= 1,
+            _ => drop(counts.open.remove(&self.network)),
+        }
+    }
+}
+
+fn lock(counts: &Mutex<Counts>) -> MutexGuard<'_, Counts> {
+    counts.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What one caller has all of. A socket for both families shows an IPv4 address as an IPv6 one.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << (128 - NETWORK_BITS))).into(),
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn of_connections(connections_max: u64) -> Addresses {
+        Addresses::new(connections_max, Arc::new(Metrics::new(0)))
+    }
+
+    #[test]
+    fn one_address_has_a_quarter_and_the_others_theirs() {
+        let addresses = of_connections(12);
+        let mut first: Vec<Entered> = (0..3).map(|_| addresses.enter(address("192.0.2.1")).unwrap()).collect();
+        assert!(addresses.enter(address("192.0.2.1")).is_none());
+        assert!(addresses.enter(address("::ffff:192.0.2.1")).is_none(), "the same in another form");
+        let other = addresses.enter(address("::ffff:192.0.2.2")).unwrap();
+        drop(first.pop());
+        first.push(addresses.enter(address("192.0.2.1")).unwrap());
+        assert!(addresses.enter(address("192.0.2.1")).is_none());
+        drop((first, other));
+        assert!(lock(&addresses.counts).open.is_empty(), "who is gone is forgotten");
+    }
+
+    #[test]
+    fn the_addresses_of_one_ipv6_network_are_one() {
+        let addresses = of_connections(8);
+        let entered = ["2001:db8::1", "2001:db8::ffff:0:0:2"].map(|text| addresses.enter(address(text)).unwrap());
+        assert!(addresses.enter(address("2001:db8::3")).is_none());
+        assert!(addresses.enter(address("2001:db8:0:1::3")).is_some());
+        assert_eq!(lock(&addresses.counts).open.len(), 1);
+        drop(entered);
+        assert!(addresses.enter(address("2001:db8::3")).is_some());
+    }
+
+    #[test]
+    fn one_may_always_enter() {
+        let addresses = of_connections(1);
+        let entered = addresses.enter(address("192.0.2.1"));
+        assert!(entered.is_some() && addresses.enter(address("192.0.2.1")).is_none());
+    }
+}
