@@ -50,14 +50,21 @@ impl Serving {
         format!("http://{}", self.address)
     }
 
-    /// The value of a metric without labels.
+    /// All metrics.
     #[track_caller]
-    pub fn metric(&self, name: &str) -> f64 {
+    pub fn scrape(&self) -> String {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+        text
+    }
+
+    /// The value of a metric without labels.
+    #[track_caller]
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = self.scrape();
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
     }

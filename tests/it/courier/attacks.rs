@@ -1,11 +1,12 @@
 //! The door as whoever finds it sees it: nothing that is wrong is kept, and the node answers the next one.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use compute_host::key::NodeKey;
 use compute_host::receipt::Delivery;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::wire::{Message, delivery, exchange, head, headers, request};
 use super::{PATIENCE, Serving, Side, wait_until};
@@ -182,14 +183,76 @@ fn a_body_that_comes_too_slowly_is_given_up() {
     door.stands();
 }
 
-#[test]
-fn two_thousand_connections_that_say_nothing_keep_nobody_out() {
-    let door = door();
-    let idle: Vec<TcpStream> = (0..2_000).map_while(|_| TcpStream::connect(door.node.address).ok()).collect();
-    assert_eq!(idle.len(), 2_000);
-    for mut half in idle.iter().take(500) {
-        let _ = half.write_all(b"POST /v1/courier/bundles HTTP/1.1\r\nhost: ");
+/// As many connections as a test can have beside those of other tests, and a node beside its other files.
+fn connections_to_be_had(wanted: usize) -> usize {
+    const OTHER_FILES: u64 = 2_000;
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
+    let most = limit.maximum.map_or(wanted, |files| usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap());
+    wanted.min(most)
+}
+
+impl Serving {
+    fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
     }
+
+    fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        resident.unwrap().trim().parse::<u64>().unwrap() << 10
+    }
+
+    /// Has a slice run.
+    #[track_caller]
+    fn answers(&self) {
+        let request =
+            b"POST /v1/slices?workload=transcode HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\n\r\nslice";
+        assert_eq!(exchange(self.address, request).unwrap().status(), 200);
+    }
+}
+
+/// Whether the node has closed this one, which says nothing.
+fn is_closed(stream: &TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    !matches!(stream.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+}
+
+#[test]
+fn ten_thousand_connections_that_say_nothing_keep_nobody_out() {
+    const BATCH: usize = 500;
+    const BYTES_MAX: u64 = 64 << 10;
+    let door = door();
+    let count = connections_to_be_had(10_000);
+    door.node.answers();
+    let (files, bytes) = (door.node.open_files(), door.node.resident_bytes());
+    let mut idle: Vec<TcpStream> = Vec::with_capacity(count);
+    while idle.len() < count {
+        let mut stream = TcpStream::connect(door.node.address).unwrap();
+        if idle.len().is_multiple_of(4) {
+            stream.write_all(b"POST /v1/courier/bundles HTTP/1.1\r\nhost: ").unwrap();
+        }
+        idle.push(stream);
+        // More than wait to be accepted are sent away, and come back seconds later. Each has ten seconds, which a machine that
+        // is at work on much else may take over them.
+        if idle.len().is_multiple_of(BATCH) || idle.len() == count {
+            let has_them = || door.node.open_files() >= files + idle.len() || is_closed(&idle[0]);
+            wait_until("the node to have them", has_them);
+        }
+    }
+    let held = door.node.open_files().saturating_sub(files);
+    println!("of 10000 connections, {count} can be had, and the node has {held} at once");
+    assert!(count >= 2_000 && held >= count / 2);
+    door.node.answers();
+    let each = door.node.resident_bytes().saturating_sub(bytes) / held as u64;
+    println!("each takes {each} bytes of memory");
+    assert!(each < BYTES_MAX);
+    let scraped = door.node.scrape();
+    for broken in ["status=\"5xx\"", "route=\"/v1/slices\",status=\"4xx\"", "too_many_requests_total{"] {
+        assert!(!scraped.contains(broken), "{broken} in\n{scraped}");
+    }
+    drop(idle);
+    wait_until("them to be gone", || door.node.open_files() <= files);
     door.stands();
 }
 
