@@ -108,6 +108,7 @@ impl Queue {
                 break;
             }
             // There is a result, and it cannot be told before it is on disk. The place that it takes here slows the others down.
+            tracing::error!(task = %waiting.id, "that a slice has ended cannot be written, and is tried again: {error}");
             tries += 1;
             tokio::time::sleep(retry::delay(tries)).await;
             if tries == retry::ATTEMPTS_MAX {

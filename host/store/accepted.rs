@@ -223,7 +223,7 @@ impl AcceptedStore {
     }
 
     /// Makes one change, notes it in the index, and returns when it is on disk, with those of others who wait for that. If it
-    /// cannot be made, nothing is changed; if it cannot be written to disk, the next that can be takes it along.
+    /// cannot be made, nothing is changed; if the disk fails, no later change can be written either.
     fn change<T>(
         &self,
         make: impl FnOnce(&Index, &mut Change) -> Result<T, StoreError>,
