@@ -17,10 +17,10 @@ use crate::trace::{self, Call};
 const NODE: &str = env!("CARGO_BIN_EXE_node");
 const BUNDLE: &[u8] = b"a bundle that is to be there when the power comes back";
 
-/// The calls of one run, and where the courier's files are.
+/// The calls of one run, and where the files of the store are that is looked at.
 struct Run {
     calls: Vec<Call>,
-    courier: PathBuf,
+    store: PathBuf,
 }
 
 impl Run {
@@ -62,11 +62,11 @@ impl Run {
         let before: Vec<&Call> = self.calls.iter().filter(|call| call.began < reply.began).collect();
         let (mut written, mut named) = (0, 0);
         for call in &before {
-            if let Some(file) = call.file().filter(|file| call.is_write() && file.starts_with(&self.courier)) {
+            if let Some(file) = call.file().filter(|file| call.is_write() && file.starts_with(&self.store)) {
                 self.is_synced(call, file, reply);
                 written += 1;
             }
-            let made = call.made().filter(|made| made.starts_with(&self.courier));
+            let made = call.made().filter(|made| made.starts_with(&self.store));
             // A name that is taken away again need not last.
             let lasts = |name: &&Path| !before.iter().any(|other| other.is_rename() && other.paths()[0] == *name);
             if let Some(made) = made.filter(lasts) {
@@ -77,9 +77,9 @@ impl Run {
         assert!(written >= 4 && named >= 6, "{written} writes, {named} names: the trace is not read as it should be");
     }
 
-    /// The way of what is told with `reply` into the queue in `accepted`, where it may take a file.
-    fn queue_has(&self, accepted: &Path, reply: &Call, takes_a_file: bool) {
-        let (database, files) = (accepted.join("queue/db"), accepted.join("files"));
+    /// The way of what is told with `reply` into the queue, where it may take a file.
+    fn queue_has(&self, reply: &Call, takes_a_file: bool) {
+        let (database, files) = (self.store.join("queue/db"), self.store.join("files"));
         let inserted = self.written(&database, reply.began);
         let committed = self.synced(&database, inserted.ended);
         assert!(committed.ended < reply.began, "the record is on disk before anybody is told");
@@ -98,7 +98,7 @@ impl Run {
     /// The way of the bundle into `files`, step by step.
     fn steps(&self, files: &str, reply: &Call) {
         let digest = Digest::of(BUNDLE).to_string();
-        let shard = self.courier.join(files).join(&digest[..2]);
+        let shard = self.store.join(files).join(&digest[..2]);
         let bundle = shard.join(format!("{digest}.bundle"));
         let renamed = self.calls.iter().find(|call| call.is_rename() && call.made() == Some(&bundle));
         let renamed = renamed.expect("the bundle gets its name");
@@ -107,7 +107,7 @@ impl Run {
         let named = self.synced(&shard, renamed.ended);
         let side = shard.join(format!("{digest}.receipts"));
         let noted = self.synced(&side, self.written(&side, reply.began).ended);
-        let (log, journal) = (self.courier.join("queue/db"), self.courier.join("journal"));
+        let (log, journal) = (self.store.join("queue/db"), self.store.join("journal"));
         let inserted = self.written(&log, reply.began);
         assert!(noted.ended < inserted.began, "the side file is on disk before the database has the record");
         let committed = self.synced(&log, inserted.ended);
@@ -156,7 +156,7 @@ fn an_id_is_told_when_all_of_it_is_on_disk() {
     assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
     let id = String::from_utf8(sent.stdout).unwrap();
     let calls = trace::calls(&std::fs::read_to_string(&log).unwrap());
-    let run = Run { calls, courier: data.join("state/courier") };
+    let run = Run { calls, store: data.join("state/courier") };
     let reply = run.reply(id.trim_end());
     run.steps("bundles", reply);
     run.all_is_on_disk(reply);
@@ -190,7 +190,7 @@ fn a_delivery_is_acknowledged_when_all_of_it_is_on_disk() {
     assert!(served.wait().unwrap().success());
     assert_eq!((summary.forwarded, summary.failures), (1, 0), "{summary:?}");
     let calls = trace::calls(&std::fs::read_to_string(&log).unwrap());
-    let run = Run { calls, courier: data.join("state/courier") };
+    let run = Run { calls, store: data.join("state/courier") };
     let reply = run.reply("HTTP/1.1 201 Created");
     run.steps("received", reply);
     run.all_is_on_disk(reply);
@@ -213,15 +213,9 @@ fn a_slice_is_told_to_be_accepted_when_all_of_it_is_on_disk() {
     // The first lies in the database, the second is a file.
     for number in [0, 5] {
         let (_kept, here) = directory();
-        let log = here.join("log");
-        let part = QueuePart { directory: here.clone(), hand_in: vec![number], tasks: Vec::new(), kill: None };
-        let mut hand_in = trace::traced(&log, part::program());
-        let handed_in = part::given(&mut hand_in, &Part::Queue(part)).output().unwrap();
-        assert!(handed_in.status.success(), "{}", String::from_utf8_lossy(&handed_in.stderr));
-        let accepted = here.join("accepted");
-        let run = Run { calls: trace::calls(&std::fs::read_to_string(&log).unwrap()), courier: accepted.clone() };
+        let run = queue_run(QueuePart { directory: here, hand_in: vec![number], tasks: Vec::new(), kill: None });
         let reply = run.reply(TASK);
-        run.queue_has(&accepted, reply, number == 5);
+        run.queue_has(reply, number == 5);
         run.all_is_on_disk(reply);
     }
 }
@@ -234,17 +228,20 @@ fn a_slice_is_told_to_have_ended_when_what_its_guest_put_out_is_on_disk() {
     // What the first puts out lies in the database, what the second does is a file.
     for number in [0, 5] {
         let (_kept, here) = directory();
-        let log = here.join("log");
-        let part = QueuePart { directory: here.clone(), hand_in: vec![number], tasks: Vec::new(), kill: None };
+        let part = QueuePart { directory: here, hand_in: vec![number], tasks: Vec::new(), kill: None };
         let told = part::start(&Part::Queue(part.clone())).wait_with_output().unwrap();
         let told = String::from_utf8(told.stdout).unwrap();
         let id = told.lines().find_map(|line| line.strip_prefix("task ")?.split(' ').next()).unwrap();
-        let part = QueuePart { hand_in: Vec::new(), tasks: vec![id.parse().unwrap()], ..part };
-        let mut carry_out = trace::traced(&log, part::program());
-        let carried_out = part::given(&mut carry_out, &Part::Queue(part)).output().unwrap();
-        assert!(carried_out.status.success(), "{}", String::from_utf8_lossy(&carried_out.stderr));
-        let accepted = here.join("accepted");
-        let run = Run { calls: trace::calls(&std::fs::read_to_string(&log).unwrap()), courier: accepted.clone() };
-        run.queue_has(&accepted, run.reply(ENDED), number == 5);
+        let run = queue_run(QueuePart { hand_in: Vec::new(), tasks: vec![id.parse().unwrap()], ..part });
+        run.queue_has(run.reply(ENDED), number == 5);
     }
+}
+
+/// What a process with a queue does until it ends.
+fn queue_run(part: QueuePart) -> Run {
+    let (log, accepted) = (part.directory.join("log"), part.directory.join("accepted"));
+    let mut traced = trace::traced(&log, part::program());
+    let ran = part::given(&mut traced, &Part::Queue(part)).output().unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    Run { calls: trace::calls(&std::fs::read_to_string(&log).unwrap()), store: accepted }
 }
