@@ -32,7 +32,7 @@ pub use self::peers::{
 pub use self::receive::{Admitted, Incoming, RECEIVING_MAX, Receiving, Refusal, RefusalKind};
 pub use self::send::{SendError, Sending};
 pub use self::settings::Settings;
-use crate::key::{KeyName, NodeKey, PublicKey};
+use crate::key::{KeyName, PublicKey, Signer};
 use crate::store::{CourierStore, StoreError, Tally};
 
 /// The time in milliseconds since 1970-01-01 UTC. Passed in, so that a test can say what it is.
@@ -65,7 +65,7 @@ impl CourierError {
 /// One node's courier. No other process may have its store open.
 pub struct Courier {
     store: CourierStore,
-    key: Arc<NodeKey>,
+    signer: Arc<Signer>,
     peers_file: PeersFile,
     /// What is in the file.
     peers: RwLock<Arc<Peers>>,
@@ -84,13 +84,13 @@ pub struct Courier {
 
 impl Courier {
     /// Opens the courier whose files are in `courier/` in the state directory.
-    pub fn open(state: &Path, key: NodeKey, settings: Settings, clock: Clock) -> Result<Self, CourierError> {
+    pub fn open(state: &Path, signer: Arc<Signer>, settings: Settings, clock: Clock) -> Result<Self, CourierError> {
         let store = CourierStore::open(&state.join("courier"))?;
         let peers_file = PeersFile::new(state);
         let peers = RwLock::new(Arc::new(peers_file.read()?));
         Ok(Self {
             store,
-            key: Arc::new(key),
+            signer,
             peers_file,
             peers,
             settings,
@@ -104,7 +104,7 @@ impl Courier {
     }
 
     pub fn public_key(&self) -> PublicKey {
-        self.key.public()
+        self.signer.public()
     }
 
     pub const fn settings(&self) -> &Settings {

@@ -10,6 +10,8 @@ mod kept;
 mod rotation;
 mod trust;
 mod ring;
+mod signer;
+pub mod orders;
 
 use std::fmt;
 use std::io;
@@ -19,6 +21,7 @@ use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 
 pub use self::ring::{Formerly, KeyError, Keyring, Owner, Owners, read_rotation};
 pub use self::rotation::{NotARotation, Rotation};
+pub use self::signer::Signer;
 pub use self::text::NotItsText;
 pub use self::trust::{KeyName, NotAKeyName, TRUSTED_MAX, TrustError, Trusted, TrustedKeys};
 use crate::digest::Digest;
@@ -98,6 +101,12 @@ impl FromStr for PublicKey {
 impl serde::Serialize for PublicKey {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for PublicKey {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

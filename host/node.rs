@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use crate::config::{COMMENTED, Config, ConfigError};
 use crate::courier::{Courier, CourierError, Peers, PeersFile, system_clock};
 use crate::digest::MacKey;
-use crate::key::{KeyError, Keyring};
+use crate::key::{KeyError, Keyring, Signer};
 use crate::modules::{CodeFiles, Modules, StoredModules};
 use crate::prices::{LoadResult, SharedBoard};
 use crate::private_file;
@@ -21,6 +21,8 @@ use crate::store::{CourierStore, FsckReport, ProofStore, StoreError};
 
 pub struct Node {
     pub config: Config,
+    pub keyring: Keyring,
+    pub signer: Arc<Signer>,
     pub runner: WorkloadRunner,
 }
 
@@ -74,12 +76,6 @@ pub struct DirectoryLock {
     _file: File,
 }
 
-/// The keys of a node, while no other process has its data directory.
-pub struct LockedKeys {
-    pub keyring: Keyring,
-    _lock: File,
-}
-
 impl Node {
     /// Opens the node whose files are in `directory`, which is made if it is not there. Modules are compiled by this
     /// program, started anew, so it must be `node`. `jobs` goes before the config.
@@ -111,8 +107,8 @@ impl Node {
         notify: &impl Fn(Notice),
     ) -> Result<Self, NodeError> {
         let DataDirectory { state, cache, key, lock } = files;
-        let (node_key, _) = Keyring::new(state.clone()).node_key(SystemTime::now())?;
-
+        let keyring = Keyring::new(state.clone());
+        let signer = signer(&keyring)?;
         let capacity = config.capacity(jobs);
         let opened = ProofStore::open(&state.join("proofs"), config.store.proofs_max)?;
         if let Some(to) = opened.moved_aside {
@@ -124,8 +120,9 @@ impl Node {
         let stored = StoredModules::new(state.join("modules"), config.module_quota());
         let code = CodeFiles::new(cache, key, config.modules.code_bytes_max);
         let modules = Modules::new(sandbox.clone(), compiler, config.gate).with_store(stored).with_code(code);
-        let runner = WorkloadRunner::new(sandbox, modules, node_key, Some(opened.store.guarded_by(lock)), capacity);
-        Ok(Self { config, runner })
+        let runner =
+            WorkloadRunner::new(sandbox, modules, signer.clone(), Some(opened.store.guarded_by(lock)), capacity);
+        Ok(Self { config, keyring, signer, runner })
     }
 
     /// The keys of the node whose files are in `directory`, which is made if it is not there.
@@ -135,10 +132,11 @@ impl Node {
         Ok(Keyring::new(files.state))
     }
 
-    /// [`Node::keys`], for who changes the node's own: no process may go on to sign with a key that has been retired.
-    pub fn lock_keys(directory: &Path, notify: impl Fn(Notice)) -> Result<LockedKeys, NodeError> {
-        let DataDirectory { state, lock, .. } = DataDirectory::lock(directory, &notify)?;
-        Ok(LockedKeys { keyring: Keyring::new(state), _lock: lock })
+    /// [`Node::keys`], for who changes the node's own: no process may go on to sign with a key that has been retired. `None`
+    /// while another process has the directory.
+    pub fn try_keys(directory: &Path) -> Result<Option<(Keyring, DirectoryLock)>, NodeError> {
+        let Some(DataDirectory { state, lock, .. }) = DataDirectory::try_lock(directory)? else { return Ok(None) };
+        Ok(Some((Keyring::new(state), DirectoryLock { _file: lock })))
     }
 
     /// Where the node whose files are in `directory` keeps its state.
@@ -160,17 +158,16 @@ impl Node {
         let files = DataDirectory::lock(directory, &notify)?;
         let spool = files.cache.join("spool");
         empty(&spool).map_err(|cause| NodeError::DataDirectory { path: spool.clone(), cause })?;
-        let (key, _) = Keyring::new(files.state.clone()).node_key(SystemTime::now())?;
-        let courier = Courier::open(&files.state, key, config.courier.clone(), system_clock)?;
-        let accepted = files.state.join("accepted");
+        let state = files.state.clone();
         let node = Self::open_locked(files, config, None, &notify)?;
+        let courier = Courier::open(&state, node.signer.clone(), node.config.courier.clone(), system_clock)?;
         let settings = Settings {
             quota: node.config.queue,
             slice_bytes_max: node.config.serve.slice_bytes_max,
             jobs: node.config.capacity(None).jobs,
             clock: system_clock,
         };
-        let queue = Queue::open(&accepted, node.runner.clone(), settings)?;
+        let queue = Queue::open(&state.join("accepted"), node.runner.clone(), settings)?;
         let (file, now_ms) = (directory.join(&node.config.prices.file), system_clock());
         let (prices, result) = SharedBoard::open(file, &node.config.prices, now_ms);
         if result.is_loss() {
@@ -180,8 +177,8 @@ impl Node {
     }
 
     fn open_courier(files: DataDirectory, config: &Config) -> Result<(Courier, DirectoryLock), NodeError> {
-        let (key, _) = Keyring::new(files.state.clone()).node_key(SystemTime::now())?;
-        let courier = Courier::open(&files.state, key, config.courier.clone(), system_clock)?;
+        let signer = signer(&Keyring::new(files.state.clone()))?;
+        let courier = Courier::open(&files.state, signer, config.courier.clone(), system_clock)?;
         Ok((courier, DirectoryLock { _file: files.lock }))
     }
 
@@ -194,10 +191,10 @@ impl Node {
         Ok(Some((board, result, DirectoryLock { _file: files.lock })))
     }
 
-    /// Checks the courier's store, and rebuilds it where it is damaged; waits until no other process has the directory.
-    pub fn fsck_courier(directory: &Path, notify: impl Fn(Notice)) -> Result<FsckReport, NodeError> {
-        let files = DataDirectory::lock(directory, &notify)?;
-        Ok(CourierStore::fsck(&files.state.join("courier"))?)
+    /// Checks the courier's store, and rebuilds it where it is damaged; `None` while another process has the directory.
+    pub fn try_fsck_courier(directory: &Path) -> Result<Option<FsckReport>, NodeError> {
+        let Some(files) = DataDirectory::try_lock(directory)? else { return Ok(None) };
+        Ok(Some(CourierStore::fsck(&files.state.join("courier"))?))
     }
 
     /// The peers in `directory` as they are: nothing is made.
@@ -210,6 +207,11 @@ impl Node {
     pub fn known_keys(directory: &Path) -> Keyring {
         Keyring::new(directory.join("state"))
     }
+}
+
+fn signer(keyring: &Keyring) -> Result<Arc<Signer>, KeyError> {
+    let (key, _) = keyring.node_key(SystemTime::now())?;
+    Ok(Arc::new(Signer::new(key)))
 }
 
 /// The directories and files that every node has.

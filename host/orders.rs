@@ -1,6 +1,7 @@
 //! What the command line asks of the running node, beside the courier's orders, and what it answers.
 
 use std::pin::pin;
+use std::time::SystemTime;
 
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
@@ -8,6 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::batch::{Batch, BatchOrder, Failure};
 use crate::binary::Binary;
+use crate::key::orders::{self as key_orders, KeyAnswer, KeyOrder};
 use crate::modules::orders::{self as module_orders, ModuleAnswer, ModuleOrder};
 use crate::node::Node;
 use crate::prices::SharedBoard;
@@ -24,6 +26,7 @@ pub enum Order {
     Run(BatchOrder),
     Module(ModuleOrder),
     Price(PriceOrder),
+    Key(KeyOrder),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +46,7 @@ pub enum Answer {
     NotRun(Failure),
     Module(ModuleAnswer),
     Price(Box<PriceAnswer>),
+    Key(KeyAnswer),
     /// The order failed here; what came before it is done.
     Error(Failure),
 }
@@ -80,6 +84,14 @@ pub async fn perform(node: &Node, board: &SharedBoard, order: Order, now_ms: u64
                     return;
                 }
                 Err(message) => Failure { code: "prices".to_owned(), message },
+            }
+        }
+        Order::Key(order) => {
+            let Node { keyring, signer, .. } = node;
+            let now = SystemTime::now();
+            match tokio::task::block_in_place(|| key_orders::perform(keyring, Some(signer), order, now)) {
+                Ok(answer) => return drop(answers.send(Answer::Key(answer)).await),
+                Err(error) => Failure { code: "key".to_owned(), message: error.to_string() },
             }
         }
     };
@@ -131,7 +143,7 @@ impl Told {
             }
             Answer::NotRun(failure) => Ok(Some(Err(failure))),
             Answer::Error(failure) => Err(failure.message),
-            Answer::Module(_) | Answer::Price(_) => Err("it answers what was not asked".to_owned()),
+            Answer::Module(_) | Answer::Price(_) | Answer::Key(_) => Err("it answers what was not asked".to_owned()),
         }
     }
 }

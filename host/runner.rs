@@ -28,7 +28,7 @@ pub use self::request::{ARGS_BYTES_MAX, ASSETS_BYTES_MAX, Request, Reuse, check_
 pub use self::under_way::{Progress, Running};
 use self::under_way::{Shown, UnderWay};
 use crate::digest::{Digest, HashThreads};
-use crate::key::{NodeKey, PublicKey};
+use crate::key::{NodeKey, PublicKey, Signer};
 use crate::modules::Modules;
 use crate::proof::{Job, Observed, SliceProof};
 use crate::sandbox::{self, ENGINE_NAME, Sandbox, SandboxError, Watch};
@@ -70,7 +70,7 @@ pub struct WorkloadRunner(Arc<Core>);
 struct Core {
     sandbox: Arc<Sandbox>,
     modules: Modules,
-    key: NodeKey,
+    signer: Arc<Signer>,
     store: Option<ProofStore>,
     results: moka::sync::Cache<Name, Arc<Finished>>,
     flights: Flights<Name, Answer>,
@@ -82,11 +82,11 @@ struct Core {
 }
 
 impl WorkloadRunner {
-    /// A runner that signs its proofs with `key`, and keeps them in `store`.
+    /// A runner that has its proofs signed by `signer`, and keeps them in `store`.
     pub fn new(
         sandbox: Arc<Sandbox>,
         modules: Modules,
-        key: NodeKey,
+        signer: Arc<Signer>,
         store: Option<ProofStore>,
         capacity: Capacity,
     ) -> Self {
@@ -99,7 +99,7 @@ impl WorkloadRunner {
         Self(Arc::new(Core {
             sandbox,
             modules,
-            key,
+            signer,
             store,
             results,
             flights: Flights::default(),
@@ -115,7 +115,8 @@ impl WorkloadRunner {
     pub fn in_memory(capacity: Capacity) -> Result<Self, RunError> {
         let sandbox = Arc::new(Sandbox::new(u32::try_from(capacity.jobs.max(1)).unwrap_or(u32::MAX))?);
         let modules = Modules::in_process(sandbox.clone())?;
-        Ok(Self::new(sandbox, modules, NodeKey::generate().map_err(RunError::Random)?, None, capacity))
+        let signer = Signer::new(NodeKey::generate().map_err(RunError::Random)?);
+        Ok(Self::new(sandbox, modules, Arc::new(signer), None, capacity))
     }
 
     pub fn modules(&self) -> &Modules {
@@ -154,7 +155,7 @@ impl WorkloadRunner {
 
     /// By which others know the proofs that are made here.
     pub fn public_key(&self) -> PublicKey {
-        self.0.key.public()
+        self.0.signer.public()
     }
 
     /// The proof under `id`, whether or not it is in memory still. May wait for the disk.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use compute_host::courier::{
     Courier, Event, ForwardError, Forwarder, Handed, HttpForwarder, Mode, Parcel, system_clock,
 };
-use compute_host::key::KeyName;
+use compute_host::key::{KeyName, Signer};
 use compute_host::receipt::ReceiptId;
 
 use super::{CONCURRENCY, bundle, carrier_key, peer, print_rate, sender, settings};
@@ -34,7 +34,7 @@ pub fn measure(bundles: u64) {
     println!("\n| {CONCURRENCY} at once, 4 KiB | receipts | median | 99 % | worst |\n|---|---|---|---|---|");
     let directory = tempfile::tempdir().unwrap();
     let (here, there) = (directory.path().join("carrier"), directory.path().join("destination"));
-    let courier = Courier::open(&here, carrier_key(), settings(), system_clock).unwrap();
+    let courier = Courier::open(&here, Arc::new(Signer::new(carrier_key())), settings(), system_clock).unwrap();
     let courier = Arc::new(courier);
     send(&courier, bundles);
     let key = node(&there, "key show").split_whitespace().nth(1).unwrap().to_owned();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use compute_host::courier::{
     Courier, Event, ForwardError, Forwarder, Handed, Mode, Parcel, Peer, Settings, system_clock,
 };
-use compute_host::key::{KeyName, NodeKey};
+use compute_host::key::{KeyName, NodeKey, Signer};
 use compute_host::receipt::{Acknowledgement, Receipt, ReceiptId, State};
 use compute_host::store::CourierStore;
 use tokio::sync::Notify;
@@ -109,7 +109,7 @@ pub fn flush_some(state: &Path) {
     let before = memory_kib("VmRSS:");
     let start = Instant::now();
     let settings = Settings { pending_max: u64::MAX, ..settings() };
-    let courier = Arc::new(Courier::open(state, carrier_key(), settings, system_clock).unwrap());
+    let courier = Arc::new(Courier::open(state, Arc::new(Signer::new(carrier_key())), settings, system_clock).unwrap());
     let open = start.elapsed();
     let opened_kib = memory_kib("VmRSS:");
     // From here on, the high-water mark is the flush's.

@@ -17,8 +17,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::args::{AckCommand, PeerCommand};
 pub use self::args::{COURIER_EXAMPLES, CourierCommand};
 use self::screen::Screen;
-use super::reach::{By, nobody_else, reach, runtime};
-use super::{End, print, printable, tell};
+use super::reach::{By, reach, runtime};
+use super::{End, print, printable};
 use crate::courier::answers::Answer;
 use crate::courier::orders::{Order, Which, perform};
 use crate::http::ask_courier;
@@ -174,8 +174,20 @@ fn verify_acknowledgements(files: &[PathBuf], json: bool, data_dir: &Path) -> an
 }
 
 fn fsck(data_dir: &Path, json: bool) -> anyhow::Result<End> {
-    nobody_else(data_dir)?;
-    let report = Node::fsck_courier(data_dir, tell)?;
+    let runtime = runtime()?;
+    let report = match runtime.block_on(reach(data_dir, || Node::try_fsck_courier(data_dir)))? {
+        By::Us(report) => report,
+        By::Node(stream) => {
+            let mut told = None;
+            let asked = ask_courier(stream, &Order::Fsck, tokio::io::empty(), |answer| told = Some(answer));
+            runtime.block_on(asked)?;
+            match told {
+                Some(Answer::Checked(report)) => report,
+                Some(Answer::Error { message }) => bail!("{message}"),
+                _ => bail!("the running node did not answer"),
+            }
+        }
+    };
     print(show::fsck(&report, json).as_bytes())?;
     Ok(if report.is_sound() { End::Done } else { End::No })
 }

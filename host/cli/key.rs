@@ -3,13 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use anyhow::bail;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::reach::nobody_else;
-use super::{End, print, printable, tell, timestamp};
+use super::reach::{self, By, reach};
+use super::{End, print, printable, timestamp};
+use crate::key::orders::{KeyAnswer, KeyOrder, perform};
 use crate::key::{Formerly, KeyName, Keyring, PublicKey, read_rotation};
 use crate::node::Node;
+use crate::orders::{Answer, Order};
 
 #[derive(Subcommand)]
 pub enum KeyCommand {
@@ -98,21 +101,13 @@ pub fn main(command: KeyCommand, data_dir: &Path) -> anyhow::Result<End> {
     let now = SystemTime::now();
     match command {
         KeyCommand::Show { json } => show(json, &Node::keys(data_dir)?, now),
-        KeyCommand::Rotate { json } => {
-            nobody_else(data_dir)?;
-            rotate(json, &Node::lock_keys(data_dir, tell)?.keyring, now)
-        }
+        KeyCommand::Rotate { json } => change(KeyOrder::Rotate, json, data_dir, now),
         KeyCommand::Export { file, json } => {
             let key = Node::keys(data_dir)?.export(&file, now)?;
             let object = json!({ "public_key": key, "file": file.to_string_lossy() });
             tell_one(json, &object, &format!("{key}  {}", file.display()))
         }
-        KeyCommand::Import { file, json } => {
-            nobody_else(data_dir)?;
-            let locked = Node::lock_keys(data_dir, tell)?;
-            let key = locked.keyring.import(&file)?;
-            tell_one(json, &json!({ "public_key": key, "file": locked.keyring.path() }), &key.to_string())
-        }
+        KeyCommand::Import { file, json } => change(KeyOrder::Import { file }, json, data_dir, now),
         KeyCommand::Trust(command) => trust(command, &Node::keys(data_dir)?),
     }
 }
@@ -155,22 +150,45 @@ fn formerly(Formerly { rotation, statement }: &Formerly) -> Value {
     })
 }
 
-fn rotate(json: bool, keyring: &Keyring, now: SystemTime) -> anyhow::Result<End> {
-    let done = keyring.rotate(now)?;
-    let (key, former) = (done.rotation.successor(), done.rotation.former());
-    let object = json!({
-        "public_key": key,
-        "short": key.short(),
-        "former": former,
-        "statement": done.statement.to_string_lossy(),
-    });
-    let lines = [
-        ("key", key.to_string()),
-        ("former", former.to_string()),
-        ("give", format!("{} to those who trust the former key", done.statement.display())),
-    ];
-    let lines = lines.map(|(name, value)| printable(&format!("{name:<8}{value}")));
-    tell_lines(json, &object, &lines)
+/// Has the node's key changed: by the running node, which signs with it, or else here.
+fn change(mut order: KeyOrder, json: bool, data_dir: &Path, now: SystemTime) -> anyhow::Result<End> {
+    let runtime = reach::runtime()?;
+    let answer = match runtime.block_on(reach(data_dir, || Node::try_keys(data_dir)))? {
+        By::Us((keyring, _lock)) => perform(&keyring, None, order, now)?,
+        By::Node(stream) => {
+            // The node may have been started in another directory.
+            if let KeyOrder::Import { file } = &mut order {
+                *file = std::path::absolute(&file)?;
+            }
+            match runtime.block_on(reach::ask_all(stream, &Order::Key(order)))?.pop() {
+                Some(Answer::Key(answer)) => answer,
+                _ => bail!("the running node did not answer"),
+            }
+        }
+    };
+    let keyring = Node::known_keys(data_dir);
+    match answer {
+        KeyAnswer::Rotated { public_key, former } => {
+            let statement = keyring.statement(&former);
+            let object = json!({
+                "public_key": public_key,
+                "short": public_key.short(),
+                "former": former,
+                "statement": statement.to_string_lossy(),
+            });
+            let lines = [
+                ("key", public_key.to_string()),
+                ("former", former.to_string()),
+                ("give", format!("{} to those who trust the former key", statement.display())),
+            ];
+            let lines = lines.map(|(name, value)| printable(&format!("{name:<8}{value}")));
+            tell_lines(json, &object, &lines)
+        }
+        KeyAnswer::Imported { public_key } => {
+            let object = json!({ "public_key": public_key, "file": keyring.path() });
+            tell_one(json, &object, &public_key.to_string())
+        }
+    }
 }
 
 fn trust(command: TrustCommand, keyring: &Keyring) -> anyhow::Result<End> {

@@ -38,14 +38,6 @@ pub async fn reach<T>(data_dir: &Path, open: impl Fn() -> Result<Option<T>, Node
     }
 }
 
-/// Fails where a node runs: it has open what only one may.
-pub fn nobody_else(data_dir: &Path) -> anyhow::Result<()> {
-    if runtime()?.block_on(connect(&Node::state(data_dir)))?.is_some() {
-        bail!("a node is running on `{}`; stop it, for it has this open", data_dir.display());
-    }
-    Ok(())
-}
-
 /// For what asks and waits.
 pub fn runtime() -> anyhow::Result<Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();

@@ -8,7 +8,7 @@ use super::{Courier, Event, Peer, Summary};
 use crate::key::{KeyName, PublicKey};
 use crate::proof::Blob;
 use crate::receipt::{Receipt, ReceiptId, Sender};
-use crate::store::{Entry, Received, StoreError, Totals};
+use crate::store::{Entry, FsckReport, Received, StoreError, Totals};
 
 /// One of the answers to an order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +50,7 @@ pub enum Answer {
         hex: String,
     },
     Rewards(Rewards),
+    Checked(FsckReport),
     Peer(PeerLine),
     PeerRemoved(PeerLine),
     /// The order failed here; what came before it is done.

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ use super::send::{SendError, Sending};
 use super::{Added, Address, Courier, CourierError, Mode, Peer, PeersFileError, carry};
 use crate::key::{KeyName, PublicKey};
 use crate::receipt::{IdPrefix, Receipt, ReceiptId, Sender, State};
-use crate::store::{Entry, Received, StoreError, Submitted};
+use crate::store::{Entry, FsckReport, Received, StoreError, Submitted};
 
 /// How much of a bundle is written at a time.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -63,6 +64,8 @@ pub enum Order {
     Import {
         directory: PathBuf,
     },
+    /// Look through the store, which is in use.
+    Fsck,
     /// Give out the acknowledgement of one receipt.
     ExportAcknowledgement {
         id: IdPrefix,
@@ -116,6 +119,8 @@ pub enum OrderError {
     NotAnAddress(#[from] super::NotAnAddress),
     #[error("the key {0} is this node's own; a peer is another node")]
     OwnKey(PublicKey),
+    #[error("interrupted")]
+    Interrupted,
     #[error(transparent)]
     Carry(#[from] carry::CarryError),
 }
@@ -201,6 +206,7 @@ pub async fn perform(
             }
             other => return Err(OrderError::NotAcknowledged(other.id())),
         },
+        Order::Fsck => tell(Answer::Checked(check(courier, interrupted).await?)),
         Order::Rewards => tell(Answer::Rewards(rewards(courier)?)),
         Order::AddPeer { name, public_key, address } => {
             let public_key: PublicKey = public_key.parse()?;
@@ -224,6 +230,22 @@ pub async fn perform(
         }
     }
     Ok(())
+}
+
+/// Looks through the store, unless that is interrupted.
+async fn check(courier: &Arc<Courier>, interrupted: impl Future<Output = ()>) -> Result<FsckReport, OrderError> {
+    let (courier, is_over) = (courier.clone(), Arc::new(AtomicBool::new(false)));
+    let checked = tokio::spawn(blocking({
+        let is_over = is_over.clone();
+        move || Ok(courier.store.check(|| is_over.load(Ordering::Relaxed))?)
+    }));
+    tokio::select! {
+        checked = checked => checked.map_err(CourierError::task)?,
+        () = interrupted => {
+            is_over.store(true, Ordering::Relaxed);
+            Err(OrderError::Interrupted)
+        }
+    }
 }
 
 /// Takes a bundle in as it comes.

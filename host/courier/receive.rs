@@ -128,7 +128,7 @@ impl Courier {
             let is_same = received.bundle == delivery.bundle && received.sender == delivery.sender;
             return if is_same { self.already(received) } else { Err(Refusal::Conflict) };
         }
-        if delivery.destination != self.key.public() {
+        if delivery.destination != self.signer.public() {
             return Err(Refusal::NotForThisNode);
         }
         if delivery.expires_ms <= self.now_ms() {
@@ -141,6 +141,15 @@ impl Courier {
         let room = self.room_for(bytes)?;
         let staged = self.store.stage_received()?;
         Ok(Admitted::Open(Box::new(Incoming { courier: self.clone(), delivery, staged, _room: room })))
+    }
+
+    /// The key may have been retired since the bundle was admitted.
+    fn acknowledge(&self, delivery: Delivery) -> Result<Acknowledgement, Refusal> {
+        let key = self.signer.key();
+        if delivery.destination != key.public() {
+            return Err(Refusal::NotForThisNode);
+        }
+        Ok(Acknowledgement::sign(delivery, self.now_ms(), &key))
     }
 
     /// Another request may have stored it a moment ago, and what is told must be on disk.
@@ -189,7 +198,7 @@ impl Incoming {
             return Err(Refusal::WrongDigest);
         }
         // What is signed here is told to nobody before the store has it on disk.
-        let acknowledgement = Acknowledgement::sign(delivery, courier.now_ms(), &courier.key);
+        let acknowledgement = courier.acknowledge(delivery)?;
         let (received, is_new) = courier.store.receive(finished, &acknowledgement)?;
         let asked = acknowledgement.delivery();
         if (received.bundle, &received.sender) != (asked.bundle, &asked.sender) {

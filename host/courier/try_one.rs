@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::forward::{Content, ForwardError, Forwarder, Handed, Parcel};
 use super::{Courier, CourierError, Peer, backoff, rewards};
+use crate::key::Signature;
 use crate::receipt::{Acknowledgement, Delivery, Receipt};
 use crate::store::{Lane, Tried};
 
@@ -95,8 +96,13 @@ impl Courier {
     ) -> Result<(Outcome, Duration), CourierError> {
         let failures = lock(&lane).lane.failures;
         let began = Instant::now();
-        let delivery = Delivery::of(&receipt, to.public_key, self.key.public());
-        let handed = self.hand_over(&*forwarder, &receipt, &to, &delivery).await?;
+        let (delivery, signature) = {
+            let key = self.signer.key();
+            let delivery = Delivery::of(&receipt, to.public_key, key.public());
+            let signature = delivery.sign(&key);
+            (delivery, signature)
+        };
+        let handed = self.hand_over(&*forwarder, &receipt, &to, (&delivery, signature)).await?;
         let took = began.elapsed();
         let outcome = match handed {
             Ok(Handed::Carried) => Outcome::Carried,
@@ -114,7 +120,7 @@ impl Courier {
         forwarder: &impl Forwarder,
         receipt: &Receipt,
         to: &Peer,
-        delivery: &Delivery,
+        (delivery, signature): (&Delivery, Signature),
     ) -> Result<Result<Handed, Failure>, CourierError> {
         let (bundle, courier) = (receipt.bundle, self.clone());
         let content = self
@@ -134,8 +140,7 @@ impl Courier {
         let Some(content) = content else {
             return Ok(Err(Failure::of_receipt("the bundle's bytes are gone from this node's store".to_owned())));
         };
-        let parcel =
-            Parcel { to: to.clone(), delivery: delivery.clone(), signature: delivery.sign(&self.key), content };
+        let parcel = Parcel { to: to.clone(), delivery: delivery.clone(), signature, content };
         match forwarder.forward(parcel).await {
             Err(error @ ForwardError::Damaged { .. }) => {
                 let courier = self.clone();

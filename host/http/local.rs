@@ -44,8 +44,8 @@ const ANSWERS_MAX: usize = 4_096;
 /// The same of the node's, of which none is left out.
 const NODE_ANSWERS_MAX: usize = 16;
 
-/// The longest line of an answer.
-const LINE_BYTES_MAX: usize = 256 << 10;
+/// The longest line of an answer: what is wrong with a store, a thousand paths of up to 4 KiB twice.
+const LINE_BYTES_MAX: usize = 16 << 20;
 
 /// Opens the socket in the state directory, in the place of one that a node left behind. To be called by who holds the
 /// directory's lock.

@@ -49,6 +49,16 @@ pub enum KeyError {
     KeyTaken { path: PathBuf, key: PublicKey },
     #[error("`{}` does not say that one key takes the place of another: {cause}", path.display())]
     Rotation { path: PathBuf, cause: NotARotation },
+    #[error(
+        "the key is {successor} now, and `{}` says so; but the secret of the former key may still be on the disk: {cause}",
+        statement.display()
+    )]
+    SecretLeft { successor: PublicKey, statement: PathBuf, cause: io::Error },
+    #[error(
+        "the running node signs with {signing}, and `{}` has the key {found}: put back what was there, or start the node again",
+        path.display()
+    )]
+    Replaced { path: PathBuf, signing: PublicKey, found: PublicKey },
     #[error("{FORMER_MAX} former keys are kept in `{}`; move some away", path.display())]
     TooManyFormer { path: PathBuf },
     #[error("the list of trusted keys `{}` is damaged: {cause}; mend it, or move it away and add the keys again", path.display())]
@@ -158,15 +168,22 @@ impl Keyring {
         };
         private_file::replace(&next, successor.to_text().as_bytes()).map_err(io_at(&next))?;
         let rotation = Rotation::sign(&former, made_unix_ms, &successor.key, unix_ms(now));
-        let statement = directory.join(format!("{}.rotation", former.public()));
+        let statement = self.statement(&former.public());
         private_file::replace(&statement, rotation.to_text().as_bytes()).map_err(io_at(&statement))?;
 
         // Opened before it loses its name, to be overwritten after.
         let old = OpenOptions::new().write(true).open(&path).map_err(io_at(&path))?;
         std::fs::rename(&next, &path).map_err(io_at(&path))?;
         private_file::sync_directory_of(&path).map_err(io_at(&path))?;
-        destroy(old).map_err(io_at(&path))?;
-        Ok(Formerly { rotation, statement })
+        match destroy(old) {
+            Ok(()) => Ok(Formerly { rotation, statement }),
+            Err(cause) => Err(KeyError::SecretLeft { successor: rotation.successor(), statement, cause }),
+        }
+    }
+
+    /// Where the statement lies of what took the place of a key that this node had.
+    pub fn statement(&self, former: &PublicKey) -> PathBuf {
+        self.retired().join(format!("{former}.rotation"))
     }
 
     /// The keys that this node had, the last first.

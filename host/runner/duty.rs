@@ -36,7 +36,7 @@ impl Duty {
             let (_, id) = self.lead.key().clone();
             return self.fulfil(Err(RunError::NotReproduced(id)));
         }
-        let answer = Answer { finished: Arc::new(ended.sign(&self.core.key)), source: Source::Run };
+        let answer = Answer { finished: Arc::new(ended.sign(&self.core.signer.key())), source: Source::Run };
         if self.core.store.is_none() || known.is_some() {
             return self.fulfil(Ok(answer));
         }

@@ -210,7 +210,7 @@ impl Archive {
     fn iter_from(&self, from: Place) -> impl Iterator<Item = Result<(Place, Entry), StoreError>> + '_ {
         (from.segment..=self.end.segment).flat_map(move |segment| {
             let offset = if segment == from.segment { from.offset } else { HEAD_BYTES };
-            let (entries, error) = match self.entries(segment, offset) {
+            let (entries, error) = match entries_before(self.end, &self.directory, segment, offset) {
                 Ok(entries) => (Some(entries), None),
                 Err(error) => (None, Some(Err(error))),
             };
@@ -218,15 +218,16 @@ impl Archive {
         })
     }
 
-    fn entries(&self, number: u32, offset: u64) -> Result<segment::Entries, StoreError> {
-        let segment = Segment::open(&self.directory, number)?;
-        let end = if number == self.end.segment { self.end.offset } else { segment.bytes()? };
-        segment.into_entries(offset, end)
-    }
-
     const fn sealed(&self) -> std::ops::Range<u32> {
         1..self.end.segment
     }
+}
+
+/// What is in a segment of an archive that ends there.
+fn entries_before(end: Place, directory: &Path, number: u32, offset: u64) -> Result<segment::Entries, StoreError> {
+    let segment = Segment::open(directory, number)?;
+    let bytes = if number == end.segment { end.offset } else { segment.bytes()? };
+    segment.into_entries(offset, bytes)
 }
 
 /// Makes the first segment for a database that knows of none. Where there is one with entries, a process has died after

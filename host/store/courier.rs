@@ -17,6 +17,7 @@ mod tally;
 mod outbox;
 mod ledger;
 mod inbox;
+mod check;
 mod fsck;
 
 use std::io;
@@ -26,13 +27,13 @@ use std::sync::{Mutex, RwLock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use self::fsck::FsckReport;
+pub use self::check::FsckReport;
 pub use self::inbox::Received;
 pub use self::keys::LaneTag;
 pub use self::ledger::{ARCHIVED_AT_ONCE, Credit, Totals};
 pub use self::outbox::{Lane, Submitted, Tried};
-use self::tally::Journal;
 pub use self::tally::Tally;
+use self::tally::{Journal, Latest, Look};
 use super::StoreError;
 use super::archive::Archive;
 use super::bundles::{BundleFiles, Staged};
@@ -48,7 +49,9 @@ pub struct CourierStore {
     database: Database,
     journal: Journal,
     /// Held by whoever makes a change.
-    tally: Mutex<Tally>,
+    latest: Mutex<Latest>,
+    /// Held by whoever looks through all records.
+    checking: Mutex<()>,
     bundles: BundleFiles,
     received: BundleFiles,
     archive: Mutex<Archive>,
@@ -91,7 +94,8 @@ impl CourierStore {
             directory: directory.to_owned(),
             database,
             journal,
-            tally: Mutex::new(tally),
+            latest: Mutex::new(Latest { tally, look: None }),
+            checking: Mutex::default(),
             bundles: BundleFiles::new(directory.join("bundles")),
             received: BundleFiles::new(directory.join("received")),
             archive: Mutex::new(archive),
@@ -107,7 +111,7 @@ impl CourierStore {
     }
 
     pub fn tally(&self) -> Tally {
-        *lock(&self.tally)
+        lock(&self.latest).tally
     }
 
     /// A file for the bytes of a bundle that is to be forwarded.
@@ -123,19 +127,19 @@ impl CourierStore {
     /// Makes one change, and returns what `make` does when the change is on disk. If `make` fails, nothing is changed.
     fn change<T>(&self, make: impl FnOnce(&mut Change<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let (result, sequence) = {
-            let mut tally = lock(&self.tally);
-            let mut change =
-                Change { database: &self.database, batch: Batch::default(), tally: *tally, is_empty: true };
+            let mut latest = lock(&self.latest);
+            let (tally, look) = (latest.tally, latest.look.clone());
+            let mut change = Change { database: &self.database, batch: Batch::default(), tally, look, is_empty: true };
             let result = make(&mut change)?;
-            let Change { mut batch, tally: mut changed, is_empty, .. } = change;
-            if is_empty && changed == *tally {
+            let Change { mut batch, tally: mut changed, look, is_empty, .. } = change;
+            if is_empty && changed == tally {
                 (result, tally.changes.saturating_sub(1))
             } else {
                 let sequence = changed.changes;
                 changed.changes += 1;
                 batch.insert(keys::TALLY, record::encode(&changed));
                 self.database.apply(batch)?;
-                *tally = changed;
+                *latest = Latest { tally: changed, look };
                 (result, sequence)
             }
         };
@@ -186,6 +190,7 @@ struct Change<'a> {
     database: &'a Database,
     batch: Batch,
     tally: Tally,
+    look: Option<Look>,
     is_empty: bool,
 }
 
@@ -216,16 +221,24 @@ impl Change<'_> {
     /// Puts a record that counts as alive, in the place of `former` if there was one.
     fn put_live<T: Serialize>(&mut self, key: Vec<u8>, value: &T, former: Option<&T>) {
         if let Some(former) = former {
-            self.tally.remove_live(&key, &record::encode(former));
+            self.count(&key, |tally| tally.remove_live(&key, &record::encode(former)));
         }
         let value = record::encode(value);
-        self.tally.add_live(&key, &value);
+        self.count(&key, |tally| tally.add_live(&key, &value));
         self.put_bytes(key, value);
     }
 
     fn remove_live<T: Serialize>(&mut self, key: Vec<u8>, former: &T) {
-        self.tally.remove_live(&key, &record::encode(former));
+        self.count(&key, |tally| tally.remove_live(&key, &record::encode(former)));
         self.remove(key);
+    }
+
+    /// Counts a record, also in a look that has passed it.
+    fn count(&mut self, key: &[u8], count: impl Fn(&mut Tally)) {
+        count(&mut self.tally);
+        if let Some(look) = self.look.as_mut().filter(|look| *key < *look.before) {
+            count(&mut look.found);
+        }
     }
 }
 

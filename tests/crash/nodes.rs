@@ -11,7 +11,7 @@ use axum::middleware::{Next, from_fn};
 use compute_host::courier::{Courier, Forwarder, HttpForwarder, Mode, Peer, Settings, Summary, system_clock};
 use compute_host::digest::Digest;
 use compute_host::http::{Entrance, carrier_routes, serve_network};
-use compute_host::key::{KeyName, NodeKey, PublicKey};
+use compute_host::key::{KeyName, NodeKey, PublicKey, Signer};
 use compute_host::proof::Blob;
 use compute_host::receipt::{ReceiptId, Sender};
 use rustix::process::{Pid, Signal, kill_process};
@@ -34,7 +34,7 @@ pub fn settings() -> Settings {
 }
 
 pub fn open(state: &Path, number: u8) -> Arc<Courier> {
-    let courier = Courier::open(state, key(number), settings(), system_clock);
+    let courier = Courier::open(state, Arc::new(Signer::new(key(number))), settings(), system_clock);
     Arc::new(courier.expect("what a kill leaves can be opened"))
 }
 

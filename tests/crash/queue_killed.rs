@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use compute_host::digest::Digest;
+use compute_host::key::Signer;
 use compute_host::modules::{Modules, Quota, Record, StoredModules};
 use compute_host::queue::{Phase, Queue, Settings, TaskRequest};
 use compute_host::runner::{Capacity, WorkloadRunner};
@@ -83,7 +84,8 @@ fn open(directory: &Path) -> (Arc<Queue>, TaskWorkload) {
     let proofs = ProofStore::open(&directory.join("proofs"), 10 * SLICES).expect("what a kill leaves can be opened");
     assert_eq!(proofs.moved_aside, None, "what a kill leaves is not damaged");
     let capacity = Capacity { jobs: 2, ..Capacity::of_this_machine() };
-    let runner = WorkloadRunner::new(sandbox, modules, nodes::key(1), Some(proofs.store), capacity);
+    let runner =
+        WorkloadRunner::new(sandbox, modules, Arc::new(Signer::new(nodes::key(1))), Some(proofs.store), capacity);
     let quota = AcceptedQuota { entries_max: 10 * SLICES, ..AcceptedQuota::default() };
     let settings = Settings { quota, slice_bytes_max: 1 << 20, jobs: 2, clock: || 0 };
     (Queue::open(&directory.join("accepted"), runner, settings).expect("what a kill leaves can be opened"), copy)

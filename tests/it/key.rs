@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
-use compute_host::key::{KeyError, Keyring, NodeKey, Owner, PublicKey, Rotation};
+use compute_host::key::{KeyError, Keyring, NodeKey, Owner, PublicKey, Rotation, Signer};
 use serde_json::Value;
 
 use crate::common::{Ran, Workplace};
@@ -286,6 +286,41 @@ fn a_statement_that_is_damaged_is_named() {
     std::fs::write(&done.statement, "text").unwrap();
     let error = keyring.former().unwrap_err();
     assert!(matches!(&error, KeyError::Rotation { path, .. } if *path == done.statement), "{error}");
+}
+
+#[test]
+fn what_signs_is_what_the_keyring_has() {
+    let here = Workplace::new();
+    let keyring = keyring(&here);
+    let own = || keyring.node_key(now()).unwrap().0;
+    let signer = Signer::new(own());
+    let first = signer.public();
+    let done = signer.rotate(&keyring, now()).unwrap();
+    let second = signer.public();
+    assert_eq!((done.rotation.former(), done.rotation.successor()), (first, second));
+    assert_eq!(own().public(), second);
+
+    // A backup is taken where there is no other key, and only there.
+    let backup = here.path("backup.key");
+    keyring.export(&backup, now()).unwrap();
+    signer.rotate(&keyring, now()).unwrap();
+    let third = signer.public();
+    signer.import(&keyring, &backup, now()).unwrap_err();
+    assert_eq!(signer.public(), third);
+    std::fs::remove_file(keyring.path()).unwrap();
+    assert_eq!((signer.import(&keyring, &backup, now()).unwrap(), signer.public()), (second, second));
+}
+
+#[test]
+fn a_key_that_somebody_put_there_is_not_rotated_in_the_place_of_the_one_that_signs() {
+    let here = Workplace::new();
+    let keyring = keyring(&here);
+    let signer = Signer::new(keyring.node_key(now()).unwrap().0);
+    let signing = signer.public();
+    std::fs::remove_file(keyring.path()).unwrap();
+    let error = signer.rotate(&keyring, now()).unwrap_err();
+    assert!(matches!(error, KeyError::Replaced { signing: known, .. } if known == signing), "{error}");
+    assert_eq!((signer.public(), keyring.former().unwrap()), (signing, Vec::new()));
 }
 
 /// A former secret is overwritten where it lay, also for who has its file open.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use compute_host::digest::Digest;
-use compute_host::key::NodeKey;
+use compute_host::key::{NodeKey, Signer};
 use compute_host::limits::Limits;
 use compute_host::modules::{Modules, Quota, Record, StoredModules};
 use compute_host::queue::{Phase, Queue, QueueError, Settings, TaskRequest};
@@ -28,6 +28,10 @@ const SETTINGS: Settings = Settings {
     clock: || 1_234,
 };
 
+fn signer() -> Arc<Signer> {
+    Arc::new(Signer::new(NodeKey::from_secret([1; 32])))
+}
+
 /// A runner with one thread, whose proofs and modules outlive it.
 fn runner(here: &Workplace) -> WorkloadRunner {
     let sandbox = Arc::new(Sandbox::new(1).unwrap());
@@ -35,7 +39,7 @@ fn runner(here: &Workplace) -> WorkloadRunner {
     let stored = StoredModules::new(here.path("modules"), Quota { modules_max: 10, bytes_max: 1 << 20 });
     let modules = Modules::in_process(sandbox.clone()).unwrap().with_store(stored);
     let capacity = Capacity { jobs: 1, ..Capacity::of_this_machine() };
-    WorkloadRunner::new(sandbox, modules, NodeKey::from_secret([1; 32]), Some(store), capacity)
+    WorkloadRunner::new(sandbox, modules, signer(), Some(store), capacity)
 }
 
 fn open(here: &Workplace) -> Arc<Queue> {
@@ -238,7 +242,7 @@ fn runner_of(here: &Workplace) -> WorkloadRunner {
     let sandbox = Arc::new(Sandbox::new(1).unwrap());
     let stored = StoredModules::new(here.path("modules"), Quota { modules_max: 10, bytes_max: 1 << 20 });
     let modules = Modules::in_process(sandbox.clone()).unwrap().with_store(stored);
-    WorkloadRunner::new(sandbox, modules, NodeKey::from_secret([1; 32]), None, Capacity::of_this_machine())
+    WorkloadRunner::new(sandbox, modules, signer(), None, Capacity::of_this_machine())
 }
 
 #[tokio::test]

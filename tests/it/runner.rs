@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use compute_host::digest::Digest;
-use compute_host::key::NodeKey;
+use compute_host::key::{NodeKey, Signer};
 use compute_host::limits::Limits;
 use compute_host::modules::Modules;
 use compute_host::runner::{Answer, Capacity, Counts, Request, Reuse, RunError, Source, WorkloadRunner};
@@ -30,7 +30,7 @@ fn durable(here: &Workplace) -> WorkloadRunner {
     WorkloadRunner::new(
         sandbox.clone(),
         Modules::in_process(sandbox).unwrap(),
-        NodeKey::from_secret([1; 32]),
+        Arc::new(Signer::new(NodeKey::from_secret([1; 32]))),
         Some(store),
         CAPACITY,
     )

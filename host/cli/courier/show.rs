@@ -56,6 +56,7 @@ pub fn text(answer: &Answer) -> Shown {
         Answer::Credited { id, credit } => format!("{id}  acknowledged, {credit} credited"),
         Answer::Problem { what } => return Shown::Aside("error", what.clone()),
         Answer::Rewards(rewards) => rewards_lines(rewards),
+        Answer::Checked(report) => fsck_lines(report),
         Answer::Peer(peer) => peer_line(peer),
         Answer::PeerRemoved(peer) => format!("removed {}", peer_line(peer)),
         Answer::AcknowledgementBytes { .. } | Answer::Error { .. } => return Shown::Nothing,
@@ -218,6 +219,10 @@ pub fn fsck(report: &FsckReport, json: bool) -> String {
     if json {
         return serde_json::to_string(report).unwrap_or_default() + "\n";
     }
+    fsck_lines(report) + "\n"
+}
+
+fn fsck_lines(report: &FsckReport) -> String {
     let mut lines = vec![format!(
         "{} receipts, {} received, {} acknowledgements",
         count(report.receipts),
@@ -227,5 +232,5 @@ pub fn fsck(report: &FsckReport, json: bool) -> String {
     lines.extend(report.problems.iter().map(|problem| printable(problem)));
     lines.extend(report.done.iter().map(|done| printable(done)));
     lines.push(if report.is_sound() { "sound".to_owned() } else { "damaged; see above".to_owned() });
-    lines.join("\n") + "\n"
+    lines.join("\n")
 }

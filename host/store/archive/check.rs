@@ -1,10 +1,11 @@
-//! The archive read from first to last, and what can be made again made again.
+//! The archive read from first to last, and what can be made again made again. What is there does not change, so that more can
+//! be appended meanwhile.
 
 use std::io;
 use std::path::PathBuf;
 
 use super::index::{Index, Indexed};
-use super::{Archive, HEAD_BYTES, Segment};
+use super::{Archive, HEAD_BYTES, Place, Segment, entries_before};
 use crate::receipt::Acknowledgement;
 use crate::store::StoreError;
 
@@ -42,18 +43,32 @@ impl Checked {
     }
 }
 
+/// An archive as far as it went at one time.
+pub struct Extent {
+    directory: PathBuf,
+    end: Place,
+}
+
 impl Archive {
+    /// All that is there now, to be checked.
+    pub fn extent(&self) -> Extent {
+        Extent { directory: self.directory.clone(), end: self.end }
+    }
+}
+
+impl Extent {
     /// Reads all entries, checks their checksums and signatures (50 us each), and makes the indexes again that are
-    /// missing or damaged. Memory is that of one index. A damaged entry loses only itself.
-    pub fn check(&self) -> Result<Checked, StoreError> {
+    /// missing or damaged. Memory is that of one index. A damaged entry loses only itself. Where `is_over`, the
+    /// rest is left out.
+    pub fn check(&self, is_over: impl Fn() -> bool) -> Result<Checked, StoreError> {
         let mut checked = Checked::default();
-        for segment in 1..=self.end().segment {
-            self.check_segment(segment, &mut checked)?;
+        for segment in 1..=self.end.segment {
+            self.check_segment(segment, &is_over, &mut checked)?;
         }
         Ok(checked)
     }
 
-    fn check_segment(&self, number: u32, checked: &mut Checked) -> Result<(), StoreError> {
+    fn check_segment(&self, number: u32, is_over: &impl Fn() -> bool, checked: &mut Checked) -> Result<(), StoreError> {
         let path = Segment::path(&self.directory, number);
         let segment = match Segment::open(&self.directory, number) {
             Err(StoreError::File { path, cause }) if cause.kind() == io::ErrorKind::NotFound => {
@@ -67,7 +82,10 @@ impl Archive {
             head => head?,
         }
         let mut indexed: Vec<Indexed> = Vec::new();
-        for found in self.entries(number, HEAD_BYTES)? {
+        for found in entries_before(self.end, &self.directory, number, HEAD_BYTES)? {
+            if is_over() {
+                return Ok(());
+            }
             let (place, entry) = match found {
                 Err(StoreError::Damaged(damage)) => {
                     checked.add(damage);
@@ -83,7 +101,7 @@ impl Archive {
                 }
             }
         }
-        if self.sealed().contains(&number) && !self.is_indexed(number, &indexed)? {
+        if number < self.end.segment && !self.is_indexed(number, &indexed)? {
             Index::write(&self.directory, number, indexed)?;
             checked.rebuilt.push(Index::path(&self.directory, number));
         }

@@ -285,7 +285,7 @@ fn a_crash_between_any_two_steps_of_sealing_changes_nothing() {
 fn a_check_names_what_is_damaged_and_makes_indexes_again() {
     let (fixture, archive, places) = Fixture::with(14);
     let count = |checked: &Checked| (checked.entries, checked.damages_count, checked.rebuilt.len());
-    assert_eq!(count(&archive.check().unwrap()), (14, 0, 0));
+    assert_eq!(count(&archive.extent().check(|| false).unwrap()), (14, 0, 0));
     let files = fixture.files();
     let index = |segment| Index::path(&fixture.path(), segment);
     fs::remove_file(index(1)).unwrap();
@@ -293,7 +293,7 @@ fn a_check_names_what_is_damaged_and_makes_indexes_again() {
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(index(2), bytes).unwrap();
     assert!(archive.find(&entry(0).id()).is_err(), "what is damaged does not say that something is not there");
-    assert_eq!(archive.check().unwrap().rebuilt, [index(1), index(2)]);
+    assert_eq!(archive.extent().check(|| false).unwrap().rebuilt, [index(1), index(2)]);
     assert_eq!(fixture.files(), files);
 
     // A record whose checksum fits, and that its destination has not signed.
@@ -313,14 +313,14 @@ fn a_check_names_what_is_damaged_and_makes_indexes_again() {
     bytes[0] ^= 1;
     bytes[places[1].offset as usize + 50] ^= 1;
     fs::write(&first, bytes).unwrap();
-    let checked = archive.check().unwrap();
+    let checked = archive.extent().check(|| false).unwrap();
     assert_eq!(count(&checked), (12, 3, 0));
     let found: Vec<_> = checked.damages.iter().map(|damage| (damage.path.clone(), damage.offset)).collect();
     let last = archive.segment.path.clone();
     assert_eq!(found, [(first.clone(), 0), (first.clone(), places[1].offset), (last, places[13].offset)]);
 
     fs::remove_file(&first).unwrap();
-    let checked = archive.check().unwrap();
+    let checked = archive.extent().check(|| false).unwrap();
     assert_eq!((checked.damages[0].path.clone(), checked.damages[0].reason.as_str()), (first, "it is missing"));
     assert_eq!(archive.iter().filter(Result::is_err).count(), 1);
 }
@@ -350,5 +350,5 @@ fn what_cannot_be_appended_leaves_nothing_behind() {
     archive.segment.file.write_all_at(&[7; 5_000], end.offset).unwrap();
     assert_eq!(read(&archive), entries(0..2));
     archive.seal().unwrap();
-    assert_eq!(archive.check().unwrap().damages, []);
+    assert_eq!(archive.extent().check(|| false).unwrap().damages, []);
 }

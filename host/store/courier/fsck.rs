@@ -1,30 +1,26 @@
-//! The courier's store looked through from end to end, and rebuilt where the database is damaged or has lost something: from
+//! The store checked while nobody uses it, and rebuilt where the database is damaged or has lost something: from
 //! the side files of the bundles, which have what was promised, and from the archive, which has what was acknowledged.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::super::archive::{Archive, Entry, Place};
-use super::super::bundles::{BundleFiles, Health};
+use super::super::bundles::BundleFiles;
 use super::super::database::{Batch, Database, free_name, lock};
 use super::super::{StoreError, record};
+use super::check::{FsckReport, damaged};
 use super::inbox::Received;
 use super::ledger::{Credit, Totals};
 use super::tally::{Journal, Tally};
-use super::{Change, CourierStore, LaneTag, VERSION, decode, keys};
-use crate::digest::Digest;
+use super::{Change, CourierStore, VERSION, keys};
 use crate::key::PublicKey;
-use crate::proof::Blob;
-use crate::receipt::{Acknowledgement, Receipt, ReceiptId, State};
+use crate::receipt::{Acknowledgement, Receipt, ReceiptId};
 
 /// What is written to the database at once while it is rebuilt.
 const AT_ONCE: usize = 1_000;
-
-/// More are counted, and not listed.
-const LISTED_MAX: usize = 1_000;
 
 /// What a bundle's side file holds. A later note goes before an earlier one of the same receipt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,40 +34,13 @@ pub enum Note {
     ReceivedDropped([u8; 32], ReceiptId),
 }
 
-/// What `fsck` found and did.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct FsckReport {
-    pub receipts: u64,
-    pub received: u64,
-    pub acknowledgements: u64,
-    /// What is lost, a sentence each.
-    pub problems: Vec<String>,
-    pub problems_count: u64,
-    /// What was mended, a sentence each.
-    pub done: Vec<String>,
-}
-
-impl FsckReport {
-    /// Whether nothing is lost.
-    pub const fn is_sound(&self) -> bool {
-        self.problems_count == 0
-    }
-
-    fn problem(&mut self, what: String) {
-        self.problems_count += 1;
-        if self.problems.len() < LISTED_MAX {
-            self.problems.push(what);
-        }
-    }
-}
-
 impl CourierStore {
     /// Looks through the store in `directory`: all records, all bundles' bytes, all acknowledgements' signatures; and rebuilds
     /// the database if it is damaged or has lost something. No other process may have it open.
     pub fn fsck(directory: &Path) -> Result<FsckReport, StoreError> {
         let mut report = FsckReport::default();
         // What sled finds damaged it may panic at, also when it reads.
-        let look = || Self::open(directory).and_then(|store| store.check_records().map(|()| store));
+        let look = || Self::open(directory).and_then(|store| store.check_records(|| false).map(|()| store));
         let panicked = |_| Err(damaged(directory, "its files cannot be read".to_owned()));
         let store = match catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(panicked) {
             Ok(store) => store,
@@ -85,45 +54,8 @@ impl CourierStore {
             }
             Err(error) => return Err(error),
         };
-        store.check_bundles(&mut report)?;
-        let checked = lock(&store.archive).check()?;
-        checked.damages.iter().for_each(|damage| report.problem(damage.to_string()));
-        let rebuilt = checked.rebuilt.iter().map(|path| format!("made the index `{}` again", path.display()));
-        report.done.extend(rebuilt);
-        let tally = store.tally();
-        report.receipts = tally.pending + tally.dead;
-        report.received = tally.received;
-        report.acknowledgements = checked.entries + tally.unarchived;
+        store.check_files(|| false, &mut report)?;
         Ok(report)
-    }
-
-    /// Whether all that was alive is there, just as it was, and can be found.
-    pub(super) fn check_records(&self) -> Result<(), StoreError> {
-        let mut found = Tally::default();
-        for prefix in [keys::RECEIPT, keys::RECEIVED] {
-            for pair in self.database.prefixed(&[prefix]) {
-                let (key, value) = pair?;
-                found.add_live(&key, &value);
-                let (found_by, bundle) = if prefix == keys::RECEIPT {
-                    receipt_is_found_by(&decode(&self.database, &value)?)
-                } else {
-                    let Some((carrier, id)) = keys::carrier_and_id_in(&key) else { continue };
-                    received_is_found_by(&carrier, &id, &decode(&self.database, &value)?)
-                };
-                for key in found_by {
-                    if self.database.get(&key)?.is_none() {
-                        let message = format!("an entry for the bundle {bundle} is gone");
-                        return Err(damaged(&self.directory, message));
-                    }
-                }
-            }
-        }
-        let tally = self.tally();
-        if (found.live, found.checksum) == (tally.live, tally.checksum) {
-            return Ok(());
-        }
-        let message = format!("it has {} records where {} were written, or other ones", found.live, tally.live);
-        Err(damaged(&self.directory, message))
     }
 
     /// Moves the database aside and makes another one of what lies beside it.
@@ -238,80 +170,6 @@ impl CourierStore {
             Ok(count)
         })
     }
-
-    /// Whether each bundle is what its name says. One that is not is moved aside, and its receipts are given up.
-    fn check_bundles(&self, report: &mut FsckReport) -> Result<(), StoreError> {
-        let mut checked: Option<(Blob, bool)> = None;
-        for pair in self.database.prefixed(&[keys::NEEDS]) {
-            let Some(id) = keys::id_in(&pair?.0) else { continue };
-            let Some(receipt) = self.receipt(&id)? else { continue };
-            let known = checked.filter(|(bundle, _)| *bundle == receipt.bundle);
-            let is_sound = match known {
-                Some((_, is_sound)) => is_sound,
-                None => self.is_sound(&self.bundles, &receipt.bundle, "receipt", &id, report)?,
-            };
-            checked = Some((receipt.bundle, is_sound));
-            if !is_sound && receipt.state == State::Pending {
-                self.give_up(&id, "the bundle's bytes are damaged or gone; drop it and send the bundle again")?;
-            }
-        }
-        let mut after = None;
-        loop {
-            let page = self.received_list(after, AT_ONCE)?;
-            let Some((carrier, id, received)) = page.last() else { return Ok(()) };
-            after = Some((received.stored_ms, *carrier, *id));
-            for (_, id, received) in &page {
-                self.is_sound(&self.received, &received.bundle, "received bundle", id, report)?;
-            }
-        }
-    }
-
-    fn is_sound(
-        &self,
-        files: &BundleFiles,
-        bundle: &Blob,
-        what: &str,
-        id: &ReceiptId,
-        report: &mut FsckReport,
-    ) -> Result<bool, StoreError> {
-        match files.verify(&bundle.blake3, bundle.bytes)? {
-            Health::Sound => return Ok(true),
-            Health::Missing => report.problem(format!("the bytes of {what} {id} are gone")),
-            Health::Damaged => {
-                let aside: PathBuf = files.quarantine(&bundle.blake3)?;
-                report.problem(format!("the bytes of {what} {id} were damaged: moved to `{}`", aside.display()));
-            }
-        }
-        Ok(false)
-    }
-}
-
-fn damaged(directory: &Path, message: String) -> StoreError {
-    StoreError::CourierDamaged { path: directory.join("queue"), message }
-}
-
-/// The keys that there must be for a receipt, and its bundle.
-fn receipt_is_found_by(receipt: &Receipt) -> (Vec<Vec<u8>>, Digest) {
-    let lane = LaneTag::of(receipt.destination.as_ref());
-    let mut keys = vec![keys::needs(&receipt.bundle.blake3, &receipt.id)];
-    match receipt.state {
-        State::Pending => {
-            keys.push(keys::created(keys::PENDING, receipt));
-            keys.push(keys::queue(lane, receipt.due_ms, receipt.id.as_bytes()));
-            keys.push(keys::lane(lane));
-        }
-        State::Dead => keys.push(keys::created(keys::DEAD, receipt)),
-    }
-    (keys, receipt.bundle.blake3)
-}
-
-fn received_is_found_by(carrier: &PublicKey, id: &ReceiptId, received: &Received) -> (Vec<Vec<u8>>, Digest) {
-    let digest = received.bundle.blake3;
-    let keys = match received.is_kept {
-        true => vec![keys::stored(received.stored_ms, carrier, id), keys::brought(&digest, carrier, id)],
-        false => vec![keys::dropped(received.expires_ms, carrier, id)],
-    };
-    (keys, digest)
 }
 
 impl Note {

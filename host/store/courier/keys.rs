@@ -36,6 +36,11 @@ pub const BROUGHT: u8 = b'c';
 pub const DROPPED: u8 = b'k';
 pub const TALLY: &[u8] = b"t";
 
+/// The first key after those that begin with `prefix`.
+pub fn after(prefix: u8) -> Vec<u8> {
+    vec![prefix + 1]
+}
+
 const LANE_DOMAIN: &str = "compute-host courier lane v1";
 
 /// Stands for a destination's name in keys, or for the default destination.

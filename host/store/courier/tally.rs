@@ -68,6 +68,31 @@ impl Tally {
     }
 }
 
+/// The tally, and what must change with it.
+#[derive(Default)]
+pub struct Latest {
+    pub tally: Tally,
+    /// If one is under way.
+    pub look: Option<Look>,
+}
+
+/// A look at all that is alive, while that changes.
+#[derive(Clone, Default)]
+pub struct Look {
+    /// What has a key before that has been counted; changes to it are counted as they are made.
+    pub before: Vec<u8>,
+    /// How many there were, and their checksum.
+    pub found: Tally,
+}
+
+impl Look {
+    /// Counts the next record.
+    pub fn add(&mut self, key: &[u8], value: &[u8]) {
+        self.found.add_live(key, value);
+        self.before = [key, &[0]].concat();
+    }
+}
+
 fn live_hash(key: &[u8], value: &[u8]) -> u128 {
     // A key's length follows from its first byte.
     let digest = Digest::in_domain(LIVE_DOMAIN, &[key, value].concat());

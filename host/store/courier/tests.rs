@@ -1,6 +1,7 @@
 //! The store against a model of it: the same changes at random on both, and both looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::digest::Digest;
@@ -145,7 +146,7 @@ impl Model {
 
     /// Whether the store holds just this.
     fn check(&self, store: &CourierStore) {
-        store.check_records().unwrap();
+        store.check_records(|| false).unwrap();
         for state in [State::Pending, State::Dead] {
             let found = store.receipts_in(state, None, usize::MAX).unwrap();
             let mut expected: Vec<_> =
@@ -270,16 +271,77 @@ fn a_record_or_an_entry_that_is_gone_is_noticed_by_fsck() {
         for sender in 0..5 {
             store.submit(staged(&store, b"bundle"), &receipt(b"bundle", sender, 1_000)).unwrap();
         }
-        store.check_records().unwrap();
+        store.check_records(|| false).unwrap();
         let (key, _) = store.database.prefixed(&[lost]).next().unwrap().unwrap();
         let mut batch = Batch::default();
         batch.remove(key);
         store.database.apply(batch).unwrap();
-        assert!(matches!(store.check_records(), Err(StoreError::CourierDamaged { .. })), "{}", lost as char);
+        assert!(matches!(store.check_records(|| false), Err(StoreError::CourierDamaged { .. })), "{}", lost as char);
         drop(store);
         let report = CourierStore::fsck(directory.path()).unwrap();
         assert_eq!((report.receipts, report.is_sound()), (5, true), "{report:?}");
         assert!(!report.done.is_empty());
+    }
+}
+
+/// Checks go on while three threads change what they look at; each sees neither too much nor too little.
+#[test]
+fn a_store_that_is_in_use_is_found_sound_and_one_that_has_lost_something_is_not() {
+    const CHECKS: usize = 20;
+    let directory = tempfile::tempdir().unwrap();
+    let store = CourierStore::open(directory.path()).unwrap();
+    let add = |sender: u64| {
+        let bundle = sender.to_le_bytes();
+        let new = receipt(&bundle, sender, 1_000 + sender);
+        store.submit(staged(&store, &bundle), &new).unwrap();
+        new
+    };
+    // More than are looked at between two changes, of either kind.
+    let ids: Vec<ReceiptId> = (0..600).map(|sender| add(sender).id).collect();
+    let is_over = AtomicBool::new(false);
+    let (sound, lossy) = std::thread::scope(|scope| {
+        for thread in 1..4 {
+            let (store, is_over, add) = (&store, &is_over, &add);
+            scope.spawn(move || {
+                for number in 0.. {
+                    if is_over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let receipt = add(1_000_000 * thread + number);
+                    let model = &mut Model::default();
+                    model.receive(store, &receipt);
+                    match number % 3 {
+                        0 => drop(store.forget(&receipt.id).unwrap()),
+                        1 => drop(store.acknowledge(&acknowledgement(&receipt), 1, 2_000, None).unwrap()),
+                        _ => store.give_up(&receipt.id, "why").unwrap(),
+                    }
+                    store.archive().unwrap();
+                }
+            });
+        }
+        let sound: Vec<_> = (0..CHECKS).map(|_| store.check(|| false)).collect();
+        // One that sled has lost in silence.
+        let mut batch = Batch::default();
+        batch.remove(keys::receipt(&ids[300]));
+        let lossy = store.database.apply(batch).and_then(|()| store.check(|| false));
+        is_over.store(true, Ordering::Relaxed);
+        (sound, lossy.unwrap())
+    });
+    for report in sound.into_iter().map(Result::unwrap) {
+        assert!(report.is_sound() && report.done.is_empty() && report.receipts >= 600, "{report:?}");
+    }
+    assert!(!lossy.is_sound() && lossy.problems[0].contains("when the node has stopped"), "{lossy:?}");
+}
+
+#[test]
+fn a_bundle_that_was_removed_while_it_was_looked_at_is_not_missed() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = CourierStore::open(directory.path()).unwrap();
+    let gone = receipt(b"bundle", 1, 1_000);
+    for (is_here, sound, problems) in [(false, None, 0), (true, Some(false), 1)] {
+        let mut report = FsckReport::default();
+        let found = store.is_sound(&store.bundles, &gone.bundle, ("receipt", &gone.id), || Ok(is_here), &mut report);
+        assert_eq!((found.unwrap(), report.problems_count), (sound, problems));
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use compute_host::courier::{Courier, Settings, system_clock};
+use compute_host::key::Signer;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Side, wait_until};
@@ -20,7 +21,9 @@ const WITHIN: Duration = Duration::from_secs(5);
 
 /// Stores the receipts, many at once.
 fn fill(carrier: &Side) {
-    let courier = Courier::open(&carrier.state(), carrier.node_key(), Settings::default(), system_clock).unwrap();
+    let courier =
+        Courier::open(&carrier.state(), Arc::new(Signer::new(carrier.node_key())), Settings::default(), system_clock)
+            .unwrap();
     let courier = Arc::new(courier);
     let send = |to: &str, number: usize| {
         let to = Some(to.parse().unwrap());

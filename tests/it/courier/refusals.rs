@@ -1,10 +1,13 @@
 //! What a node does not take, from whom it does not take it, and what it says then.
 
+use std::io::Write as _;
+use std::net::TcpStream;
+
 use compute_host::key::NodeKey;
 use compute_host::receipt::Delivery;
 
 use super::wire::{Message, blob, delivery, exchange, request};
-use super::{Serving, Side};
+use super::{Serving, Side, wait_until};
 
 /// A node that knows the carrier whose key is this, and the settings it has.
 fn node(settings: &str) -> (Side, Serving, NodeKey) {
@@ -29,6 +32,24 @@ fn refused(answer: &Message, status: u16, code: &str) {
 fn is_empty(destination: &Side, node: &Serving) {
     assert_eq!((node.count("courier_received"), node.count("courier_received_bytes")), (0, 0));
     assert_eq!((destination.files("received", ""), destination.staged()), (vec![], vec![]));
+}
+
+/// A bundle that was admitted under a key which was retired before its last byte came.
+#[test]
+fn what_is_for_a_key_that_has_been_retired_is_not_acknowledged_by_another() {
+    let (destination, node, key) = node("");
+    let former = delivery(b"bundle", &key, destination.key().parse().unwrap());
+    let request = request(b"bundle", &former, &key);
+    let mut stream = TcpStream::connect(node.address).unwrap();
+    stream.write_all(&request[..request.len() - 3]).unwrap();
+    wait_until("the bundle is being received", || !destination.staged().is_empty());
+    destination.here.run("key rotate").output();
+    stream.write_all(&request[request.len() - 3..]).unwrap();
+    refused(&Message::read(&mut stream).unwrap(), 422, "not_for_this_node");
+    is_empty(&destination, &node);
+    let current = Delivery { destination: destination.key().parse().unwrap(), ..former };
+    let answer = exchange(node.address, &super::wire::request(b"bundle", &current, &key)).unwrap();
+    assert_eq!(answer.status(), 201, "{answer:?}");
 }
 
 #[test]

@@ -80,10 +80,70 @@ fn prices_are_the_nodes() {
 }
 
 #[test]
-fn what_needs_the_node_stopped_says_so() {
+fn the_key_is_rotated_by_the_node_which_signs_with_the_new_one_from_then_on() {
     let service = Service::start();
-    for line in ["key rotate", "compute courier fsck"] {
-        let ran = service.here.run(line);
-        assert!(ran.code == 2 && ran.stderr.contains("a node is running on `node-data`; stop it"), "{line}: {ran:?}");
+    let here = &service.here;
+    let run = |name: &str| {
+        here.file(format!("transcode-{name}.slice"), name);
+        let ran = through(here.run(&format!("compute run --json --out proofs transcode-{name}.slice")));
+        ran.json()[0]["signer"].as_str().unwrap().to_owned()
+    };
+    let former = run("a");
+    here.run("key export backup.key").output();
+    let rotated = through(here.run("key rotate --json")).json().remove(0);
+    let shown = here.run("key show --json").json().remove(0);
+    assert_eq!((&rotated["public_key"], &rotated["former"]), (&shown["public_key"], &former.clone().into()));
+    assert_eq!(
+        (&rotated["statement"], &shown["former"][0]["public_key"]),
+        (&shown["former"][0]["statement"], &former.into())
+    );
+    assert_eq!((run("b").into(), service.get("/v1/openapi.json").status()), (shown["public_key"].clone(), 200));
+    for proof in ["a", "b"] {
+        let line = format!("compute proof validate --signer self proofs/transcode-{proof}.slice.proof");
+        assert_eq!(here.run(&line).code, 0, "{proof}");
     }
+    // It is the courier's key, too: a peer with it would be the node itself.
+    let own = shown["public_key"].as_str().unwrap();
+    let ran = through(here.run(&format!("compute courier peer add me {own}")));
+    assert!(ran.code == 2 && ran.stderr.contains("is this node's own"), "{ran:?}");
+
+    let taken = through(here.run("key import backup.key"));
+    assert!(taken.code == 2 && taken.stderr.contains("this node has a key already"), "{taken:?}");
+    // The node has the key that is in its file, or none is taken for it.
+    std::fs::rename(here.path("node-data/state/node.key"), here.path("moved.key")).unwrap();
+    let replaced = through(here.run("key rotate"));
+    assert!(
+        replaced.code == 2 && replaced.stderr.contains(&format!("the running node signs with {own}")),
+        "{replaced:?}"
+    );
+    std::fs::rename(here.path("moved.key"), here.path("node-data/state/node.key")).unwrap();
+    here.run("key export own.key").output();
+    through(here.run("key import own.key")).is(0, &format!("{own}\n"), "");
+    assert_eq!(run("c"), own);
+}
+
+#[test]
+fn the_couriers_store_is_looked_through_by_the_node() {
+    let service = Service::start();
+    let here = &service.here;
+    here.file("bundle.bin", "a bundle");
+    let id = through(here.run("compute courier send bundle.bin alice")).output().trim_end().to_owned();
+    here.file("bundle.bin", "another bundle");
+    through(here.run("compute courier send bundle.bin alice")).output();
+    let sound = "2 receipts, 0 received, 0 acknowledgements\nsound\n";
+    through(here.run("compute courier fsck")).is(0, sound, "");
+    let name = blake3("a bundle");
+    let bundle = here.path(format!("node-data/state/courier/bundles/{}/{name}.bundle", &name[..2]));
+    std::fs::write(&bundle, "a bundlf").unwrap();
+    let ran = through(here.run("compute courier fsck --json"));
+    let report = &ran.json()[0];
+    assert_eq!((ran.code, &report["receipts"], &report["problems_count"]), (1, &2.into(), &1.into()), "{report}");
+    assert!(report["problems"][0].as_str().unwrap().contains(&id) && !bundle.exists(), "{report}");
+    let dead = through(here.run("compute courier list --dead --json")).json();
+    assert_eq!((dead.len(), &dead[0]["id"]), (1, &id.clone().into()));
+    // As its error says.
+    through(here.run(&format!("compute courier drop {id}"))).output();
+    here.file("bundle.bin", "a bundle");
+    assert_eq!(through(here.run("compute courier send bundle.bin alice")).output().trim_end(), id);
+    through(here.run("compute courier fsck")).is(0, sound, "");
 }
