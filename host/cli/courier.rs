@@ -13,6 +13,7 @@ use anyhow::{Context as _, bail};
 use indicatif::HumanCount;
 use tokio::io::AsyncRead;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 
 use self::args::{AckCommand, PeerCommand};
 pub use self::args::{COURIER_EXAMPLES, CourierCommand};
@@ -92,16 +93,35 @@ impl Session<'_> {
     /// Has the order carried out and its answers shown.
     fn order(mut self, order: Order, json: bool) -> anyhow::Result<End> {
         self.json = json;
+        let (is_list, unread) = (matches!(order, Order::List { .. }), Notify::new());
         let mut screen = Screen::new(json);
-        let result = self.tell(order, |answer| screen.show(answer));
+        let show = |answer| {
+            screen.show(answer);
+            // A list is for its reader. Other orders are carried out, whoever hears of it.
+            if is_list && screen.end.is_err() {
+                unread.notify_one();
+            }
+        };
+        let result = self.tell(order, show, unread.notified());
         screen.finish();
         result?;
         screen.end
     }
 
-    fn tell(&mut self, order: Order, tell: impl FnMut(Answer)) -> anyhow::Result<()> {
+    /// Has the order carried out, as long as somebody wants that.
+    fn tell(
+        &mut self,
+        order: Order,
+        tell: impl FnMut(Answer),
+        unwanted: impl Future<Output = ()>,
+    ) -> anyhow::Result<()> {
         let runtime = runtime()?;
-        let done = runtime.block_on(self.carry_out(order, tell));
+        let done = runtime.block_on(async {
+            tokio::select! {
+                done = self.carry_out(order, tell) => done,
+                () = unwanted => Ok(()),
+            }
+        });
         // What is being read from a pipe cannot be called back.
         runtime.shutdown_background();
         done
@@ -142,11 +162,12 @@ async fn interrupted() {
 fn export_acknowledgement(session: &Session<'_>, id: IdPrefix, file: &Path) -> anyhow::Result<End> {
     let mut result: anyhow::Result<Option<String>> = Ok(None);
     let mut session = Session { data_dir: session.data_dir, json: false, body: None };
-    session.tell(Order::ExportAcknowledgement { id }, |answer| match answer {
+    let hear = |answer| match answer {
         Answer::AcknowledgementBytes { hex } => result = Ok(Some(hex)),
         Answer::Error { message } => result = Err(anyhow::anyhow!(message)),
         _ => {}
-    })?;
+    };
+    session.tell(Order::ExportAcknowledgement { id }, hear, std::future::pending())?;
     let Some(hex) = result? else { bail!("the running node did not answer") };
     let digit = |at: usize| u8::from_str_radix(hex.get(at..at + 2).unwrap_or_default(), 16);
     let bytes =

@@ -175,7 +175,10 @@ pub async fn perform(
                 courier.flush(forwarder, mode, route, |event| tell(Answer::Flush(event)), interrupted).await?;
             tell(Answer::Flushed(summary));
         }
-        Order::List { which } => list(courier, which, &mut tell).await?,
+        Order::List { which } => tokio::select! {
+            listed = list(courier, which, &mut tell) => listed?,
+            () = interrupted => tell(Answer::Problem { what: OrderError::Interrupted.to_string() }),
+        },
         Order::Show { id } => tell(match find(courier, &id)? {
             Found::Receipt(receipt) => Answer::Receipt(receipt),
             Found::Acknowledged(entry) => Answer::Acknowledged(acknowledged(&entry)),

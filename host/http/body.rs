@@ -131,23 +131,25 @@ impl Source<'_> {
         }
     }
 
-    /// Has what is held, and all that comes after it, written, a chunk at a time, where that may block.
-    pub async fn write_to<S: Send + 'static>(
+    /// Has what is held, and all that comes after it, written, a chunk at a time, where that may block; and `finish` do what is
+    /// to be done after the last.
+    pub async fn write_to<S: Send + 'static, T: Send + 'static>(
         &mut self,
         mut held: Vec<u8>,
         mut sink: S,
         write: impl Fn(&mut S, &[u8]) -> Result<(), Problem> + Copy + Send + 'static,
-    ) -> Result<S, Problem> {
+        finish: impl FnOnce(S) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
         loop {
             let piece = self.next().await?;
             let is_last = piece.is_none();
             held.extend_from_slice(&piece.unwrap_or_default());
-            if is_last || held.len() >= CHUNK_BYTES {
+            if is_last {
+                return blocking(move || write(&mut sink, &held).and_then(|()| finish(sink))).await?;
+            }
+            if held.len() >= CHUNK_BYTES {
                 let bytes = std::mem::take(&mut held);
                 sink = blocking(move || write(&mut sink, &bytes).map(|()| sink)).await??;
-            }
-            if is_last {
-                return Ok(sink);
             }
         }
     }

@@ -43,8 +43,8 @@ async fn take(courier: Arc<Courier>, headers: &HeaderMap, pieces: Pieces) -> Res
         Admitted::Open(incoming) => incoming,
     };
     let write = |incoming: &mut Box<Incoming>, bytes: &[u8]| Ok(incoming.write(bytes)?);
-    let incoming = Source::Body(pieces).write_to(Vec::new(), incoming, write).await?;
-    let (acknowledgement, is_new) = blocking(move || incoming.finish()).await??;
+    let finish = |incoming: Box<Incoming>| Ok(incoming.finish()?);
+    let (acknowledgement, is_new) = Source::Body(pieces).write_to(Vec::new(), incoming, write, finish).await?;
     Ok((acknowledgement, if is_new { StatusCode::CREATED } else { StatusCode::OK }))
 }
 

@@ -157,7 +157,7 @@ async fn take_in_slice(
 }
 
 async fn enqueue(source: &mut Source<'_>, incoming: Box<Incoming>) -> Result<Box<Incoming>, Problem> {
-    source.write_to(Vec::new(), incoming, |incoming, bytes| Ok(incoming.write(bytes)?)).await
+    source.write_to(Vec::new(), incoming, |incoming, bytes| Ok(incoming.write(bytes)?), Ok).await
 }
 
 async fn spool(
@@ -175,11 +175,13 @@ async fn spool(
         }
         file.write_all(bytes).map_err(|error| of_disk(&error))
     };
-    let (file, _) = source.write_to(held, (file, 0), write).await?;
-    let path = file.into_temp_path();
-    let slice = Slice::from_file(path.to_path_buf(), bytes_max);
-    let slice = slice.map_err(|error| Problem::of_host("storage_failed", &error))?;
-    Ok((Placed::Slice(slice), Some(path)))
+    let finish = move |(file, _): (NamedTempFile, u64)| {
+        let path = file.into_temp_path();
+        let slice = Slice::from_file(path.to_path_buf(), bytes_max);
+        let slice = slice.map_err(|error| Problem::of_host("storage_failed", &error))?;
+        Ok((Placed::Slice(slice), Some(path)))
+    };
+    source.write_to(held, (file, 0), write, finish).await
 }
 
 fn of_disk(error: &std::io::Error) -> Problem {

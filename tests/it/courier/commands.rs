@@ -1,5 +1,12 @@
 //! What the owner types, and what is answered.
 
+use std::sync::Arc;
+
+use compute_host::courier::answers::Answer;
+use compute_host::courier::orders::{Order, Which, perform};
+use compute_host::courier::{Courier, Settings, system_clock};
+use compute_host::key::Signer;
+
 use super::{Serving, Side};
 
 /// A carrier and the node it carries to.
@@ -22,6 +29,30 @@ fn sending_again_is_one_receipt() {
     assert_eq!(carrier.run("send bundle.bin alice --json").json()[0]["was"], "acknowledged");
     assert_eq!(carrier.ids("").len(), 0);
     assert_eq!(carrier.credit(), (2, 2));
+}
+
+/// Whoever reads a list may have read enough, and the store is long.
+#[test]
+fn a_list_ends_when_nobody_wants_the_rest() {
+    let carrier = Side::new();
+    let signer = Arc::new(Signer::new(carrier.node_key()));
+    let courier = Arc::new(Courier::open(&carrier.state(), signer, Settings::default(), system_clock).unwrap());
+    for number in 0..1_000 {
+        let mut sending = courier.begin_send(format!("sender-{number}").parse().unwrap(), None, None).unwrap();
+        sending.write(b"bundle").unwrap();
+        sending.finish().unwrap();
+    }
+    let unwanted = tokio::sync::Notify::new();
+    let mut told = Vec::new();
+    let tell = |answer| {
+        told.push(answer);
+        unwanted.notify_one();
+    };
+    let order = Order::List { which: Which::Pending };
+    let listed = perform(&courier, order, tokio::io::empty(), tell, unwanted.notified());
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(listed).unwrap();
+    assert_eq!(told.pop(), Some(Answer::Problem { what: "interrupted".to_owned() }));
+    assert!((1..1_000).contains(&told.len()), "{}", told.len());
 }
 
 #[test]
