@@ -78,28 +78,29 @@ impl Courier {
         tell(Event::Begun { pending: tally.pending, pending_bytes: tally.pending_bytes });
         let mut run = Run::new(self.clone(), forwarder, mode, began_ms);
         run.open_lanes(&route, &mut tell).await?;
-        loop {
+        let is_done = loop {
             run.start_tries(&mut tell).await?;
             let wake = run.wake_ms();
             if run.tries.is_empty() && wake.is_none_or(|wake| run.is_too_late(wake)) {
-                break;
+                break true;
             }
             let sleep_ms = wake.unwrap_or(u64::MAX).saturating_sub(self.now_ms()).clamp(1, SLEEP_MS_MAX);
             tokio::select! {
                 biased;
-                () = &mut interrupted => { run.summary.interrupted = true; break; }
+                () = &mut interrupted => { run.summary.interrupted = true; break false; }
                 Some(done) = run.tries.join_next(), if !run.tries.is_empty() => {
                     let (lane, receipt, result) = done.map_err(CourierError::task)?;
+                    let before = run.summary.forwarded_bytes;
                     run.ended(lane, &receipt, result?, &mut tell);
-                    run.archiving.go_on(&run.courier).await?;
+                    run.archiving.go_on(&run.courier, run.summary.forwarded_bytes - before).await?;
                 }
                 _ = new_work.changed(), if mode != Mode::Once => run.open_lanes(&route, &mut tell).await?,
-                () = async { drop(waiting.wait_for(|waiting| *waiting > 0).await) }, if mode == Mode::Due => break,
+                () = async { drop(waiting.wait_for(|waiting| *waiting > 0).await) }, if mode == Mode::Due => break false,
                 () = tokio::time::sleep(Duration::from_millis(sleep_ms)) => {}
             }
-        }
+        };
         run.tries.shutdown().await;
-        run.finish().await
+        run.finish(is_done).await
     }
 
     /// Waits until nobody else flushes. Who flushes what is due by itself gives way to who is told to flush all: a node that
@@ -345,13 +346,14 @@ impl<F: Forwarder> Run<F> {
         }
     }
 
-    async fn finish(self) -> Result<Summary, CourierError> {
+    /// What waits for the archive when a flush ends early, the next one takes there.
+    async fn finish(self, is_done: bool) -> Result<Summary, CourierError> {
         let courier = self.courier.clone();
         let tags: Vec<LaneTag> = self.lanes.iter().map(|lane| lane.tag).collect();
         let (tally, next_due_ms) = self
             .courier
             .blocking(move || {
-                while courier.store.archive()? > 0 {}
+                while is_done && courier.store.archive()? > 0 {}
                 Ok((courier.store.tally(), courier.store.next_due_ms(&tags)?))
             })
             .await?;

@@ -1,4 +1,4 @@
-//! What was credited goes to the archive while the tries go on.
+//! What was credited goes to the archive, and its bundles away, while the tries go on.
 
 use std::sync::Arc;
 
@@ -7,25 +7,75 @@ use tokio::task::JoinHandle;
 use super::super::{Courier, CourierError};
 use crate::store::ARCHIVED_AT_ONCE;
 
-/// More acknowledgements than that do not wait for the archive: the tries wait for it.
-const UNARCHIVED_MAX: u64 = 4 * ARCHIVED_AT_ONCE as u64;
+/// The archive is for when the tries are over, unless so many acknowledgements wait for it, or bundles of so many bytes: a
+/// file system that has just removed files is slower at making others, also for who receives on the same disk.
+const WAITING_MAX: u64 = 64 * ARCHIVED_AT_ONCE as u64;
+const WAITING_BYTES_MAX: u64 = 256 << 20;
 
-/// A batch on its way to the archive, if there is one.
+/// With so many more the tries wait for it.
+const BEHIND_MAX: u64 = WAITING_MAX + 4 * ARCHIVED_AT_ONCE as u64;
+
 #[derive(Default)]
-pub struct Archiving(Option<JoinHandle<Result<usize, CourierError>>>);
+pub struct Archiving {
+    /// A batch on its way to the archive, if there is one.
+    batch: Option<JoinHandle<Result<usize, CourierError>>>,
+    /// Of the bundles that wait, at most.
+    bytes: u64,
+}
 
 impl Archiving {
-    /// Begins the next batch where it is full and the one before has ended.
-    pub async fn go_on(&mut self, courier: &Arc<Courier>) -> Result<(), CourierError> {
-        let unarchived = courier.store.tally().unarchived;
-        let is_behind = unarchived >= UNARCHIVED_MAX;
-        if let Some(batch) = self.0.take_if(|batch| is_behind || batch.is_finished()) {
+    /// Begins the next batch, after `bytes` more were forwarded, where it is time and the one before has ended.
+    pub async fn go_on(&mut self, courier: &Arc<Courier>, bytes: u64) -> Result<(), CourierError> {
+        let waiting = courier.store.tally().unarchived;
+        self.bytes = if waiting == 0 { 0 } else { self.bytes.saturating_add(bytes) };
+        let is_behind = waiting >= BEHIND_MAX;
+        if let Some(batch) = self.batch.take_if(|batch| is_behind || batch.is_finished()) {
             batch.await.map_err(CourierError::task)??;
         }
-        if self.0.is_none() && unarchived >= ARCHIVED_AT_ONCE as u64 {
+        if self.batch.is_none() && (waiting >= WAITING_MAX || self.bytes >= WAITING_BYTES_MAX) {
+            // As if all were of one size.
+            self.bytes -= self.bytes / waiting.max(1) * waiting.min(ARCHIVED_AT_ONCE as u64);
             let courier = courier.clone();
-            self.0 = Some(tokio::task::spawn_blocking(move || Ok(courier.store.archive()?)));
+            self.batch = Some(tokio::task::spawn_blocking(move || Ok(courier.store.archive()?)));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::courier::{Settings, system_clock};
+    use crate::key::{NodeKey, Signer};
+    use crate::receipt::{Acknowledgement, Delivery};
+
+    #[tokio::test]
+    async fn the_archive_waits_for_many_acknowledgements_or_for_large_bundles() {
+        let directory = tempfile::tempdir().unwrap();
+        let (own, other) = (NodeKey::from_secret([1; 32]), NodeKey::from_secret([2; 32]));
+        let signer = Arc::new(Signer::new(own));
+        let courier = Courier::open(directory.path(), signer, Settings::default(), system_clock).unwrap();
+        let courier = Arc::new(courier);
+        let forwarded = |bundle: &[u8]| {
+            let mut sending = courier.begin_send("alice".parse().unwrap(), None, None).unwrap();
+            sending.write(bundle).unwrap();
+            let id = sending.finish().unwrap().id;
+            let receipt = courier.store.receipt(&id).unwrap().unwrap();
+            let delivery = Delivery::of(&receipt, other.public(), courier.public_key());
+            let acknowledgement = Acknowledgement::sign(delivery, 1, &other);
+            assert!(courier.store.acknowledge(&acknowledgement, 1, 1, None).unwrap());
+        };
+        let mut archiving = Archiving::default();
+        for (bundle, bytes, begins) in [(b"a", 1, false), (b"b", WAITING_BYTES_MAX - 2, false), (b"c", 1, true)] {
+            forwarded(bundle);
+            archiving.go_on(&courier, bytes).await.unwrap();
+            assert_eq!(archiving.batch.is_some(), begins);
+        }
+        archiving.batch.take().unwrap().await.unwrap().unwrap();
+        assert_eq!(courier.store.tally().unarchived, 0);
+        // What went with the batch does not count any more.
+        forwarded(b"d");
+        archiving.go_on(&courier, 1).await.unwrap();
+        assert!(archiving.batch.is_none());
     }
 }

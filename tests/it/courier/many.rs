@@ -1,14 +1,20 @@
 //! Ten thousand receipts to a node that is gone, and a hundred to one that is there.
 
+use std::cell::Cell;
 use std::io::{BufRead as _, BufReader};
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use compute_host::courier::{Courier, Settings, system_clock};
-use compute_host::key::Signer;
+use compute_host::courier::{
+    Courier, Event, ForwardError, Forwarder, Handed, Mode, Parcel, Peer, Settings, system_clock,
+};
+use compute_host::key::{NodeKey, Signer};
+use compute_host::receipt::Acknowledgement;
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::sync::Notify;
 
 use super::{Side, wait_until};
 use crate::common::Workplace;
@@ -131,4 +137,51 @@ fn nor_where_the_running_node_forwards() {
     wait_until("the live one to have it", || node.count("courier_received") == 2);
     assert!(began.elapsed() < 2 * WITHIN, "{:?}", began.elapsed());
     assert_eq!(carrying.stop(), 0);
+}
+
+/// A destination that is no further than a function.
+struct Near(NodeKey);
+
+impl Forwarder for Near {
+    async fn forward(&self, parcel: Parcel) -> Result<Handed, ForwardError> {
+        Ok(Handed::Acknowledged(Acknowledgement::sign(parcel.delivery, 1, &self.0).to_bytes()))
+    }
+}
+
+/// What is forwarded is put away when nothing is left to forward; a flush that is interrupted is not held up by that.
+#[test]
+fn what_was_forwarded_is_put_away_when_a_flush_is_done_and_not_where_it_is_interrupted() {
+    let carrier = Side::new();
+    let signer = Arc::new(Signer::new(carrier.node_key()));
+    let courier = Arc::new(Courier::open(&carrier.state(), signer, Settings::default(), system_clock).unwrap());
+    for number in 0..100_u8 {
+        let mut sending = courier.begin_send("alice".parse().unwrap(), None, None).unwrap();
+        sending.write(&[number]).unwrap();
+        sending.finish().unwrap();
+    }
+    let near = || NodeKey::from_secret([2; 32]);
+    let peer = Peer { name: "bob".parse().unwrap(), public_key: near().public(), address: None };
+    let flush = |stop_after: u64| {
+        let (stop, forwarded) = (Notify::new(), Cell::new(0));
+        let tell = |event| {
+            forwarded.set(forwarded.get() + u64::from(matches!(event, Event::Forwarded { .. })));
+            if forwarded.get() >= stop_after {
+                stop.notify_one();
+            }
+        };
+        let mode = Mode::All { retry_for: Duration::ZERO };
+        let flush = courier.flush(Arc::new(Near(near())), mode, |_| Ok(Some(peer.clone())), tell, stop.notified());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        (runtime.block_on(flush).unwrap(), courier.tally())
+    };
+    let (summary, tally) = flush(10);
+    assert!(summary.interrupted && summary.forwarded >= 10 && summary.pending > 0, "{summary:?}");
+    assert_eq!(tally.unarchived, tally.credited, "they wait, and so do their bundles");
+    assert_eq!(carrier.files("bundles", "bundle").len(), 100);
+    let (summary, tally) = flush(u64::MAX);
+    assert!(!summary.interrupted && summary.pending == 0, "{summary:?}");
+    assert_eq!((tally.credited, tally.unarchived), (100, 0));
+    assert_eq!(carrier.files("bundles", ""), Vec::<PathBuf>::new());
+    drop(courier);
+    assert_eq!(carrier.ids("--acked").len(), 100);
 }
