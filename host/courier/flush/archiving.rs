@@ -7,8 +7,8 @@ use tokio::task::JoinHandle;
 use super::super::{Courier, CourierError};
 use crate::store::ARCHIVED_AT_ONCE;
 
-/// The archive is for when the tries are over, unless so many acknowledgements wait for it, or bundles of so many bytes: a
-/// file system that has just removed files is slower at making others, also for who receives on the same disk.
+/// The archive is for when the tries are over, unless so many acknowledgements wait for it, or bundles of so many bytes: tries
+/// need not wait for files to be removed, which slows down others on the same disk, too.
 const WAITING_MAX: u64 = 64 * ARCHIVED_AT_ONCE as u64;
 const WAITING_BYTES_MAX: u64 = 256 << 20;
 
