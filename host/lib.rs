@@ -10,6 +10,10 @@ pub mod binary;
 pub mod text;
 /// What a run may use, and what it did use.
 pub mod limits;
+/// What several owners share, and how much of it each may hold.
+pub mod shares;
+/// The line in front of what is scarce, by turns of owners.
+pub mod turns;
 /// Files that are their user's alone, written whole or not at all.
 pub mod private_file;
 /// Who says so: the node's key, and the keys that it trusts.

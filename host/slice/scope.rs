@@ -3,6 +3,8 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::shares::Owner;
+
 /// Who made a slice id. The same id in two scopes stands for two slices, and neither scope hears of the other's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Scope(Option<Arc<str>>);
@@ -16,6 +18,12 @@ impl Scope {
     /// The name of the token that it is the scope of; the owner's has none.
     pub fn token(&self) -> Option<&str> {
         self.0.as_deref()
+    }
+}
+
+impl Owner for Scope {
+    fn is_bounded(&self) -> bool {
+        self.0.is_some()
     }
 }
 
