@@ -3,8 +3,10 @@
 //!
 //! `SERVICE_HOLD_SECONDS` has it hold the load for that long and tells what becomes of the node's memory.
 
+#[allow(dead_code, reason = "another bench uses the rest")]
 #[path = "service/client.rs"]
 mod client;
+#[allow(dead_code, reason = "another bench uses the rest")]
 #[path = "service/node.rs"]
 mod node;
 

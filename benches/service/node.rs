@@ -20,7 +20,14 @@ pub struct Node {
 
 impl Node {
     pub fn start() -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), Duration::ZERO)
+        Self::start_with("")
+    }
+
+    /// A node with this `config.toml`.
+    pub fn start_with(config: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("config.toml"), config).unwrap();
+        Self::start_in(directory, Duration::ZERO)
     }
 
     fn start_in(directory: TempDir, ended_in: Duration) -> Self {
@@ -41,6 +48,10 @@ impl Node {
         assert!(self.child.wait().unwrap().success());
         let ended_in = began.elapsed();
         Self::start_in(self.directory.take().unwrap(), ended_in)
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// What it has in memory.
