@@ -206,7 +206,7 @@ impl WorkloadRunner {
             let (core, turn, runtime) = (self.0.clone(), request.clone(), runtime.clone());
             let progress = progress.clone();
             let watch =
-                Watch { is_cancelled: waits.is_over.clone(), gas_granted: progress.gas_counter(), deadline: None };
+                Watch { is_cancelled: waits.is_over.clone(), gas_granted: progress.gas_counter(), ..Watch::default() };
             core.waiting.fetch_add(1, Ordering::Relaxed);
             self.0.sandbox.submit(move || {
                 core.waiting.fetch_sub(1, Ordering::Relaxed);

@@ -31,13 +31,14 @@ pub use self::confine::{Bounds, Confinement, Purpose, confine};
 use self::engine::Engine;
 pub use self::engine::{CompileEngine, NAME as ENGINE_NAME};
 use self::link::{Growth, Guest};
+pub use self::meter::QUANTUM;
 use self::meter::{MeterError, State};
 pub use self::native::NativeCode;
 pub use self::outcome::{Outcome, Trap};
 pub use self::reference::{EngineKind, Reference, ReferenceEngine};
-pub use self::refill::Watch;
-pub use self::stop::InputError;
+pub use self::refill::{Claimed, Watch};
 use self::stop::Stop;
+pub use self::stop::{Beyond, InputError};
 use self::threads::GuestThreads;
 pub use self::threads::with_guest_stack;
 use self::trace::Tracer;
@@ -73,6 +74,9 @@ pub enum SandboxError {
     Deadline,
     #[error("the run was cancelled")]
     Cancelled,
+    /// Only of a run that is checked against a claim.
+    #[error("the run used more than is claimed of it")]
+    BeyondClaim(Beyond),
 }
 
 impl SandboxError {
@@ -85,6 +89,7 @@ impl SandboxError {
             Self::MemoryLimitTooHigh(_) => "memory_limit_too_high",
             Self::Deadline => "deadline",
             Self::Cancelled => "cancelled",
+            Self::BeyondClaim(_) => "beyond_claim",
             Self::Engine(_) | Self::AddressSpace { .. } | Self::Thread(_) | Self::Meter(_) | Self::Input(_) => {
                 "sandbox"
             }
@@ -275,19 +280,20 @@ fn conclude(
         return Err(SandboxError::HostMemory);
     }
     let settled = match (returned, stop) {
-        (_, Some(Stop::Guest(outcome))) => Err(outcome),
-        (_, Some(Stop::Input(error))) => return Err(error.into()),
-        (_, Some(Stop::HostMemory)) => return Err(SandboxError::HostMemory),
-        (_, Some(Stop::Deadline)) => return Err(SandboxError::Deadline),
-        (_, Some(Stop::Cancelled)) => return Err(SandboxError::Cancelled),
+        (_, Some(stop)) => Err(stop),
         (Ok((code, state)), None) => run.purse.settle(State::from_i64(state)).map(|gas| (code, gas)),
-        (Err(Broken::Trap(outcome)), None) => Err(outcome),
+        (Err(Broken::Trap(outcome)), None) => Err(outcome.into()),
         (Err(Broken::Engine(message)), None) => return Err(SandboxError::Engine(message)),
     };
     let (outcome, gas) = match settled {
         Ok((0, gas)) => (Outcome::Done, gas),
         Ok((code, gas)) => (Outcome::Failed(code), gas),
-        Err(outcome) => (outcome, run.purse.forfeit()),
+        Err(Stop::Guest(outcome)) => (outcome, run.purse.forfeit()),
+        Err(Stop::Input(error)) => return Err(error.into()),
+        Err(Stop::HostMemory) => return Err(SandboxError::HostMemory),
+        Err(Stop::Deadline) => return Err(SandboxError::Deadline),
+        Err(Stop::Cancelled) => return Err(SandboxError::Cancelled),
+        Err(Stop::BeyondClaim(beyond)) => return Err(SandboxError::BeyondClaim(beyond)),
     };
     Ok(execution(outcome, run, Usage { gas, memory_bytes: growth.memory_bytes }))
 }

@@ -1,7 +1,11 @@
 //! Text for people, on a terminal and on a page: what strangers bring must not steer either, and times are written one
 //! way.
 
+mod explain;
+
 use std::time::{Duration, SystemTime};
+
+pub use self::explain::explained;
 
 /// `text` with its control characters written out, and those that turn the direction of writing, so that it cannot
 /// steer a terminal, pretend to be another line, or be read backwards.

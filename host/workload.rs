@@ -1,5 +1,5 @@
-//! `Workload`: which guest runs. The reference guests are part of this binary, as text, and go through the same gate
-//! as anybody's.
+//! `Workload`: which guest runs. The reference guests are part of this binary, as the bytes that are checked in beside
+//! their text, so that no version of a tool changes their digests. They go through the same gate as anybody's.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -23,6 +23,9 @@ pub enum Workload {
 
 /// What a workload can be called on a command line.
 pub const REFERENCE_NAMES: [&str; 2] = ["transcode", "inference"];
+
+/// All that [`Workload::name`] says.
+pub const NAMES: [&str; 3] = ["transcode", "inference", "module"];
 
 impl Workload {
     /// Reads a module in its text or its binary form, within the limits that a node has by default.
@@ -69,9 +72,9 @@ impl Workload {
     /// The module, or where to look it up.
     pub fn module(&self) -> Guest<'_> {
         static TRANSCODE: LazyLock<Admitted> =
-            LazyLock::new(|| reference(include_str!("../guest-workloads/transcode.wat")));
+            LazyLock::new(|| reference(include_bytes!("../guest-workloads/transcode.wasm")));
         static INFERENCE: LazyLock<Admitted> =
-            LazyLock::new(|| reference(include_str!("../guest-workloads/inference.wat")));
+            LazyLock::new(|| reference(include_bytes!("../guest-workloads/inference.wasm")));
         match self {
             Self::Transcode => Guest::Admitted(&TRANSCODE),
             Self::Inference => Guest::Admitted(&INFERENCE),
@@ -90,12 +93,11 @@ pub enum Guest<'a> {
 
 /// The streaming sister of [`Workload::Transcode`]: the same proof, by way of the guest's memory.
 pub fn transcode_streaming() -> Workload {
-    Workload::Module(reference(include_str!("../guest-workloads/transcode-streaming.wat")))
+    Workload::Module(reference(include_bytes!("../guest-workloads/transcode-streaming.wasm")))
 }
 
-fn reference(text: &str) -> Admitted {
-    let wasm = wat::parse_str(text).expect("a reference guest is valid text");
-    Admitted::new(wasm).expect("a reference guest passes the gate")
+fn reference(wasm: &[u8]) -> Admitted {
+    Admitted::new(wasm.to_vec()).expect("a reference guest passes the gate")
 }
 
 /// Text is some four times as long as what it stands for.

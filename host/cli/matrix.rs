@@ -50,6 +50,7 @@ pub fn json(matrix: &Matrix, engines: &[EngineKind]) -> Value {
 fn cell_json(cell: &Cell) -> Value {
     let runs = cell.answers.iter().map(|answer| match answer {
         Answer::Failed { code, message } => json!({ "error": { "code": code, "message": message } }),
+        Answer::Beyond(_) | Answer::OtherSlice(_) => json!({ "error": { "code": "no_answer" } }),
         Answer::Found(found) => {
             let (code, failure) = found.outcome().map_or(("?", None), |outcome| outcome.code());
             json!({

@@ -42,6 +42,7 @@
 //! | memory   | u64  | largest size of the guest's, in bytes   |
 //! | engine   | text |                                         |
 
+use super::rules::{self, Contradiction};
 use super::{ASSETS_MAX, Blob, Claim, Job, JobLimits, Observed, SliceProof, VERSION};
 use crate::digest::Digest;
 use crate::key::{PublicKey, Signature};
@@ -96,6 +97,12 @@ impl DecodeError {
             Self::Json(_) => "no_json_form",
             Self::Signature => "not_signed",
         }
+    }
+}
+
+impl From<Contradiction> for DecodeError {
+    fn from(Contradiction(broken): Contradiction) -> Self {
+        Self::Damaged(broken)
     }
 }
 
@@ -164,22 +171,14 @@ impl Claim {
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let slice_id = from.text()?.parse().map_err(|_| DecodeError::Damaged("its slice id is not one"))?;
-        let claim = Self {
-            slice_id,
+        Ok(Self {
+            slice_id: from.text()?.parse().map_err(|_| DecodeError::Damaged("its slice id is not one"))?,
             job: Job::read(from)?,
             outcome: from.outcome()?,
             proof: from.optional(Reader::digest)?,
             output: Blob::read(from)?,
             gas: from.u64()?,
-        };
-        if claim.proof.is_some() != claim.outcome.is_done() {
-            return Err(DecodeError::Damaged("its outcome and its proof hash contradict each other"));
-        }
-        if claim.gas > claim.job.limits.gas {
-            return Err(DecodeError::Damaged("it used more gas than its job allows"));
-        }
-        Ok(claim)
+        })
     }
 }
 
@@ -255,11 +254,11 @@ impl SliceProof {
             signature: file.array::<{ Signature::BYTES }>()?.into(),
         };
         file.array::<32>()?;
-        if claim.0.is_empty() && observed.0.is_empty() && file.0.is_empty() {
-            Ok(proof)
-        } else {
-            Err(DecodeError::Damaged("something follows its end"))
+        if !(claim.0.is_empty() && observed.0.is_empty() && file.0.is_empty()) {
+            return Err(DecodeError::Damaged("something follows its end"));
         }
+        rules::check(&proof.claim, &proof.observed)?;
+        Ok(proof)
     }
 }
 

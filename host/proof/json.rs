@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{Blob, Claim, DecodeError, Job, Observed, SliceProof, VERSION};
 use crate::digest::Digest;
 use crate::sandbox::Outcome;
+use crate::text::explained;
 
 /// The largest JSON form that is read: text takes at most six times as much as in the canonical bytes, and space between
 /// the words is no content.
@@ -110,5 +111,5 @@ impl Form {
 
 /// What is wrong may be as long as whoever wrote it wanted.
 fn said(error: impl std::fmt::Display) -> DecodeError {
-    DecodeError::Json(error.to_string().chars().take(SHOWN_CHARS_MAX).collect())
+    DecodeError::Json(explained(&error.to_string()).chars().take(SHOWN_CHARS_MAX).collect())
 }

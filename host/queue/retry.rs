@@ -34,7 +34,8 @@ pub fn may_pass(error: &RunError) -> bool {
         RunError::SliceIdConflict(_)
         | RunError::TooManyAssets(_)
         | RunError::TooLong { .. }
-        | RunError::NotReproduced(_) => false,
+        | RunError::NotReproduced(_)
+        | RunError::Contradiction(_) => false,
     }
 }
 
@@ -52,7 +53,8 @@ const fn may_pass_in_sandbox(error: &SandboxError) -> bool {
         | SandboxError::Compile(_)
         | SandboxError::MemoryLimitTooHigh(_)
         | SandboxError::Input(InputError::Changed)
-        | SandboxError::Deadline => false,
+        | SandboxError::Deadline
+        | SandboxError::BeyondClaim(_) => false,
     }
 }
 

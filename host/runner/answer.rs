@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::digest::Digest;
 use crate::key::NodeKey;
 use crate::modules::ModulesError;
-use crate::proof::{ASSETS_MAX, Claim, DecodeError, Job, Observed, SliceProof};
+use crate::proof::{ASSETS_MAX, Claim, Contradiction, DecodeError, Job, Observed, SliceProof};
 use crate::sandbox::{Execution, Outcome, SandboxError};
 use crate::slice::{SliceError, SliceId};
 use crate::store::StoreError;
@@ -71,6 +71,8 @@ pub enum RunError {
     TooLong { what: &'static str, bytes: u64, max: u64 },
     #[error("running `{0}` twice gave two results; the host or this program is at fault")]
     NotReproduced(SliceId),
+    #[error("the run came to what no run can come to ({0}); the host or this program is at fault")]
+    Contradiction(#[from] Contradiction),
     #[error("the host failed while it ran the slice, or is shutting down")]
     Lost,
 }
@@ -89,6 +91,7 @@ impl RunError {
             Self::TooManyAssets(_) => "too_many_assets",
             Self::TooLong { .. } => "arguments_too_long",
             Self::NotReproduced(_) => "not_reproduced",
+            Self::Contradiction(_) => "contradiction",
             Self::Lost => "lost",
         }
     }
@@ -142,9 +145,9 @@ impl Ended {
         Self { claim, observed, output, log, job: job_digest }
     }
 
-    pub(super) fn sign(self, key: &NodeKey) -> Finished {
+    pub(super) fn sign(self, key: &NodeKey) -> Result<Finished, Contradiction> {
         let Self { claim, observed, output, log, job } = self;
         let outcome = claim.outcome();
-        Finished { outcome, proof: SliceProof::sign(claim, observed, key), output: Some(output), log, job }
+        Ok(Finished { outcome, proof: SliceProof::sign(claim, observed, key)?, output: Some(output), log, job })
     }
 }

@@ -36,7 +36,12 @@ impl Duty {
             let (_, id) = self.lead.key().clone();
             return self.fulfil(Err(RunError::NotReproduced(id)));
         }
-        let answer = Answer { finished: Arc::new(ended.sign(&self.core.signer.key())), source: Source::Run };
+        let signed = ended.sign(&self.core.signer.key());
+        let finished = match signed {
+            Ok(finished) => Arc::new(finished),
+            Err(error) => return self.fulfil(Err(error.into())),
+        };
+        let answer = Answer { finished, source: Source::Run };
         if self.core.store.is_none() || known.is_some() {
             return self.fulfil(Ok(answer));
         }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::meter::{State, host_call_gas};
 use super::outcome::Outcome;
 use super::refill::{Purse, Watch};
-use super::stop::{InputError, Stop};
+use super::stop::{Beyond, InputError, Stop};
 use super::trace::{Tracer, Window};
 use crate::digest::{Digest, Hasher};
 use crate::limits::Limits;
@@ -113,22 +113,26 @@ impl RunState {
         Ok((answer, state.to_i64()))
     }
 
+    /// Whether a checkpoint is taken at this refill. Asked once a refill, before the globals are read for it.
+    pub fn is_at_checkpoint(&mut self, memory_bytes: usize) -> bool {
+        let granted = self.purse.granted();
+        self.tracer.as_mut().is_some_and(|tracer| tracer.is_due(granted, memory_bytes))
+    }
+
     /// Gives a guest more gas that has overdrawn `state`, or ends its run. `globals` are its
-    /// numbers, for a checkpoint.
-    pub fn refill(&mut self, state: i64, memory: &[u8], globals: &[u8]) -> Called<i64> {
+    /// numbers, where a checkpoint is taken.
+    pub fn refill(&mut self, state: i64, memory: &[u8], globals: Option<&[u8]>) -> Called<i64> {
         let state = State::from_i64(state);
-        if let Some(tracer) = self.tracer.as_mut().filter(|tracer| tracer.takes(self.purse.granted())) {
+        if let (Some(tracer), Some(globals)) = (&mut self.tracer, globals) {
             tracer.checkpoint(self.purse.charged(state), memory, globals);
         }
         self.purse.refill(state).map(State::to_i64)
     }
-}
 
-impl RunState {
     /// Notes, for a trace, what the run has left of its memory, and what its module has counted.
     pub fn end(&mut self, memory: &[u8], counters: Vec<u64>) {
         if let Some(tracer) = &mut self.tracer {
-            tracer.end(memory, counters);
+            tracer.end(self.purse.granted(), memory, counters);
         }
     }
 }
@@ -259,6 +263,10 @@ impl HostCall<'_> {
         let bytes = part(memory, ptr, len)?;
         if (run.output.len() + bytes.len()) as u64 > run.limits.output_bytes {
             return Err(Outcome::OutputLimit.into());
+        }
+        let claimed = run.purse.output_bytes_claimed();
+        if claimed.is_some_and(|claimed| (run.output.len() + bytes.len()) as u64 > claimed) {
+            return Err(Stop::BeyondClaim(Beyond::Output));
         }
         run.output.try_reserve(bytes.len()).map_err(|_| Stop::HostMemory)?;
         for piece in bytes.chunks(PIECE_BYTES) {

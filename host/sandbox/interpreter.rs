@@ -109,15 +109,18 @@ fn act<R: Answer>(
 
 fn refill(mut caller: Caller<'_, Guest>, state: i64) -> Result<i64, Error> {
     let memory = memory(&caller)?;
-    let mut globals = Vec::new();
-    if caller.data().run.tracer.is_some() {
+    let memory_bytes = memory.data_size(&caller);
+    let is_at_checkpoint = caller.data_mut().run.is_at_checkpoint(memory_bytes);
+    let globals = is_at_checkpoint.then(|| {
+        let mut globals = Vec::new();
         for name in meter::global_names() {
             let Some(global) = caller.get_export(&name).and_then(|found| found.into_global()) else { break };
             globals.extend(bits(&global.get(&caller)));
         }
-    }
+        globals
+    });
     let (memory, guest) = memory.data_and_store_mut(&mut caller);
-    guest.run.refill(state, memory, &globals).map_err(|stop| guest.ended(stop))
+    guest.run.refill(state, memory, globals.as_deref()).map_err(|stop| guest.ended(stop))
 }
 
 fn memory(caller: &Caller<'_, Guest>) -> Result<Memory, Error> {

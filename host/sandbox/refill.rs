@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use super::meter::{QUANTUM, State};
 use super::outcome::Outcome;
-use super::stop::Stop;
+use super::stop::{Beyond, Stop};
 use super::trace::Window;
 
 /// Who waits for a run, and how long.
@@ -17,6 +19,16 @@ pub struct Watch {
     pub is_cancelled: Arc<AtomicBool>,
     /// Grows by the gas that the run is granted.
     pub gas_granted: Arc<AtomicU64>,
+    /// The claim that the run is checked against, if there is one.
+    pub claimed: Option<Claimed>,
+}
+
+/// The amounts that a claim says. A run that uses more of one refutes the claim, and ends there: a lie about a run costs
+/// its verifier one [`QUANTUM`] more than what the lie says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claimed {
+    pub gas: u64,
+    pub output_bytes: u64,
 }
 
 /// The gas of one run.
@@ -74,7 +86,7 @@ impl Purse {
     }
 
     /// What a run has used that returned with `state`; what it spent since it was looked at is still to be paid for.
-    pub fn settle(&mut self, state: State) -> Result<u64, Outcome> {
+    pub fn settle(&mut self, state: State) -> Result<u64, Stop> {
         let left = match state.gas() {
             left if left < 0 => self.grant(left)?,
             left => left,
@@ -88,15 +100,25 @@ impl Purse {
         self.granted
     }
 
+    /// The output that a claim says, where the run is checked against one.
+    pub fn output_bytes_claimed(&self) -> Option<u64> {
+        self.watch.claimed.map(|claimed| claimed.output_bytes)
+    }
+
     /// Of a balance that may be below zero, makes one that is not.
-    fn grant(&mut self, left: i64) -> Result<i64, Outcome> {
+    fn grant(&mut self, left: i64) -> Result<i64, Stop> {
         let need = left.min(0).unsigned_abs();
         let rest = self.gas_max - self.granted;
         let quantum = self.window.map_or(QUANTUM, |window| window.quantum(self.granted));
         let grant = need.max(1).div_ceil(quantum).saturating_mul(quantum).min(rest);
         self.granted += grant;
+        // A run that uses what is claimed is granted less than a quantum more.
+        let is_beyond = |claimed: Claimed| self.granted.checked_sub(claimed.gas).is_some_and(|more| more >= QUANTUM);
+        if self.watch.claimed.is_some_and(is_beyond) {
+            return Err(Stop::BeyondClaim(Beyond::Gas));
+        }
         self.watch.gas_granted.fetch_add(grant, Ordering::Relaxed);
-        if grant < need { Err(Outcome::OutOfGas) } else { Ok(left.saturating_add_unsigned(grant)) }
+        if grant < need { Err(Outcome::OutOfGas.into()) } else { Ok(left.saturating_add_unsigned(grant)) }
     }
 }
 
@@ -116,7 +138,7 @@ mod tests {
         let quantum = QUANTUM as i64;
         assert_eq!(purse.refill(owing(5)).unwrap().gas(), quantum - 5);
         assert_eq!(purse.refill(owing(quantum)).unwrap().gas(), 0);
-        assert_eq!(purse.settle(State::BEGIN.with_gas(7)), Ok(2 * QUANTUM - 7));
+        assert!(matches!(purse.settle(State::BEGIN.with_gas(7)), Ok(gas) if gas == 2 * QUANTUM - 7));
         assert_eq!(purse.refill(owing(10)).unwrap().gas(), 0);
         assert!(matches!(purse.refill(owing(1)), Err(Stop::Guest(Outcome::OutOfGas))));
         assert_eq!(purse.forfeit(), 2 * QUANTUM + 10);
@@ -125,10 +147,29 @@ mod tests {
     #[test]
     fn what_is_spent_unseen_is_paid_for_at_the_end() {
         let mut purse = Purse::new(QUANTUM + 3, Watch::default(), None);
-        assert_eq!(purse.settle(owing(900)), Ok(900));
+        assert!(matches!(purse.settle(owing(900)), Ok(900)));
         let mut purse = Purse::new(899, Watch::default(), None);
-        assert_eq!(purse.settle(owing(900)), Err(Outcome::OutOfGas));
+        assert!(matches!(purse.settle(owing(900)), Err(Stop::Guest(Outcome::OutOfGas))));
         assert_eq!(purse.forfeit(), 899);
+    }
+
+    fn checked_against(gas: u64) -> Purse {
+        let claimed = Some(Claimed { gas, output_bytes: 0 });
+        Purse::new(u64::MAX, Watch { claimed, ..Watch::default() }, None)
+    }
+
+    #[test]
+    fn a_run_ends_a_quantum_beyond_its_claim_and_not_before() {
+        for claimed in [0, 7, QUANTUM - 1, QUANTUM, QUANTUM + 1, 5 * QUANTUM + 3] {
+            let mut purse = checked_against(claimed);
+            let spent = purse.charge(State::BEGIN, claimed).expect("the claim is true so far");
+            assert!(matches!(purse.settle(spent), Ok(gas) if gas == claimed), "{claimed}");
+            let mut purse = checked_against(claimed);
+            let beyond = purse.charge(State::BEGIN, claimed + QUANTUM + 1);
+            assert!(matches!(beyond, Err(Stop::BeyondClaim(Beyond::Gas))), "{claimed}: {beyond:?}");
+        }
+        let mut purse = checked_against(u64::MAX);
+        assert!(purse.charge(State::BEGIN, 3 * QUANTUM).is_ok(), "the largest claim has no end");
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use serde::{Deserialize, Serialize};
+
 use super::outcome::Outcome;
 
 /// The host cannot give the guest the input that the run began with.
@@ -26,6 +28,15 @@ pub enum Stop {
     Deadline,
     /// Nobody waits for it any more.
     Cancelled,
+    /// The run is checked against a claim, and can no longer come to it.
+    BeyondClaim(Beyond),
+}
+
+/// Amounts of which a run used more than a claim says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Beyond {
+    Gas,
+    Output,
 }
 
 impl From<Outcome> for Stop {

@@ -8,11 +8,19 @@ use serde::{Deserialize, Serialize};
 use super::meter::QUANTUM;
 use crate::digest::{Digest, Hasher};
 
-/// Checkpoints that one run keeps; those after are not taken.
-pub const CHECKPOINTS_MAX: usize = 1 << 20;
+/// Checkpoints that one run keeps. A run that has more keeps every second one of them, and takes every second one from
+/// then on, so that a trace is at most some 2 MiB of JSON however long the run was.
+pub const CHECKPOINTS_MAX: usize = 1 << 12;
 
 /// Host calls that one run keeps by name; those after only count.
 pub const CALLS_MAX: usize = 1 << 12;
+
+/// Memory that the checkpoints of a run may hash without any gas.
+const FREE_HASHED_BYTES: u64 = 64 << 20;
+
+/// Gas for each further byte that is hashed. BLAKE3 takes a byte in less than the time of one unit of gas, so that
+/// checkpoints take less than a quarter of the run's own time.
+const GAS_A_HASHED_BYTE: u64 = 4;
 
 /// Where checkpoints are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,13 +32,20 @@ pub struct Window {
     pub stride: u64,
     /// Keep the memory as it is at the first checkpoint that has used this much gas.
     pub memory_at: Option<u64>,
+    /// Whether a checkpoint waits until the run's gas pays for the hash of its memory.
+    pub is_sparing: bool,
 }
 
 impl Window {
-    /// The checkpoints that every run has.
-    pub const WHOLE: Self = Self { from: 0, to: u64::MAX, stride: QUANTUM, memory_at: None };
+    /// The checkpoints of a whole run, as far as its gas pays for them.
+    pub const WHOLE: Self = Self { from: 0, to: u64::MAX, stride: QUANTUM, memory_at: None, is_sparing: true };
     /// No checkpoint; only what is counted.
-    pub const NONE: Self = Self { from: u64::MAX, to: u64::MAX, stride: QUANTUM, memory_at: None };
+    pub const NONE: Self = Self { from: u64::MAX, to: u64::MAX, stride: QUANTUM, memory_at: None, is_sparing: false };
+
+    /// A part of a run, with a checkpoint at each grant of `stride`.
+    pub const fn part(from: u64, to: u64, stride: u64, memory_at: Option<u64>) -> Self {
+        Self { from, to, stride, memory_at, is_sparing: false }
+    }
 
     /// How much is granted at once to a run that was granted this much.
     pub fn quantum(&self, granted: u64) -> u64 {
@@ -69,10 +84,14 @@ pub struct Call {
 #[derive(Clone, Debug, Default)]
 pub struct Trace {
     pub checkpoints: Vec<Checkpoint>,
+    /// Every how many checkpoints one was kept: a power of two.
+    pub kept_every: u64,
+    /// Of all checkpoints, also those that were not kept, and of the memory that the run left.
+    pub digest: Option<Digest>,
     /// Those between the window's ends.
     pub calls: Vec<Call>,
     pub memory: Option<Vec<u8>>,
-    /// The memory as the run left it.
+    /// The memory as the run left it, where the whole run is traced and its gas pays for the hash.
     pub end: Option<Digest>,
     /// How often each host call came, and how much gas they took together.
     pub host: BTreeMap<String, (u64, u64)>,
@@ -80,32 +99,31 @@ pub struct Trace {
     pub counters: Vec<u64>,
 }
 
-impl Trace {
-    /// Of all checkpoints, and of the memory that the run left.
-    pub fn digest(&self) -> Digest {
-        let mut hasher = Hasher::default();
-        for checkpoint in &self.checkpoints {
-            hasher.update(&checkpoint.gas.to_le_bytes());
-            hasher.update(checkpoint.memory.as_bytes());
-            hasher.update(checkpoint.globals.as_bytes());
-            hasher.update(checkpoint.calls_digest.as_bytes());
-        }
-        hasher.update(self.end.map(|end| *end.as_bytes()).unwrap_or_default().as_slice());
-        hasher.finish()
-    }
-}
-
 /// Takes a run's trace while it runs.
 pub struct Tracer {
     window: Window,
     trace: Trace,
+    /// Of all checkpoints.
+    digest: Hasher,
     calls: u64,
-    calls_digest: Digest,
+    /// Of all host calls.
+    calls_digest: Hasher,
+    /// Refills at which a checkpoint could have been taken.
+    refills: u64,
+    hashed_bytes: u64,
 }
 
 impl Tracer {
     pub fn new(window: Window) -> Self {
-        Self { window, trace: Trace::default(), calls: 0, calls_digest: Digest::of(b"") }
+        Self {
+            window,
+            trace: Trace { kept_every: 1, ..Trace::default() },
+            digest: Hasher::default(),
+            calls: 0,
+            calls_digest: Hasher::default(),
+            refills: 0,
+            hashed_bytes: 0,
+        }
     }
 
     /// Notes a host call that took `gas`, of a run that was granted so much.
@@ -114,45 +132,81 @@ impl Tracer {
             Some((calls, sum)) => (*calls, *sum) = (*calls + 1, *sum + gas),
             None => drop(self.trace.host.insert(name.to_owned(), (1, gas))),
         }
-        let mut hasher = Hasher::default();
-        hasher.update(self.calls_digest.as_bytes());
-        hasher.update(name.as_bytes());
+        let counts = [name.len() as u8, arguments.len() as u8, u8::from(answer.is_some())];
+        self.calls_digest.update(&counts);
+        self.calls_digest.update(name.as_bytes());
         for number in arguments.iter().chain(&answer) {
-            hasher.update(&number.to_le_bytes());
+            self.calls_digest.update(&number.to_le_bytes());
         }
-        self.calls_digest = hasher.finish();
         self.calls += 1;
-        if self.takes(granted) && self.trace.calls.len() < CALLS_MAX {
+        if (self.window.from..self.window.to).contains(&granted) && self.trace.calls.len() < CALLS_MAX {
             self.trace.calls.push(Call { name: name.to_owned(), arguments: arguments.to_vec(), answer });
         }
     }
 
-    /// Whether a run that was granted so much is at a checkpoint.
-    pub fn takes(&self, granted: u64) -> bool {
-        (self.window.from..self.window.to).contains(&granted) && self.trace.checkpoints.len() < CHECKPOINTS_MAX
+    /// Whether a run that was granted so much, and is at a refill, is at a checkpoint.
+    pub fn is_due(&mut self, granted: u64, memory_bytes: usize) -> bool {
+        let is_within = (self.window.from..self.window.to).contains(&granted);
+        if !is_within || !self.is_paid_for(granted, memory_bytes) {
+            return false;
+        }
+        let refill = self.refills;
+        self.refills += 1;
+        if self.trace.checkpoints.len() == CHECKPOINTS_MAX {
+            if !self.window.is_sparing {
+                return false;
+            }
+            let mut index = 0;
+            self.trace.checkpoints.retain(|_| {
+                index += 1;
+                index % 2 == 1
+            });
+            self.trace.kept_every *= 2;
+        }
+        refill.is_multiple_of(self.trace.kept_every)
+    }
+
+    /// Whether a hash of the memory is within what the run may hash by now.
+    fn is_paid_for(&self, granted: u64, memory_bytes: usize) -> bool {
+        let hashed_bytes = self.hashed_bytes.saturating_add(memory_bytes as u64);
+        !self.window.is_sparing || hashed_bytes <= FREE_HASHED_BYTES.saturating_add(granted / GAS_A_HASHED_BYTE)
     }
 
     pub fn checkpoint(&mut self, gas: u64, memory: &[u8], globals: &[u8]) {
         let checkpoint = Checkpoint {
             gas,
-            memory: Digest::of(memory),
+            memory: self.hash(memory),
             globals: Digest::of(globals),
             calls: self.calls,
-            calls_digest: self.calls_digest,
+            calls_digest: self.calls_digest.finish(),
         };
         if self.trace.memory.is_none() && self.window.memory_at.is_some_and(|at| gas >= at) {
             self.trace.memory = Some(memory.to_vec());
         }
+        self.digest.update(&checkpoint.gas.to_le_bytes());
+        for digest in [checkpoint.memory, checkpoint.globals, checkpoint.calls_digest] {
+            self.digest.update(digest.as_bytes());
+        }
         self.trace.checkpoints.push(checkpoint);
     }
 
-    /// The run has ended, and left this memory.
-    pub fn end(&mut self, memory: &[u8], counters: Vec<u64>) {
-        self.trace.end = Some(Digest::of(memory));
+    fn hash(&mut self, memory: &[u8]) -> Digest {
+        self.hashed_bytes += memory.len() as u64;
+        Digest::of(memory)
+    }
+
+    /// The run has ended, was granted so much, and left this memory.
+    pub fn end(&mut self, granted: u64, memory: &[u8], counters: Vec<u64>) {
+        if self.window.is_sparing && self.is_paid_for(granted, memory.len()) {
+            self.trace.end = Some(self.hash(memory));
+        }
         self.trace.counters = counters;
     }
 
-    pub fn finish(self) -> Trace {
+    pub fn finish(mut self) -> Trace {
+        self.digest.update(self.calls_digest.finish().as_bytes());
+        self.digest.update(self.trace.end.as_ref().map_or(&[0; 32], |end| end.as_bytes()));
+        self.trace.digest = Some(self.digest.finish());
         self.trace
     }
 }
@@ -163,7 +217,7 @@ mod tests {
 
     #[test]
     fn grants_lead_up_to_the_window_and_are_fine_within() {
-        let window = Window { from: QUANTUM + 10, to: QUANTUM + 30, stride: 7, memory_at: None };
+        let window = Window::part(QUANTUM + 10, QUANTUM + 30, 7, None);
         let quanta = [0, QUANTUM, QUANTUM + 10, QUANTUM + 29, QUANTUM + 30].map(|granted| window.quantum(granted));
         assert_eq!(quanta, [QUANTUM, 10, 7, 7, QUANTUM]);
     }
@@ -173,11 +227,51 @@ mod tests {
         let digest = |name: &str, arguments: &[u64], answer| {
             let mut tracer = Tracer::new(Window::WHOLE);
             tracer.call((0, 0), name, arguments, answer);
-            tracer.calls_digest
+            tracer.calls_digest.finish()
         };
         let it = digest("a", &[1, 2], Some(3));
-        for other in [digest("b", &[1, 2], Some(3)), digest("a", &[1, 9], Some(3)), digest("a", &[1, 2], Some(4))] {
+        for other in [
+            digest("b", &[1, 2], Some(3)),
+            digest("a", &[1, 9], Some(3)),
+            digest("a", &[1, 2], Some(4)),
+            digest("a", &[1, 2, 3], None),
+        ] {
             assert_ne!(it, other);
         }
+    }
+
+    /// Runs through `refills` of a whole run, each with a checkpoint where one is due.
+    fn traced(refills: u64, memory: &[u8]) -> Tracer {
+        let mut tracer = Tracer::new(Window::WHOLE);
+        for refill in 0..refills {
+            let gas = refill * QUANTUM;
+            if tracer.is_due(gas, memory.len()) {
+                tracer.checkpoint(gas, memory, &[]);
+            }
+        }
+        tracer.end(refills * QUANTUM, memory, Vec::new());
+        tracer
+    }
+
+    /// However large the memory is: here a mebibyte for each of `units`.
+    #[test]
+    fn the_gas_of_a_run_pays_for_what_its_checkpoints_hash() {
+        for (units, refills) in [(1, 300), (16, 300), (63, 500), (65, 1), (65, 600)] {
+            let memory = vec![7; units << 20];
+            let tracer = traced(refills, &memory);
+            let most = FREE_HASHED_BYTES + refills * QUANTUM / GAS_A_HASHED_BYTE;
+            assert!(tracer.hashed_bytes <= most, "{units} MiB, {refills} refills: {}", tracer.hashed_bytes);
+            let is_spent = tracer.hashed_bytes + 2 * memory.len() as u64 > most.min(refills * memory.len() as u64);
+            assert!(is_spent, "{units} MiB, {refills} refills: it hashes as much as it may");
+        }
+    }
+
+    #[test]
+    fn a_trace_is_short_however_long_its_run_was() {
+        let refills = 9 * CHECKPOINTS_MAX as u64;
+        let trace = traced(refills, &[]).finish();
+        assert!(trace.checkpoints.len() <= CHECKPOINTS_MAX && trace.kept_every == 16, "{}", trace.kept_every);
+        let expected = (0..refills).step_by(16).map(|refill| refill * QUANTUM);
+        assert!(trace.checkpoints.iter().map(|checkpoint| checkpoint.gas).eq(expected), "each sixteenth is kept");
     }
 }

@@ -213,7 +213,7 @@ mod tests {
         let execution =
             Execution { outcome: Outcome::Failed(1), proof: None, output: vec![], log: vec![], usage, trace: None };
         let observed = Observed::new(SystemTime::UNIX_EPOCH, Duration::ZERO, usage, "test");
-        SliceProof::sign(Claim::of(id.clone(), job, &execution), observed, &NodeKey::from_secret([1; 32]))
+        SliceProof::sign(Claim::of(id.clone(), job, &execution), observed, &NodeKey::from_secret([1; 32])).unwrap()
     }
 
     #[test]

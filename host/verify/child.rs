@@ -20,8 +20,9 @@ pub const COMMAND: &str = "run-on-one-engine";
 /// Address space beside the guest's memory: an engine reserves some 8 GiB for it, an interpreter moves it to grow it.
 const MEMORY_BYTES: u64 = 12 << 30;
 
-/// The slowest engine spends this much gas in a second, at least; and compiling takes its time.
-const GAS_A_SECOND: u64 = 10_000_000;
+/// The slowest engine spends this much gas in a second, at least; and compiling takes its time. A unit that takes a whole
+/// microsecond is far beyond what was measured, for a true proof must not be unverifiable by this.
+const GAS_A_SECOND: u64 = 1_000_000;
 const CPU_SECONDS: u64 = 300;
 
 /// What is shown of a dying child's last words.
@@ -84,10 +85,12 @@ pub fn serve_one_order() -> io::Result<()> {
     // One handle a run, because nothing can be opened later.
     let slices = slice.and_then(|slice| (0..order.runs).map(|_| open(&slice)).collect::<Result<Vec<_>, _>>());
     let slices = slices.map_err(io::Error::other)?;
-    let gas_seconds = u64::from(order.runs) * (order.limits.gas / GAS_A_SECOND);
+    let gas_seconds = u64::from(order.runs).saturating_mul(order.gas_max() / GAS_A_SECOND);
     let bounds = Bounds {
         cpu_seconds: CPU_SECONDS.saturating_add(gas_seconds),
-        memory_bytes: MEMORY_BYTES.saturating_add(2 * order.limits.memory_bytes.min(Limits::MEMORY_BYTES_MAX)),
+        memory_bytes: MEMORY_BYTES
+            .saturating_add(2 * order.limits.memory_bytes.min(Limits::MEMORY_BYTES_MAX))
+            .saturating_add(order.output_bytes_max().saturating_mul(2)),
     };
     with_guest_stack(|| {
         confine(bounds, Purpose::Run)?;
@@ -99,33 +102,49 @@ fn run_all(order: &Order, slices: Vec<OpenSlice>) -> io::Result<()> {
     let mut to = BufWriter::new(io::stdout().lock());
     let reference = Reference::new(order.engine, &order.module);
     for slice in slices {
-        let run = |reference: &Reference| run_once(order, reference, slice);
-        let ran = reference
-            .as_ref()
-            .map_err(|error| (error.code(), error.to_string()))
-            .and_then(|reference| run(reference).map_err(|error| (error.code(), error.to_string())));
+        let input = Blob { blake3: slice.digest(), bytes: slice.len() };
+        if order.claimed.is_some_and(|(claimed, _)| claimed != input) {
+            Answer::OtherSlice(input).write(None, &mut to)?;
+            continue;
+        }
+        let ran = match &reference {
+            Ok(reference) => run_once(order, reference, input, slice),
+            Err(error) => Err(failed(error)),
+        };
         match ran {
             Ok((found, memory)) => Answer::Found(Box::new(found)).write(memory.as_deref(), &mut to)?,
-            Err((code, message)) => Answer::Failed { code: code.to_owned(), message }.write(None, &mut to)?,
+            Err(answer) => answer.write(None, &mut to)?,
         }
     }
     Ok(())
 }
 
-fn run_once(order: &Order, reference: &Reference, slice: OpenSlice) -> Result<(Found, Option<Vec<u8>>), SandboxError> {
-    let input = Blob { blake3: slice.digest(), bytes: slice.len() };
+fn failed(error: &SandboxError) -> Answer {
+    match error {
+        SandboxError::BeyondClaim(beyond) => Answer::Beyond(*beyond),
+        error => Answer::Failed { code: error.code().to_owned(), message: error.to_string() },
+    }
+}
+
+fn run_once(
+    order: &Order,
+    reference: &Reference,
+    input: Blob,
+    slice: OpenSlice,
+) -> Result<(Found, Option<Vec<u8>>), Answer> {
     let clock = Instant::now();
     let work = Work {
         args: order.args.clone(),
         assets: order.assets.iter().cloned().collect(),
         watch: Watch {
             deadline: order.timeout_ms.map(|timeout| clock + Duration::from_millis(timeout)),
+            claimed: order.claimed.map(|(_, claimed)| claimed),
             ..Watch::default()
         },
-        trace: Some(order.window),
+        trace: order.window,
         ..Work::new(Box::new(slice), order.limits)
     };
-    let execution = reference.run(work)?;
+    let execution = reference.run(work).map_err(|error| failed(&error))?;
     let duration_us = u64::try_from(clock.elapsed().as_micros()).unwrap_or(u64::MAX);
     Ok(Found::new(input, execution, duration_us, order.tells_trace))
 }

@@ -14,9 +14,13 @@ use super::order::{Answer, Found, Order};
 use crate::digest::Digest;
 use crate::proof::{Blob, JobLimits, profile};
 use crate::sandbox::{Call, Checkpoint, EngineKind, Window};
+use crate::text::explained;
 
-/// Into how many parts a stretch is cut.
+/// Parts into which a stretch is cut, where the memory is small.
 const PARTS: u64 = 64;
+/// Fewer parts, where hashing the memory for each would take more than this together; and the fewest.
+const HASHED_BYTES_MAX: u64 = 4 << 30;
+const PARTS_MIN: u64 = 4;
 
 /// One of two runs.
 #[derive(Clone)]
@@ -43,7 +47,7 @@ pub struct Difference {
 pub enum TraceError {
     #[error("{0}")]
     Run(String),
-    #[error("it is no trace: {0}")]
+    #[error("it is no trace: {}", explained(&.0.to_string()))]
     Damaged(#[from] serde_json::Error),
     #[error("it is of another {0}")]
     OtherJob(&'static str),
@@ -62,11 +66,12 @@ pub struct TraceFile {
     assets: Vec<Digest>,
     limits: JobLimits,
     gas: u64,
-    end: Digest,
+    end: Option<Digest>,
+    kept_every: u64,
     checkpoints: Vec<Checkpoint>,
 }
 
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// Runs `case` on one side, and keeps its checkpoints. `module` is the digest of the guest as it was before it was metered.
 pub fn trace(program: &Path, module: Digest, case: &Case, side: &Side) -> Result<TraceFile, TraceError> {
@@ -82,6 +87,7 @@ pub fn trace(program: &Path, module: Digest, case: &Case, side: &Side) -> Result
         limits: case.limits.into(),
         gas: found.gas,
         end: found.trace,
+        kept_every: found.kept_every,
         checkpoints: found.checkpoints,
     })
 }
@@ -114,8 +120,9 @@ impl TraceFile {
                 return Err(TraceError::OtherJob(what));
             }
         }
-        let parted = parted([&self.checkpoints, &other.checkpoints]);
-        Ok(match parted {
+        let kept = |trace: &Self| (trace.kept_every, trace.checkpoints.clone());
+        let [ours, others] = aligned([kept(self), kept(other)]);
+        Ok(match parted([&ours, &others]) {
             None if (self.gas, self.end) == (other.gas, other.end) => None,
             None => {
                 let last = self.checkpoints.last().map_or(0, |checkpoint| checkpoint.gas);
@@ -139,18 +146,22 @@ pub fn diff(program: &Path, case: &Case, sides: [&Side; 2]) -> Result<Option<Dif
     };
     let [(left, _), (right, _)] = both(Window::WHOLE)?;
     let ends = super::matrix::differs(&left, &right);
-    let mut parted = match (parted([&left.checkpoints, &right.checkpoints]), ends) {
+    let memory_bytes = left.memory_bytes.max(right.memory_bytes);
+    let parts = (HASHED_BYTES_MAX / memory_bytes.max(1)).clamp(PARTS_MIN, PARTS);
+    let kept = |found: &Found| (found.kept_every, found.checkpoints.clone());
+    let checkpoints = aligned([kept(&left), kept(&right)]);
+    let mut parted = match (parted([&checkpoints[0], &checkpoints[1]]), ends) {
         (Some(parted), _) => parted,
         (None, None) => return Ok(None),
         (None, Some(what)) => {
-            let last = left.checkpoints.last().map_or(0, |checkpoint| checkpoint.gas);
+            let last = checkpoints[0].last().map_or(0, |checkpoint| checkpoint.gas);
             Parted { gas: last..left.gas.max(right.gas).max(last + 1), what: vec![what] }
         }
     };
     loop {
         let length = parted.gas.end - parted.gas.start;
-        let stride = (length / PARTS).max(1);
-        let window = Window { from: parted.gas.start, to: parted.gas.end, stride, memory_at: None };
+        let stride = (length / parts).max(1);
+        let window = Window::part(parted.gas.start, parted.gas.end, stride, None);
         let [(left, _), (right, _)] = both(window)?;
         let finer = self::parted([&left.checkpoints, &right.checkpoints]);
         let before = parted.gas.clone();
@@ -170,7 +181,7 @@ pub fn diff(program: &Path, case: &Case, sides: [&Side; 2]) -> Result<Option<Dif
         }
     }
     let Range { start, end } = parted.gas;
-    let window = Window { from: start, to: end.saturating_add(1), stride: 1, memory_at: Some(end) };
+    let window = Window::part(start, end.saturating_add(1), 1, Some(end));
     let [(left, left_memory), (right, right_memory)] = both(window)?;
     Ok(Some(Difference {
         call: first_call([&left.calls, &right.calls]),
@@ -183,12 +194,21 @@ pub fn diff(program: &Path, case: &Case, sides: [&Side; 2]) -> Result<Option<Dif
 type Ran = (Found, Option<Vec<u8>>);
 
 fn run(program: &Path, case: &Case, side: &Side, window: Window) -> Result<Ran, TraceError> {
-    let order = Order { window, tells_trace: true, ..case.order(side.engine, &side.module, 1) };
+    let order = Order { window: Some(window), tells_trace: true, ..case.order(side.engine, &side.module, 1) };
     match child::run(program, &order).pop() {
         Some((Answer::Found(found), memory)) => Ok((*found, memory)),
         Some((Answer::Failed { message, .. }, _)) => Err(TraceError::Run(format!("{}: {message}", side.engine))),
-        None => Err(TraceError::Run(format!("{} did not answer", side.engine))),
+        _ => Err(TraceError::Run(format!("{} did not answer", side.engine))),
     }
+}
+
+/// The checkpoints of two whole runs, where the longer run may have kept fewer: those that both have kept, in order.
+fn aligned(runs: [(u64, Vec<Checkpoint>); 2]) -> [Vec<Checkpoint>; 2] {
+    let every = runs.iter().map(|(every, _)| *every).max().unwrap_or(1);
+    runs.map(|(kept_every, checkpoints)| {
+        let step = every / kept_every.max(1);
+        checkpoints.into_iter().step_by(step.max(1) as usize).collect()
+    })
 }
 
 /// Between which two checkpoints two runs part.
@@ -251,6 +271,17 @@ mod tests {
         let found = parted([&runs[0], &runs[0][..2]]).unwrap();
         assert_eq!((found.gas, found.what), (9..12, vec!["the way"]));
         assert!(parted([&runs[0], &runs[0]]).is_none());
+    }
+
+    /// A trace may come from another's file.
+    #[test]
+    fn a_run_that_kept_fewer_checkpoints_is_compared_at_those() {
+        let run: Vec<Checkpoint> = (0..9).map(|gas| at(gas, b"a")).collect();
+        let sparse: Vec<Checkpoint> = run.iter().step_by(4).cloned().collect();
+        let [one, other] = aligned([(1, run.clone()), (4, sparse.clone())]);
+        assert_eq!((&one, &other), (&sparse, &sparse));
+        let [one, other] = aligned([(0, run.clone()), (u64::MAX, Vec::new())]);
+        assert_eq!((&*one, &*other), (&run[..1], &[][..]));
     }
 
     #[test]

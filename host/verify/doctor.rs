@@ -79,7 +79,7 @@ pub fn doctor(program: &Path, engines: &[EngineKind], progress: &(dyn Fn() + Syn
 
 fn facts(found: &super::order::Found) -> Digest {
     let outcome = found.outcome().map(|outcome| outcome.code());
-    let text = format!("{outcome:?} {:?} {} {} {}", found.proof, found.output.blake3, found.gas, found.trace);
+    let text = format!("{outcome:?} {:?} {} {} {:?}", found.proof, found.output.blake3, found.gas, found.trace);
     Digest::of(text.as_bytes())
 }
 

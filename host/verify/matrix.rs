@@ -37,7 +37,8 @@ impl Case {
             limits: self.limits,
             timeout_ms: self.timeout_ms,
             runs,
-            window: Window::WHOLE,
+            window: Some(Window::WHOLE),
+            claimed: None,
             tells_trace: false,
         }
     }
@@ -63,7 +64,7 @@ impl Cell {
     fn found(&self) -> impl Iterator<Item = &Found> {
         self.answers.iter().filter_map(|answer| match answer {
             Answer::Found(found) => Some(found.as_ref()),
-            Answer::Failed { .. } => None,
+            Answer::Beyond(_) | Answer::OtherSlice(_) | Answer::Failed { .. } => None,
         })
     }
 
@@ -145,11 +146,14 @@ fn failures(names: &[String], cells: &[Cell]) -> Vec<String> {
     let mut failures: Vec<String> = Vec::new();
     for cell in cells {
         for answer in &cell.answers {
-            if let Answer::Failed { message, .. } = answer {
-                let failure = format!("{} on {}: {message}", names[cell.guest], cell.engine);
-                if !failures.contains(&failure) {
-                    failures.push(failure);
-                }
+            let message = match answer {
+                Answer::Found(_) => continue,
+                Answer::Failed { message, .. } => message,
+                Answer::Beyond(_) | Answer::OtherSlice(_) => "it answers what was not asked",
+            };
+            let failure = format!("{} on {}: {message}", names[cell.guest], cell.engine);
+            if !failures.contains(&failure) {
+                failures.push(failure);
             }
         }
     }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::limits::Limits;
 use crate::proof::Blob;
-use crate::sandbox::{Call, Checkpoint, EngineKind, Execution, Outcome, Trace, Window};
+use crate::sandbox::{Beyond, Call, Checkpoint, Claimed, EngineKind, Execution, Outcome, QUANTUM, Trace, Window};
 
 /// A line of JSON that is longer is not one of these.
 const LINE_BYTES_MAX: u64 = 64 << 20;
@@ -35,8 +35,10 @@ pub struct Order {
     pub timeout_ms: Option<u64>,
     /// How often it is run, one after the other.
     pub runs: u32,
-    /// Where checkpoints are taken, and told.
-    pub window: Window,
+    /// Where checkpoints are taken; without it, none are.
+    pub window: Option<Window>,
+    /// The claim that each run is checked against: on another slice none begins, and none goes on beyond it.
+    pub claimed: Option<(Blob, Claimed)>,
     /// Whether all that was traced is told, or its digest alone.
     pub tells_trace: bool,
 }
@@ -54,7 +56,8 @@ struct Header {
     limits: Limits,
     timeout_ms: Option<u64>,
     runs: u32,
-    window: Window,
+    window: Option<Window>,
+    claimed: Option<(Blob, Claimed)>,
     tells_trace: bool,
     slice_is_file: bool,
     /// The lengths of what follows: module, slice (or its path), arguments, assets.
@@ -65,6 +68,10 @@ struct Header {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Answer {
     Found(Box<Found>),
+    /// The run went beyond the claim that it is checked against, and was ended there.
+    Beyond(Beyond),
+    /// The slice is not the claim's, and nothing was run.
+    OtherSlice(Blob),
     /// The engine, or the host, failed.
     Failed {
         code: String,
@@ -82,9 +89,11 @@ pub struct Found {
     pub gas: u64,
     pub memory_bytes: u64,
     pub duration_us: u64,
-    /// Of all checkpoints and of what memory the run left.
-    pub trace: Digest,
+    /// Of all checkpoints and of what memory the run left, where it was traced.
+    pub trace: Option<Digest>,
     pub checkpoints: Vec<Checkpoint>,
+    /// See [`crate::sandbox::Trace`].
+    pub kept_every: u64,
     pub calls: Vec<Call>,
     /// What a profile counts: see [`crate::sandbox::Trace`].
     pub host: BTreeMap<String, (u64, u64)>,
@@ -99,9 +108,9 @@ impl Found {
         let Execution { outcome, proof, output, usage, trace, .. } = execution;
         let trace = trace.unwrap_or_default();
         let (code, failure) = outcome.code();
-        let digest = trace.digest();
-        let told = if tells_trace { trace } else { Trace { host: trace.host, ..Trace::default() } };
-        let Trace { checkpoints, calls, memory, host, counters, end: _ } = told;
+        let digest = trace.digest;
+        let told = if tells_trace { trace } else { Trace::default() };
+        let Trace { checkpoints, kept_every, calls, memory, host, counters, digest: _, end: _ } = told;
         let found = Self {
             input,
             outcome: code.to_owned(),
@@ -113,6 +122,7 @@ impl Found {
             duration_us,
             trace: digest,
             checkpoints,
+            kept_every,
             calls,
             host,
             counters,
@@ -128,6 +138,18 @@ impl Found {
 }
 
 impl Order {
+    /// The gas that a run spends at most.
+    pub fn gas_max(&self) -> u64 {
+        let claimed = self.claimed.map(|(_, claimed)| claimed.gas.saturating_add(QUANTUM));
+        claimed.map_or(self.limits.gas, |claimed| claimed.min(self.limits.gas))
+    }
+
+    /// The output that a run is held in memory with at most.
+    pub fn output_bytes_max(&self) -> u64 {
+        let claimed = self.claimed.map(|(_, claimed)| claimed.output_bytes);
+        claimed.map_or(self.limits.output_bytes, |claimed| claimed.min(self.limits.output_bytes))
+    }
+
     pub fn write(&self, to: &mut impl Write) -> io::Result<()> {
         let slice = match &self.slice {
             Source::File(path) => path.as_os_str().as_bytes(),
@@ -141,6 +163,7 @@ impl Order {
             timeout_ms: self.timeout_ms,
             runs: self.runs,
             window: self.window,
+            claimed: self.claimed,
             tells_trace: self.tells_trace,
             slice_is_file: matches!(self.slice, Source::File(_)),
             blobs: blobs.iter().map(|blob| blob.len() as u64).collect(),
@@ -176,6 +199,7 @@ impl Order {
             timeout_ms: header.timeout_ms,
             runs: header.runs,
             window: header.window,
+            claimed: header.claimed,
             tells_trace: header.tells_trace,
         })
     }
@@ -196,7 +220,7 @@ impl Answer {
         let answer: Self = read_line(from)?;
         let memory = match &answer {
             Self::Found(found) => found.memory.map(|len| read_blob(from, len)).transpose()?,
-            Self::Failed { .. } => None,
+            Self::Beyond(_) | Self::OtherSlice(_) | Self::Failed { .. } => None,
         };
         Ok((answer, memory))
     }

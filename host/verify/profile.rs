@@ -36,11 +36,12 @@ pub enum What {
 /// Runs `module` on `case`, and tells the parts that spent any gas, the dearest first; or why there is no result.
 pub fn profile(program: &Path, module: &Admitted, case: &Case) -> Result<Profile, String> {
     let counting: Arc<[u8]> = meter::counting(module.wasm()).map_err(|error| error.to_string())?.into();
-    let order = Order { window: Window::NONE, tells_trace: true, ..case.order(EngineKind::Cranelift, &counting, 1) };
+    let order =
+        Order { window: Some(Window::NONE), tells_trace: true, ..case.order(EngineKind::Cranelift, &counting, 1) };
     let found = match child::run(program, &order).pop() {
         Some((Answer::Found(found), _)) => found,
         Some((Answer::Failed { message, .. }, _)) => return Err(message),
-        None => return Err("it was not answered".to_owned()),
+        _ => return Err("it was not answered".to_owned()),
     };
     let outcome = found.outcome().ok_or("what came of it is no outcome")?;
     let functions = module.functions().into_iter().map(|(index, name)| What::Function(index, name));

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use super::child;
 use super::matrix::{Case, Guest};
-use super::order::{Answer, Found};
+use super::order::{Answer, Found, Order};
 use crate::digest::Digest;
-use crate::proof::{JobLimits, SliceProof, profile};
-use crate::sandbox::EngineKind;
+use crate::proof::{Blob, JobLimits, SliceProof, profile};
+use crate::sandbox::{Beyond, Claimed, EngineKind, QUANTUM};
 use crate::workload::Workload;
 
 /// What a re-run says of a proof.
@@ -41,7 +41,7 @@ impl Verdict {
     }
 }
 
-/// Runs the job of `proof` again on each of `engines`. `module` is the digest of the guest as it was before it was metered;
+/// Runs the job of `proof` again on each of `engines`, until one comes to something else. `module` is the digest of the guest as it was before it was metered;
 /// the slice's digest is taken where it is run.
 pub fn recheck(
     program: &Path,
@@ -53,26 +53,37 @@ pub fn recheck(
     if let Some(why) = other_job(proof, module, case) {
         return Verdict::NotComparable(why);
     }
-    let mut found = Vec::new();
+    let (named, output) = (proof.job().input, proof.output());
+    let claimed = Claimed { gas: proof.claim().gas(), output_bytes: output.bytes };
     for engine in engines {
-        for (answer, _) in child::run(program, &case.order(*engine, &guest.module, 1)) {
-            match answer {
-                Answer::Found(answer) if answer.input != proof.job().input => {
-                    let (has, named) = (answer.input, proof.job().input);
-                    return Verdict::NotComparable(format!(
-                        "the proof is of the slice {} ({} bytes), and this is {} ({} bytes)",
-                        named.blake3, named.bytes, has.blake3, has.bytes
-                    ));
-                }
-                Answer::Found(answer) => found.push((*engine, answer)),
-                Answer::Failed { message, .. } => return Verdict::Unverifiable(format!("{engine}: {message}")),
+        let order = checked((named, claimed), case.order(*engine, &guest.module, 1));
+        let what = match child::run(program, &order).pop() {
+            Some((Answer::Found(found), _)) => differs(proof, &found),
+            Some((Answer::Beyond(Beyond::Gas), _)) => {
+                Some(format!("more than {} gas (claimed: {})", claimed.gas.saturating_add(QUANTUM - 1), claimed.gas))
             }
+            Some((Answer::Beyond(Beyond::Output), _)) => {
+                Some(format!("an output of more than {} bytes (claimed: {})", output.bytes, output.bytes))
+            }
+            Some((Answer::OtherSlice(has), _)) => {
+                return Verdict::NotComparable(format!(
+                    "the proof is of the slice {} ({} bytes), and this is {} ({} bytes)",
+                    named.blake3, named.bytes, has.blake3, has.bytes
+                ));
+            }
+            Some((Answer::Failed { message, .. }, _)) => return Verdict::Unverifiable(format!("{engine}: {message}")),
+            None => return Verdict::Unverifiable(format!("{engine} did not answer")),
+        };
+        if let Some(what) = what {
+            return Verdict::Disagree(format!("{engine} comes to {what}"));
         }
     }
-    match found.iter().find_map(|(engine, found)| Some((engine, differs(proof, found)?))) {
-        Some((engine, what)) => Verdict::Disagree(format!("{engine} comes to {what}")),
-        None => Verdict::Agree,
-    }
+    Verdict::Agree
+}
+
+/// The order for a run that is checked against a claim. It takes no checkpoints, for a claim has none to compare.
+fn checked(claimed: (Blob, Claimed), order: Order) -> Order {
+    Order { window: None, claimed: Some(claimed), ..order }
 }
 
 /// Why what is at hand is not what the proof names.
@@ -123,5 +134,34 @@ fn differs(proof: &SliceProof, found: &Found) -> Option<String> {
         }
         () if found.gas != claim.gas() => Some(format!("{} gas (claimed: {})", found.gas, claim.gas())),
         () => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::limits::Limits;
+    use crate::verify::Source;
+
+    #[test]
+    fn a_lie_costs_what_it_says_and_a_quantum_whatever_its_limits() {
+        let blob = Blob { blake3: Digest::of(b""), bytes: 0 };
+        for gas_max in [0, 7, 1_000_000_000, 1 << 63, u64::MAX] {
+            let case = Case {
+                slice: Source::Bytes(Arc::default()),
+                args: Arc::default(),
+                assets: Vec::new(),
+                limits: Limits { gas: gas_max, ..Limits::DEFAULT },
+                timeout_ms: None,
+            };
+            for gas in [0, 7, QUANTUM, u64::MAX] {
+                let claimed = Claimed { gas, output_bytes: 0 };
+                let order = checked((blob, claimed), case.order(EngineKind::Wasmi, &Arc::default(), 1));
+                assert_eq!(order.gas_max(), gas.saturating_add(QUANTUM).min(gas_max));
+                assert!(order.window.is_none(), "nothing is hashed that nothing compares");
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@ use compute_host::digest::Digest;
 use compute_host::runner::{Answer, Capacity, Request, WorkloadRunner};
 use compute_host::sandbox::{Outcome, Trap};
 use compute_host::slice::Slice;
-use compute_host::workload::{Asset, Workload};
+use compute_host::workload::{Asset, Workload, transcode_streaming};
 
 use crate::common::{blake3, noise, root};
 
@@ -71,6 +71,22 @@ fn what_is_built_is_what_the_manifest_says() {
         let files = std::fs::read_dir(folder.join("dist")).unwrap();
         let files: BTreeSet<String> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
         assert_eq!(files, named);
+    }
+}
+
+/// The bytes are what runs, whatever `wat` makes of the text: a version that makes others changes nothing, and this test
+/// then has them looked at.
+#[test]
+fn the_text_of_a_reference_guest_makes_the_bytes_that_run() {
+    for (name, workload) in [
+        ("transcode", Workload::Transcode),
+        ("inference", Workload::Inference),
+        ("transcode-streaming", transcode_streaming()),
+    ] {
+        let made = wat::parse_file(workloads(&format!("{name}.wat"))).unwrap();
+        let bytes = std::fs::read(workloads(&format!("{name}.wasm"))).unwrap();
+        assert!(made == bytes, "{name}.wasm was made of its text by version 1.254.2 of the crate `wat`");
+        assert_eq!(workload.digest(), Digest::of(&bytes), "{name}");
     }
 }
 

@@ -39,7 +39,7 @@ fn proof(outcome: Outcome) -> SliceProof {
     let started = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_408_430_428);
     let usage = Usage { gas: 77, memory_bytes: 65_536 };
     let observed = Observed::new(started, Duration::from_micros(139), usage, "wasmtime 48 cranelift");
-    SliceProof::sign(claim(outcome), observed, &test_key())
+    SliceProof::sign(claim(outcome), observed, &test_key()).unwrap()
 }
 
 fn vector(name: &str) -> std::path::PathBuf {
@@ -89,7 +89,7 @@ fn the_rules_of_execution_are_the_golden_ones() {
 fn what_was_observed_is_no_part_of_the_claim() {
     let (one, claim) = (proof(Outcome::Done), claim(Outcome::Done));
     let observed = Observed::new(SystemTime::UNIX_EPOCH, Duration::ZERO, Usage::default(), "another engine");
-    let other = SliceProof::sign(claim, observed, &NodeKey::from_secret([8; 32]));
+    let other = SliceProof::sign(claim, observed, &NodeKey::from_secret([8; 32])).unwrap();
     assert_eq!(one.claim_digest(), other.claim_digest());
     assert_ne!(one.to_bytes(), other.to_bytes());
 }

@@ -35,7 +35,7 @@ fn proof(id: SliceId, input: &[u8]) -> SliceProof {
         trace: None,
     };
     let observed = Observed::new(SystemTime::UNIX_EPOCH, Duration::ZERO, execution.usage, "test");
-    SliceProof::sign(Claim::of(id, job, &execution), observed, &NodeKey::from_secret([1; 32]))
+    SliceProof::sign(Claim::of(id, job, &execution), observed, &NodeKey::from_secret([1; 32])).unwrap()
 }
 
 fn open(here: &Workplace, proofs_max: u64) -> ProofStore {

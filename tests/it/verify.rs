@@ -1,5 +1,7 @@
 //! What was run is run again, on every engine; and where two runs do not come to the same, it is said where.
 
+mod claims;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -97,7 +99,7 @@ fn lie(here: &Workplace, file: &str, change: impl FnOnce(&mut Job, &mut Executio
     change(&mut job, &mut execution);
     let observed = Observed::new(SystemTime::UNIX_EPOCH, Duration::ZERO, execution.usage, "");
     let claim = Claim::of(claim.slice_id().clone(), job, &execution);
-    here.file("lie", SliceProof::sign(claim, observed, &NodeKey::from_secret([1; 32])).to_bytes());
+    here.file("lie", SliceProof::sign(claim, observed, &NodeKey::from_secret([1; 32])).unwrap().to_bytes());
 }
 
 #[test]
@@ -138,6 +140,8 @@ fn a_proof_is_answered_by_one_of_four_words() {
     disagree("the outcome `done` (claimed: `failed`)");
     lie(&here, proof, |job, _| job.limits.gas = 1_000_000);
     verify("lie transcode.slice").is(0, "agree\n", "");
+    lie(&here, proof, |_, execution| execution.output = b"more than there is".to_vec());
+    disagree("the output ");
 
     lie(&here, proof, |job, _| {
         job.workload = "module".to_owned();

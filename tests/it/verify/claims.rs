@@ -1,0 +1,110 @@
+//! A run that is checked against a claim: a lie costs its verifier what it says and a quantum, and what is true is found.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use compute_host::digest::Digest;
+use compute_host::limits::Limits;
+use compute_host::sandbox::{Beyond, Claimed, EngineKind, Outcome, QUANTUM, Reference, SandboxError, Watch, Work};
+
+use super::{Long, lie, metered};
+use crate::common::Workplace;
+
+/// A guest that never ends, in each way in which a host can be kept at work, by its body and by what it exceeds.
+const ENDLESS: [(&str, &str); 6] = [
+    ("loop", "(loop $on (br $on))"),
+    ("fill", "(loop $on (memory.fill (i32.const 0) (i32.const 1) (i32.const 0x10000)) (br $on))"),
+    ("recursion", "(drop (call $deep)) (loop $on (drop (call $deep)) (br $on))"),
+    ("hash", "(loop $on (call $hash (i64.const 0) (i64.const 0xffffffffffff) (i32.const 0)) (br $on))"),
+    ("read", "(loop $on (drop (call $read (i32.const 0) (i64.const 0) (i32.const 0x10000))) (br $on))"),
+    ("output", "(loop $on (call $write (i32.const 0) (i32.const 0x100)) (br $on))"),
+];
+
+fn endless(body: &str) -> Arc<[u8]> {
+    metered(&format!(
+        r#"(module
+             (import "compute" "input_blake3" (func $hash (param i64 i64 i32)))
+             (import "compute" "input_read" (func $read (param i32 i64 i32) (result i32)))
+             (import "compute" "output_write" (func $write (param i32 i32)))
+             (memory (export "memory") 1)
+             (func $deep (result i32) (local $i i32)
+               (loop $on (br_if $on (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 900))))
+               (i32.const 0))
+             (func (export "run") (result i32) {body} (i32.const 0)))"#
+    ))
+}
+
+/// Whatever a forged claim allows itself, its verifier spends what it says and a quantum.
+#[test]
+fn a_run_ends_where_it_refutes_its_claim_on_every_engine() {
+    for (name, body) in ENDLESS {
+        let module = endless(body);
+        for engine in EngineKind::ALL {
+            let reference = Reference::new(engine, &module).unwrap();
+            for (gas, limit) in [(0, u64::MAX), (7, 1_000_000_000), (7, 1 << 63), (QUANTUM + 5, u64::MAX)] {
+                let limits = Limits { gas: limit, output_bytes: u64::MAX, ..Limits::DEFAULT };
+                let claimed = Some(Claimed { gas, output_bytes: 1 << 40 });
+                let watch = Watch { claimed, ..Watch::default() };
+                let ended = reference.run(Work { watch: watch.clone(), ..Work::new(Box::new(Long), limits) });
+                let is_beyond = matches!(ended, Err(SandboxError::BeyondClaim(Beyond::Gas)));
+                assert!(is_beyond, "{name}, {gas} of {limit} gas on {engine}: {ended:?}");
+                let granted = watch.gas_granted.load(Ordering::Relaxed);
+                assert!(granted < gas + QUANTUM, "{name}, {gas} of {limit} gas on {engine}: {granted}");
+            }
+        }
+    }
+    let module = endless(ENDLESS[5].1);
+    for engine in EngineKind::ALL {
+        let watch = Watch { claimed: Some(Claimed { gas: 1 << 40, output_bytes: 1000 }), ..Watch::default() };
+        let work = Work { watch, ..Work::new(Box::new(Long), Limits { gas: u64::MAX, ..Limits::DEFAULT }) };
+        let ended = Reference::new(engine, &module).unwrap().run(work);
+        assert!(matches!(ended, Err(SandboxError::BeyondClaim(Beyond::Output))), "{engine}: {ended:?}");
+        // What the job allows decides before what is claimed.
+        let watch = Watch { claimed: Some(Claimed { gas: 1 << 40, output_bytes: 1000 }), ..Watch::default() };
+        let limits = Limits { gas: u64::MAX, output_bytes: 1000, ..Limits::DEFAULT };
+        let ended = Reference::new(engine, &module).unwrap().run(Work { watch, ..Work::new(Box::new(Long), limits) });
+        assert!(ended.is_ok_and(|ended| ended.outcome == Outcome::OutputLimit), "{engine}");
+    }
+}
+
+/// A claim that is true is found so, however much gas was left and however it ended.
+#[test]
+fn each_true_claim_is_found_within_its_own_bounds_on_every_engine() {
+    for (name, body) in ENDLESS.into_iter().chain([("done", ""), ("failed", "(return (i32.const 3))")]) {
+        let module = endless(body);
+        for gas in [0, 1, QUANTUM - 1, QUANTUM, 2 * QUANTUM + 7] {
+            let limits = Limits { gas, output_bytes: 1000, ..Limits::DEFAULT };
+            let first = Reference::new(EngineKind::Cranelift, &module).unwrap();
+            let first = first.run(Work::new(Box::new(Long), limits)).unwrap();
+            let claimed = Claimed { gas: first.usage.gas, output_bytes: first.output.len() as u64 };
+            for engine in EngineKind::ALL {
+                let watch = Watch { claimed: Some(claimed), ..Watch::default() };
+                let work = Work { watch, ..Work::new(Box::new(Long), limits) };
+                let again = Reference::new(engine, &module).unwrap().run(work);
+                let again = again.unwrap_or_else(|error| panic!("{name}, {gas} gas on {engine}: {error}"));
+                assert_eq!((again.outcome, again.usage), (first.outcome, first.usage), "{name}, {gas} gas on {engine}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_forged_claim_of_an_endless_guest_is_refuted() {
+    let here = Workplace::new();
+    here.file("transcode.slice", "a slice");
+    assert_eq!(here.run("compute run --out . transcode.slice").code, 0);
+    here.file(
+        "loop.wat",
+        r#"(module (memory (export "memory") 1) (func (export "run") (result i32) (loop (br 0)) unreachable))"#,
+    );
+    let module = Digest::of(&wat::parse_file(here.path("loop.wat")).unwrap());
+    for limit in [1_000_000_000, 1 << 63, u64::MAX] {
+        lie(&here, "transcode.slice.proof", |job, execution| {
+            (job.workload, job.module, job.limits.gas) = ("module".to_owned(), module, limit);
+            execution.usage.gas = 7;
+        });
+        let ran = here.run("compute verify lie transcode.slice --module ./loop.wat");
+        let said = format!("disagree: cranelift comes to more than {} gas (claimed: 7)\n", 7 + QUANTUM - 1);
+        ran.is(1, &said, "");
+    }
+}
