@@ -15,7 +15,9 @@ mod commands;
 mod attacks;
 mod backoff;
 
+use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
+use std::process::{Child, Stdio};
 use std::time::SystemTime;
 
 use compute_host::key::{Keyring, NodeKey};
@@ -73,6 +75,17 @@ impl Side {
     /// `node compute courier` with words that hold no spaces.
     fn run(&self, line: &str) -> Ran {
         self.here.run(&format!("compute courier {line}"))
+    }
+
+    /// A command that the running node has taken: from here on it ends with the node, and does nothing by itself.
+    #[track_caller]
+    fn asked_of_the_node(&self, line: &str) -> Child {
+        let words = ["compute", "courier"].into_iter().chain(line.split_whitespace());
+        let mut child = self.here.command(words).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = String::new();
+        BufReader::new(child.stderr.take().unwrap()).read_line(&mut said).unwrap();
+        assert_eq!(said, "note: the running node does this\n");
+        child
     }
 
     /// The objects that a command prints with `--json`.
