@@ -225,20 +225,21 @@ pub enum ExposureError {
 }
 
 impl Exposure {
-    /// Whether a node may listen there.
+    /// Whether a node may listen at all of these addresses. One that others can reach decides.
     pub fn of(
-        listen: SocketAddr,
+        addresses: &[SocketAddr],
         tokens: &Tokens,
         has_tls: bool,
         is_behind_proxy: bool,
     ) -> Result<Self, ExposureError> {
-        match (listen.ip().is_loopback(), is_behind_proxy) {
+        let reachable = addresses.iter().copied().find(|address| !address.ip().is_loopback());
+        match (reachable, is_behind_proxy) {
             (_, true) if tokens.is_empty() => Err(ExposureError::NoTokensBehindProxy),
             (_, true) => Ok(Self::BehindProxy),
-            (true, false) => Ok(Self::Loopback),
-            (false, false) if tokens.is_empty() => Err(ExposureError::NoTokens(listen)),
-            (false, false) if !has_tls => Err(ExposureError::NoTls(listen)),
-            (false, false) => Ok(Self::Tls),
+            (None, false) => Ok(Self::Loopback),
+            (Some(listen), false) if tokens.is_empty() => Err(ExposureError::NoTokens(listen)),
+            (Some(listen), false) if !has_tls => Err(ExposureError::NoTls(listen)),
+            (Some(_), false) => Ok(Self::Tls),
         }
     }
 
@@ -291,12 +292,14 @@ mod tests {
     fn a_node_that_others_reach_has_tokens_and_tls() {
         let some = tokens(&[("alice", entry("a", &[Right::Run]))]).unwrap();
         let none = Tokens::default();
-        let (here, everywhere) = ("127.0.0.1:1".parse().unwrap(), "0.0.0.0:1".parse().unwrap());
+        let (here, everywhere) = (&["127.0.0.1:1".parse().unwrap()], &["0.0.0.0:1".parse().unwrap()]);
         assert_eq!(Exposure::of(here, &none, false, false).unwrap(), Exposure::Loopback);
-        assert_eq!(Exposure::of("[::1]:1".parse().unwrap(), &none, false, false).unwrap(), Exposure::Loopback);
+        assert_eq!(Exposure::of(&["[::1]:1".parse().unwrap()], &none, false, false).unwrap(), Exposure::Loopback);
         assert!(matches!(Exposure::of(everywhere, &none, true, false), Err(ExposureError::NoTokens(_))));
         assert!(matches!(Exposure::of(everywhere, &some, false, false), Err(ExposureError::NoTls(_))));
         assert_eq!(Exposure::of(everywhere, &some, true, false).unwrap(), Exposure::Tls);
+        let both = [here[0], everywhere[0]];
+        assert!(matches!(Exposure::of(&both, &none, true, false), Err(ExposureError::NoTokens(at)) if at == both[1]));
         assert_eq!(Exposure::of(everywhere, &some, false, true).unwrap(), Exposure::BehindProxy);
         assert!(matches!(Exposure::of(here, &none, false, true), Err(ExposureError::NoTokensBehindProxy)));
         assert!(Exposure::Tls.tells_by_address());

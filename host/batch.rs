@@ -26,7 +26,7 @@ const AHEAD: usize = 256;
 /// The files to run, and what is the same for all of them. Paths are absolute where another process reads them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchOrder {
-    pub files: Vec<Binary>,
+    pub files: Vec<BatchFile>,
     pub guest: BatchGuest,
     /// What the guest is called in messages.
     pub guest_name: String,
@@ -39,6 +39,14 @@ pub struct BatchOrder {
     pub id: Option<String>,
     pub no_cache: bool,
     pub with_output: bool,
+}
+
+/// A slice, as it is called.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchFile {
+    pub path: Binary,
+    /// Where its bytes are, if it came by a pipe.
+    pub copy: Option<Binary>,
 }
 
 /// Where an asset is.
@@ -147,8 +155,8 @@ impl Batch {
         };
         let bytes_max = node.config.compute.slice_bytes_max;
         let slices = order.files.into_iter().map(|file| {
-            let file = file.into_path();
-            let request = pattern.request(&file, bytes_max);
+            let (file, copy) = (file.path.into_path(), file.copy.map(Binary::into_path));
+            let request = pattern.request(&file, copy.as_deref().unwrap_or(&file), bytes_max);
             (file, request)
         });
         Ok(Self { runner: node.runner.clone(), slices: slices.collect(), with_output: order.with_output })
@@ -189,8 +197,9 @@ struct Pattern {
 }
 
 impl Pattern {
-    fn request(&self, file: &Path, bytes_max: u64) -> Result<Request, Failure> {
-        let slice = Slice::from_file(file, bytes_max).map_err(|error| Failure::of(file, &error.into()))?;
+    /// `content` has the bytes of the slice that is called `file`.
+    fn request(&self, file: &Path, content: &Path, bytes_max: u64) -> Result<Request, Failure> {
+        let slice = Slice::from_file(content, bytes_max).map_err(|error| Failure::of(file, &error.into()))?;
         let workload = self.workload.clone().or_else(|| Workload::of_file(file));
         let workload = workload.ok_or_else(|| Failure {
             code: "unknown_workload".to_owned(),

@@ -2,6 +2,7 @@
 
 mod files;
 mod report;
+mod spool;
 mod case;
 mod reach;
 mod module;
@@ -15,14 +16,14 @@ mod run;
 mod matrix;
 mod verify;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use clap::{CommandFactory as _, Parser, Subcommand};
+use anyhow::{Context as _, bail};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use self::case::{parse_asset, parse_bytes};
 use self::courier::{COURIER_EXAMPLES, CourierCommand};
@@ -128,9 +129,12 @@ enum Compute {
 #[derive(clap::Args)]
 #[command(after_help = RUN_EXAMPLES)]
 struct RunArgs {
-    /// Slices, or directories: all files below them whose names end in `.slice`
-    #[arg(required = true, value_name = "FILE|DIR")]
+    /// Slices (`-` is standard input), or directories: all files below them whose names end in `.slice`
+    #[arg(required_unless_present = "files0_from", value_name = "FILE|DIR")]
     paths: Vec<PathBuf>,
+    /// Take their names from LIST (`-` is standard input), each with a zero byte behind it, as `find -print0` writes them
+    #[arg(long, value_name = "LIST", conflicts_with = "paths")]
+    files0_from: Option<PathBuf>,
     /// The guest to run [default: what the file's name begins with]
     #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(REFERENCE_NAMES))]
     workload: Option<String>,
@@ -177,6 +181,8 @@ Examples:
   node compute run --workload transcode --jobs 4 camera.raw
   node compute run --json slices/ | jq -r .proof
   node compute run transcode.slice | b3sum --check
+  camera | node compute run --workload transcode -
+  find footage -name '*.raw' -print0 | node compute run --workload transcode --files0-from -
   node compute run --module word-count --arg --lines --out counted notes.txt
   node compute run --module ./guest.wasm --asset model=weights.bin --memory 1GiB picture.raw
 
@@ -202,10 +208,44 @@ impl From<End> for ExitCode {
     }
 }
 
+/// The command line, where a setting of the environment that is empty is none.
+fn parse() -> Cli {
+    fn without_empty_settings(command: clap::Command) -> clap::Command {
+        let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+        let unset = |arg: clap::Arg| match arg.get_env() {
+            Some(name) if is_empty(name) => arg.env(None),
+            _ => arg,
+        };
+        command.mut_args(unset).mut_subcommands(without_empty_settings)
+    }
+    let matches = without_empty_settings(Cli::command()).get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+/// Refuses what is in the place of the data directory and is none, before anything looks into it.
+fn check_data_dir(data_dir: &Path) -> anyhow::Result<()> {
+    let is_there = data_dir.symlink_metadata().is_ok();
+    let what = match data_dir.metadata() {
+        Ok(metadata) if metadata.is_dir() => return Ok(()),
+        Ok(metadata) if metadata.is_file() => "a file",
+        Ok(_) => "no directory",
+        Err(error) if error.kind() == io::ErrorKind::NotFound && is_there => "a link to nothing",
+        // What cannot be looked at is told by whatever needs it.
+        Err(_) => return Ok(()),
+    };
+    bail!("`{}` is {what}, and a data directory is expected; choose another with --data-dir", data_dir.display())
+}
+
 pub fn main() -> ExitCode {
-    let Cli { data_dir, command } = Cli::parse();
+    let Cli { data_dir, command } = parse();
     if matches!(command, Command::Serve(_) | Command::Compute(Compute::Courier(_))) {
         share_heaps();
+    }
+    if !matches!(command, Command::RunOnOneEngine | Command::CompileOneModule { .. } | Command::Completions { .. })
+        && let Err(error) = check_data_dir(&data_dir)
+    {
+        complain("error", &error);
+        return End::Error.into();
     }
     let end = match command {
         Command::Compute(Compute::Run(args)) => run::run(args, &data_dir),

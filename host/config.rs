@@ -11,7 +11,7 @@ use serde::Deserialize;
 use toml::de::DeTable;
 
 use self::keys::{GATE, check_keys, span_start};
-pub use self::serve::Serve;
+pub use self::serve::{ListenAddress, Serve};
 use crate::access::{TokenEntry, Tokens, TokensError};
 use crate::courier::Settings;
 use crate::limits::Limits;
@@ -20,6 +20,7 @@ use crate::prices;
 use crate::runner::Capacity;
 use crate::sandbox::{GateLimits, LIMITS};
 use crate::store::AcceptedQuota;
+use crate::text::explained;
 
 /// The file as a new data directory gets it: every key with what it means, all commented out.
 pub const COMMENTED: &str = include_str!("../node-data/config.toml");
@@ -130,7 +131,7 @@ impl Config {
     fn parse(text: &str) -> Result<Self, Problem> {
         let toml = |error: toml::de::Error| Problem {
             at: error.span().map_or(0, |span| span.start),
-            message: error.message().replace('\n', "; "),
+            message: explained(&error.message().replace('\n', "; ")),
         };
         let table = DeTable::parse(text).map_err(toml)?;
         check_keys(table.get_ref())?;

@@ -59,6 +59,9 @@ pub enum Notice {
 pub enum NodeError {
     #[error("cannot use the data directory `{}`: {cause}; choose another with --data-dir", path.display())]
     DataDirectory { path: PathBuf, cause: io::Error },
+    /// Another directory would be another node, so the cause has the remedy.
+    #[error("cannot use the data directory `{}`: {cause}", path.display())]
+    NotPrivate { path: PathBuf, cause: io::Error },
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -69,6 +72,17 @@ pub enum NodeError {
     Key(#[from] KeyError),
     #[error(transparent)]
     Courier(#[from] CourierError),
+}
+
+impl NodeError {
+    fn data_directory(directory: &Path, cause: io::Error) -> Self {
+        let path = directory.to_owned();
+        if private_file::is_not_private(&cause) {
+            Self::NotPrivate { path, cause }
+        } else {
+            Self::DataDirectory { path, cause }
+        }
+    }
 }
 
 /// While it is held, no other process has the data directory.
@@ -91,11 +105,16 @@ impl Node {
         Self::open_locked(files, config, jobs, &notify).map(Some)
     }
 
+    /// What the owner of `directory` has set; the defaults, where there is nothing.
+    pub fn config(directory: &Path) -> Result<Config, NodeError> {
+        Ok(Config::read(&directory.join("config.toml"))?)
+    }
+
     /// What may be read also while a node runs.
     pub fn look(directory: &Path) -> Result<Look, NodeError> {
         let config = Config::read(&directory.join("config.toml"))?;
         let files = DataDirectory::prepare(directory);
-        let files = files.map_err(|cause| NodeError::DataDirectory { path: directory.to_owned(), cause })?;
+        let files = files.map_err(|cause| NodeError::data_directory(directory, cause))?;
         let stored = StoredModules::new(files.state.join("modules"), config.module_quota());
         Ok(Look { config, stored })
     }
@@ -128,7 +147,7 @@ impl Node {
     /// The keys of the node whose files are in `directory`, which is made if it is not there.
     pub fn keys(directory: &Path) -> Result<Keyring, NodeError> {
         let files = DataDirectory::prepare(directory);
-        let files = files.map_err(|cause| NodeError::DataDirectory { path: directory.to_owned(), cause })?;
+        let files = files.map_err(|cause| NodeError::data_directory(directory, cause))?;
         Ok(Keyring::new(files.state))
     }
 
@@ -225,7 +244,7 @@ struct DataDirectory {
 impl DataDirectory {
     /// Waits until no other process has the directory.
     fn lock(directory: &Path, notify: &impl Fn(Notice)) -> Result<Self, NodeError> {
-        let failed = |cause| NodeError::DataDirectory { path: directory.to_owned(), cause };
+        let failed = |cause| NodeError::data_directory(directory, cause);
         let files = Self::prepare(directory).map_err(failed)?;
         wait_for(&files.lock, || notify(Notice::Waiting { directory: directory.to_owned() })).map_err(failed)?;
         Ok(files)
@@ -233,7 +252,7 @@ impl DataDirectory {
 
     /// `None` while another process has the directory.
     fn try_lock(directory: &Path) -> Result<Option<Self>, NodeError> {
-        let failed = |cause| NodeError::DataDirectory { path: directory.to_owned(), cause };
+        let failed = |cause| NodeError::data_directory(directory, cause);
         let files = Self::prepare(directory).map_err(failed)?;
         match files.lock.try_lock() {
             Ok(()) => Ok(Some(files)),

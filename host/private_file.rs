@@ -22,11 +22,30 @@ fn check_metadata(path: &Path, metadata: &Metadata) -> io::Result<()> {
 
 /// Others may read or write the file, or it is somebody else's.
 #[derive(Debug, thiserror::Error)]
-#[error("`{}` must be its user's alone, but belongs to user {uid} and has mode {mode:03o}", path.display())]
+#[error("`{}` must be its user's alone, but belongs to user {uid} and has mode {mode:03o}; {}", path.display(), self.remedy())]
 struct NotPrivate {
     path: PathBuf,
     uid: u32,
     mode: u32,
+}
+
+impl NotPrivate {
+    /// The command that gives a file back to its user. A copy from a medium without modes, say, lost them.
+    fn remedy(&self) -> String {
+        let user = rustix::process::geteuid().as_raw();
+        if self.uid == user {
+            format!("take the rights of others away with `chmod -R go= {}`", shell_word(&self.path))
+        } else {
+            format!("run as user {}, or make it yours with `chown -R {user} {}`", self.uid, shell_word(&self.path))
+        }
+    }
+}
+
+/// The path as one word for a shell.
+fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+,:@%=".contains(&byte));
+    if is_plain && !text.starts_with('-') { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 /// Whether that is what an error of [`check`] or [`read`] says.

@@ -188,7 +188,15 @@ fn open_file(
     let bytes = checked_len(path, &before, bytes_max)?;
 
     let read = |offset: u64, buffer: &mut [u8]| {
-        file.read_exact_at(buffer, offset).map_err(|cause| SliceError::reading(path, cause))?;
+        file.read_exact_at(buffer, offset).map_err(|cause| {
+            let is_short = cause.kind() == io::ErrorKind::UnexpectedEof;
+            // It ends before its length, and has not shrunk: a file of sysfs says 4096, whatever it holds.
+            if is_short && file.metadata().is_ok_and(|after| after.len() == before.len()) {
+                SliceError::NotAFile { path: path.to_owned(), kind: UNTRUE_LENGTH }
+            } else {
+                SliceError::reading(path, cause)
+            }
+        })?;
         progress.fetch_add(buffer.len() as u64, Ordering::Relaxed);
         Ok(())
     };
@@ -202,7 +210,7 @@ fn open_file(
     let after = metadata(&file)?;
     let beyond = file.read_at(&mut [0], bytes).map_err(|cause| SliceError::reading(path, cause))?;
     if beyond > 0 && bytes == 0 && before.len() == after.len() {
-        return Err(SliceError::NotAFile { path: path.to_owned(), kind: "a file that does not tell its length" });
+        return Err(SliceError::NotAFile { path: path.to_owned(), kind: UNTRUE_LENGTH });
     }
     let unchanged =
         (before.len(), before.mtime(), before.mtime_nsec()) == (after.len(), after.mtime(), after.mtime_nsec());
@@ -217,6 +225,9 @@ fn open_file(
         ),
     })
 }
+
+/// What procfs and sysfs have.
+const UNTRUE_LENGTH: &str = "a file that does not tell its length";
 
 /// What the first reading of a file leaves.
 enum Read {
@@ -346,6 +357,18 @@ mod tests {
         file.as_file().set_len(HELD_BYTES_MAX).unwrap();
         let shrunk = slice.read(2 * HELD_BYTES_MAX, &mut [0; 4]).unwrap_err();
         assert!(matches!(SliceError::from_input(file.path(), shrunk), SliceError::Changed { .. }));
+    }
+
+    /// One says that it is empty, the other that it has a page.
+    #[test]
+    fn a_file_that_does_not_tell_its_length_is_named_as_such() {
+        for path in ["/proc/self/status", "/sys/kernel/mm/transparent_hugepage/enabled", "/sys/kernel/profiling"] {
+            if !Path::new(path).is_file() {
+                continue;
+            }
+            let error = open(Path::new(path)).err().expect("it is no slice").to_string();
+            assert!(error.contains("is a file that does not tell its length"), "{error}");
+        }
     }
 
     #[test]

@@ -80,7 +80,7 @@ pub fn receive() {
         println!("{}", listener.local_addr().unwrap());
         let routes = Router::new().route("/v1/courier/bundles", post(take)).with_state(log);
         let entrance = Entrance { tls: None, connections_max: 1_000, addresses: None };
-        serve_network(listener, entrance, routes, std::future::pending()).await;
+        serve_network(vec![listener], entrance, routes, std::future::pending()).await;
     });
 }
 

@@ -9,6 +9,8 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::files;
+use super::spool::Spool;
+use crate::config::Config;
 use crate::limits::Limits;
 use crate::runner::ASSETS_BYTES_MAX;
 use crate::verify::{Case, Source};
@@ -37,13 +39,15 @@ pub struct CaseArgs {
 }
 
 impl CaseArgs {
-    /// The slice in `file` and what goes with it.
-    pub fn case(&self, file: &Path, limits: Limits) -> anyhow::Result<Case> {
+    /// The slice in `file` and what goes with it. What comes by a pipe is copied into `spool`.
+    pub fn case(&self, file: &Path, config: &Config, limits: Limits, spool: &mut Spool) -> anyhow::Result<Case> {
         let assets = self.assets.iter().map(|(name, file)| {
             let bytes = files::read_up_to(file, ASSETS_BYTES_MAX);
             bytes.map(Arc::from).with_context(|| format!("cannot read asset `{name}`, `{}`", file.display()))
         });
-        let file = std::path::absolute(file).with_context(|| format!("cannot find `{}`", file.display()))?;
+        let copy = spool.copy_of(file, config.compute.slice_bytes_max)?;
+        let file = std::path::absolute(copy.as_deref().unwrap_or(file))
+            .with_context(|| format!("cannot find `{}`", file.display()))?;
         std::fs::metadata(&file).with_context(|| format!("cannot open slice `{}`", file.display()))?;
         let words: Vec<&[u8]> = self.args.iter().map(|word| word.as_encoded_bytes()).collect();
         Ok(Case {

@@ -1,6 +1,7 @@
 //! `node compute courier`: each command is an order, which the running node carries out if there is one, or else this process.
 
 mod args;
+mod mounts;
 mod screen;
 mod show;
 
@@ -59,9 +60,8 @@ pub fn main(command: CourierCommand, data_dir: &Path) -> anyhow::Result<End> {
         CourierCommand::Retry { ids, dead, json } => session.order(Order::Retry { ids, all_dead: dead }, json),
         CourierCommand::Drop { ids, json } => session.order(Order::Drop { ids }, json),
         CourierCommand::Export { directory, to, json } => {
-            std::fs::create_dir_all(&directory)
-                .with_context(|| format!("cannot make the directory `{}`", directory.display()))?;
-            session.order(Order::Export { directory: absolute(&directory)?, to }, json)
+            let directory = mounts::export_directory(&directory)?;
+            session.order(Order::Export { directory, to }, json)
         }
         CourierCommand::Import { directory, json } => {
             session.order(Order::Import { directory: absolute(&directory)? }, json)

@@ -1,8 +1,10 @@
 //! The slices that a command line names.
 
 use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, Permissions};
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +12,29 @@ use anyhow::{Context as _, bail};
 
 /// More than this in one command is a mistake, such as a path to the whole disk.
 const FILES_MAX: usize = 1_000_000;
+
+/// The longest list of names: as many as there may be, of some length each.
+const LIST_BYTES_MAX: u64 = 256 << 20;
+
+/// The paths on the command line, or else those in the list `from`: each has a zero byte behind it, but for the last, which
+/// may do without.
+pub fn named(paths: &[PathBuf], from: Option<&Path>) -> anyhow::Result<Vec<PathBuf>> {
+    let Some(from) = from else { return Ok(paths.to_vec()) };
+    let list = read_up_to(from, LIST_BYTES_MAX);
+    let list = list.with_context(|| format!("cannot read the list of files `{}`", from.display()))?;
+    let list = list.strip_suffix(b"\0").unwrap_or(&list);
+    let mut named = Vec::new();
+    for name in list.split(|byte| *byte == 0) {
+        if name.is_empty() {
+            bail!("the list of files `{}` has an empty name as its number {}", from.display(), named.len() + 1);
+        }
+        if name == b"-" && from == Path::new("-") {
+            bail!("the list of files comes by standard input, so no slice can; `-` is its number {}", named.len() + 1);
+        }
+        named.push(PathBuf::from(OsStr::from_bytes(name)));
+    }
+    Ok(named)
+}
 
 /// The files named, and all `.slice` files below the directories named, each directory's in the order of their names.
 pub fn expand(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
@@ -88,11 +113,26 @@ pub fn replace(path: &Path, bytes: Option<&[u8]>) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether two names that differ in their case alone are two files in `directory`.
+pub fn tells_case(directory: &Path) -> anyhow::Result<bool> {
+    let context = || format!("cannot write to the directory `{}`", directory.display());
+    let probe = tempfile::Builder::new().prefix("node-case-").rand_bytes(8).tempfile_in(directory);
+    let probe = probe.with_context(context)?;
+    let name = probe.path().file_name().unwrap_or_default().to_string_lossy().replace("node-case-", "NODE-CASE-");
+    Ok(!directory.join(name).exists())
+}
+
 /// Two slices of one name would overwrite each other's proof.
-pub fn check_distinct(files: &[PathBuf]) -> anyhow::Result<()> {
+pub fn check_distinct(files: &[PathBuf], tells_case: bool) -> anyhow::Result<()> {
     let mut seen = HashMap::new();
     for file in files {
-        if let Some(other) = seen.insert(file.file_name(), file) {
+        let name = file.file_name().unwrap_or_default();
+        let key = match name.to_str() {
+            // Two letters that are one in upper or in lower case are one to some file system.
+            Some(name) if !tells_case => OsString::from(name.to_uppercase().to_lowercase()),
+            _ => name.to_owned(),
+        };
+        if let Some(other) = seen.insert(key, file) {
             bail!(
                 "`{}` and `{}` would both write their proof to `{}`; run them with different --out",
                 other.display(),
@@ -102,4 +142,28 @@ pub fn check_distinct(files: &[PathBuf]) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_differ_in_case_are_one_where_the_file_system_says_so() {
+        let pair = |one: &str, other: &str| [PathBuf::from("in").join(one), PathBuf::from("also").join(other)];
+        for (one, other) in
+            [("a.slice", "A.slice"), ("\u{e9}.raw", "\u{c9}.raw"), ("ma\u{df}", "MASS"), ("\u{3c3}", "\u{3c2}")]
+        {
+            assert!(check_distinct(&pair(one, other), true).is_ok(), "{one}, {other}");
+            let error = check_distinct(&pair(one, other), false).unwrap_err().to_string();
+            assert!(error.contains("would both write their proof to"), "{error}");
+        }
+        for tells_case in [true, false] {
+            assert!(check_distinct(&pair("a", "b"), tells_case).is_ok());
+            assert!(check_distinct(&pair("a", "a"), tells_case).is_err());
+        }
+        let directory = tempfile::tempdir().unwrap();
+        assert!(tells_case(directory.path()).unwrap());
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "nothing is left");
+    }
 }

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::case::{CaseArgs, PROGRAM};
 use super::reach::{self, By, reach};
+use super::spool::Spool;
 use super::{End, complain, files, print, report, tell};
 use crate::batch::Failure;
 use crate::binary::Binary;
@@ -223,7 +224,8 @@ fn profile(
 ) -> anyhow::Result<End> {
     let look = Node::look(data_dir)?;
     let module = admitted(&lookup(module, &look)?, &look)?;
-    let case = case.case(file, look.config.limits)?;
+    let mut spool = Spool::default();
+    let case = case.case(file, &look.config, look.config.limits, &mut spool)?;
     let profiled = while_showing("running", || verify::profile(Path::new(PROGRAM), &module, &case));
     let profile = profiled.map_err(|why| anyhow::anyhow!("`{}`: {why}", file.display()))?;
     let shown =

@@ -17,8 +17,9 @@ use tokio::time::{MissedTickBehavior, interval_at};
 
 use super::module::warn_of_weak_confinement;
 use super::reach::{By, reach};
+use super::spool::Spool;
 use super::{End, RunArgs, complain, files, is_broken_pipe, module, print, tell};
-use crate::batch::{AssetFrom, Batch, BatchGuest, BatchOrder, Failure};
+use crate::batch::{AssetFrom, Batch, BatchFile, BatchGuest, BatchOrder, Failure};
 use crate::binary::Binary;
 use crate::http::ask_node;
 use crate::node::Node;
@@ -38,14 +39,17 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 const LEAVE_AFTER: Duration = Duration::from_secs(1);
 
 pub fn run(args: RunArgs, data_dir: &Path) -> anyhow::Result<End> {
-    let files = files::expand(&args.paths)?;
+    let files = files::expand(&files::named(&args.paths, args.files0_from.as_deref())?)?;
     if args.id.is_some() && files.len() != 1 {
         anyhow::bail!("--id names one slice, but {} are given", files.len());
     }
     if let Some(out) = &args.out {
-        files::check_distinct(&files)?;
         std::fs::create_dir_all(out).with_context(|| format!("cannot make the directory `{}`", out.display()))?;
+        files::check_distinct(&files, files::tells_case(out)?)?;
     }
+    let mut spool = Spool::default();
+    let bytes_max = Node::config(data_dir)?.compute.slice_bytes_max;
+    let copies = files.iter().map(|file| spool.copy_of(file, bytes_max)).collect::<anyhow::Result<Vec<_>>>()?;
     let jobs = args.jobs.map(|jobs| jobs as usize);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -58,7 +62,7 @@ pub fn run(args: RunArgs, data_dir: &Path) -> anyhow::Result<End> {
     runtime.spawn(leave_if_nobody_reads());
     let end = match by {
         By::Us(node) => {
-            let batch = Batch::open(order(&args, &files, guest, &|path| Ok(path.to_owned()))?, &node)?;
+            let batch = Batch::open(order(&args, (&files, &copies), guest, &|path| Ok(path.to_owned()))?, &node)?;
             if args.module.is_some() {
                 warn_of_weak_confinement(
                     &node.runner.modules().confinement().map(Confinement::lacks).unwrap_or_default(),
@@ -73,7 +77,7 @@ pub fn run(args: RunArgs, data_dir: &Path) -> anyhow::Result<End> {
             let absolute = |path: &Path| {
                 path.canonicalize().or_else(|_| std::path::absolute(path)).context("cannot tell where a file is")
             };
-            let order = Order::Run(order(&args, &files, guest, &absolute)?);
+            let order = Order::Run(order(&args, (&files, &copies), guest, &absolute)?);
             let report = Report::new(&args, files);
             runtime.block_on(async { report.follow(told(stream, order), &|| None).await })
         }
@@ -97,7 +101,7 @@ fn guest(args: &RunArgs, data_dir: &Path) -> anyhow::Result<BatchGuest> {
 /// The order, with paths as whoever carries it out finds them.
 fn order(
     args: &RunArgs,
-    files: &[PathBuf],
+    (files, copies): (&[PathBuf], &[Option<PathBuf>]),
     guest: BatchGuest,
     place: &impl Fn(&Path) -> anyhow::Result<PathBuf>,
 ) -> anyhow::Result<BatchOrder> {
@@ -110,9 +114,13 @@ fn order(
         };
         Ok((name.clone(), from))
     };
+    let slice = |(file, copy): (&PathBuf, &Option<PathBuf>)| {
+        let path = if copy.is_some() { file.clone() } else { place(file)? };
+        Ok(BatchFile { path: Binary::of_path(path), copy: copy.clone().map(Binary::of_path) })
+    };
     let words: Vec<&[u8]> = args.args.iter().map(|word| word.as_bytes()).collect();
     Ok(BatchOrder {
-        files: files.iter().map(|file| Ok(Binary::of_path(place(file)?))).collect::<anyhow::Result<_>>()?,
+        files: files.iter().zip(copies).map(slice).collect::<anyhow::Result<_>>()?,
         guest,
         guest_name: args.module.as_deref().unwrap_or_default().to_string_lossy().into_owned(),
         args: Binary(words.join(&0)),

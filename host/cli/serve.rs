@@ -1,13 +1,17 @@
 //! `node serve`.
 
 mod log;
+mod memory;
 
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -15,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use self::log::LogFormat;
 use super::End;
 use crate::access::Exposure;
-use crate::config::Serve;
+use crate::config::{ListenAddress, Serve};
 use crate::courier::{Courier, Mode};
 use crate::http::{
     Addresses, Doorkeeper, Entrance, Served, acceptor, bind_socket, listen, local_routes, network_routes, serve_local,
@@ -39,9 +43,9 @@ const LOOK_MAX: Duration = Duration::from_secs(60);
 
 #[derive(clap::Args)]
 pub struct ServeArgs {
-    /// Where to listen [default: `serve.listen` in the config]
+    /// Where to listen: an address, or a name for all addresses that it has [default: `serve.listen` in the config]
     #[arg(long, value_name = "ADDRESS:PORT")]
-    listen: Option<std::net::SocketAddr>,
+    listen: Option<ListenAddress>,
     /// A proxy with TLS stands before this node, and strangers reach it through that
     #[arg(long)]
     behind_proxy: bool,
@@ -54,6 +58,7 @@ pub const SERVE_EXAMPLES: &str = "\
 Examples:
   node serve
   node serve --listen 127.0.0.1:0     at any free port, which is said
+  node serve --listen localhost:7700  at each address of a name
   node serve 2>> node.log             a line of JSON for each event
 
 Takes modules, slices and bundles from peers over HTTP, forwards what is due, and shows its numbers at /metrics. Beyond this
@@ -67,21 +72,24 @@ pub fn serve(args: &ServeArgs, data_dir: &Path) -> anyhow::Result<End> {
     let serving = Node::open_to_serve(data_dir, log::notice)?;
     let config = &serving.node.config;
     let settings = config.serve.clone();
-    let (address, tokens) = (args.listen.unwrap_or(settings.listen), config.tokens()?);
+    let (listen, tokens) = (args.listen.as_ref().unwrap_or(&settings.listen), config.tokens()?);
+    let addresses = listen.resolve().with_context(|| format!("cannot find where to listen, `{listen}`"))?;
     let tls = tls(&settings, data_dir)?;
-    let exposure = Exposure::of(address, &tokens, tls.is_some(), args.behind_proxy)?;
+    let exposure = Exposure::of(&addresses, &tokens, tls.is_some(), args.behind_proxy)?;
     let keeper = Doorkeeper::new(tokens, exposure, &settings.hosts);
     raise_limit_of_files();
     let (stop, stopped) = watch::channel(false);
     let served = Served::new(serving, stopped.clone());
     let state = Node::state(data_dir);
     let end = runtime.block_on(async {
-        let listener = listen(address).with_context(|| format!("cannot listen on {address}"))?;
+        let listeners = listen_at(&addresses)?;
         let socket = bind_socket(&state).context("cannot make the node's socket")?;
         // Whoever has read that it listens may tell it to stop at once.
         let signals = [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?];
         let scheme = if tls.is_some() { "https" } else { "http" };
-        tracing::info!("listening on {scheme}://{}", listener.local_addr()?);
+        for listener in &listeners {
+            tracing::info!("listening on {scheme}://{}", listener.local_addr()?);
+        }
         let stopping = move || {
             let mut stopped = stopped.clone();
             async move { drop(stopped.wait_for(|stopped| *stopped).await) }
@@ -92,12 +100,13 @@ pub fn serve(args: &ServeArgs, data_dir: &Path) -> anyhow::Result<End> {
         let until_stopped = stopping();
         let work = tokio::spawn(async move { queue.work(until_stopped).await });
         let save = tokio::spawn(save_prices(served.prices.clone(), stopping()));
+        tokio::spawn(memory::give_back(stopping()));
         let routes = network_routes(served.clone(), keeper);
         let connections_max = settings.connections_max;
         let addresses = exposure.tells_by_address().then(|| Addresses::new(connections_max, served.metrics.clone()));
         let entrance = Entrance { tls, connections_max, addresses };
         tokio::join!(
-            serve_network(listener, entrance, routes, stopping()),
+            serve_network(listeners, entrance, routes, stopping()),
             serve_local(socket, local_routes(served.clone()), stopping()),
         );
         flush.await.context("the task that forwards has failed")?;
@@ -111,6 +120,31 @@ pub fn serve(args: &ServeArgs, data_dir: &Path) -> anyhow::Result<End> {
     });
     runtime.shutdown_timeout(FLUSH_RETRY);
     end
+}
+
+/// Listens at each address of a family that this machine has. Where any free port will do, all have the same.
+fn listen_at(addresses: &[SocketAddr]) -> anyhow::Result<Vec<TcpListener>> {
+    let mut listeners: Vec<TcpListener> = Vec::new();
+    let mut without = None;
+    for address in addresses {
+        let mut address = *address;
+        if let (0, Some(first)) = (address.port(), listeners.first()) {
+            address.set_port(first.local_addr()?.port());
+        }
+        match listen(address) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) if matches!(error.kind(), ErrorKind::AddrNotAvailable | ErrorKind::Unsupported) => {
+                without = Some((address, error));
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot listen on {address}")),
+        }
+    }
+    match without {
+        Some((address, error)) if listeners.is_empty() => {
+            Err(error).with_context(|| format!("cannot listen on {address}"))
+        }
+        _ => Ok(listeners),
+    }
 }
 
 /// What TLS takes, if the config has it.

@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::case::{CaseArgs, PROGRAM};
+use super::spool::Spool;
 use super::{End, complain, files, matrix, module, print, printable, proof};
 use crate::digest::Digest;
 use crate::limits::Limits;
@@ -23,7 +24,7 @@ const TRACE_BYTES_MAX: u64 = 1 << 30;
 
 #[derive(Args)]
 pub struct VerifyArgs {
-    /// A slice; or a proof, and then the slice that it is of
+    /// A slice (`-` is standard input); or a proof, and then the slice that it is of
     #[arg(required = true, num_args = 1..=2, value_name = "[PROOF] FILE")]
     paths: Vec<PathBuf>,
     #[command(flatten)]
@@ -141,7 +142,8 @@ pub fn verify(args: &VerifyArgs, data_dir: &Path) -> anyhow::Result<End> {
 
 fn all_agree(args: &VerifyArgs, file: &Path, look: &Look) -> anyhow::Result<End> {
     let guests: Vec<Guest> = guests(&args.job, file, look)?.into_iter().map(|(_, guest)| guest).collect();
-    let case = args.job.case.case(file, look.config.limits)?;
+    let mut spool = Spool::default();
+    let case = args.job.case.case(file, &look.config, look.config.limits, &mut spool)?;
     let (engines, jobs) = (&args.engines.0, args.jobs as usize);
     let waves = if jobs > 1 { 2 } else { 1 };
     let bar = bar((guests.len() * engines.len() * waves) as u64);
@@ -180,7 +182,8 @@ fn recheck(args: &VerifyArgs, proof_file: &Path, file: &Path, look: &Look) -> an
     let verdict = match claimed_guest(&args.job, &proof, look) {
         Err(error) => Verdict::Unverifiable(format!("{error:#}")),
         Ok((digest, guest)) => {
-            let case = args.job.case.case(file, limits)?;
+            let mut spool = Spool::default();
+            let case = args.job.case.case(file, &look.config, limits, &mut spool)?;
             verify::recheck(Path::new(PROGRAM), &proof, (digest, &guest), &case, &args.engines.0)
         }
     };
@@ -246,7 +249,8 @@ pub fn diff(args: &DiffArgs, data_dir: &Path) -> anyhow::Result<End> {
     let look = Node::look(data_dir)?;
     let mut guests = guests(&args.job, &args.file, &look)?;
     let (Some((digest, guest)), true) = (guests.pop(), guests.is_empty()) else { bail!("give one --module") };
-    let case = args.job.case.case(&args.file, look.config.limits)?;
+    let mut spool = Spool::default();
+    let case = args.job.case.case(&args.file, &look.config, look.config.limits, &mut spool)?;
     let program = Path::new(PROGRAM);
     let sides: Vec<Side> =
         args.engines.0.iter().map(|engine| Side { engine: *engine, module: guest.module.clone() }).collect();

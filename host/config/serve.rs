@@ -1,14 +1,17 @@
 //! `[serve]`: how the node meets those who ask it.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use serde::Deserialize;
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Serve {
-    pub listen: SocketAddr,
+    pub listen: ListenAddress,
     /// Names that requests may be for, beside those of this machine for itself.
     pub hosts: Vec<String>,
     /// PEM files; a path that is not absolute begins at the data directory.
@@ -17,6 +20,70 @@ pub struct Serve {
     pub connections_max: u64,
     pub slice_bytes_max: u64,
     pub body_memory_bytes_max: u64,
+}
+
+/// `ADDRESS:PORT` or `NAME:PORT`. A name is looked up when the node begins to listen, at each of its addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ListenAddress(String);
+
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "`{0}` is not where to listen: an address or a name, and a port, are expected, such as 127.0.0.1:7700, [::1]:7700 or localhost:7700"
+)]
+pub struct NotAListenAddress(String);
+
+impl FromStr for ListenAddress {
+    type Err = NotAListenAddress;
+
+    fn from_str(text: &str) -> Result<Self, NotAListenAddress> {
+        let is_name = |name: &str| {
+            let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+            // A number alone is no name: `1.2.3:80` is a typo.
+            name.bytes().all(fits) && name.bytes().any(|byte| byte.is_ascii_alphabetic())
+        };
+        let is_name_and_port =
+            || text.rsplit_once(':').is_some_and(|(name, port)| is_name(name) && port.parse::<u16>().is_ok());
+        if text.parse::<SocketAddr>().is_ok() || is_name_and_port() {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(NotAListenAddress(text.to_owned()))
+        }
+    }
+}
+
+impl TryFrom<String> for ListenAddress {
+    type Error = NotAListenAddress;
+
+    fn try_from(text: String) -> Result<Self, NotAListenAddress> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl ListenAddress {
+    /// The addresses that a name may have.
+    const ADDRESSES_MAX: usize = 16;
+
+    /// All addresses that it stands for, each once. May wait for whoever knows the name.
+    pub fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+        let mut addresses: Vec<SocketAddr> = Vec::new();
+        for address in self.0.to_socket_addrs()? {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        match addresses.len() {
+            0 => Err(io::Error::other("the name has no address")),
+            count if count > Self::ADDRESSES_MAX => Err(io::Error::other(format!("the name has {count} addresses"))),
+            _ => Ok(addresses),
+        }
+    }
 }
 
 impl Serve {
@@ -29,13 +96,38 @@ impl Serve {
 impl Default for Serve {
     fn default() -> Self {
         Self {
-            listen: (Ipv4Addr::LOCALHOST, 7700).into(),
+            listen: ListenAddress("127.0.0.1:7700".to_owned()),
             hosts: Vec::new(),
             tls_certificate: None,
             tls_key: None,
             connections_max: 12_000,
             slice_bytes_max: 1 << 30,
             body_memory_bytes_max: 256 << 20,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_or_a_name_and_a_port_are_where_to_listen() {
+        for (text, is_resolved) in
+            [("127.0.0.1:0", true), ("[::1]:7700", true), ("localhost:0", true), ("my-host.example:80", false)]
+        {
+            let listen: ListenAddress = text.parse().unwrap();
+            assert_eq!(listen.to_string(), text);
+            if is_resolved {
+                let addresses = listen.resolve().unwrap();
+                assert!(addresses.iter().all(|address| address.ip().is_loopback()), "{addresses:?}");
+            }
+        }
+        for text in
+            ["", ":7700", "7700", "localhost", "localhost:", "localhost:65536", "::1:7700x", "1.2.3:80", "a b:1"]
+        {
+            let error = text.parse::<ListenAddress>().unwrap_err().to_string();
+            assert!(error.contains("127.0.0.1:7700"), "{error}");
         }
     }
 }

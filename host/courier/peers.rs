@@ -149,7 +149,7 @@ fn peer(line: &str) -> Option<Peer> {
 pub enum PeersFileError {
     #[error("cannot use `{}`: {cause}", path.display())]
     Io { path: PathBuf, cause: io::Error },
-    #[error("{cause}; look through it, for others may have written it, and `chmod 600` it")]
+    #[error("{cause}; look through it after that, for others may have written it")]
     NotPrivate { path: PathBuf, cause: io::Error },
     #[error(
         "the list of peers `{}` is damaged: {cause}. Mend it, or move it away and `node compute courier peer add` each again",

@@ -18,6 +18,7 @@ use crate::access::Right;
 use crate::digest::Digest;
 use crate::modules::{Added, ModuleKey, ModuleName, ModulesError, Record, StoredError};
 use crate::sandbox::{Kind, LimitName, Report};
+use crate::text::explained;
 use crate::workload::{ModuleError, binary_form};
 
 /// What a body may say that it is; text is WebAssembly's.
@@ -40,7 +41,7 @@ pub async fn add(
     request: Request,
 ) -> Result<Response, Problem> {
     caller.needs(Right::Upload)?;
-    let Query(Naming { name }) = naming.map_err(|error| Problem::malformed(error.body_text()))?;
+    let Query(Naming { name }) = naming.map_err(|error| Problem::malformed(explained(&error.body_text())))?;
     let name = name.map(|name| name.parse::<ModuleName>()).transpose();
     let name = name.map_err(|error| Problem::malformed(error.to_string()))?;
     accept::content_type(request.headers(), &TAKEN)?;

@@ -16,6 +16,7 @@ use super::problem::Problem;
 use crate::access::Right;
 use crate::prices::orders::{PriceAnswer, PriceOrder, PriceOrderError};
 use crate::prices::{Lane, Price, ProviderName};
+use crate::text::explained;
 
 /// What an offer says. Whose it is, the token says.
 #[derive(Deserialize)]
@@ -79,6 +80,6 @@ fn of<E: std::fmt::Display>(name: &'static str) -> impl Fn(E) -> Problem {
 fn malformed(error: JsonRejection) -> Problem {
     match error.status() {
         StatusCode::PAYLOAD_TOO_LARGE => Problem::new(413, "too_large", "the offer is too long"),
-        _ => Problem::malformed(error.body_text()),
+        _ => Problem::malformed(explained(&error.body_text())),
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -11,7 +12,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
@@ -63,12 +64,17 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Answers what comes in until `stop` resolves, and then what is under way, for a while.
-pub async fn serve_network(listener: TcpListener, entrance: Entrance, routes: Router, stop: impl Future<Output = ()>) {
-    serve_at_pace(listener, entrance, Pace::NETWORK, routes, stop).await;
+pub async fn serve_network(
+    listeners: Vec<TcpListener>,
+    entrance: Entrance,
+    routes: Router,
+    stop: impl Future<Output = ()>,
+) {
+    serve_at_pace(listeners, entrance, Pace::NETWORK, routes, stop).await;
 }
 
 async fn serve_at_pace(
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     entrance: Entrance,
     pace: Pace,
     routes: Router,
@@ -76,7 +82,7 @@ async fn serve_at_pace(
 ) {
     let Entrance { tls, connections_max, addresses } = entrance;
     let accept = async move || {
-        let (stream, from) = listener.accept().await?;
+        let (stream, from) = accept_any(&listeners).await?;
         let entered = addresses.as_ref().map(|addresses| addresses.enter(from.ip()));
         if matches!(entered, Some(None)) {
             return Ok(None);
@@ -94,6 +100,15 @@ async fn serve_at_pace(
             serve(accept, greet, connections_max, routes, stop).await;
         }
     }
+}
+
+/// The next connection at any of the listeners.
+async fn accept_any(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)> {
+    let accept = |context: &mut Context<'_>| {
+        let ready = listeners.iter().map(|listener| listener.poll_accept(context)).find(Poll::is_ready);
+        ready.unwrap_or(Poll::Pending)
+    };
+    std::future::poll_fn(accept).await
 }
 
 /// [`serve_network`], for processes of the same user. They may take their time over an answer: a command can be suspended and
@@ -208,7 +223,7 @@ mod tests {
                 }
             };
             tokio::select! {
-                () = serve_at_pace(listener, entrance, pace, routes, std::future::pending()) => {}
+                () = serve_at_pace(vec![listener], entrance, pace, routes, std::future::pending()) => {}
                 given_up = timeout(PATIENCE, asked) => given_up.expect("the answer is not kept"),
             }
         });

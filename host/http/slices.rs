@@ -29,6 +29,7 @@ use crate::access::Right;
 use crate::proof::SliceProof;
 use crate::runner::{Answer, Finished, RunError};
 use crate::slice::{Scope, SliceError, SliceId};
+use crate::text::explained;
 
 const SLICE_ID: HeaderName = HeaderName::from_static("slice-id");
 const SLICE_OUTCOME: HeaderName = HeaderName::from_static("slice-outcome");
@@ -141,7 +142,7 @@ pub async fn proof(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     caller.needs(Right::Run)?;
-    let Query(Whose { token }) = whose.map_err(|error| Problem::malformed(error.body_text()))?;
+    let Query(Whose { token }) = whose.map_err(|error| Problem::malformed(explained(&error.body_text())))?;
     let scope = match token {
         None => caller.scope.clone(),
         Some(name) => {

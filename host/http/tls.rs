@@ -1,13 +1,20 @@
 //! TLS for whoever reaches the node from elsewhere.
 
+mod validity;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
+
+use self::validity::validity;
+use crate::text::timestamp;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -19,6 +26,23 @@ pub enum TlsError {
     Key { path: PathBuf, cause: rustls::pki_types::pem::Error },
     #[error("others can read `{}`, which holds the private key of `serve.tls_key`: {cause}", path.display())]
     Shared { path: PathBuf, cause: io::Error },
+    #[error(
+        "the private key in `{}`, which `serve.tls_key` names, is encrypted; take its passphrase away with \
+         `openssl pkey -in {} -out KEY.pem`",
+        path.display(),
+        path.display()
+    )]
+    Encrypted { path: PathBuf },
+    #[error("there is no private key in `{}`, which `serve.tls_key` names", path.display())]
+    NoKey { path: PathBuf },
+    #[error(
+        "the certificates in `{}` are in the wrong order: the private key is that of number {number}; put that first, and \
+         behind it those that vouch for it",
+        path.display()
+    )]
+    Order { path: PathBuf, number: usize },
+    #[error("the private key in `{}` is not that of the certificate in `{}`", key.display(), certificate.display())]
+    OtherKey { certificate: PathBuf, key: PathBuf },
     #[error("the certificate and the private key of `serve.tls_certificate` and `serve.tls_key` cannot be used: {0}")]
     Unusable(rustls::Error),
 }
@@ -33,13 +57,107 @@ pub fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, TlsError>
     }
     let shared = |cause| TlsError::Shared { path: key.to_owned(), cause };
     crate::private_file::check(key).map_err(shared)?;
-    let unreadable = |cause| TlsError::Key { path: key.to_owned(), cause };
-    let key = PrivateKeyDer::from_pem_file(key).map_err(unreadable)?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
+    let private = private_key(key)?;
+    tell_of_validity(certificate, &chain[0]);
+    let provider = rustls::crypto::ring::default_provider();
+    let others: Vec<_> = chain.iter().skip(1).cloned().collect();
+    let config = ServerConfig::builder_with_provider(Arc::new(provider.clone()))
         .with_safe_default_protocol_versions()
-        .and_then(|config| config.with_no_client_auth().with_single_cert(chain, key));
-    let mut config = config.map_err(TlsError::Unusable)?;
+        .and_then(|config| config.with_no_client_auth().with_single_cert(chain, private.clone_key()));
+    let config = config.map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => {
+            let is_its = |other: &CertificateDer<'static>| {
+                CertifiedKey::from_der(vec![other.clone()], private.clone_key(), &provider).is_ok()
+            };
+            let (certificate, key) = (certificate.to_owned(), key.to_owned());
+            match others.iter().position(is_its) {
+                Some(index) => TlsError::Order { path: certificate, number: index + 2 },
+                None => TlsError::OtherKey { certificate, key },
+            }
+        }
+        error => TlsError::Unusable(error),
+    });
+    let mut config = config?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// What a file with a passphrase says of itself, in the form of PKCS #8 or in the older one.
+const ENCRYPTED: [&str; 2] = ["-----BEGIN ENCRYPTED PRIVATE KEY-----", "Proc-Type: 4,ENCRYPTED"];
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let failed = |cause| TlsError::Key { path: path.to_owned(), cause };
+    let text = std::fs::read(path).map_err(|error| failed(pem::Error::Io(error)))?;
+    let says = |mark: &str| text.windows(mark.len()).any(|window| window == mark.as_bytes());
+    if ENCRYPTED.into_iter().any(says) {
+        return Err(TlsError::Encrypted { path: path.to_owned() });
+    }
+    PrivateKeyDer::from_pem_slice(&text).map_err(|cause| match cause {
+        pem::Error::NoItemsFound => TlsError::NoKey { path: path.to_owned() },
+        cause => failed(cause),
+    })
+}
+
+/// Says where callers will refuse the certificate. The node starts all the same: its clock may be what is wrong.
+fn tell_of_validity(path: &Path, certificate: &CertificateDer<'_>) {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let Some(validity) = validity(certificate) else { return };
+    let at = |seconds: u64| timestamp(seconds.saturating_mul(1000));
+    if now > *validity.end() {
+        let (path, at) = (path.display(), at(*validity.end()));
+        tracing::warn!("the certificate in `{path}` expired on {at}, and callers will refuse it; renew it");
+    } else if now < *validity.start() {
+        let (path, at) = (path.display(), at(*validity.start()));
+        tracing::warn!(
+            "the certificate in `{path}` is valid from {at} on, and by this machine's clock that is to come"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CERTIFICATE: &str = include_str!("../../tests/vectors/tls/certificate.pem");
+    const EXPIRED: &str = include_str!("../../tests/vectors/tls/expired.pem");
+    const OTHER: &str = include_str!("../../tests/vectors/tls/other.pem");
+    const KEY: &str = include_str!("../../tests/vectors/tls/key.pem");
+    const ENCRYPTED: &str = include_str!("../../tests/vectors/tls/encrypted.pem");
+    const ENCRYPTED_OF_OLD: &str =
+        "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nAAAA\n-----END RSA PRIVATE KEY-----\n";
+
+    fn tried(certificate: &str, key: &str) -> Result<(), String> {
+        let (certificate_file, key_file) =
+            (tempfile::NamedTempFile::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
+        std::fs::write(&certificate_file, certificate).unwrap();
+        std::fs::write(&key_file, key).unwrap();
+        acceptor(certificate_file.path(), key_file.path()).map(drop).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn each_usual_mistake_with_certificates_is_named() {
+        assert_eq!(tried(CERTIFICATE, KEY), Ok(()));
+        assert_eq!(tried(&[CERTIFICATE, OTHER].concat(), KEY), Ok(()));
+        assert_eq!(tried(EXPIRED, KEY), Ok(()), "the clock may be wrong");
+        for (certificate, key, said) in [
+            (&*[OTHER, CERTIFICATE].concat(), KEY, "in the wrong order: the private key is that of number 2"),
+            (&*[OTHER, OTHER, CERTIFICATE].concat(), KEY, "in the wrong order: the private key is that of number 3"),
+            (OTHER, KEY, "is not that of the certificate"),
+            (CERTIFICATE, ENCRYPTED, "is encrypted; take its passphrase away"),
+            (CERTIFICATE, ENCRYPTED_OF_OLD, "is encrypted; take its passphrase away"),
+            (CERTIFICATE, CERTIFICATE, "there is no private key"),
+            (KEY, KEY, "there is no certificate"),
+            ("", KEY, "there is no certificate"),
+        ] {
+            let error = tried(certificate, key).unwrap_err();
+            assert!(error.contains(said), "{said}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_validity_of_a_certificate_is_found() {
+        let validity = |pem: &str| validity(&CertificateDer::from_pem_slice(pem.as_bytes()).unwrap());
+        assert_eq!(validity(EXPIRED), Some(1_577_836_800..=1_609_459_200));
+        assert!(validity(CERTIFICATE).is_some_and(|validity| *validity.end() > 4_000_000_000));
+    }
 }

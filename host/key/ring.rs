@@ -30,7 +30,7 @@ const FORMER_MAX: usize = 1_000;
 pub enum KeyError {
     #[error("cannot use `{}`: {cause}", path.display())]
     Io { path: PathBuf, cause: io::Error },
-    #[error("{cause}; `chmod 600` it if it is yours, and if others may have read it, `node key rotate` after that")]
+    #[error("{cause}; if others may have read it, `node key rotate` after that")]
     NotPrivate { path: PathBuf, cause: io::Error },
     #[error(
         "the node's key `{}` is damaged: {cause}. Nothing replaces it by itself, for it is what the node is known by: \

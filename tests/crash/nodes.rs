@@ -131,7 +131,7 @@ impl Destination {
 
 pub async fn serve(listener: TcpListener, routes: Router) {
     let entrance = Entrance { tls: None, connections_max: CONNECTIONS_MAX, addresses: None };
-    serve_network(listener, entrance, routes, std::future::pending()).await;
+    serve_network(vec![listener], entrance, routes, std::future::pending()).await;
 }
 
 fn killing(routes: Router, victim: Arc<Mutex<Option<Victim>>>) -> Router {

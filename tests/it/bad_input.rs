@@ -190,7 +190,9 @@ fn state_that_others_may_write_is_refused() {
         let ran = here.run("compute run transcode.slice");
         let rule = format!("`node-data/{name}` must be its user's alone, but belongs to user ");
         assert!(ran.code == 2 && ran.stderr.contains(&rule), "{ran:?}");
-        assert!(ran.stderr.contains(&format!("has mode {mode:03o}; choose another with --data-dir")), "{ran:?}");
+        let remedy =
+            format!("has mode {mode:03o}; take the rights of others away with `chmod -R go= node-data/{name}`");
+        assert!(ran.stderr.ends_with(&format!("{remedy}\n")), "{ran:?}");
         std::fs::set_permissions(&path, kept).unwrap();
     }
     here.run("compute run transcode.slice").output();

@@ -96,7 +96,11 @@ fn a_key_that_is_damaged_or_not_private_is_never_replaced() {
         ran.stderr.contains("`node-data/state/node.key` must be its user's alone, but belongs to user "),
         "{ran:?}"
     );
-    assert!(ran.stderr.contains("has mode 644; `chmod 600` it if it is yours"), "{ran:?}");
+    assert!(
+        ran.stderr
+            .contains("has mode 644; take the rights of others away with `chmod -R go= node-data/state/node.key`"),
+        "{ran:?}"
+    );
     std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
     assert_eq!(key(&here), before);
     std::fs::remove_file(&path).unwrap();
@@ -134,7 +138,7 @@ fn a_backup_makes_another_machine_the_same_node() {
     here.run("--data-dir third key import words.txt").is(2, "", none);
     std::fs::set_permissions(here.path("backup.key"), Permissions::from_mode(0o640)).unwrap();
     let ran = here.run("--data-dir third key import backup.key");
-    assert!(ran.code == 2 && ran.stderr.contains("`chmod 600` it"), "{ran:?}");
+    assert!(ran.code == 2 && ran.stderr.contains("`chmod -R go= "), "{ran:?}");
     assert!(!here.path("third/state/node.key").exists());
 }
 

@@ -5,6 +5,7 @@ mod common;
 mod serving;
 
 mod bad_input;
+mod data_directory;
 mod command_line;
 mod compiler;
 mod cost;
@@ -20,6 +21,7 @@ mod key;
 mod modules;
 mod mutations;
 mod page;
+mod pipes;
 mod prices;
 mod profile;
 mod proofs;

@@ -25,7 +25,7 @@ const DEFAULT: Level = Level::INFO;
 /// Begins to log to standard error.
 pub fn start(format: Option<LogFormat>) {
     let format = format.unwrap_or(if io::stderr().is_terminal() { LogFormat::Human } else { LogFormat::Json });
-    let asked = std::env::var("NODE_LOG").ok();
+    let asked = std::env::var("NODE_LOG").ok().filter(|asked| !asked.is_empty());
     let parsed = asked.as_deref().map(str::parse::<Targets>);
     let targets = match &parsed {
         Some(Ok(targets)) => targets.clone(),

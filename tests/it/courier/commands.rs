@@ -150,6 +150,8 @@ fn a_directory_carries_bundles_there_and_acknowledgements_back() {
     let ids = [b"one", b"two"].map(|bundle| carrier.send(bundle, "alice"));
     let stick = carrier.here.path("stick");
     let stick = stick.to_str().unwrap();
+    assert_eq!(carrier.run(&format!("export {stick}")).code, 2, "a stick that is not mounted has no directory");
+    std::fs::create_dir(stick).unwrap();
     carrier.run(&format!("export {stick}"));
     assert_eq!((carrier.ids("").len(), carrier.credit()), (2, (0, 0)), "what is on its way is not there yet");
     // What is hostile or damaged in it is named, and in nobody's way.
