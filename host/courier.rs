@@ -12,6 +12,7 @@ pub mod forward;
 mod rewards;
 mod try_one;
 mod flush;
+mod room;
 mod receive;
 mod send;
 pub mod answers;
@@ -19,7 +20,8 @@ mod carry;
 pub mod orders;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
@@ -29,7 +31,8 @@ pub use self::forward::{Content, ForwardError, Forwarder, Handed, HttpForwarder,
 pub use self::peers::{
     ADDRESS_BYTES_MAX, Added, Address, NotAnAddress, PEERS_MAX, Peer, Peers, PeersError, PeersFile, PeersFileError,
 };
-pub use self::receive::{Admitted, Incoming, RECEIVING_MAX, Receiving, Refusal, RefusalKind};
+pub use self::receive::{Admitted, Incoming, Refusal, RefusalKind};
+use self::room::Room;
 pub use self::send::{SendError, Sending};
 pub use self::settings::Settings;
 use crate::key::{KeyName, PublicKey, Signer};
@@ -72,8 +75,9 @@ pub struct Courier {
     settings: Settings,
     clock: Clock,
     http: OnceLock<Arc<HttpForwarder>>,
-    /// What is being received.
-    receiving: Arc<Mutex<Receiving>>,
+    room: Room,
+    /// Faults of the store that kept a bundle from being received or forwarded, in this process.
+    storage_failures: AtomicU64,
     /// Held by whoever flushes.
     flushing: tokio::sync::Mutex<()>,
     /// How many wait to flush all that is pending; whoever flushes what is due makes room for them.
@@ -88,6 +92,7 @@ impl Courier {
         let store = CourierStore::open(&state.join("courier"))?;
         let peers_file = PeersFile::new(state);
         let peers = RwLock::new(Arc::new(peers_file.read()?));
+        let room = Room::new(&settings);
         Ok(Self {
             store,
             signer,
@@ -96,7 +101,8 @@ impl Courier {
             settings,
             clock,
             http: OnceLock::new(),
-            receiving: Arc::default(),
+            room,
+            storage_failures: AtomicU64::new(0),
             flushing: tokio::sync::Mutex::new(()),
             waiting: watch::Sender::new(0),
             new_work: watch::Sender::new(()),
@@ -183,6 +189,16 @@ impl Courier {
             Ok(8) => u64::from_le_bytes(bytes),
             _ => self.now_ms().wrapping_mul(0x9e37_79b9_7f4a_7c15),
         }
+    }
+
+    /// Counts a fault of the store that its caller has logged.
+    pub fn note_storage_failure(&self) {
+        self.storage_failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many there were since this process opened the store.
+    pub fn storage_failures(&self) -> u64 {
+        self.storage_failures.load(Ordering::Relaxed)
     }
 
     /// Runs what waits for the disk where that holds nobody up.

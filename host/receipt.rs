@@ -1,9 +1,10 @@
 //! What the courier promises, and what it is promised: a `Receipt` stands for a bundle that is to be carried, a `Delivery`
 //! is its carrier's signed word of what is being handed over, and an `Acknowledgement` is its destination's signed word
-//! that it has it and will not lose it.
+//! that it has it and will not lose it; a `SignedRefusal` is its word that it will not store it.
 
 mod delivery;
 mod acknowledgement;
+mod refusal;
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,11 +13,16 @@ use serde::{Deserialize, Serialize};
 
 pub use self::acknowledgement::{ACKNOWLEDGEMENT_BYTES_MAX, Acknowledgement, NotAnAcknowledgement};
 pub use self::delivery::{Delivery, NotADelivery};
+pub use self::refusal::{NotARefusal, REFUSAL_BYTES_MAX, SignedRefusal, is_refusal_code};
 use crate::digest::Digest;
 use crate::key::KeyName;
 use crate::proof::Blob;
 
 const ID_DOMAIN: &str = "compute-host courier receipt id v1";
+
+/// 2025-01-01T00:00:00Z. No node was run before that: a clock that says less was never set, and a time that is earlier
+/// was read from such a clock.
+pub const CLOCK_SET_MS: u64 = 1_735_689_600_000;
 
 /// Who hands a bundle in: 1 to 128 printable ASCII characters other than the space, so that a name is one word in a list
 /// and in a header.
@@ -227,6 +233,30 @@ impl Receipt {
 
     /// What is kept of an error.
     pub const ERROR_BYTES_MAX: usize = 512;
+
+    /// No receipt waits longer than this for its next try: a day that its destination may ask for, and an hour.
+    pub const WAIT_MS_MAX: u64 = 25 * 60 * 60 * 1_000;
+
+    /// The receipt with its times counted from `now_ms`, where they were read from another clock than the one that says
+    /// `now_ms`: one that was ahead and was set back, or one that had never been set. `None` where they may stand.
+    ///
+    /// What was never tried is due at once, and what was tried is due again at once.
+    pub fn on_this_clock(&self, now_ms: u64) -> Option<Self> {
+        let was_never_set = self.created_ms < CLOCK_SET_MS && now_ms >= CLOCK_SET_MS;
+        let is_made_later = self.created_ms > now_ms;
+        let mut receipt = self.clone();
+        if was_never_set || is_made_later {
+            receipt.created_ms = now_ms;
+            receipt.expires_ms = now_ms.saturating_add(self.expires_ms.saturating_sub(self.created_ms));
+        }
+        let is_due_too_late = self.due_ms > now_ms.saturating_add(Self::WAIT_MS_MAX);
+        if is_made_later || self.attempted_ms > now_ms || is_due_too_late {
+            // Before now: a flush that begins now has not tried it.
+            receipt.attempted_ms = self.attempted_ms.min(now_ms.saturating_sub(1));
+            receipt.due_ms = self.due_ms.min(now_ms);
+        }
+        (receipt != *self).then_some(receipt)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -266,6 +296,53 @@ mod tests {
         for name in ["", "al ice", "älice", "a\nb", "a\u{1b}[2J", &"x".repeat(129)] {
             assert_eq!(name.parse::<Sender>(), Err(NotASender), "{name}");
         }
+    }
+
+    #[test]
+    fn times_of_another_clock_count_from_now() {
+        const NOW_MS: u64 = CLOCK_SET_MS + 1_000_000_000_000;
+        const WEEK_MS: u64 = 604_800_000;
+        let receipt = |created_ms: u64, attempted_ms: u64, due_ms: u64| Receipt {
+            id: [7; 16].into(),
+            bundle: blob(b"bundle"),
+            sender: "alice".parse().unwrap(),
+            destination: None,
+            hops: 0,
+            created_ms,
+            expires_ms: created_ms + WEEK_MS,
+            state: State::Pending,
+            attempts: u32::from(attempted_ms > 0),
+            attempted_ms,
+            due_ms,
+            last_error: None,
+        };
+        let times = |receipt: &Receipt| (receipt.created_ms, receipt.expires_ms, receipt.attempted_ms, receipt.due_ms);
+        let sound = [
+            receipt(NOW_MS, 0, NOW_MS),
+            receipt(NOW_MS - 9, NOW_MS, NOW_MS + 3_600_000),
+            receipt(CLOCK_SET_MS, CLOCK_SET_MS, CLOCK_SET_MS),
+        ];
+        for receipt in sound {
+            assert_eq!(receipt.on_this_clock(NOW_MS), None, "{receipt:?}");
+        }
+        for ahead_ms in [1, 3_600_000, 365 * 86_400_000] {
+            let then_ms = NOW_MS + ahead_ms;
+            for (attempted_ms, due_ms) in [(0, then_ms), (then_ms, then_ms + 5)] {
+                let put_right = receipt(then_ms, attempted_ms, due_ms).on_this_clock(NOW_MS).unwrap();
+                assert_eq!(times(&put_right), (NOW_MS, NOW_MS + WEEK_MS, attempted_ms.min(NOW_MS - 1), NOW_MS));
+            }
+            let tried = receipt(NOW_MS - 5, then_ms, then_ms + 5).on_this_clock(NOW_MS).unwrap();
+            assert_eq!(times(&tried), (NOW_MS - 5, NOW_MS - 5 + WEEK_MS, NOW_MS - 1, NOW_MS));
+        }
+        // Sent and tried before the clock was set.
+        let put_right = receipt(600_000, 601_000, 602_000).on_this_clock(NOW_MS).unwrap();
+        assert_eq!(times(&put_right), (NOW_MS, NOW_MS + WEEK_MS, 601_000, 602_000));
+        assert_eq!(receipt(600_000, 0, 600_000).on_this_clock(700_000), None, "nothing is known of the time yet");
+        let waits =
+            |wait_ms| receipt(NOW_MS - 5, NOW_MS - 4, NOW_MS + wait_ms).on_this_clock(NOW_MS).map(|new| new.due_ms);
+        assert_eq!((waits(Receipt::WAIT_MS_MAX), waits(Receipt::WAIT_MS_MAX + 1)), (None, Some(NOW_MS)));
+        // Put right is right.
+        assert_eq!(put_right.on_this_clock(NOW_MS), None);
     }
 
     #[test]

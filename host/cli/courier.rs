@@ -24,6 +24,7 @@ use super::{End, print, printable};
 use crate::courier::answers::Answer;
 use crate::courier::orders::{Order, Which, perform};
 use crate::http::ask_courier;
+use crate::key::read_rotation;
 use crate::node::Node;
 use crate::private_file;
 use crate::receipt::{ACKNOWLEDGEMENT_BYTES_MAX, Acknowledgement, IdPrefix};
@@ -69,6 +70,9 @@ pub fn main(command: CourierCommand, data_dir: &Path) -> anyhow::Result<End> {
         CourierCommand::Peer(PeerCommand::Add { name, key, address, json }) => {
             session.order(Order::AddPeer { name, public_key: key.to_string(), address }, json)
         }
+        CourierCommand::Peer(PeerCommand::Follow { statement, json }) => {
+            session.order(Order::FollowPeer { statement: read_rotation(&statement)?.to_text() }, json)
+        }
         CourierCommand::Peer(PeerCommand::List { json }) => session.order(Order::ListPeers, json),
         CourierCommand::Peer(PeerCommand::Remove { name, json }) => session.order(Order::RemovePeer { name }, json),
         CourierCommand::Rewards { json } => session.order(Order::Rewards, json),
@@ -94,7 +98,7 @@ impl Session<'_> {
     fn order(mut self, order: Order, json: bool) -> anyhow::Result<End> {
         self.json = json;
         let (is_list, unread) = (matches!(order, Order::List { .. }), Notify::new());
-        let mut screen = Screen::new(json);
+        let mut screen = Screen::new(json, matches!(order, Order::Flush { .. }));
         let show = |answer| {
             screen.show(answer);
             // A list is for its reader. Other orders are carried out, whoever hears of it.

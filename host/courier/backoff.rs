@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use crate::receipt::Receipt;
+
 /// The bound after the first failure.
 pub const BASE: Duration = Duration::from_secs(1);
 
@@ -14,6 +16,9 @@ pub const CAP: Duration = Duration::from_secs(60 * 60);
 
 /// A node that asks for more than this is not asking for a pause.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+// What is due later than this was made so by another clock.
+const _: () = assert!(RETRY_AFTER_MAX.as_millis() + CAP.as_millis() <= Receipt::WAIT_MS_MAX as u128);
 
 /// The shortest and the longest wait where there is no network. It does not grow, for asking costs nobody anything; it is
 /// so wide that a thousand nodes whose network comes back at once do not ask the same node in the same second.

@@ -5,6 +5,8 @@
 
 mod told;
 mod archiving;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
@@ -22,6 +24,7 @@ use super::{Courier, CourierError, Peer};
 use crate::key::KeyName;
 use crate::receipt::{Receipt, ReceiptId};
 use crate::store::LaneTag;
+use crate::text::timestamp;
 
 /// A destination that something is pending for.
 struct LaneRun {
@@ -74,6 +77,8 @@ impl Courier {
             flushing = self.turn_to_flush(mode) => flushing,
         };
         let began_ms = self.now_ms();
+        let courier = self.clone();
+        self.blocking(move || Ok(courier.store.revive_unexpired(began_ms)?)).await?;
         let tally = self.store.tally();
         tell(Event::Begun { pending: tally.pending, pending_bytes: tally.pending_bytes });
         let mut run = Run::new(self.clone(), forwarder, mode, began_ms);
@@ -162,8 +167,16 @@ impl<F: Forwarder> Run<F> {
         route: impl Fn(Option<&KeyName>) -> Result<Option<Peer>, String>,
         tell: &mut impl FnMut(Event),
     ) -> Result<(), CourierError> {
-        let courier = self.courier.clone();
-        let mut lanes = self.courier.blocking(move || Ok(courier.store.lanes()?)).await?;
+        let (courier, began_ms, now_ms) = (self.courier.clone(), self.began_ms, self.courier.now_ms());
+        let known: HashSet<LaneTag> = self.lanes.iter().map(|lane| lane.tag).collect();
+        let lanes = move || {
+            // Before anything of a lane is under way, what is due is put on the clock that runs now.
+            for (tag, _) in courier.store.lanes()?.iter().filter(|(tag, _)| !known.contains(tag)) {
+                courier.store.put_on_this_clock(*tag, began_ms)?;
+            }
+            Ok(courier.store.lanes()?)
+        };
+        let mut lanes = self.courier.blocking(lanes).await?;
         // Those that have failed least are probed first.
         lanes.sort_by_key(|(_, lane)| lane.failures);
         for (tag, mut lane) in lanes {
@@ -190,6 +203,10 @@ impl<F: Forwarder> Run<F> {
                 }
                 Mode::Due => None,
             };
+            // No lane waits longer: another clock has said so.
+            if lane.not_before_ms > now_ms.saturating_add(Receipt::WAIT_MS_MAX) {
+                lane.not_before_ms = 0;
+            }
             let state = Arc::new(Mutex::new(LaneState { lane, is_open: false }));
             let (page, in_flight) = (VecDeque::new(), HashMap::new());
             self.lanes.push(LaneRun { tag, to, state, cursor, page, in_flight, look_at_ms: 0 });
@@ -245,13 +262,24 @@ impl<F: Forwarder> Run<F> {
             let Some(receipt) = self.lanes[at].page.pop_front() else {
                 if self.fill_page(at).await? { continue } else { return Ok(None) }
             };
-            let now_ms = self.courier.now_ms();
+            let (courier, now_ms) = (self.courier.clone(), self.courier.now_ms());
+            if let Some(times) = receipt.on_this_clock(now_ms) {
+                let put_right = self.courier.blocking(move || Ok(courier.store.put_times(&times)?)).await?;
+                self.lanes[at].page.extend(put_right);
+                continue;
+            }
             if receipt.expires_ms > now_ms {
                 return Ok(Some(receipt));
             }
-            let error = "it has expired; `node compute courier retry` gives it more time".to_owned();
-            let (courier, why) = (self.courier.clone(), error.clone());
-            self.courier.blocking(move || Ok(courier.store.give_up(&receipt.id, &why)?)).await?;
+            let error = format!(
+                "it has expired: sent {}, to be delivered until {}, and it is {} by this node's clock; \
+                 `node compute courier retry` gives it more time",
+                timestamp(receipt.created_ms),
+                timestamp(receipt.expires_ms),
+                timestamp(now_ms)
+            );
+            let why = error.clone();
+            self.courier.blocking(move || Ok(courier.store.give_up_expired(&receipt.id, &why)?)).await?;
             self.summary.died += 1;
             tell(Event::Died { id: receipt.id, to: Some(self.lanes[at].to.name.clone()), error, took_us: None });
         }
@@ -267,7 +295,11 @@ impl<F: Forwarder> Run<F> {
             lane.cursor = page.last().map(|last| Some((last.due_ms, last.id)));
             // What has failed in this flush stands further behind again.
             let (began_ms, in_flight) = (self.began_ms, &lane.in_flight);
-            let is_fresh = |receipt: &Receipt| receipt.attempted_ms < began_ms && !in_flight.contains_key(&receipt.id);
+            let is_fresh = |receipt: &Receipt| {
+                // A try from the future was made by another clock.
+                let is_tried = (began_ms..=now_ms).contains(&receipt.attempted_ms);
+                !is_tried && !in_flight.contains_key(&receipt.id)
+            };
             lane.page.extend(page.into_iter().filter(is_fresh));
             return Ok(true);
         }

@@ -66,8 +66,9 @@ pub enum ForwardError {
         /// Which of the reasons that `POST /v1/courier/bundles` has, if the answer says so: up to 64 of `a`-`z`, `0`-`9`
         /// and `_`.
         code: Option<String>,
-        /// Asking again has the same answer.
-        permanent: bool,
+        /// What the other side says is its signed refusal: up to [`crate::receipt::REFUSAL_BYTES_MAX`] bytes, not yet
+        /// checked.
+        signed: Option<Vec<u8>>,
         /// How long the other side asks to be left alone, at most [`super::backoff::RETRY_AFTER_MAX`].
         retry_after: Option<Duration>,
     },

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use super::answers::{Answer, Was, acknowledged, peer_line, received_bundle, rewards};
 use super::send::{SendError, Sending};
 use super::{Added, Address, Courier, CourierError, Mode, Peer, PeersFileError, carry};
-use crate::key::{KeyName, PublicKey};
+use crate::key::{KeyName, NotARotation, PublicKey, Rotation};
 use crate::receipt::{IdPrefix, Receipt, ReceiptId, Sender, State};
 use crate::store::{Entry, FsckReport, Received, StoreError, Submitted};
 
@@ -76,6 +76,10 @@ pub enum Order {
         public_key: String,
         address: Option<String>,
     },
+    /// Pin a peer to the key that took the place of its former one, as both have signed.
+    FollowPeer {
+        statement: String,
+    },
     ListPeers,
     RemovePeer {
         name: KeyName,
@@ -115,6 +119,8 @@ pub enum OrderError {
     NotAcknowledged(ReceiptId),
     #[error(transparent)]
     NotAPublicKey(#[from] crate::key::NotAPublicKey),
+    #[error("the statement does not say that one key takes the place of another: {0}")]
+    NotARotation(#[from] NotARotation),
     #[error(transparent)]
     NotAnAddress(#[from] super::NotAnAddress),
     #[error("the key {0} is this node's own; a peer is another node")]
@@ -192,7 +198,10 @@ pub async fn perform(
                 let found = find_if(courier, &id, is_here)?.ok_or(OrderError::NoSuchReceipt(id))?;
                 let id = found.id();
                 match found {
-                    Found::Received(carrier, ..) => drop(courier.store.drop_received(&carrier, &id)?),
+                    Found::Received(carrier, ..) => courier.room.release(&carrier, || {
+                        let dropped = courier.store.drop_received(&carrier, &id)?;
+                        Ok(dropped.map(|received| received.bundle.bytes))
+                    })?,
                     _ => drop(courier.store.forget(&id)?),
                 }
                 tell(Answer::Dropped { id });
@@ -221,6 +230,14 @@ pub async fn perform(
             let line = peer_line(&peer, settings.destination.as_ref());
             let _: Added = courier.change_peers(|peers| peers.add(peer))?;
             tell(Answer::Peer(line));
+        }
+        Order::FollowPeer { statement } => {
+            let rotation = Rotation::read(statement.as_bytes())?;
+            if rotation.successor() == courier.public_key() {
+                return Err(OrderError::OwnKey(rotation.successor()));
+            }
+            let peer = courier.change_peers(|peers| peers.follow(&rotation))?;
+            tell(Answer::Peer(peer_line(&peer, settings.destination.as_ref())));
         }
         Order::ListPeers => {
             for peer in peers.list() {

@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 pub use self::address::{ADDRESS_BYTES_MAX, Address, NotAnAddress};
-use crate::key::{KeyName, PublicKey};
+use crate::key::{KeyName, PublicKey, Rotation};
 use crate::private_file;
 
 const TITLE: &str = "compute-host courier peers v1";
@@ -44,6 +44,8 @@ pub enum PeersError {
          `node compute courier peer remove {name}` first"
     )]
     KeyTaken { name: KeyName, key: PublicKey },
+    #[error("no peer has the key {0}, whose place another takes; `node compute courier peer list` shows the keys")]
+    NoSuchKey(PublicKey),
     #[error("no peer has the name `{0}`; `node compute courier peer list` shows those that there are")]
     NoSuchName(KeyName),
     #[error(
@@ -106,6 +108,22 @@ impl Peers {
             return Ok(Added::AsBefore);
         }
         Ok(Added::Moved { from: std::mem::replace(&mut there.address, peer.address) })
+    }
+
+    /// Pins the peer of the former key to the successor; its name and address stay. A peer that has the successor's key
+    /// already is left as it is.
+    pub fn follow(&mut self, rotation: &Rotation) -> Result<Peer, PeersError> {
+        let (former, successor) = (rotation.former(), rotation.successor());
+        let at = self.0.iter().position(|peer| peer.public_key == former);
+        match (at, self.of_key(&successor)) {
+            (None, Some(followed)) => Ok(followed.clone()),
+            (None, None) => Err(PeersError::NoSuchKey(former)),
+            (Some(_), Some(other)) => Err(PeersError::KeyTaken { name: other.name.clone(), key: successor }),
+            (Some(at), None) => {
+                self.0[at].public_key = successor;
+                Ok(self.0[at].clone())
+            }
+        }
     }
 
     pub fn remove(&mut self, name: &KeyName) -> Result<Peer, PeersError> {
@@ -250,6 +268,23 @@ mod tests {
         assert_eq!(peers.remove(&name("c")), Err(PeersError::NoSuchName(name("c"))));
         assert_eq!(peers.remove(&name("a")), Ok(peer("a", 1, None)));
         assert_eq!(peers.list(), [peer("b", 2, Some("http://b"))]);
+    }
+
+    #[test]
+    fn a_rotation_pins_the_peer_of_the_former_key_and_no_other() {
+        let secret = |n: u8| NodeKey::from_secret([n; 32]);
+        let rotation = Rotation::sign(&secret(1), 5, &secret(2), 6);
+        let of = |called: &str, n: u8| Peer { public_key: secret(n).public(), ..peer(called, 0, Some("http://b")) };
+        let mut peers = Peers::default();
+        peers.add(of("a", 3)).unwrap();
+        assert_eq!(peers.follow(&rotation), Err(PeersError::NoSuchKey(secret(1).public())));
+        peers.add(of("b", 1)).unwrap();
+        assert_eq!(peers.follow(&rotation), Ok(of("b", 2)));
+        assert_eq!(peers.follow(&rotation), Ok(of("b", 2)), "once more changes nothing");
+        assert_eq!(peers.list(), [of("a", 3), of("b", 2)]);
+        peers.add(of("c", 1)).unwrap();
+        let taken = PeersError::KeyTaken { name: name("b"), key: secret(2).public() };
+        assert_eq!(peers.follow(&rotation), Err(taken));
     }
 
     #[test]

@@ -1,15 +1,14 @@
 //! The receiving side: what a carrier hands over is checked, stored, and acknowledged, in this order.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Courier;
+use super::room::{Held, NoRoom};
 use crate::key::Signature;
-use crate::receipt::{Acknowledgement, Delivery};
+use crate::receipt::{Acknowledgement, CLOCK_SET_MS, Delivery, SignedRefusal};
 use crate::store::{Received, Staged, StoreError};
-
-/// More than this at once and the rest is told to come back.
-pub const RECEIVING_MAX: usize = 256;
+use crate::text::timestamp;
 
 /// When who was told to come back should.
 const BUSY_RETRY: Duration = Duration::from_secs(1);
@@ -28,17 +27,23 @@ pub enum Refusal {
     Conflict,
     #[error("the bundle is for another node; this node's key is not its destination")]
     NotForThisNode,
-    #[error("the receipt has expired")]
-    Expired,
+    #[error(
+        "the receipt has expired: its time ended at {}, and it is {} by this node's clock; if that is wrong, one of the \
+         clocks is, and the bundle is taken once it is set",
+        timestamp(*.expires_ms), timestamp(*.now_ms)
+    )]
+    Expired { expires_ms: u64, now_ms: u64 },
     #[error("the bundle has {bytes} bytes, and {max} are taken")]
     TooLarge { bytes: u64, max: u64 },
     #[error("the bundle ended after {found} of {expected} bytes, or went on")]
     WrongLength { expected: u64, found: u64 },
     #[error("the bundle's bytes are not those that the delivery names")]
     WrongDigest,
-    #[error("{RECEIVING_MAX} bundles are being received")]
+    #[error("as many bundles of this carrier are being received as there is room for beside others")]
     Busy,
-    #[error("what this node has room for is full; its owner can drop what was taken")]
+    #[error(
+        "there is no more room for bundles of this carrier beside those of others; this node's owner can drop what was taken"
+    )]
     QuotaFull,
     #[error("the bundle cannot be stored")]
     Storage(#[source] StoreError),
@@ -59,7 +64,7 @@ impl Refusal {
             Self::UnknownCarrier => ("unknown_carrier", 403, None),
             Self::WrongSignature => ("wrong_signature", 403, None),
             Self::Conflict => ("conflict", 409, None),
-            Self::Expired => ("expired", 410, None),
+            Self::Expired { .. } => (SignedRefusal::EXPIRED, 410, None),
             Self::TooLarge { .. } => ("too_large", 413, None),
             Self::NotForThisNode => ("not_for_this_node", 422, None),
             Self::WrongLength { .. } => ("wrong_length", 422, None),
@@ -69,6 +74,22 @@ impl Refusal {
             Self::Storage(_) => ("storage_failed", 503, Some(FULL_RETRY)),
         };
         RefusalKind { code, status, retry_after }
+    }
+
+    /// Whether the same delivery is refused whenever it comes again. What could be the fault of whoever stands between, or
+    /// what the owner of this node can change with a word, is not final.
+    const fn is_final(&self) -> bool {
+        matches!(self, Self::Conflict | Self::TooLarge { .. } | Self::Expired { .. })
+    }
+}
+
+impl From<NoRoom> for Refusal {
+    fn from(none: NoRoom) -> Self {
+        match none {
+            NoRoom::Busy => Self::Busy,
+            NoRoom::Full => Self::QuotaFull,
+            NoRoom::Storage(cause) => Self::Storage(cause),
+        }
     }
 }
 
@@ -91,33 +112,16 @@ pub struct Incoming {
     courier: Arc<Courier>,
     delivery: Delivery,
     staged: Staged,
-    _room: Room,
-}
-
-/// How much is being received, for which there must be room.
-#[derive(Clone, Copy, Default)]
-pub struct Receiving {
-    bundles: usize,
-    bytes: u64,
-}
-
-/// Some room that is spoken for.
-struct Room {
-    receiving: Arc<Mutex<Receiving>>,
-    bytes: u64,
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        let mut receiving = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
-        receiving.bundles -= 1;
-        receiving.bytes -= self.bytes;
-    }
+    held: Held,
 }
 
 impl Courier {
     /// Whether the bundle of `delivery` may be handed over. Reads the disk; to be called where that may be waited for.
     pub fn admit(self: &Arc<Self>, delivery: Delivery, signature: &Signature) -> Result<Admitted, Refusal> {
+        self.count_faults(self.look_at(delivery, signature))
+    }
+
+    fn look_at(self: &Arc<Self>, delivery: Delivery, signature: &Signature) -> Result<Admitted, Refusal> {
         if self.peers().of_key(&delivery.carrier).is_none() {
             return Err(Refusal::UnknownCarrier);
         }
@@ -126,21 +130,30 @@ impl Courier {
         }
         if let Some(received) = self.store.received(&delivery.carrier, &delivery.receipt)? {
             let is_same = received.bundle == delivery.bundle && received.sender == delivery.sender;
-            return if is_same { self.already(received) } else { Err(Refusal::Conflict) };
+            return if is_same { self.already(received, &delivery) } else { Err(Refusal::Conflict) };
         }
         if delivery.destination != self.signer.public() {
             return Err(Refusal::NotForThisNode);
         }
-        if delivery.expires_ms <= self.now_ms() {
-            return Err(Refusal::Expired);
+        let (expires_ms, now_ms) = (delivery.expires_ms, self.now_ms());
+        // A carrier whose clock was never set cannot say when.
+        if expires_ms >= CLOCK_SET_MS && expires_ms <= now_ms {
+            return Err(Refusal::Expired { expires_ms, now_ms });
         }
         let (bytes, max) = (delivery.bundle.bytes, self.settings.bundle_bytes_max);
         if bytes > max {
             return Err(Refusal::TooLarge { bytes, max });
         }
-        let room = self.room_for(bytes)?;
+        let held = self.room.take(&self.store, delivery.carrier, bytes)?;
         let staged = self.store.stage_received()?;
-        Ok(Admitted::Open(Box::new(Incoming { courier: self.clone(), delivery, staged, _room: room })))
+        Ok(Admitted::Open(Box::new(Incoming { courier: self.clone(), delivery, staged, held })))
+    }
+
+    fn count_faults<T>(&self, result: Result<T, Refusal>) -> Result<T, Refusal> {
+        if matches!(result, Err(Refusal::Storage(_))) {
+            self.note_storage_failure();
+        }
+        result
     }
 
     /// The key may have been retired since the bundle was admitted.
@@ -152,26 +165,27 @@ impl Courier {
         Ok(Acknowledgement::sign(delivery, self.now_ms(), &key))
     }
 
-    /// Another request may have stored it a moment ago, and what is told must be on disk.
-    fn already(&self, received: Received) -> Result<Admitted, Refusal> {
+    /// Another request may have stored it a moment ago, and what is told must be on disk. Where this node's key was
+    /// rotated since, the carrier that follows it is told the same by the key that it now asks.
+    fn already(&self, received: Received, asked: &Delivery) -> Result<Admitted, Refusal> {
         self.store.settle()?;
-        Ok(Admitted::Already(received.acknowledgement))
+        let former = Acknowledgement::from_kept_bytes(&received.acknowledgement);
+        if former.is_ok_and(|former| former.delivery().destination == asked.destination) {
+            return Ok(Admitted::Already(received.acknowledgement));
+        }
+        let key = self.signer.key();
+        if asked.destination != key.public() {
+            return Err(Refusal::NotForThisNode);
+        }
+        Ok(Admitted::Already(Acknowledgement::sign(asked.clone(), received.stored_ms, &key).to_bytes()))
     }
 
-    fn room_for(&self, bytes: u64) -> Result<Room, Refusal> {
-        let tally = self.store.tally();
-        let mut receiving = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
-        if receiving.bundles >= RECEIVING_MAX {
-            return Err(Refusal::Busy);
-        }
-        let bundles = tally.received + receiving.bundles as u64;
-        let all_bytes = tally.received_bytes.saturating_add(receiving.bytes).saturating_add(bytes);
-        if bundles >= self.settings.received_max || all_bytes > self.settings.received_bytes_max {
-            return Err(Refusal::QuotaFull);
-        }
-        receiving.bundles += 1;
-        receiving.bytes += bytes;
-        Ok(Room { receiving: self.receiving.clone(), bytes })
+    /// The bytes of this node's signed refusal of `delivery`, if that is final and for this node to say.
+    pub fn sign_refusal(&self, delivery: &Delivery, refusal: &Refusal) -> Option<Vec<u8>> {
+        let key = self.signer.key();
+        let is_ours = refusal.is_final() && delivery.destination == key.public();
+        let sign = || SignedRefusal::sign(delivery.clone(), self.now_ms(), refusal.kind().code, &key).to_bytes();
+        is_ours.then(sign)
     }
 }
 
@@ -182,13 +196,19 @@ impl Incoming {
         if found > expected {
             return Err(Refusal::WrongLength { expected, found });
         }
-        Ok(self.staged.write(bytes)?)
+        let written = self.staged.write(bytes).map_err(Refusal::Storage);
+        self.courier.count_faults(written)
     }
 
     /// Stores the bundle, and then acknowledges it. The acknowledgement's bytes, and whether the bundle is new: of several
     /// that come at once the first counts, and all are answered alike.
     pub fn finish(self) -> Result<(Vec<u8>, bool), Refusal> {
-        let Self { courier, delivery, staged, _room } = self;
+        let courier = self.courier.clone();
+        courier.count_faults(self.store())
+    }
+
+    fn store(self) -> Result<(Vec<u8>, bool), Refusal> {
+        let Self { courier, delivery, staged, held } = self;
         let (found, expected) = (staged.bytes(), delivery.bundle.bytes);
         if found != expected {
             return Err(Refusal::WrongLength { expected, found });
@@ -200,6 +220,9 @@ impl Incoming {
         // What is signed here is told to nobody before the store has it on disk.
         let acknowledgement = courier.acknowledge(delivery)?;
         let (received, is_new) = courier.store.receive(finished, &acknowledgement)?;
+        if is_new {
+            held.keep();
+        }
         let asked = acknowledgement.delivery();
         if (received.bundle, &received.sender) != (asked.bundle, &asked.sender) {
             return Err(Refusal::Conflict);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Courier;
 use crate::key::KeyName;
-use crate::receipt::{Receipt, ReceiptId, Sender, State};
+use crate::receipt::{CLOCK_SET_MS, Receipt, ReceiptId, Sender, State};
 use crate::store::{Received, Staged, StoreError, Submitted};
 
 /// Why a bundle is not taken in. Nothing of it is kept then.
@@ -65,7 +65,12 @@ impl Courier {
         if received.hops >= Receipt::HOPS_MAX {
             return Err(SendError::TooManyHops);
         }
-        self.begin(received.sender.clone(), Some(to), received.hops, received.expires_ms)
+        // A carrier whose clock was never set has said no time that means anything.
+        let expires_ms = match received.expires_ms {
+            unset if unset < CLOCK_SET_MS => self.now_ms().saturating_add(self.settings.expires_ms),
+            expires_ms => expires_ms,
+        };
+        self.begin(received.sender.clone(), Some(to), received.hops, expires_ms)
     }
 
     fn begin(

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use super::forward::{Content, ForwardError, Forwarder, Handed, Parcel};
 use super::{Courier, CourierError, Peer, backoff, rewards};
 use crate::key::Signature;
-use crate::receipt::{Acknowledgement, Delivery, Receipt};
+use crate::receipt::{Acknowledgement, Delivery, Receipt, SignedRefusal};
 use crate::store::{Lane, Tried};
+use crate::text::timestamp;
 
 /// Bundles up to this size are read before they are sent; of others a part at a time is in memory.
 const IN_MEMORY_BYTES_MAX: u64 = 64 << 10;
@@ -70,12 +71,21 @@ impl Failure {
         Self { is_invalid_acknowledgement: true, ..Self::of_destination(error) }
     }
 
-    fn of(error: ForwardError) -> Self {
+    fn of(error: ForwardError, asked: &Delivery, now_ms: u64) -> Self {
         let message = error.to_string();
         match error {
             ForwardError::Offline { .. } => Self { blame: Blame::Nobody, ..Self::of_destination(message) },
-            ForwardError::Refused { permanent: true, .. } | ForwardError::Damaged { .. } => Self::of_receipt(message),
-            ForwardError::Refused { retry_after, .. } => Self { retry_after, ..Self::of_destination(message) },
+            ForwardError::Damaged { .. } => Self::of_receipt(message),
+            ForwardError::Refused { status, code, signed, retry_after, .. } => {
+                let why = match (signed.map(|signed| finality(&signed, asked)), code) {
+                    (Some(Finality::Final), _) => return Self::of_receipt(message),
+                    (Some(Finality::OfItsClock), _) => format!("; it is {} by this node's clock", timestamp(now_ms)),
+                    (Some(Finality::Forged(why)), _) => format!("; its signed refusal is none: {why}"),
+                    (None, Some(_)) if (400..500).contains(&status) => "; no key has signed that".to_owned(),
+                    (None, _) => String::new(),
+                };
+                Self { retry_after, ..Self::of_destination(message + &why) }
+            }
             ForwardError::Answer { .. } => Self { is_invalid_acknowledgement: true, ..Self::of_destination(message) },
             ForwardError::Unreachable { .. } => Self::of_destination(message),
             ForwardError::Io { .. } | ForwardError::NoWay { .. } => {
@@ -148,7 +158,7 @@ impl Courier {
                 let error = format!("{error}; it was moved to `{}`", aside.display());
                 Ok(Err(Failure::of_receipt(error)))
             }
-            handed => Ok(handed.map_err(Failure::of)),
+            handed => Ok(handed.map_err(|error| Failure::of(error, delivery, self.now_ms()))),
         }
     }
 
@@ -213,6 +223,31 @@ impl Courier {
         self.blocking(move || Ok(courier.store.record_failure(&receipt.id, &tried, &now)?)).await?;
         Ok(due_ms.map_or(Outcome::Died { error: error.clone() }, |due_ms| Outcome::Failed { error, due_ms }))
     }
+}
+
+/// Whether a refusal ends a receipt.
+#[derive(Debug, PartialEq, Eq)]
+enum Finality {
+    /// The destination has signed it.
+    Final,
+    /// The destination has signed that the receipt has expired, by its clock.
+    OfItsClock,
+    /// The destination has not signed it, or not of this delivery.
+    Forged(String),
+}
+
+/// What is to be made of a refusal that is said to be signed. `asked` names the pinned key.
+fn finality(signed: &[u8], asked: &Delivery) -> Finality {
+    let refusal = match SignedRefusal::from_bytes(signed) {
+        Ok(refusal) => refusal,
+        Err(error) => return Finality::Forged(error.to_string()),
+    };
+    if refusal.delivery() != asked {
+        return Finality::Forged("it is of another delivery, or by another key than the one that is pinned".to_owned());
+    }
+    // Expiry is for this node's own clock to judge, before the next try.
+    if refusal.code() == SignedRefusal::EXPIRED { Finality::OfItsClock } else { Finality::Final }
+}
 }
 
 /// The acknowledgement in what came back, if it is one, of what was sent, by whom it was sent to.

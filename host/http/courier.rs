@@ -38,12 +38,23 @@ pub async fn receive(State(courier): State<Arc<Courier>>, request: Request<Body>
 
 async fn take(courier: Arc<Courier>, headers: &HeaderMap, pieces: Pieces) -> Result<(Vec<u8>, StatusCode), Problem> {
     let (delivery, signature) = parse(headers)?;
-    let incoming = match blocking(move || courier.admit(delivery, &signature)).await?? {
+    let (refusing, asked) = (courier.clone(), delivery.clone());
+    let refused = move |refusal: Refusal| {
+        let signed = refusing.sign_refusal(&asked, &refusal);
+        let problem = Problem::from(refusal);
+        // Only what is signed ends a receipt: anybody can answer in a node's place.
+        match signed {
+            Some(signed) => problem.with("refusal", BASE64_STANDARD.encode(signed).into()),
+            None => problem,
+        }
+    };
+    let admitted = blocking(move || courier.admit(delivery, &signature)).await?;
+    let incoming = match admitted.map_err(&refused)? {
         Admitted::Already(acknowledgement) => return Ok((acknowledgement, StatusCode::OK)),
         Admitted::Open(incoming) => incoming,
     };
     let write = |incoming: &mut Box<Incoming>, bytes: &[u8]| Ok(incoming.write(bytes)?);
-    let finish = |incoming: Box<Incoming>| Ok(incoming.finish()?);
+    let finish = move |incoming: Box<Incoming>| incoming.finish().map_err(refused);
     let (acknowledgement, is_new) = Source::Body(pieces).write_to(Vec::new(), incoming, write, finish).await?;
     Ok((acknowledgement, if is_new { StatusCode::CREATED } else { StatusCode::OK }))
 }
@@ -72,7 +83,10 @@ pub async fn status(State(served): State<Served>, caller: Caller) -> Result<Json
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let kind = refusal.kind();
-        // What is wrong with a disk is not for the network to know.
+        // What is wrong with a disk is not for the network to know, but for the log.
+        if let Refusal::Storage(cause) = &refusal {
+            tracing::error!(code = kind.code, "cannot receive a bundle: {cause}");
+        }
         Self::new(kind.status, kind.code, refusal.to_string()).after(kind.retry_after)
     }
 }

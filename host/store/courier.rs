@@ -15,6 +15,7 @@
 mod keys;
 mod tally;
 mod outbox;
+mod clock;
 mod ledger;
 mod inbox;
 mod check;
@@ -242,5 +243,7 @@ impl Change<'_> {
     }
 }
 
+#[cfg(test)]
+mod formats;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! The courier: what one node hands to another, what goes wrong on the way, and what its owner is told of it.
 
-mod wire;
+pub mod wire;
 mod proxy;
 
 mod carried;

@@ -124,7 +124,7 @@ Examples:
   node compute courier rewards                           what was earned
 
 With `destination = \"bob\"` under `[courier]` in config.toml, --to is not needed.
-Exit codes: 0 all forwarded, 1 some remain, 2 an error, 130 interrupted (nothing is lost).";
+Exit codes: 0 all forwarded, 1 some remain or were given up, 2 an error, 130 interrupted (nothing is lost).";
 
 #[derive(Subcommand)]
 pub enum PeerCommand {
@@ -135,6 +135,13 @@ pub enum PeerCommand {
         key: PublicKey,
         #[arg(value_name = "ADDRESS")]
         address: Option<String>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Pin a peer to its new key, by the statement of the rotation that its former key has signed
+    Follow {
+        /// What its owner was told by `node key rotate`
+        statement: PathBuf,
         #[arg(long)]
         json: bool,
     },
@@ -155,6 +162,7 @@ const PEER_EXAMPLES: &str = "\
 Examples:
   node compute courier peer add bob d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a http://192.0.2.7:7700
   node compute courier peer list
+  node compute courier peer follow bob.rotation     after bob's `node key rotate`
   node compute courier peer remove bob
 
 Bundles are taken only from peers. Only what a peer's very key has signed counts as its acknowledgement.";

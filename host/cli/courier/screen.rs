@@ -12,14 +12,16 @@ use crate::courier::answers::Answer;
 /// Where answers are shown.
 pub struct Screen {
     json: bool,
+    /// Whether what was given up before makes the command end with 1.
+    counts_dead: bool,
     bar: Option<ProgressBar>,
     /// How the command ends, as far as it has been told.
     pub end: anyhow::Result<End>,
 }
 
 impl Screen {
-    pub const fn new(json: bool) -> Self {
-        Self { json, bar: None, end: Ok(End::Done) }
+    pub const fn new(json: bool, counts_dead: bool) -> Self {
+        Self { json, counts_dead, bar: None, end: Ok(End::Done) }
     }
 
     pub fn show(&mut self, answer: Answer) {
@@ -45,6 +47,7 @@ impl Screen {
                     summary if summary.interrupted => End::Interrupted,
                     // What an export has written is pending until its acknowledgement is brought back.
                     summary if summary.pending > summary.carried || summary.died > 0 => End::No,
+                    summary if self.counts_dead && summary.dead > 0 => End::No,
                     _ => End::Done,
                 });
             }

@@ -81,7 +81,7 @@ fn flush(event: &Event) -> Shown {
 }
 
 fn summed_up(summary: &Summary) -> String {
-    let Summary { forwarded, forwarded_bytes, credit, carried, attempts, failures, died, pending, .. } = summary;
+    let Summary { forwarded, forwarded_bytes, credit, carried, attempts, failures, died, pending, dead, .. } = summary;
     let mut parts = vec![];
     if *carried > 0 {
         parts.push(format!("{} written", count(*carried)));
@@ -94,6 +94,10 @@ fn summed_up(summary: &Summary) -> String {
     }
     if *died > 0 {
         parts.push(format!("{} given up", count(*died)));
+    }
+    if *dead > *died {
+        let before = count(*dead - *died);
+        parts.push(format!("{before} given up before; `node compute courier retry --dead` tries them again"));
     }
     if *pending > 0 {
         let due = summary.next_due_ms.map_or_else(String::new, |due_ms| format!(", the next due {}", from_now(due_ms)));

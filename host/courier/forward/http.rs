@@ -240,15 +240,15 @@ impl Other<'_> {
         });
         // A refusal is one, whatever becomes of its reason.
         let bytes = answer::read(&mut response, PROBLEM_BYTES_MAX).await.unwrap_or_default();
-        let (code, told) = answer::problem(&bytes);
+        let answer::Told { code, text, signed } = answer::problem(&bytes);
         let elsewhere = elsewhere.filter(|_| status.is_redirection()).unwrap_or_default();
         let in_short = code.as_deref().map(|code| format!(" ({code})")).unwrap_or_default();
-        let told = told.map(|told| format!(": {told}")).unwrap_or_default();
+        let told = text.map(|text| format!(": {text}")).unwrap_or_default();
         ForwardError::Refused {
             message: self.says(&format!("answers {status}{in_short}{elsewhere}{told}")),
             status: status.as_u16(),
-            permanent: answer::is_permanent(status, code.is_some()),
             code,
+            signed,
             retry_after,
         }
     }

@@ -234,7 +234,7 @@ fn received_is_found_by(carrier: &PublicKey, id: &ReceiptId, received: &Received
     let digest = received.bundle.blake3;
     let keys = match received.is_kept {
         true => vec![keys::stored(received.stored_ms, carrier, id), keys::brought(&digest, carrier, id)],
-        false => vec![keys::dropped(received.expires_ms, carrier, id)],
+        false => vec![keys::dropped(received.wanted_until_ms(), carrier, id)],
     };
     (keys, digest)
 }

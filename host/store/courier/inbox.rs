@@ -13,10 +13,13 @@ use super::fsck::Note;
 use super::{Change, CourierStore, StoreError, decode, keys};
 use crate::key::PublicKey;
 use crate::proof::Blob;
-use crate::receipt::{Acknowledgement, IdPrefix, ReceiptId, Sender};
+use crate::receipt::{Acknowledgement, CLOCK_SET_MS, IdPrefix, ReceiptId, Sender};
 
 /// How many that are no longer needed go when one comes.
 const FORGOTTEN_AT_ONCE: usize = 4;
+
+/// How long a dropped bundle is remembered whose carrier had a clock that was never set: a year.
+const WITHOUT_CLOCK_MS: u64 = 365 * 24 * 60 * 60 * 1_000;
 
 /// Something that was received.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +33,14 @@ pub struct Received {
     pub acknowledgement: Vec<u8>,
     /// Whether the bundle is still here.
     pub is_kept: bool,
+}
+
+impl Received {
+    /// Until when its carrier may ask again, by the clock that said `stored_ms`. A carrier whose clock was never set says
+    /// no time that means anything.
+    pub const fn wanted_until_ms(&self) -> u64 {
+        if self.expires_ms < CLOCK_SET_MS { self.stored_ms.saturating_add(WITHOUT_CLOCK_MS) } else { self.expires_ms }
+    }
 }
 
 impl CourierStore {
@@ -161,7 +172,7 @@ impl Change<'_> {
         self.put_live(keys::received(carrier, id), &dropped, Some(former));
         self.remove(keys::brought(&former.bundle.blake3, carrier, id));
         self.remove(keys::stored(former.stored_ms, carrier, id));
-        self.mark(keys::dropped(former.expires_ms, carrier, id));
+        self.mark(keys::dropped(former.wanted_until_ms(), carrier, id));
         self.tally.received = self.tally.received.saturating_sub(1);
         self.tally.received_bytes = self.tally.received_bytes.saturating_sub(former.bundle.bytes);
         dropped

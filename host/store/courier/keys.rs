@@ -6,6 +6,7 @@
 //! | `q` lane, due, id                  | pending, for each destination in the order in which they are due    |
 //! | `o` created, id                    | pending, the oldest first                                           |
 //! | `x` created, id                    | dead, the oldest first                                              |
+//! | `e` expires, id                    | dead because it had expired, by this node's clock                   |
 //! | `b` digest, id                     | who needs a bundle                                                  |
 //! | `n` lane                           | `Lane`: how a destination has answered of late                      |
 //! | `l` id                             | `Credit`: the ledger, as far as the archive's index does not have it |
@@ -25,6 +26,7 @@ pub const RECEIPT: u8 = b'r';
 pub const QUEUE: u8 = b'q';
 pub const PENDING: u8 = b'o';
 pub const DEAD: u8 = b'x';
+pub const EXPIRED: u8 = b'e';
 pub const NEEDS: u8 = b'b';
 pub const LANE: u8 = b'n';
 pub const LEDGER: u8 = b'l';
@@ -87,6 +89,15 @@ pub fn lane_start(lane: LaneTag) -> Vec<u8> {
 /// In the order of `created`, among those that are pending or among those that are dead.
 pub fn created(prefix: u8, receipt: &Receipt) -> Vec<u8> {
     key(prefix, &[&receipt.created_ms.to_be_bytes(), receipt.id.as_bytes()])
+}
+
+pub fn expired(receipt: &Receipt) -> Vec<u8> {
+    key(EXPIRED, &[&receipt.expires_ms.to_be_bytes(), receipt.id.as_bytes()])
+}
+
+/// Where the keys of those begin that expire after `now_ms`.
+pub fn expired_after(now_ms: u64) -> Vec<u8> {
+    key(EXPIRED, &[&now_ms.saturating_add(1).to_be_bytes()])
 }
 
 pub fn needs(digest: &Digest, id: &ReceiptId) -> Vec<u8> {

@@ -200,7 +200,7 @@ impl CourierStore {
         })
     }
 
-    /// Has no more tries made, without one: the receipt has expired, say.
+    /// Gives a receipt up without a try: its bundle is damaged, say.
     pub fn give_up(&self, id: &ReceiptId, why: &str) -> Result<(), StoreError> {
         self.alter(id, |receipt| {
             receipt.state = State::Dead;
@@ -219,7 +219,11 @@ impl CourierStore {
         })
     }
 
-    fn alter(&self, id: &ReceiptId, alter: impl FnOnce(&mut Receipt)) -> Result<Option<Receipt>, StoreError> {
+    pub(super) fn alter(
+        &self,
+        id: &ReceiptId,
+        alter: impl FnOnce(&mut Receipt),
+    ) -> Result<Option<Receipt>, StoreError> {
         self.change(|change| {
             let Some(former) = change.get::<Receipt>(&keys::receipt(id))? else { return Ok(None) };
             let mut receipt = former.clone();
@@ -320,6 +324,8 @@ impl Change<'_> {
                 self.tally.pending_bytes = self.tally.pending_bytes.saturating_sub(bytes);
             }
             State::Dead => {
+                // It may have no such entry.
+                self.remove(keys::expired(receipt));
                 self.tally.dead = self.tally.dead.saturating_sub(1);
                 self.tally.dead_bytes = self.tally.dead_bytes.saturating_sub(bytes);
             }

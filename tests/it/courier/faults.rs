@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use compute_host::key::NodeKey;
 use compute_host::proof::Blob;
-use compute_host::receipt::{Acknowledgement, Delivery};
+use compute_host::receipt::{Acknowledgement, Delivery, SignedRefusal};
 
 use super::proxy::{Fault, Forger, Proxy, answer};
 use super::wire::{Message, blob};
@@ -65,7 +67,7 @@ fn meets(faults: Vec<(&'static str, Fault, Becomes)>) {
 
         proxy.set(Fault::None);
         if becomes == Dead {
-            assert_eq!(carrier.run("flush --retry-for 0s").code, 0, "{name}: what is dead is not tried");
+            assert_eq!(carrier.run("flush --retry-for 0s").code, 1, "{name}: what is dead is said, and not tried");
             assert_eq!(proxy.requests(), requests + 1, "{name}");
             carrier.run(&format!("retry {id}")).output();
         }
@@ -94,32 +96,83 @@ fn an_exchange_that_breaks_off_is_tried_again() {
 }
 
 #[test]
-fn a_refusal_without_a_nodes_reason_may_be_anybodys_and_pass() {
-    let refused = |status: &str| Fault::Answer(answer(status, "", b"<html>please log in</html>"));
-    meets(vec![
-        ("500", refused("500 Internal Server Error"), Pending),
-        ("503", refused("503 Service Unavailable"), Pending),
-        ("400", refused("400 Bad Request"), Pending),
-        ("404", refused("404 Not Found"), Pending),
-        ("408", refused("408 Request Timeout"), Pending),
-        ("429", refused("429 Too Many Requests"), Pending),
-        ("413, which is of the bundle", refused("413 Content Too Large"), Dead),
-    ]);
+fn a_refusal_that_no_key_has_signed_may_be_anybodys_and_is_tried_again() {
+    let statuses = [
+        "400 Bad Request",
+        "403 Forbidden",
+        "404 Not Found",
+        "408 Request Timeout",
+        "409 Conflict",
+        "410 Gone",
+        "413 Content Too Large",
+        "418 I'm a teapot",
+        "422 Unprocessable Content",
+        "429 Too Many Requests",
+        "500 Internal Server Error",
+        "503 Service Unavailable",
+    ];
+    let page =
+        |status: &&'static str| (*status, Fault::Answer(answer(status, "", b"<html>please log in</html>")), Pending);
+    meets(statuses.iter().map(page).collect());
+    let reason = br#"{"code":"too_large","detail":"it is so","refusal":"Q09VUklSRUY="}"#;
+    let node = |status: &&'static str| (*status, Fault::Answer(answer(status, "", reason)), Pending);
+    meets(statuses.iter().map(node).collect());
 }
 
 #[test]
-fn a_refusal_that_a_node_gives_a_reason_for_stays_but_for_three() {
-    let refused = |status: &str| Fault::Answer(answer(status, "", br#"{"code":"because","detail":"it is so"}"#));
+fn only_the_pinned_keys_refusal_of_this_very_delivery_is_final() {
+    fn refused(request: &Message, key: &NodeKey, code: &str, change: fn(&mut Delivery)) -> Vec<u8> {
+        let mut delivery = request.delivery();
+        change(&mut delivery);
+        let signed = SignedRefusal::sign(delivery, 1_700_000_000_000, code, key).to_bytes();
+        let problem = serde_json::json!({ "code": code, "refusal": BASE64_STANDARD.encode(signed) });
+        answer("410 Gone", "", problem.to_string().as_bytes())
+    }
+    fn stranger() -> NodeKey {
+        NodeKey::from_secret([9; NodeKey::BYTES])
+    }
     meets(vec![
-        ("500", refused("500 Internal Server Error"), Pending),
-        ("408", refused("408 Request Timeout"), Pending),
-        ("425", refused("425 Too Early"), Pending),
-        ("429", refused("429 Too Many Requests"), Pending),
-        ("400", refused("400 Bad Request"), Dead),
-        ("404", refused("404 Not Found"), Dead),
-        ("409", refused("409 Conflict"), Dead),
-        ("410", refused("410 Gone"), Dead),
-        ("418", refused("418 I'm a teapot"), Dead),
+        (
+            "the pinned key",
+            Fault::Forge(|request, forger| refused(request, &forger.destination, "conflict", |_| {})),
+            Dead,
+        ),
+        (
+            "the pinned key, whose clock is ahead",
+            Fault::Forge(|request, forger| refused(request, &forger.destination, "expired", |_| {})),
+            Pending,
+        ),
+        ("a stranger's key", Fault::Forge(|request, _| refused(request, &stranger(), "conflict", |_| {})), Pending),
+        (
+            "a stranger who names himself",
+            Fault::Forge(|request, _| {
+                refused(request, &stranger(), "conflict", |delivery| delivery.destination = stranger().public())
+            }),
+            Pending,
+        ),
+        (
+            "the refusal of another bundle",
+            Fault::Forge(|request, forger| {
+                refused(request, &forger.destination, "conflict", |delivery| delivery.bundle = blob(b"another"))
+            }),
+            Pending,
+        ),
+        (
+            "the refusal of an earlier delivery",
+            Fault::Forge(|request, forger| {
+                refused(request, &forger.destination, "too_large", |delivery| delivery.expires_ms -= 1)
+            }),
+            Pending,
+        ),
+        (
+            "an acknowledgement in its place",
+            Fault::Forge(|request, forger| {
+                let signed = Acknowledgement::sign(request.delivery(), 1, &forger.destination).to_bytes();
+                let problem = serde_json::json!({ "code": "conflict", "refusal": BASE64_STANDARD.encode(signed) });
+                answer("409 Conflict", "", problem.to_string().as_bytes())
+            }),
+            Pending,
+        ),
     ]);
 }
 

@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use compute_host::key::NodeKey;
 use compute_host::receipt::Delivery;
 
+use super::proxy::{Fault, Forger, Proxy};
 use super::wire::{Message, blob, delivery, exchange, request};
 use super::{Serving, Side, wait_until};
 
@@ -63,7 +64,10 @@ fn a_delivery_is_taken_only_from_who_may_and_only_as_it_was_signed() {
     refused(&send(&good, &stranger), 403, "wrong_signature");
     let other = delivery(b"bundle", &key, stranger.public());
     refused(&send(&other, &key), 422, "not_for_this_node");
-    refused(&send(&Delivery { expires_ms: 1, ..good.clone() }, &key), 410, "expired");
+    let expired = Delivery { expires_ms: good.expires_ms - 7_200_000, ..good.clone() };
+    let answer = send(&expired, &key);
+    refused(&answer, 410, "expired");
+    assert!(String::from_utf8_lossy(&answer.body).contains("by this node's clock"), "{answer:?}");
     let large = Delivery { bundle: blob(&[7; 1001]), ..good.clone() };
     refused(&exchange(node.address, &request(&[7; 1001], &large, &key)).unwrap(), 413, "too_large");
     let wrong = Delivery { bundle: blob(b"bundlf"), ..good.clone() };
@@ -105,7 +109,8 @@ fn a_delivery_is_taken_only_from_who_may_and_only_as_it_was_signed() {
 
 #[test]
 fn a_full_node_says_so_and_evicts_nothing() {
-    let settings = [("received_max = 2", 2), ("received_bytes_max = 25", 2), ("received_bytes_max = 20", 2)];
+    // A tenth of what a carrier has stays free for others.
+    let settings = [("received_max = 3", 2), ("received_bytes_max = 25", 2), ("received_bytes_max = 23", 2)];
     for (setting, room) in settings {
         let (destination, node, key) = node(setting);
         let this = destination.key().parse().unwrap();
@@ -133,7 +138,7 @@ fn a_full_node_says_so_and_evicts_nothing() {
 #[test]
 fn a_carrier_whose_bundle_is_refused_knows_why() {
     let (carrier, destination) = Side::pair("");
-    destination.set("bundle_bytes_max = 1000000\nreceived_max = 2");
+    destination.set("bundle_bytes_max = 1000000\nreceived_max = 3");
     let node = destination.serve();
     carrier.knows("bob", &destination.key(), &node.url());
     // Much of it is under way when the answer comes.
@@ -163,11 +168,99 @@ fn a_carrier_whose_bundle_is_refused_knows_why() {
     let unknown = carrier.send(b"unknown", "alice");
     let ran = carrier.run("flush --retry-for 0s");
     assert!(ran.code == 1 && ran.stderr.contains("(unknown_carrier)"), "{ran:?}");
-    assert_eq!(carrier.ids("--dead"), [&*unknown]);
+    assert_eq!(carrier.ids("--pending"), [&*unknown], "its owner may add the carrier");
     destination.knows("alice", &carrier.key(), "");
     destination.run(&format!("drop {}", destination.ids("--received")[0])).output();
-    carrier.run("retry --dead").output();
     carrier.run("flush --retry-for 0s").output();
+}
+
+#[test]
+fn a_flush_exits_1_for_as_long_as_anything_is_dead() {
+    let (carrier, destination) = Side::pair("");
+    destination.set("bundle_bytes_max = 10");
+    let node = destination.serve();
+    carrier.knows("bob", &destination.key(), &node.url());
+    let dead = carrier.send(b"more than ten bytes", "alice");
+    assert_eq!(carrier.run("flush --retry-for 0s").code, 1);
+    assert_eq!(carrier.ids("--dead"), [&*dead]);
+    carrier.send(b"less", "alice");
+    let ran = carrier.run("flush --retry-for 0s");
+    assert!(ran.code == 1 && ran.stdout.contains("1 given up before"), "{ran:?}");
+    assert_eq!((carrier.ids("--pending").len(), carrier.ids("--acked").len()), (0, 1));
+    carrier.run(&format!("drop {dead}")).output();
+    assert_eq!(carrier.run("flush --retry-for 0s").code, 0);
+}
+
+/// The acknowledgement of the first bundle is lost, then the destination's key is rotated.
+#[test]
+fn bundles_wait_until_a_rotation_is_followed_and_then_all_arrive_once() {
+    let (carrier, destination) = Side::pair("");
+    let node = destination.serve();
+    let proxy = Proxy::before(node.address, Forger { destination: destination.node_key() });
+    carrier.knows("bob", &destination.key(), &format!("http://{}", proxy.address));
+    let first = carrier.send(b"first", "alice");
+    proxy.set(Fault::DropReply);
+    assert_eq!(carrier.run("flush --retry-for 0s").code, 1);
+    proxy.set(Fault::None);
+    let former = destination.key();
+    destination.here.run("key rotate").output();
+    let second = carrier.send(b"second", "alice");
+    let ran = carrier.run("flush --retry-for 0s");
+    assert!(ran.code == 1 && ran.stderr.contains("(not_for_this_node)"), "{ran:?}");
+    assert_eq!((carrier.ids("--pending").len(), carrier.ids("--dead").len()), (2, 0));
+
+    let statement = destination.state().join(format!("keys/retired/{former}.rotation"));
+    let forged = std::fs::read_to_string(&statement).unwrap().replacen("retired 1", "retired 2", 1);
+    carrier.here.file("forged", forged);
+    assert_eq!(carrier.run("peer follow forged").code, 2);
+    let followed = carrier.run(&format!("peer follow {}", statement.display())).output();
+    assert!(followed.contains(&destination.key()) && followed.contains("bob"), "{followed}");
+    carrier.run("flush --retry-for 0s").output();
+    let (mut acked, mut expected) = (carrier.ids("--acked"), vec![first, second]);
+    (acked.sort(), expected.sort());
+    assert_eq!((acked, destination.received().len()), (expected, 2));
+    assert_eq!(carrier.credit(), (2, 2));
+}
+
+/// A carrier with as much as it may store leaves room for another, also after a restart.
+#[test]
+fn one_carriers_bundles_leave_room_for_anothers() {
+    for setting in ["received_max = 20", "received_bytes_max = 200"] {
+        let (destination, mallory) = (Side::with(setting), NodeKey::from_secret([5; NodeKey::BYTES]));
+        destination.knows("mallory", &mallory.public().to_string(), "");
+        let carl = NodeKey::from_secret([6; NodeKey::BYTES]);
+        destination.knows("carl", &carl.public().to_string(), "");
+        let this = destination.key().parse().unwrap();
+        let send = |node: &Serving, key: &NodeKey, number: u8| {
+            let bundle = [number; 10];
+            exchange(node.address, &request(&bundle, &delivery(&bundle, key, this), key)).unwrap()
+        };
+        let node = destination.serve();
+        let taken = (0..20).take_while(|number| send(&node, &mallory, *number).status() == 201).count();
+        assert_eq!(taken, 18, "{setting}");
+        refused(&send(&node, &mallory, 30), 503, "quota_full");
+        assert_eq!(send(&node, &carl, 31).status(), 201, "{setting}");
+        assert_eq!(node.stop(), 0);
+        let node = destination.serve();
+        refused(&send(&node, &mallory, 30), 503, "quota_full");
+        let line = destination.json("list --received").remove(0);
+        destination.run(&format!("drop {}", line["id"].as_str().unwrap())).output();
+        destination.run(&format!("drop {}", destination.ids("--received")[0])).output();
+        assert_eq!(send(&node, &mallory, 30).status(), 201, "{setting}: what was dropped is free");
+    }
+}
+
+/// A carrier whose clock was never set, as on machines that carry sticks.
+#[test]
+fn a_carrier_without_a_clock_is_heard_and_its_bundle_taken_once() {
+    let (destination, node, key) = node("");
+    let delivery = Delivery { expires_ms: 700_000, ..delivery(b"bundle", &key, destination.key().parse().unwrap()) };
+    let send = || exchange(node.address, &request(b"bundle", &delivery, &key)).unwrap().status();
+    assert_eq!((send(), send()), (201, 200));
+    destination.run(&format!("drop {}", destination.ids("--received")[0])).output();
+    let other = Delivery { receipt: [1; 16].into(), ..delivery.clone() };
+    assert_eq!(exchange(node.address, &request(b"bundle", &other, &key)).unwrap().status(), 201);
+    assert_eq!(send(), 200, "what was dropped is remembered");
 }
 
 #[test]

@@ -2,16 +2,16 @@
 
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use reqwest::Response;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
-use reqwest::{Response, StatusCode};
 
 use crate::courier::backoff;
+use crate::receipt::{REFUSAL_BYTES_MAX, is_refusal_code};
 
 /// What is read of the reason for a refusal; a longer one is not understood.
 pub const PROBLEM_BYTES_MAX: usize = 16 << 10;
-
-/// The longest of the words that say why.
-const CODE_CHARS_MAX: usize = 64;
 
 /// The body; of one that is longer than `bytes_max` its first `bytes_max + 1` bytes, and the rest is not waited for.
 pub async fn read(response: &mut Response, bytes_max: usize) -> reqwest::Result<Vec<u8>> {
@@ -24,14 +24,6 @@ pub async fn read(response: &mut Response, bytes_max: usize) -> reqwest::Result<
         }
     }
     Ok(bytes)
-}
-
-/// Whether asking again has the same answer. Of what blames the request 408 Request Timeout, 425 Too Early and 429 Too Many
-/// Requests have not; and what comes without a node's reason may be another server's in its place, such as the page before a
-/// hotel's network, unless it is the bundle's size that is blamed.
-pub fn is_permanent(status: StatusCode, has_reason: bool) -> bool {
-    let is_final = status.is_client_error() && !matches!(status.as_u16(), 408 | 425 | 429);
-    is_final && (has_reason || status == StatusCode::PAYLOAD_TOO_LARGE)
 }
 
 /// How long the other side asks to be left alone (RFC 9110, section 10.2.3), at most [`backoff::RETRY_AFTER_MAX`]. A date
@@ -49,36 +41,41 @@ pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     Some(wait.min(backoff::RETRY_AFTER_MAX))
 }
 
-/// The fields of RFC 9457 that are of use here.
+/// The fields of RFC 9457 that are of use here, and the member that a node adds.
 #[derive(Default, serde::Deserialize)]
 #[serde(default)]
 struct Problem {
     title: Option<String>,
     detail: Option<String>,
     code: Option<String>,
+    refusal: Option<String>,
 }
 
-/// The code, if it has the form of one, and what else is said of the reason. Anything but a problem says nothing.
-pub fn problem(bytes: &[u8]) -> (Option<String>, Option<String>) {
-    let Problem { title, detail, code } = serde_json::from_slice(bytes).unwrap_or_default();
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-    let is_code = |code: &String| (1..=CODE_CHARS_MAX).contains(&code.len()) && code.bytes().all(allowed);
-    (code.filter(is_code), detail.or(title))
+/// What a refusal says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// If it has the form of one.
+    pub code: Option<String>,
+    /// The reason, for people.
+    pub text: Option<String>,
+    /// The bytes that are said to be signed, not yet checked.
+    pub signed: Option<Vec<u8>>,
+}
+
+/// What a problem says. Anything but a problem says nothing.
+pub fn problem(bytes: &[u8]) -> Told {
+    let Problem { title, detail, code, refusal } = serde_json::from_slice(bytes).unwrap_or_default();
+    let signed = refusal.and_then(|refusal| BASE64.decode(refusal).ok());
+    Told {
+        code: code.filter(|code| is_refusal_code(code)),
+        text: detail.or(title),
+        signed: signed.filter(|signed| signed.len() <= REFUSAL_BYTES_MAX),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn four_hundreds_are_permanent_but_for_three_if_a_node_says_so() {
-        let permanent = |code: &u16, has_reason| is_permanent(StatusCode::from_u16(*code).unwrap(), has_reason);
-        let temporary: Vec<u16> = (400..500).filter(|code| !permanent(code, true)).collect();
-        assert_eq!(temporary, [408, 425, 429]);
-        assert!(!(100..400).chain(500..=999).any(|code| permanent(&code, true)));
-        let without_reason: Vec<u16> = (100..=999).filter(|code| permanent(code, false)).collect();
-        assert_eq!(without_reason, [413]);
-    }
 
     #[test]
     fn a_pause_is_asked_for_in_seconds_or_with_a_date() {
@@ -130,10 +127,15 @@ mod tests {
             ("<html>", None, None),
             ("", None, None),
         ] {
-            assert_eq!(problem(body.as_bytes()), (owned(code), owned(told)), "{body}");
+            let expected = Told { code: owned(code), text: owned(told), signed: None };
+            assert_eq!(problem(body.as_bytes()), expected, "{body}");
         }
         let long = format!(r#"{{"code":"{}"}}"#, "x".repeat(65));
-        assert_eq!(problem(long.as_bytes()), (None, None));
-        assert_eq!(problem("[".repeat(PROBLEM_BYTES_MAX).as_bytes()), (None, None));
+        assert_eq!(problem(long.as_bytes()), Told::default());
+        assert_eq!(problem("[".repeat(PROBLEM_BYTES_MAX).as_bytes()), Told::default());
+        let refused = |bytes: &[u8]| problem(format!(r#"{{"refusal":"{}"}}"#, BASE64.encode(bytes)).as_bytes()).signed;
+        assert_eq!(refused(&[7; REFUSAL_BYTES_MAX]), Some(vec![7; REFUSAL_BYTES_MAX]));
+        assert_eq!(refused(&[7; REFUSAL_BYTES_MAX + 1]), None);
+        assert_eq!(problem(br#"{"refusal":"~"}"#), Told::default());
     }
 }

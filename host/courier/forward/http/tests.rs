@@ -185,34 +185,29 @@ fn answered(head: &str, body: &str) -> Result<Handed, ForwardError> {
 }
 
 #[test]
-fn a_refusal_says_whether_to_ask_again_and_when() {
+fn a_refusal_says_why_and_when_to_ask_again_and_brings_what_is_signed() {
     let minute = Some(Duration::from_secs(60));
     let cases = [
-        ("400 Bad Request", true, None),
-        ("403 Forbidden", true, None),
-        ("404 Not Found", true, None),
-        ("409 Conflict", true, None),
-        ("410 Gone", true, None),
-        ("413 Content Too Large", true, None),
-        ("422 Unprocessable Content", true, None),
-        ("408 Request Timeout", false, None),
-        ("425 Too Early", false, None),
-        ("429 Too Many Requests\r\nretry-after: 60", false, minute),
+        ("400 Bad Request", None),
+        ("410 Gone", None),
+        ("413 Content Too Large", None),
+        ("422 Unprocessable Content", None),
+        ("429 Too Many Requests\r\nretry-after: 60", minute),
         (
             "429 Too Many Requests\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\nretry-after: Sun, 06 Nov 1994 08:50:37 GMT",
-            false,
             minute,
         ),
-        ("503 Service Unavailable\r\nretry-after: 60", false, minute),
-        ("503 Service Unavailable\r\nretry-after: when I am back", false, None),
-        ("500 Internal Server Error", false, None),
-        ("502 Bad Gateway", false, None),
+        ("503 Service Unavailable\r\nretry-after: 60", minute),
+        ("503 Service Unavailable\r\nretry-after: when I am back", None),
+        ("500 Internal Server Error", None),
+        ("502 Bad Gateway", None),
     ];
-    for (head, expected, after) in cases {
-        let error = answered(head, r#"{"title":"No","detail":"not today","code":"quota_full"}"#).unwrap_err();
-        let ForwardError::Refused { message, status, code, permanent, retry_after } = error else { panic!("{error}") };
-        assert_eq!((permanent, retry_after, status.to_string().as_str()), (expected, after, &head[..3]), "{head}");
-        assert_eq!(code.as_deref(), Some("quota_full"));
+    for (head, after) in cases {
+        let body = r#"{"title":"No","detail":"not today","code":"quota_full","refusal":"YnllcyE="}"#;
+        let error = answered(head, body).unwrap_err();
+        let ForwardError::Refused { message, status, code, signed, retry_after } = error else { panic!("{error}") };
+        assert_eq!((retry_after, status.to_string().as_str()), (after, &head[..3]), "{head}");
+        assert_eq!((code.as_deref(), signed.as_deref()), (Some("quota_full"), Some(&b"byes!"[..])));
         let line = head.split("\r\n").next().unwrap();
         let end = format!("answers {line} (quota_full): not today");
         assert!(status == 413 || status == 422 || message.as_str().ends_with(&end), "{message}");
@@ -239,7 +234,7 @@ fn a_redirect_is_not_followed() {
         ["301 Moved Permanently", "302 Found", "303 See Other", "307 Temporary Redirect", "308 Permanent Redirect"]
     {
         let error = answered(&format!("{status}\r\nlocation: http://{elsewhere}/"), "").unwrap_err();
-        assert!(matches!(error, ForwardError::Refused { permanent: false, .. }), "{error}");
+        assert!(matches!(error, ForwardError::Refused { signed: None, .. }), "{error}");
         assert!(error.to_string().contains(&elsewhere.to_string()), "{error}");
     }
     assert!(requests.try_recv().is_err());
@@ -274,7 +269,7 @@ fn an_answer_without_end_is_not_read_to_it() {
             done.send(()).unwrap();
         });
         let error = forward(in_memory(address, b"bundle")).unwrap_err();
-        assert_eq!(matches!(error, ForwardError::Refused { permanent: true, .. }), is_refusal, "{error}");
+        assert_eq!(matches!(error, ForwardError::Refused { .. }), is_refusal, "{error}");
         assert_eq!(matches!(error, ForwardError::Answer { .. }), !is_refusal, "{error}");
         ended.recv().expect("the connection is closed");
     }

@@ -1,0 +1,78 @@
+//! Receipts whose times were read from another clock than the one that runs now: it was set, back or for the first time.
+//! Each look reads one page of an index where all is well.
+
+use super::outbox::Lane;
+use super::{CourierStore, LaneTag, StoreError, keys};
+use crate::receipt::{Receipt, ReceiptId, State};
+
+/// How many receipts are read at a time.
+const PAGE: usize = 256;
+
+impl CourierStore {
+    /// Puts right the times of a lane's receipts that are due after `now_ms`, where another clock said them, and lets the
+    /// lane be tried again if there were any. Returns how many there were.
+    ///
+    /// Reads on while whole pages are put right. So what is left is due soon, or found the next time.
+    pub fn put_on_this_clock(&self, tag: LaneTag, now_ms: u64) -> Result<u64, StoreError> {
+        let mut count = 0;
+        loop {
+            let after = Some((now_ms, ReceiptId::from([0xff; ReceiptId::BYTES])));
+            let page = self.page(tag, after, u64::MAX, PAGE)?;
+            let put_right: Vec<Receipt> = page.iter().filter_map(|receipt| receipt.on_this_clock(now_ms)).collect();
+            for receipt in &put_right {
+                self.put_times(receipt)?;
+            }
+            count += put_right.len() as u64;
+            if put_right.len() < PAGE {
+                break;
+            }
+        }
+        if count > 0 {
+            let lane: Lane = self.get(&keys::lane(tag))?.unwrap_or_default();
+            self.record_lane(&Lane { not_before_ms: lane.not_before_ms.min(now_ms), ..lane })?;
+        }
+        Ok(count)
+    }
+
+    /// Replaces the times of a receipt by those of `times`.
+    pub fn put_times(&self, times: &Receipt) -> Result<Option<Receipt>, StoreError> {
+        self.alter(&times.id, |receipt| {
+            (receipt.created_ms, receipt.expires_ms) = (times.created_ms, times.expires_ms);
+            (receipt.attempted_ms, receipt.due_ms) = (times.attempted_ms, times.due_ms);
+        })
+    }
+
+    /// Gives a receipt up whose time is over by this node's clock. Where the clock is set back before that time,
+    /// [`CourierStore::revive_unexpired`] finds it again.
+    pub fn give_up_expired(&self, id: &ReceiptId, why: &str) -> Result<(), StoreError> {
+        self.change(|change| {
+            let Some(former) = change.get::<Receipt>(&keys::receipt(id))? else { return Ok(()) };
+            let receipt = Receipt { state: State::Dead, last_error: Some(why.to_owned()), ..former.clone() };
+            change.put_receipt(&receipt, Some(&former));
+            change.mark(keys::expired(&receipt));
+            Ok(())
+        })
+    }
+
+    /// Tries again the receipts that were given up as expired and have not expired at `now_ms`: the clock was ahead.
+    /// Returns how many there were.
+    pub fn revive_unexpired(&self, now_ms: u64) -> Result<u64, StoreError> {
+        let mut count = 0;
+        loop {
+            let (from, to) = (keys::expired_after(now_ms), keys::after(keys::EXPIRED));
+            let pairs = self.database.between(&from, &to).take(PAGE);
+            let ids: Vec<ReceiptId> = pairs
+                .filter_map(|pair| pair.map(|(key, _)| keys::id_in(&key)).transpose())
+                .collect::<Result<_, _>>()?;
+            if ids.is_empty() {
+                return Ok(count);
+            }
+            for id in ids {
+                let revived = self.alter(&id, |receipt| {
+                    (receipt.state, receipt.due_ms, receipt.last_error) = (State::Pending, now_ms, None);
+                })?;
+                count += u64::from(revived.is_some());
+            }
+        }
+    }
+}
