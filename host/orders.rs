@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::batch::{Batch, BatchOrder, Failure};
 use crate::binary::Binary;
+use crate::digest::Digest;
 use crate::key::orders::{self as key_orders, KeyAnswer, KeyOrder};
 use crate::modules::orders::{self as module_orders, ModuleAnswer, ModuleOrder};
 use crate::node::Node;
@@ -70,9 +71,9 @@ pub async fn perform(node: &Node, board: &SharedBoard, order: Order, now_ms: u64
         }
         Order::Price(order) => {
             let performed = tokio::task::block_in_place(|| {
-                let told = board.perform(order, now_ms).map_err(|error| error.to_string())?;
-                // What has been recorded is on disk before anybody is told.
-                board.save_if_changed().map(|_| told).map_err(|error| error.to_string())
+                let stored = node.runner.modules().stored().ok();
+                let is_stored = |digest: &Digest| stored.is_some_and(|stored| stored.contains(digest));
+                board.perform(order, is_stored, now_ms).map_err(|error| error.to_string())
             });
             match performed {
                 Ok(told) => {

@@ -1,7 +1,7 @@
 //! `PriceBoard`: what work is offered at lately, in exact quantiles, so that a price can be suggested.
 //!
 //! Pure: it reads no clock and no file. Each operation is told the time, and leaves out what is too old by then. `file`
-//! has the board's bytes, `shared` has one board for many threads, `orders` all that can be asked of it.
+//! has the board's bytes and `journal` what came since, `shared` has one board for many threads, `orders` all that can be asked of it.
 
 mod offer;
 mod sorted;
@@ -11,17 +11,20 @@ mod window;
 mod bands;
 mod settings;
 mod file;
+mod journal;
 pub mod orders;
 mod shared;
 
 use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 
 pub use self::bands::{Band, Bands, Bound, PROVIDERS_MIN, SAMPLES_MIN, Suggestion};
 pub use self::file::{Aside, BoardFile, BoardFileError, FILE_BYTES_MAX, KEPT_ASIDE_MAX, LoadResult, Loaded};
 pub use self::offer::{Lane, NotALane, NotAPrice, NotAProviderName, Offer, Price, ProviderName};
 pub use self::quantile::{NotAQuantile, NotARational, Quantile, Rational};
 pub use self::settings::{Settings, WINDOW_MAX};
-pub use self::shared::SharedBoard;
+pub use self::shared::{PerformError, SharedBoard};
 use self::window::{Share, Window};
 
 /// An offer that is older than 60 hours does not count.
@@ -38,13 +41,49 @@ pub const OFFERS_MAX: usize = 1_000_000;
 /// Lanes that always have room: all, transcode, inference.
 const OWN_LANES: usize = 3;
 
+/// What is known of an offer's module. Of other lanes it says nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standing {
+    /// The module is stored here.
+    Stored,
+    /// It is not, or nobody has looked.
+    Unknown,
+}
+
 /// The windows of all lanes.
 pub struct PriceBoard {
     window: usize,
     share: Share,
     /// Each has been offered in; some may have nothing left that counts.
-    lanes: BTreeMap<Lane, Window>,
+    lanes: BTreeMap<Lane, LaneWindow>,
     revision: u64,
+}
+
+struct LaneWindow {
+    window: Window,
+    /// As it was at the newest offer.
+    standing: Standing,
+}
+
+/// How much stands behind the lane of a module: the least give way to others first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Weight {
+    /// It holds offers by too few providers to say anything.
+    Words,
+    /// It holds offers by as many providers as bands need.
+    Offered,
+    /// Its module is stored here.
+    Stored,
+}
+
+impl LaneWindow {
+    fn weight(&self) -> Weight {
+        match self.standing {
+            Standing::Stored => Weight::Stored,
+            Standing::Unknown if self.window.providers() >= PROVIDERS_MIN => Weight::Offered,
+            Standing::Unknown => Weight::Words,
+        }
+    }
 }
 
 impl PriceBoard {
@@ -54,25 +93,30 @@ impl PriceBoard {
         Self { window: settings.window(), share, lanes: BTreeMap::new(), revision: 0 }
     }
 
-    /// Takes in an offer that is made now, at its own `time_ms`: in its lane and in the lane over all.
+    /// Takes in an offer that is made now, at its own `time_ms`, for a module that nobody has looked for.
     pub fn record(&mut self, offer: &Offer) {
+        self.record_of(offer, Standing::Unknown);
+    }
+
+    /// Takes in an offer that is made now, at its own `time_ms`: in its lane, if that has one, and in the lane over all.
+    pub fn record_of(&mut self, offer: &Offer, standing: Standing) {
         self.revision += 1;
-        self.push(Lane::All, offer);
+        self.push(Lane::All, offer, standing);
         if offer.lane != Lane::All {
-            self.push(offer.lane, offer);
+            self.push(offer.lane, offer, standing);
         }
     }
 
-    fn push(&mut self, lane: Lane, offer: &Offer) {
-        if matches!(lane, Lane::Module(_)) && !self.lanes.contains_key(&lane) {
-            self.make_room(self.module_lanes_max() - 1, offer.time_ms);
+    fn push(&mut self, lane: Lane, offer: &Offer, standing: Standing) {
+        let is_new_module = matches!(lane, Lane::Module(_)) && !self.lanes.contains_key(&lane);
+        if is_new_module && !self.make_room(self.module_lanes_max() - 1, standing, offer.time_ms) {
+            return;
         }
         let Self { window, share, .. } = *self;
-        self.lanes.entry(lane).or_insert_with(|| Window::new(window, share)).push(
-            offer.price,
-            &offer.provider,
-            offer.time_ms,
-        );
+        let new = || LaneWindow { window: Window::new(window, share), standing };
+        let of_lane = self.lanes.entry(lane).or_insert_with(new);
+        of_lane.standing = standing;
+        of_lane.window.push(offer.price, &offer.provider, offer.time_ms);
     }
 
     /// Of how many modules there are lanes at once.
@@ -80,26 +124,28 @@ impl PriceBoard {
         MODULE_LANES_MAX.min(OFFERS_MAX / self.window)
     }
 
-    /// Has at most `lanes_max` modules keep their lanes: those that have nothing left give way first, and then those
-    /// whose newest offer is the oldest.
-    fn make_room(&mut self, lanes_max: usize, now_ms: u64) {
+    /// Removes lanes of modules until there are at most `lanes_max`, for a lane of this standing, and returns whether there is
+    /// room for that. Lanes that have nothing left go first, and then those with the least weight, the one whose newest offer
+    /// is the oldest before others; words alone make no heavier lane give way.
+    fn make_room(&mut self, lanes_max: usize, standing: Standing, now_ms: u64) -> bool {
         self.settle(now_ms);
-        let mut modules: Vec<(u64, Lane)> = self
-            .lanes
-            .iter()
-            .filter(|(lane, _)| matches!(lane, Lane::Module(_)))
-            .filter_map(|(lane, window)| Some((window.times_ms()?.1, *lane)))
-            .collect();
+        let is_module = |(lane, of_lane): (&Lane, &LaneWindow)| match lane {
+            Lane::Module(_) => Some((of_lane.weight(), of_lane.window.times_ms()?.1, *lane)),
+            _ => None,
+        };
+        let mut modules: Vec<(Weight, u64, Lane)> = self.lanes.iter().filter_map(is_module).collect();
         modules.sort_unstable();
-        for (_, lane) in modules.iter().take(modules.len().saturating_sub(lanes_max)) {
-            self.lanes.remove(lane);
-        }
+        let excess = modules.len().saturating_sub(lanes_max);
+        let gives_way = |(weight, ..): &&(Weight, u64, Lane)| standing == Standing::Stored || *weight == Weight::Words;
+        let leaving: Vec<Lane> = modules.iter().take(excess).filter(gives_way).map(|(.., lane)| *lane).collect();
+        leaving.iter().for_each(|lane| drop(self.lanes.remove(lane)));
+        leaving.len() == excess
     }
 
     /// Has every lane be what it is at this time. The others do that to the lane that they are asked for.
     pub fn settle(&mut self, now_ms: u64) {
-        self.lanes.values_mut().for_each(|window| window.settle(now_ms));
-        self.lanes.retain(|_, window| !window.is_empty());
+        self.lanes.values_mut().for_each(|of_lane| of_lane.window.settle(now_ms));
+        self.lanes.retain(|_, of_lane| !of_lane.window.is_empty());
     }
 
     /// The quartiles of a lane, and these others.
@@ -126,14 +172,14 @@ impl PriceBoard {
         self.lanes.keys().copied().collect()
     }
 
-    /// Counts the offers that were recorded since the board was made: a board that has the same revision as before has
-    /// the same offers, but for those that have grown too old.
+    /// Counts the offers that were recorded since the board was first made, also by other processes: a board that has the same
+    /// revision as before has the same offers, but for those that have grown too old.
     pub const fn revision(&self) -> u64 {
         self.revision
     }
 
     fn settled(&mut self, lane: Lane, now_ms: u64) -> Option<&Window> {
-        let window = self.lanes.get_mut(&lane)?;
+        let LaneWindow { window, .. } = self.lanes.get_mut(&lane)?;
         window.settle(now_ms);
         Some(window)
     }

@@ -14,8 +14,9 @@ use super::body::blocking;
 use super::caller::Caller;
 use super::problem::Problem;
 use crate::access::Right;
-use crate::prices::orders::{PriceAnswer, PriceOrder, PriceOrderError};
-use crate::prices::{Lane, Price, ProviderName};
+use crate::digest::Digest;
+use crate::prices::orders::{PriceAnswer, PriceOrder};
+use crate::prices::{Lane, PerformError, Price, ProviderName};
 use crate::text::explained;
 
 /// What an offer says. Whose it is, the token says.
@@ -63,8 +64,15 @@ pub async fn bands(State(served): State<Served>, caller: Caller, request: Reques
 async fn perform(served: Served, order: PriceOrder) -> Result<Json<Value>, Problem> {
     let now_ms = served.now_ms();
     // A board that others are using is waited for.
-    let told = blocking(move || served.prices.perform(order, now_ms)).await?;
-    let told = told.map_err(|error: PriceOrderError| Problem::malformed(error.to_string()))?;
+    let told = blocking(move || {
+        let stored = served.node.runner.modules().stored().ok();
+        let is_stored = |digest: &Digest| stored.is_some_and(|stored| stored.contains(digest));
+        served.prices.perform(order, is_stored, now_ms)
+    });
+    let told = told.await?.map_err(|error| match error {
+        PerformError::Order(error) => Problem::malformed(error.to_string()),
+        PerformError::File(error) => Problem::of_host("storage_failed", &error),
+    })?;
     let value = match told.first() {
         Some(PriceAnswer::Recorded(recorded)) => serde_json::to_value(recorded),
         Some(PriceAnswer::Bands(bands)) => serde_json::to_value(bands),

@@ -2,8 +2,8 @@
 //!
 //! 8 bytes that say what it is, a version (u16), the payload's length in bytes (u64), the payload, and the BLAKE3
 //! digest of all of that in a domain of its own, 32 bytes; numbers are little-endian. All versions keep to this frame,
-//! so one that is not known is told from damage. The payload is bincode 1.3 with integers of fixed size: the providers'
-//! names, then each lane with its offers, the oldest first.
+//! so one that is not known is told from damage. The payload is bincode 1.3 with integers of fixed size: the board's
+//! revision, the providers' names, then each lane with what is known of its module and its offers, the oldest first.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,12 +16,12 @@ use serde::{Deserialize, Serialize};
 use super::offer::{Lane, Price, ProviderName};
 use super::settings::{Settings, WINDOW_MAX};
 use super::window::Window;
-use super::{MODULE_LANES_MAX, OFFERS_MAX, OWN_LANES, PriceBoard};
+use super::{LaneWindow, MODULE_LANES_MAX, OFFERS_MAX, OWN_LANES, PriceBoard, Standing};
 use crate::digest::Digest;
 use crate::private_file;
 
 const MAGIC: [u8; 8] = *b"\x89PRICES\n";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const DOMAIN: &str = "compute-host price board";
 
 const HEAD_BYTES: usize = MAGIC.len() + size_of::<u16>() + size_of::<u64>();
@@ -34,8 +34,8 @@ const PAYLOAD_BYTES_MAX: usize = {
     let length = size_of::<u64>();
     let offer = size_of::<u64>() + size_of::<u32>() + size_of::<u64>();
     let provider = length + ProviderName::BYTES_MAX;
-    let lane = length + 64 + length;
-    length + length + LANES_MAX * lane + (OWN_LANES * WINDOW_MAX + OFFERS_MAX) * (offer + provider)
+    let lane = length + 64 + size_of::<u32>() + length;
+    length + length + length + LANES_MAX * lane + (OWN_LANES * WINDOW_MAX + OFFERS_MAX) * (offer + provider)
 };
 
 /// The largest file that a board is written to. Of a longer one nothing is read.
@@ -102,6 +102,12 @@ pub struct BoardFileError {
     cause: io::Error,
 }
 
+impl BoardFileError {
+    pub(super) fn new(path: &Path, cause: io::Error) -> Self {
+        Self { path: path.to_owned(), cause }
+    }
+}
+
 impl BoardFile {
     pub const fn new(path: PathBuf) -> Self {
         Self { path }
@@ -137,7 +143,7 @@ impl BoardFile {
         let directory = self.path.parent().filter(|directory| !directory.as_os_str().is_empty());
         let made = directory.map_or(Ok(()), private_file::make_directory);
         let saved = made.and_then(|()| private_file::replace(&self.path, bytes));
-        saved.map_err(|cause| BoardFileError { path: self.path.clone(), cause })
+        saved.map_err(|cause| BoardFileError::new(&self.path, cause))
     }
 
     fn move_aside(&self) -> Aside {
@@ -229,9 +235,10 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, NotABoard> {
 
 #[derive(Serialize, Deserialize)]
 struct Payload {
+    revision: u64,
     providers: Vec<ProviderName>,
     /// In ascending order.
-    lanes: Vec<(Lane, Vec<StoredOffer>)>,
+    lanes: Vec<(Lane, Standing, Vec<StoredOffer>)>,
 }
 
 /// Price, the provider's place in the list, and time.
@@ -245,8 +252,8 @@ fn options() -> impl bincode::Options {
 /// If it is longer than [`FILE_BYTES_MAX`]: lanes, windows and names are bounded so that it is not.
 pub fn encode(board: &PriceBoard) -> Vec<u8> {
     let mut places: HashMap<&ProviderName, u32> = HashMap::new();
-    let mut payload = Payload { providers: Vec::new(), lanes: Vec::new() };
-    for (lane, window) in &board.lanes {
+    let mut payload = Payload { revision: board.revision, providers: Vec::new(), lanes: Vec::new() };
+    for (lane, LaneWindow { window, standing }) in &board.lanes {
         let stored = window.offers().filter_map(|(price, provider, time_ms)| {
             let place = *places.entry(provider).or_insert_with(|| {
                 payload.providers.push(provider.clone());
@@ -256,7 +263,7 @@ pub fn encode(board: &PriceBoard) -> Vec<u8> {
             Some((Price::new(price).ok()?, place, time_ms))
         });
         let stored = stored.collect();
-        payload.lanes.push((*lane, stored));
+        payload.lanes.push((*lane, *standing, stored));
     }
     let payload = options().serialize(&payload).expect("a board is shorter than the limit");
     let length = (payload.len() as u64).to_le_bytes();
@@ -287,12 +294,12 @@ fn decode(bytes: &[u8], settings: &Settings, now_ms: u64) -> Result<PriceBoard, 
 
 impl Payload {
     fn board(self, settings: &Settings, now_ms: u64) -> Result<PriceBoard, NotABoard> {
-        let Self { providers, lanes } = self;
-        if lanes.len() > LANES_MAX || !lanes.is_sorted_by(|(lane, _), (next, _)| lane < next) {
+        let Self { revision, providers, lanes } = self;
+        if lanes.len() > LANES_MAX || !lanes.is_sorted_by(|(lane, ..), (next, ..)| lane < next) {
             return Err(damaged("its lanes are not in order, or too many"));
         }
-        let mut board = PriceBoard::new(settings);
-        for (lane, stored) in lanes {
+        let mut board = PriceBoard { revision, ..PriceBoard::new(settings) };
+        for (lane, standing, stored) in lanes {
             if stored.len() > WINDOW_MAX || !stored.is_sorted_by_key(|(_, _, time_ms)| *time_ms) {
                 return Err(damaged(format!("the offers of the lane `{lane}` are not in order, or too many")));
             }
@@ -302,9 +309,9 @@ impl Payload {
             let offers = offers.ok_or_else(|| damaged(format!("the lane `{lane}` has an offer of nobody's")))?;
             let mut window = Window::new(board.window, board.share);
             window.restore(offers.into_iter(), now_ms);
-            board.lanes.insert(lane, window);
+            board.lanes.insert(lane, LaneWindow { window, standing });
         }
-        board.make_room(board.module_lanes_max(), now_ms);
+        board.make_room(board.module_lanes_max(), Standing::Stored, now_ms);
         Ok(board)
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::offer::{Lane, Offer, Price, ProviderName};
 use super::quantile::Quantile;
-use super::{Bands, PriceBoard, Suggestion};
+use super::{Bands, PriceBoard, Standing, Suggestion};
 
 /// How many quantiles one order may ask for.
 pub const QUANTILES_MAX: usize = 64;
@@ -33,7 +33,7 @@ pub enum PriceAnswer {
     Offer(Offer),
 }
 
-/// An offer that was taken in, and what its lane holds with it.
+/// An offer that was taken in, and what its lane holds with it: nothing if it has no lane, and counts over all alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recorded {
     #[serde(flatten)]
@@ -48,12 +48,17 @@ pub enum PriceOrderError {
     TooManyQuantiles { found: usize },
 }
 
-/// Carries `order` out, at this time.
-pub fn perform(board: &mut PriceBoard, order: PriceOrder, now_ms: u64) -> Result<Vec<PriceAnswer>, PriceOrderError> {
+/// Carries `order` out, at this time. `standing` is the module's that it is for.
+pub fn perform(
+    board: &mut PriceBoard,
+    order: PriceOrder,
+    standing: Standing,
+    now_ms: u64,
+) -> Result<Vec<PriceAnswer>, PriceOrderError> {
     Ok(match order {
         PriceOrder::Offer { price, lane, provider } => {
             let offer = Offer { price, lane, provider, time_ms: now_ms };
-            board.record(&offer);
+            board.record_of(&offer, standing);
             let Bands { samples, providers, .. } = board.bands(lane, &[], now_ms);
             vec![PriceAnswer::Recorded(Recorded { offer, samples, providers })]
         }

@@ -4,27 +4,49 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::file::{BoardFile, BoardFileError, LoadResult, Loaded, encode};
+use super::journal::{Entry, JOURNAL_BYTES_MAX, Journal};
 use super::orders::{PriceAnswer, PriceOrder, PriceOrderError, perform};
 use super::settings::Settings;
-use super::{Bands, Lane, Offer, PriceBoard};
+use super::{Bands, Lane, Offer, PriceBoard, Standing};
+use crate::digest::Digest;
 
 /// A board that knows whether it has changed since it was saved.
 pub struct SharedBoard {
     board: Mutex<PriceBoard>,
     file: BoardFile,
+    journal: Journal,
     /// What revision the file holds. Held while another is written there.
     saved: Mutex<u64>,
+}
+
+/// Why an order is not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum PerformError {
+    #[error(transparent)]
+    Order(#[from] PriceOrderError),
+    /// The offer may count, and is not on disk.
+    #[error(transparent)]
+    File(#[from] BoardFileError),
 }
 
 impl SharedBoard {
     /// The board that is kept at `path`, as [`BoardFile::load`] has it. No other process may use that file.
     pub fn open(path: PathBuf, settings: &Settings, now_ms: u64) -> (Self, LoadResult) {
         let file = BoardFile::new(path);
-        let Loaded { board, result } = file.load(settings, now_ms);
+        let Loaded { mut board, result } = file.load(settings, now_ms);
         let saved = Mutex::new(board.revision());
-        (Self { board: Mutex::new(board), file, saved }, result)
+        let (journal, since) = Journal::open(file.path());
+        for Entry { revision, offer, standing } in since {
+            // What came before was saved with the board.
+            if revision > board.revision {
+                board.record_of(&offer, standing);
+                board.revision = revision;
+            }
+        }
+        (Self { board: Mutex::new(board), file, journal, saved }, result)
     }
 
+    /// Takes an offer in that is on disk when the board is saved.
     pub fn record(&self, offer: &Offer) {
         self.lock().record(offer);
     }
@@ -39,10 +61,31 @@ impl SharedBoard {
         self.lock().lanes(now_ms)
     }
 
-    /// Carries an order out. Nobody else has the board for as long as that takes; the longest is the
-    /// history of a large window.
-    pub fn perform(&self, order: PriceOrder, now_ms: u64) -> Result<Vec<PriceAnswer>, PriceOrderError> {
-        perform(&mut self.lock(), order, now_ms)
+    /// Carries an order out, and returns when its offer is on disk, if it has one. `is_stored` says whether a module is stored
+    /// here. Nobody else has the board for as long as the order takes; the longest is the history of a large window.
+    pub fn perform(
+        &self,
+        order: PriceOrder,
+        is_stored: impl FnOnce(&Digest) -> bool,
+        now_ms: u64,
+    ) -> Result<Vec<PriceAnswer>, PerformError> {
+        if matches!(order, PriceOrder::Offer { .. }) && self.journal.bytes() > JOURNAL_BYTES_MAX {
+            self.save_if_changed()?;
+        }
+        let standing = match &order {
+            PriceOrder::Offer { lane: Lane::Module(digest), .. } if is_stored(digest) => Standing::Stored,
+            _ => Standing::Unknown,
+        };
+        let (told, revision) = {
+            let mut board = self.lock();
+            let told = perform(&mut board, order, standing, now_ms)?;
+            let Some(PriceAnswer::Recorded(recorded)) = told.first() else { return Ok(told) };
+            let entry = Entry { revision: board.revision(), offer: recorded.offer.clone(), standing };
+            self.journal.note(&entry);
+            (told, entry.revision)
+        };
+        self.journal.settle(revision)?;
+        Ok(told)
     }
 
     /// Writes the board to its file if offers have come since it was last written, and returns whether that was so.
@@ -58,6 +101,7 @@ impl SharedBoard {
         };
         self.file.save(&bytes)?;
         *saved = revision;
+        self.journal.drop_up_to(revision)?;
         Ok(true)
     }
 

@@ -29,7 +29,7 @@ fn an_offer_counts_in_its_lane_and_over_all() {
     let mut board = with_window(100);
     for n in 0..6 {
         board.record(&offer(10 + n, Lane::Transcode, n as usize % 3, 1_000 + n));
-        board.record(&offer(100, Lane::All, 0, 1_000 + n));
+        board.record(&offer(100, Lane::All, n as usize % 3, 1_000 + n));
     }
     let samples = |board: &mut PriceBoard, lane| board.bands(lane, &[], 2_000).samples;
     assert_eq!((samples(&mut board, Lane::Transcode), samples(&mut board, Lane::Inference)), (6, 0));
@@ -105,21 +105,46 @@ fn a_flood_of_modules_leaves_the_other_lanes_alone() {
     assert_eq!(with_window(100_000).module_lanes_max(), 10, "larger windows, fewer lanes");
 }
 
+/// Whatever one provider offers for modules that nobody has, the lanes of modules that are stored here stay, and so do
+/// those with offers by as many providers as bands need.
+#[test]
+fn words_about_modules_push_out_no_lane_that_something_stands_behind() {
+    let (stored, offered) = (0..100, 100..200);
+    let mut board = with_window(100);
+    stored.clone().for_each(|n| board.record_of(&offer(1, module(n), 0, 1), Standing::Stored));
+    offered.clone().for_each(|n| (0..PROVIDERS_MIN).for_each(|who| board.record(&offer(1, module(n), who, 2))));
+    (1_000..3_000).for_each(|n| board.record(&offer(1, module(n), 7, n as u64)));
+    let lanes = board.lanes(3_000);
+    assert!(stored.chain(offered).all(|n| lanes.contains(&module(n))));
+    assert!(lanes.contains(&module(2_999)) && lanes.len() == MODULE_LANES_MAX + 1, "the newest words have the rest");
+
+    // A board full of what has weight takes in no more words, and a module that is stored all the same.
+    (200..MODULE_LANES_MAX).for_each(|n| board.record_of(&offer(1, module(n), 0, 4_000), Standing::Stored));
+    board.record(&offer(1, module(9_999), 7, 5_000));
+    let lanes = board.lanes(5_000);
+    assert!(!lanes.contains(&module(9_999)) && lanes.len() == MODULE_LANES_MAX + 1);
+    board.record_of(&offer(1, module(9_998), 0, 5_000), Standing::Stored);
+    let lanes = board.lanes(5_000);
+    assert!(lanes.contains(&module(9_998)) && !lanes.contains(&module(100)), "the oldest that is merely offered goes");
+    assert!((0..100).all(|n| lanes.contains(&module(n))));
+    assert!(board.bands(Lane::All, &[], 5_000).samples > 0, "what has no lane counts over all");
+}
+
 #[test]
 fn an_order_is_answered_with_what_it_asks_for() {
     let mut board = with_window(100);
     for n in 0..6 {
         let order =
             PriceOrder::Offer { price: Price::new(10).unwrap(), lane: module(1), provider: "local".parse().unwrap() };
-        let answers = perform(&mut board, order, 7 + n).unwrap();
+        let answers = perform(&mut board, order, Standing::Unknown, 7 + n).unwrap();
         let recorded = Offer { provider: "local".parse().unwrap(), ..offer(10, module(1), 0, 7 + n) };
         let samples = n as usize + 1;
         assert_eq!(answers, [PriceAnswer::Recorded(Recorded { offer: recorded, samples, providers: 1 })]);
     }
-    let history = perform(&mut board, PriceOrder::History { lane: Lane::All, last: 4 }, 20).unwrap();
+    let history = perform(&mut board, PriceOrder::History { lane: Lane::All, last: 4 }, Standing::Unknown, 20).unwrap();
     assert_eq!(history.len(), 4);
     let quantiles = vec![Quantile::MEDIAN; QUANTILES_MAX + 1];
-    let refused = perform(&mut board, PriceOrder::Bands { lane: Lane::All, quantiles }, 20);
+    let refused = perform(&mut board, PriceOrder::Bands { lane: Lane::All, quantiles }, Standing::Unknown, 20);
     assert_eq!(refused, Err(PriceOrderError::TooManyQuantiles { found: 65 }));
     for order in [
         PriceOrder::Suggest { lane: Lane::All, backlog: 3 },
@@ -127,7 +152,7 @@ fn an_order_is_answered_with_what_it_asks_for() {
     ] {
         let text = serde_json::to_string(&order).unwrap();
         assert_eq!(serde_json::from_str::<PriceOrder>(&text).unwrap(), order);
-        for answer in perform(&mut board, order, 20).unwrap() {
+        for answer in perform(&mut board, order, Standing::Unknown, 20).unwrap() {
             let text = serde_json::to_string(&answer).unwrap();
             assert_eq!(serde_json::from_str::<PriceAnswer>(&text).unwrap(), answer, "{text}");
         }

@@ -8,8 +8,8 @@ use super::offer::{Price, ProviderName};
 use super::quantile::{Quantile, Rational};
 use super::sorted::SortedPrices;
 
-/// What one provider may hold: `percent` of a hundred offers that are there, a part of an offer counted as a whole one,
-/// once there are enough providers that all shares together can make a whole.
+/// What one provider may hold of the offers that are there: `percent` of them, or its part if all providers had equal
+/// parts, whichever is more; a part of an offer counts as a whole one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     percent: usize,
@@ -21,14 +21,9 @@ impl Share {
         Self { percent: percent.clamp(1, 100) }
     }
 
-    /// From how many providers on it applies: ten, for 10 %. Nine could not fill a window with a tenth each.
-    pub const fn providers_min(self) -> usize {
-        100_usize.div_ceil(self.percent)
-    }
-
-    /// Of that many offers.
-    pub const fn of(self, offers: usize) -> usize {
-        (offers * self.percent).div_ceil(100)
+    /// Of that many offers by that many providers. One provider alone may have all.
+    pub fn of(self, offers: usize, providers: usize) -> usize {
+        (offers * self.percent).div_ceil(100).max(offers.div_ceil(providers.max(1)))
     }
 }
 
@@ -99,16 +94,14 @@ impl Window {
     }
 
     /// Whoever holds more than their share loses their oldest offers, the largest holder first, until nobody does. That
-    /// can be almost all of a window when the last provider comes that it takes for shares to apply; each offer is
-    /// removed once in its life, so it is the cost of having taken them in.
+    /// can be almost all of a window when another provider comes; each offer is removed once in its life, so it is the
+    /// cost of having taken them in.
     fn hold_to_shares(&mut self) {
-        while self.holders.len() >= self.share.providers_min() {
-            match self.holders.largest() {
-                Some((holder, held)) if held > self.share.of(self.offers.len().min(self.capacity)) => {
-                    self.remove_oldest_of(holder);
-                }
-                _ => break,
+        while let Some((holder, held)) = self.holders.largest() {
+            if held <= self.share.of(self.offers.len().min(self.capacity), self.holders.len()) {
+                break;
             }
+            self.remove_oldest_of(holder);
         }
     }
 

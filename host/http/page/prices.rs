@@ -22,7 +22,7 @@ pub fn render(served: &Served) -> Result<Markup, Problem> {
     if lanes.is_empty() {
         return Ok(html! { p .none { "No offer has come in the last 60 hours." } });
     }
-    let answers = board.perform(PriceOrder::History { lane: Lane::All, last: PLOTTED_MAX }, now_ms);
+    let answers = board.perform(PriceOrder::History { lane: Lane::All, last: PLOTTED_MAX }, |_| false, now_ms);
     let answers = answers.map_err(|error| Problem::of_host("prices", &error))?;
     let offers = answers.into_iter().filter_map(|answer| match answer {
         PriceAnswer::Offer(offer) => Some((offer.time_ms, offer.price.units())),

@@ -3,12 +3,13 @@ use std::os::unix::fs::symlink;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use super::super::orders::{PriceAnswer, PriceOrder};
 use super::super::{AGE_MAX_MS, Offer, SharedBoard};
 use super::*;
 
 const NOW_MS: u64 = 1_700_000_000_000;
 
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/price-board-v1.bin");
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/price-board-v2.bin");
 
 /// A place for a board's file.
 struct Place(TempDir);
@@ -127,24 +128,26 @@ fn another_version_and_forged_lengths_are_refused_though_their_checksum_fits() {
         bytes[at..at + forged.len()].copy_from_slice(forged);
         sealed(bytes)
     };
-    assert_eq!(decoded(&with(8, &2_u16.to_le_bytes())).err(), Some("foreign_version"));
+    assert_eq!(decoded(&with(8, &1_u16.to_le_bytes())).err(), Some("foreign_version"));
     assert_eq!(decoded(&with(8, &0_u16.to_le_bytes())).err(), Some("foreign_version"));
     for length in [0, 1, (bytes.len() - HEAD_BYTES - 1) as u64, u64::MAX] {
         assert_eq!(decoded(&with(10, &length.to_le_bytes())).err(), Some("damaged"), "{length}");
         // How many providers there are.
-        assert_eq!(decoded(&with(HEAD_BYTES, &length.to_le_bytes())).err(), Some("damaged"), "{length}");
+        assert_eq!(decoded(&with(HEAD_BYTES + 8, &length.to_le_bytes())).err(), Some("damaged"), "{length}");
     }
     assert_eq!(decoded(&framed(&[])).err(), Some("damaged"));
-    assert_eq!(decoded(&framed(&[0; 16])).map(|board| board.lanes.len()).ok(), Some(0), "no provider and no lane");
-    assert_eq!(decoded(&framed(&[0; 17])).err(), Some("damaged"));
+    assert_eq!(decoded(&framed(&[0; 24])).map(|board| board.lanes.len()).ok(), Some(0), "no provider and no lane");
+    assert_eq!(decoded(&framed(&[0; 25])).err(), Some("damaged"));
 }
 
 type Lanes<'a> = Vec<(&'a str, Vec<(u64, u32, u64)>)>;
 
 #[test]
 fn what_no_board_holds_is_refused_though_it_can_be_decoded() {
-    let board =
-        |providers: &[&str], lanes: Lanes<'_>| decoded(&framed(&options().serialize(&(providers, lanes)).unwrap()));
+    let board = |providers: &[&str], lanes: Lanes<'_>| {
+        let lanes: Vec<_> = lanes.into_iter().map(|(lane, offers)| (lane, Standing::Unknown, offers)).collect();
+        decoded(&framed(&options().serialize(&(7_u64, providers, lanes)).unwrap()))
+    };
     let offers = vec![(1, 0, 5), (2, 0, 5), (3, 0, 6)];
     assert!(board(&["a"], vec![("all", offers.clone()), ("inference", vec![])]).is_ok());
     let long = "a".repeat(65);
@@ -249,6 +252,39 @@ fn what_cannot_be_moved_aside_is_said_and_stops_nothing() {
     assert!(board.save_if_changed().unwrap(), "it is still unsaved");
     assert!(!board.save_if_changed().unwrap(), "and now it is not");
     assert_eq!(board.bands(Lane::All, NOW_MS).samples, 2);
+}
+
+/// What was told is there after the process was killed at any moment: before and after a save, and in its middle.
+#[test]
+fn an_offer_that_was_told_outlives_the_process() {
+    let place = Place::new();
+    let open = || SharedBoard::open(place.path("price_board.bin"), &Settings::default(), NOW_MS).0;
+    let tell = |board: &SharedBoard, price| {
+        let (price, provider) = (Price::new(price).unwrap(), "local".parse().unwrap());
+        let order = PriceOrder::Offer { price, lane: Lane::Module(Digest::of(b"module")), provider };
+        board.perform(order, |digest| *digest == Digest::of(b"module"), NOW_MS).unwrap();
+    };
+    let told = |board: &SharedBoard| {
+        let order = PriceOrder::History { lane: Lane::All, last: 100 };
+        let answers = board.perform(order, |_| false, NOW_MS).unwrap();
+        let price = |answer| if let PriceAnswer::Offer(offer) = answer { offer.price.units() } else { 0 };
+        answers.into_iter().map(price).collect::<Vec<_>>()
+    };
+    let board = open();
+    (1..=3).for_each(|price| tell(&board, price));
+    assert_eq!(told(&open()), [1, 2, 3], "nothing was saved");
+    let journal = std::fs::read(place.path("price_board.journal")).unwrap();
+    board.save_if_changed().unwrap();
+    assert_eq!((told(&open()), std::fs::read(place.path("price_board.journal")).unwrap()), (vec![1, 2, 3], vec![]));
+    // Killed before the journal was emptied.
+    std::fs::write(place.path("price_board.journal"), journal).unwrap();
+    let board = open();
+    assert_eq!(told(&board), [1, 2, 3], "no offer counts twice");
+    tell(&board, 4);
+    let again = open();
+    assert_eq!(told(&again), [1, 2, 3, 4]);
+    assert!(again.save_if_changed().unwrap(), "what came from the journal is saved");
+    assert_eq!(told(&open()), [1, 2, 3, 4]);
 }
 
 #[test]

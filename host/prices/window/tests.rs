@@ -97,27 +97,43 @@ fn in_a_window_that_is_not_full_a_flood_gets_a_tenth_of_what_is_there() {
     assert_eq!((window.len(), held(&window)["p777"], median(&window)), (67, 7, 1_000));
 }
 
+/// However few they are, a flood by one of them takes no more than one equal part.
 #[test]
-fn below_ten_providers_nobody_is_held_down_and_the_tenth_brings_all_to_their_shares() {
-    let mut window = window(1_000);
-    for n in 0..900 {
-        window.push(price(1 + n as u64), &provider(if n < 820 { 0 } else { n % 8 + 1 }), 0);
+fn below_ten_providers_each_holds_one_nth_at_most() {
+    for others in 1..12 {
+        let mut window = window(100);
+        for n in 0..60 {
+            window.push(price(1_000), &provider(n % others), 0);
+        }
+        for _ in 0..1_000 {
+            window.push(price(1), &provider(777), 0);
+            let (held, len) = (held(&window)["p777"], window.len());
+            assert!(held <= len.div_ceil(10).max(len.div_ceil(others + 1)), "{held} of {len}, beside {others}");
+        }
+        assert!(others == 1 || median(&window) == 1_000, "beside {others}");
     }
-    assert_eq!((window.len(), window.providers(), held(&window)["p0"]), (900, 9, 820));
-    window.push(price(5_000), &provider(9), 0);
-    // Each of nine has ten, and the tenth one: 91 offers, of which a tenth is ten where a part counts as a whole.
-    assert_eq!((window.len(), window.providers()), (91, 10));
-    assert!(held(&window).values().all(|held| *held <= 10));
-    let of_the_first: Vec<u64> = window.offers().filter(|(_, who, _)| who.as_str() == "p0").map(|(p, ..)| p).collect();
-    assert_eq!(of_the_first, (811..=820).collect::<Vec<u64>>(), "the oldest went");
+    // A newcomer brings whoever held more to an equal part; the oldest go.
+    let mut window = window(1_000);
+    (1..=900).for_each(|units| window.push(price(units), &provider(0), 0));
+    assert_eq!(window.len(), 900, "one alone may have all");
+    window.push(price(5_000), &provider(1), 0);
+    assert_eq!(prices(&window), [899, 900, 5_000]);
 }
 
 #[test]
-fn a_share_applies_from_as_many_providers_on_as_can_fill_a_window() {
-    for (percent, providers, of_100, of_101) in [(10, 10, 10, 11), (1, 100, 1, 2), (34, 3, 34, 35), (100, 1, 100, 101)]
-    {
+fn a_share_is_a_percentage_or_one_nth_whichever_is_more() {
+    for (percent, providers, of_100, of_101) in [
+        (10, 1, 100, 101),
+        (10, 3, 34, 34),
+        (10, 9, 12, 12),
+        (10, 10, 10, 11),
+        (10, 50, 10, 11),
+        (1, 50, 2, 3),
+        (34, 2, 50, 51),
+        (100, 7, 100, 101),
+    ] {
         let share = Share::of_percent(percent);
-        assert_eq!((share.providers_min(), share.of(100), share.of(101)), (providers, of_100, of_101), "{percent}");
+        assert_eq!((share.of(100, providers), share.of(101, providers)), (of_100, of_101), "{percent}, {providers}");
     }
     assert_eq!((Share::of_percent(0), Share::of_percent(101)), (Share::of_percent(1), Share::of_percent(100)));
 }
@@ -149,14 +165,13 @@ impl Model {
     fn hold_to_shares(&mut self) {
         let mut held: BTreeMap<String, usize> = BTreeMap::new();
         self.offers.iter().for_each(|offer| *held.entry(offer.1.clone()).or_default() += 1);
-        if held.len() * self.percent < 100 {
-            return;
-        }
         let fits = |most: &usize| {
             let left: usize = held.values().map(|held| held.min(most)).sum();
-            (left.min(self.capacity) * self.percent).div_ceil(100) >= *most.min(held.values().max().unwrap())
+            let left = left.min(self.capacity);
+            let share = (left * self.percent).div_ceil(100).max(left.div_ceil(held.len()));
+            share >= *most.min(held.values().max().unwrap())
         };
-        let most = (1..=self.offers.len()).rev().find(fits).unwrap();
+        let Some(most) = (1..=self.offers.len()).rev().find(fits) else { return };
         let mut excess: BTreeMap<String, usize> =
             held.into_iter().map(|(provider, held)| (provider, held.saturating_sub(most))).collect();
         self.offers.retain(|offer| {

@@ -36,3 +36,24 @@ fn an_offer_is_its_tokens_and_counts_in_its_lane() {
         assert_eq!(bands(query).0, 422, "{query}");
     }
 }
+
+#[test]
+fn an_offer_that_was_answered_outlives_a_kill() {
+    let service = Service::start();
+    let offer = |service: &Service, price: u64| {
+        let json = [("content-type", "application/json")];
+        let body = format!(r#"{{"price":{price},"provider":"p{price}"}}"#);
+        assert_eq!(service.ask("POST /v1/prices", &json, body.as_bytes()).status(), 201);
+    };
+    (1..=5).for_each(|price| offer(&service, price));
+    let mut service = service;
+    for told in 5..8_u64 {
+        let Service { mut node, here } = service;
+        node.child.kill().unwrap();
+        node.child.wait().unwrap();
+        service = Service::again(here);
+        let bands = service.get("/v1/prices/bands").json();
+        assert_eq!((&bands["samples"], &bands["providers"]), (&told.into(), &told.into()));
+        offer(&service, told + 1);
+    }
+}
