@@ -41,7 +41,7 @@ use self::log::{Routes as _, follow};
 use self::problem::Problem;
 pub use self::serve::{Entrance, listen, serve_local, serve_network};
 use self::slices::tasks;
-pub use self::tls::{TlsError, acceptor};
+pub use self::tls::{Certificate, Tls, TlsError, certificate};
 use crate::courier::Courier;
 use crate::metrics::{self, Metrics, Scraped};
 use crate::node::{Node, Serving};
@@ -77,6 +77,8 @@ impl Served {
         let counts = metrics.clone();
         node.runner.observe(move |observation| counts.slice(observation));
         let counts = metrics.clone();
+        node.runner.observe_usage(move |usage| counts.usage(usage));
+        let counts = metrics.clone();
         node.runner.modules().observe(move |event| counts.module(event));
         Self {
             room: Room::of_bytes(node.config.serve.body_memory_bytes_max),
@@ -98,9 +100,9 @@ impl Served {
 }
 
 /// What the network sees, as far as the doorkeeper lets in.
-pub fn network_routes(served: Served, keeper: Doorkeeper) -> Router {
+pub fn network_routes(served: Served, keeper: Arc<Doorkeeper>) -> Router {
     let metrics = served.metrics.clone();
-    routes(served).layer(from_fn_with_state(Arc::new(keeper), let_in)).layer(from_fn_with_state(metrics, follow))
+    routes(served).layer(from_fn_with_state(keeper, let_in)).layer(from_fn_with_state(metrics, follow))
 }
 
 /// What the same user sees, on the socket.

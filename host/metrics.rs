@@ -5,18 +5,23 @@
 
 mod table;
 mod scrape;
+mod tokens;
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use prometheus::{Encoder as _, HistogramVec, IntCounterVec, Registry, TextEncoder};
 
 pub use self::scrape::{MODULE_LANES_MAX, ScrapeError, Scraped};
-use self::scrape::{register, show};
+use self::scrape::{count, register, show};
 pub use self::table::{Family, Kind, TABLE};
+pub use self::tokens::TOKENS_SHOWN_MAX;
+use self::tokens::TokenCounters;
 use crate::courier::Event;
 use crate::modules::ModuleEvent;
 use crate::prices::LoadResult;
-use crate::runner::{Observation, Source};
+use crate::runner::{Observation, Source, Usage};
+use crate::slice::Scope;
 
 /// What the text is, as HTTP says it.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -61,6 +66,8 @@ pub struct Metrics {
     connections_refused: IntCounterVec,
     board_loads: IntCounterVec,
     attempt_seconds: HistogramVec,
+    tokens: TokenCounters,
+    log_dropped: OnceLock<Box<dyn Fn() -> u64 + Send + Sync>>,
 }
 
 impl Metrics {
@@ -84,6 +91,8 @@ impl Metrics {
             connections_refused: table::CONNECTIONS_REFUSED.counter(),
             board_loads: table::BOARD_LOADS.counter(),
             attempt_seconds: table::ATTEMPT_SECONDS.histogram(&ATTEMPT_SECONDS),
+            tokens: TokenCounters::new(),
+            log_dropped: OnceLock::new(),
         };
         // What is not there cannot be seen to grow.
         for result in LoadResult::NAMES {
@@ -112,6 +121,21 @@ impl Metrics {
             self.guest_seconds.with_label_values(&[workload]).observe(guest.as_secs_f64());
             self.gas.with_label_values(&[workload]).observe(proof.claim().gas() as f64);
         }
+    }
+
+    /// Counts what a request has used of this node.
+    pub fn usage(&self, usage: &Usage<'_>) {
+        self.tokens.usage(usage);
+    }
+
+    /// Counts the answer to a request of a token.
+    pub fn answer(&self, scope: &Scope, status: u16) {
+        self.tokens.answer(scope, status);
+    }
+
+    /// Shows how many lines of the log were dropped, as `count` says.
+    pub fn show_dropped_lines(&self, count: impl Fn() -> u64 + Send + Sync + 'static) {
+        let _ = self.log_dropped.set(Box::new(count));
     }
 
     /// Counts what befell a module.
@@ -192,6 +216,9 @@ impl Metrics {
         ] {
             register(registry, histogram.clone());
         }
+        self.tokens.register(registry);
+        let log_dropped = self.log_dropped.get().map_or(0, |count| count());
+        count(registry, &table::LOG_DROPPED, [(&[], log_dropped)]);
         show(registry, &table::START, [(&[], Duration::from_millis(self.start_ms).as_secs_f64())]);
         show(registry, &table::BUILD, [(&[env!("CARGO_PKG_VERSION")], 1.0)]);
     }

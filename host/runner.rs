@@ -22,8 +22,9 @@ use self::answer::Ended;
 pub use self::answer::{Answer, Finished, RunError, Source};
 use self::duty::{Duty, Keeping};
 use self::flights::{Claim, Flights, Follow};
+use self::observation::Metered;
 use self::observation::Tally;
-pub use self::observation::{Counts, Observation};
+pub use self::observation::{Counts, Observation, Usage};
 pub use self::request::{ARGS_BYTES_MAX, ASSETS_BYTES_MAX, Request, Reuse, check_brought};
 pub use self::under_way::{Progress, Running};
 use self::under_way::{Shown, UnderWay};
@@ -133,6 +134,11 @@ impl WorkloadRunner {
         self.0.tally.observe(observer);
     }
 
+    /// Tells `observer` what each request has used, also where its caller has left. There is one observer, the first.
+    pub fn observe_usage(&self, observer: impl Fn(&Usage<'_>) + Send + Sync + 'static) {
+        self.0.tally.observe_usage(observer);
+    }
+
     /// Bytes of slices hashed since the start, for progress bars.
     pub fn bytes_read(&self) -> u64 {
         self.0.under_way.bytes_read()
@@ -192,6 +198,7 @@ impl WorkloadRunner {
     /// [`WorkloadRunner::run`], for a caller who watches `progress` meanwhile. It shows one run at a time.
     pub async fn run_watched(&self, request: Request, progress: &Progress) -> Result<Answer, RunError> {
         let (workload, began) = (request.workload.name(), Instant::now());
+        let _metered = Metered { tally: &self.0.tally, scope: request.scope.clone(), progress };
         let result = self.answer(request, progress).await;
         self.0.tally.tell(&Observation { workload, duration: began.elapsed(), result: result.as_ref() });
         result

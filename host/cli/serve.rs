@@ -2,28 +2,28 @@
 
 mod log;
 mod memory;
+mod signals;
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio_rustls::TlsAcceptor;
 
-use self::log::LogFormat;
+use self::log::{Log, LogFormat};
+use self::signals::{Effect, Signals};
 use super::End;
-use crate::access::Exposure;
-use crate::config::{ListenAddress, Serve};
+use crate::access::{Exposure, Tokens};
+use crate::config::{Config, ListenAddress, Serve};
 use crate::courier::{Courier, Mode};
 use crate::http::{
-    Addresses, Doorkeeper, Entrance, Served, acceptor, bind_socket, listen, local_routes, network_routes, serve_local,
-    serve_network,
+    Addresses, Certificate, Doorkeeper, Entrance, Served, Tls, bind_socket, certificate, listen, local_routes,
+    network_routes, serve_local, serve_network,
 };
 use crate::metrics::Metrics;
 use crate::node::Node;
@@ -32,7 +32,7 @@ use crate::prices::SharedBoard;
 /// What fails for another reason than a bundle's is looked at again after that.
 const FLUSH_RETRY: Duration = Duration::from_secs(5);
 
-/// What was offered since is lost where the process is killed.
+/// What was offered since is read from the journal where the process is killed.
 const SAVE_PRICES_EVERY: Duration = Duration::from_secs(60);
 
 /// How long accepted slices that run when the node is to end may take to come to theirs.
@@ -63,29 +63,41 @@ Examples:
 
 Takes modules, slices and bundles from peers over HTTP, forwards what is due, and shows its numbers at /metrics. Beyond this
 machine it listens only with tokens (`node token new`) and TLS, or behind a proxy that has TLS.
-SIGTERM or Ctrl-C has it finish what is under way and end; a second one ends it at once.";
+SIGTERM or Ctrl-C has it finish what is under way and end; a second one ends it at once. SIGHUP has it read its tokens and
+its certificate anew.";
 
 pub fn serve(args: &ServeArgs, data_dir: &Path) -> anyhow::Result<End> {
-    log::start(args.log_format);
+    let log = log::start(args.log_format).context("cannot start the thread that writes the log")?;
+    let end = serve_and_log(args, data_dir, &log);
+    log.finish();
+    end
+}
+
+fn serve_and_log(args: &ServeArgs, data_dir: &Path, log: &Log) -> anyhow::Result<End> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("cannot start the threads that serve")?;
+    {
+        let _in_runtime = runtime.enter();
+        signals::disregard().context("cannot handle signals")?;
+    }
     let serving = Node::open_to_serve(data_dir, log::notice)?;
-    let config = &serving.node.config;
-    let settings = config.serve.clone();
-    let (listen, tokens) = (args.listen.as_ref().unwrap_or(&settings.listen), config.tokens()?);
+    let settings = serving.node.config.serve.clone();
+    let listen = args.listen.as_ref().unwrap_or(&settings.listen);
     let addresses = listen.resolve().with_context(|| format!("cannot find where to listen, `{listen}`"))?;
-    let tls = tls(&settings, data_dir)?;
-    let exposure = Exposure::of(&addresses, &tokens, tls.is_some(), args.behind_proxy)?;
-    let keeper = Doorkeeper::new(tokens, exposure, &settings.hosts);
+    let entry = Entry::read(&serving.node.config, data_dir)?;
+    let exposure = Exposure::of(&addresses, &entry.tokens, entry.certificate.is_some(), args.behind_proxy)?;
+    let keeper = Arc::new(Doorkeeper::new(entry.tokens, exposure, &settings.hosts));
+    let tls = entry.certificate.map(Tls::new).transpose()?;
     raise_limit_of_files();
     let (stop, stopped) = watch::channel(false);
     let served = Served::new(serving, stopped.clone());
+    served.metrics.show_dropped_lines(log.dropped());
     let state = Node::state(data_dir);
     let end = runtime.block_on(async {
         let listeners = listen_at(&addresses)?;
         let socket = bind_socket(&state).context("cannot make the node's socket")?;
         // Whoever has read that it listens may tell it to stop at once.
-        let signals = [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?];
+        let signals = Signals::listen()?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         for listener in &listeners {
             tracing::info!("listening on {scheme}://{}", listener.local_addr()?);
@@ -94,7 +106,15 @@ pub fn serve(args: &ServeArgs, data_dir: &Path) -> anyhow::Result<End> {
             let mut stopped = stopped.clone();
             async move { drop(stopped.wait_for(|stopped| *stopped).await) }
         };
-        tokio::spawn(stop_on_signal(signals, stop));
+        let reload = Reload {
+            data_dir: data_dir.to_owned(),
+            addresses: addresses.clone(),
+            is_behind_proxy: args.behind_proxy,
+            exposure,
+            keeper: keeper.clone(),
+            tls: tls.clone(),
+        };
+        tokio::spawn(heed(signals, stop, reload));
         let flush = tokio::spawn(flush_what_is_due(served.clone(), stopping.clone()));
         let queue = served.queue.clone();
         let until_stopped = stopping();
@@ -104,7 +124,7 @@ pub fn serve(args: &ServeArgs, data_dir: &Path) -> anyhow::Result<End> {
         let routes = network_routes(served.clone(), keeper);
         let connections_max = settings.connections_max;
         let addresses = exposure.tells_by_address().then(|| Addresses::new(connections_max, served.metrics.clone()));
-        let entrance = Entrance { tls, connections_max, addresses };
+        let entrance = Entrance { tls: tls.map(|tls| tls.acceptor), connections_max, addresses };
         tokio::join!(
             serve_network(listeners, entrance, routes, stopping()),
             serve_local(socket, local_routes(served.clone()), stopping()),
@@ -147,11 +167,49 @@ fn listen_at(addresses: &[SocketAddr]) -> anyhow::Result<Vec<TcpListener>> {
     }
 }
 
-/// What TLS takes, if the config has it.
-fn tls(settings: &Serve, data_dir: &Path) -> anyhow::Result<Option<TlsAcceptor>> {
-    match (&settings.tls_certificate, &settings.tls_key) {
-        (Some(certificate), Some(key)) => Ok(Some(acceptor(&data_dir.join(certificate), &data_dir.join(key))?)),
-        _ => Ok(None),
+/// What lets callers in, read from the config.
+struct Entry {
+    tokens: Tokens,
+    /// `None` where TLS is not configured.
+    certificate: Option<Certificate>,
+}
+
+impl Entry {
+    fn read(config: &Config, data_dir: &Path) -> anyhow::Result<Self> {
+        let Serve { tls_certificate, tls_key, .. } = &config.serve;
+        let certificate = match (tls_certificate, tls_key) {
+            (Some(chain), Some(key)) => Some(certificate(&data_dir.join(chain), &data_dir.join(key))?),
+            _ => None,
+        };
+        Ok(Self { tokens: config.tokens()?, certificate })
+    }
+}
+
+/// What is read anew when SIGHUP comes.
+struct Reload {
+    data_dir: PathBuf,
+    addresses: Vec<SocketAddr>,
+    is_behind_proxy: bool,
+    exposure: Exposure,
+    keeper: Arc<Doorkeeper>,
+    tls: Option<Tls>,
+}
+
+impl Reload {
+    /// Replaces tokens and certificate, both or neither. Returns how many tokens there are.
+    fn perform(&self) -> anyhow::Result<usize> {
+        let config = Config::read(&self.data_dir.join("config.toml"))?;
+        let Entry { tokens, certificate } = Entry::read(&config, &self.data_dir)?;
+        let exposure = Exposure::of(&self.addresses, &tokens, certificate.is_some(), self.is_behind_proxy)?;
+        if exposure != self.exposure || certificate.is_some() != self.tls.is_some() {
+            anyhow::bail!("whether TLS is used can change at a start alone; start the node again");
+        }
+        let count = tokens.list().len();
+        self.keeper.replace(tokens);
+        if let (Some(tls), Some(certificate)) = (&self.tls, certificate) {
+            tls.replace(certificate);
+        }
+        Ok(count)
     }
 }
 
@@ -163,18 +221,26 @@ fn raise_limit_of_files() {
     }
 }
 
-/// The first signal has it end, the second ends it.
-async fn stop_on_signal([mut interrupt, mut terminate]: [Signal; 2], stop: watch::Sender<bool>) {
-    for is_first in [true, false] {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        if is_first {
-            stop.send_replace(true);
+/// Acts on signals, until the second that is to end the node.
+async fn heed(mut signals: Signals, stop: watch::Sender<bool>, reload: Reload) {
+    let reload = Arc::new(reload);
+    while let Some(effect) = signals.next().await {
+        match effect {
+            Effect::End if *stop.borrow() => std::process::exit(End::Interrupted as i32),
+            Effect::End => drop(stop.send_replace(true)),
+            Effect::Reload => {
+                let reload = reload.clone();
+                let performed = tokio::task::spawn_blocking(move || reload.perform()).await;
+                match performed.map_err(anyhow::Error::from).flatten() {
+                    Ok(tokens) => tracing::info!(tokens, "read tokens and certificate anew"),
+                    Err(error) => {
+                        tracing::error!("cannot read tokens and certificate anew, and keeps those before: {error:#}")
+                    }
+                }
+            }
+            Effect::Nothing => {}
         }
     }
-    std::process::exit(End::Interrupted as i32);
 }
 
 /// Writes the price board to its file now and then, and at the end.
@@ -206,7 +272,8 @@ async fn flush_what_is_due<S: Future<Output = ()>>(served: Served, stopping: imp
         let wait = match flush_once(&courier, &metrics, stopping()).await {
             Ok(wait) => wait,
             Err(error) => {
-                tracing::error!("cannot forward: {error}");
+                courier.note_storage_failure();
+                tracing::error!("cannot forward: {error:#}");
                 FLUSH_RETRY
             }
         };

@@ -1,7 +1,7 @@
 //! Who asks, and whether it may: names that the request is for, where it comes from, its token, and how often it asks.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::{AUTHORIZATION, HOST, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
@@ -16,7 +16,7 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use super::body::heard_out;
-use super::log::note_token;
+use super::log::{AskedBy, note_token};
 use super::problem::Problem;
 use crate::access::{Exposure, Right, Token, Tokens};
 use crate::slice::Scope;
@@ -69,32 +69,52 @@ impl<S: Sync> FromRequestParts<S> for Caller {
 
 /// Who is let in.
 pub struct Doorkeeper {
-    tokens: Tokens,
-    /// In the tokens' order.
-    each: Vec<(Arc<Token>, DefaultDirectRateLimiter)>,
+    known: RwLock<Arc<Known>>,
     /// The names that requests may be for; `None` where that says nothing of who asks.
     hosts: Option<Vec<String>>,
 }
 
-impl Doorkeeper {
-    pub fn new(tokens: Tokens, exposure: Exposure, hosts: &[String]) -> Self {
+/// The tokens that are taken.
+struct Known {
+    tokens: Tokens,
+    /// In the tokens' order.
+    each: Vec<(Arc<Token>, DefaultDirectRateLimiter)>,
+}
+
+impl Known {
+    fn of(tokens: Tokens) -> RwLock<Arc<Self>> {
         let limiter = |token: &Token| RateLimiter::direct(Quota::per_second(token.requests_per_second));
         let each = tokens.list().iter().map(|token| (Arc::new(token.clone()), limiter(token))).collect();
+        RwLock::new(Arc::new(Self { tokens, each }))
+    }
+}
+
+impl Doorkeeper {
+    pub fn new(tokens: Tokens, exposure: Exposure, hosts: &[String]) -> Self {
         let hosts = (exposure == Exposure::Loopback).then(|| hosts.to_vec());
-        Self { tokens, each, hosts }
+        Self { known: Known::of(tokens), hosts }
     }
 
-    fn look_at(&self, request: &Request) -> Result<Caller, Problem> {
+    /// Takes these tokens from now on, and no others. What is under way goes on.
+    pub fn replace(&self, tokens: Tokens) {
+        let new = Known::of(tokens).into_inner().unwrap_or_else(PoisonError::into_inner);
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = new;
+    }
+
+    /// Puts into `known_as` whose token it is as soon as that is known.
+    fn look_at(&self, request: &Request, known_as: &mut Option<Scope>) -> Result<Caller, Problem> {
         let authority = authority(request)?;
         self.check_host(&authority)?;
         check_origin(request.headers(), &authority)?;
         let is_open = OPEN.iter().any(|(path, method)| request.uri().path() == *path && request.method() == method);
-        if is_open || self.tokens.is_empty() {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if is_open || known.tokens.is_empty() {
             return Ok(Caller::OWNER);
         }
         let secret = secret(request.headers()).ok_or_else(|| unauthorized("this node asks for a token"))?;
-        let at = self.tokens.find(&secret).ok_or_else(|| unauthorized("this node knows no such token"))?;
-        let (token, limiter) = &self.each[at];
+        let at = known.tokens.find(&secret).ok_or_else(|| unauthorized("this node knows no such token"))?;
+        let (token, limiter) = &known.each[at];
+        *known_as = Some(token.name.clone());
         limiter.check().map_err(|early| {
             let wait = early.wait_time_from(DefaultClock::default().now());
             let detail = format!("this token may ask {} times a second", token.requests_per_second);
@@ -120,7 +140,8 @@ impl Doorkeeper {
 /// Lets a request in, with its [`Caller`], or not.
 pub async fn let_in(State(keeper): State<Arc<Doorkeeper>>, request: Request, next: Next) -> Response {
     let mut request = request.map(heard_out);
-    match keeper.look_at(&request) {
+    let mut known_as = None;
+    let mut response = match keeper.look_at(&request, &mut known_as) {
         Ok(caller) => {
             if let Some(name) = caller.scope.token() {
                 note_token(name);
@@ -129,7 +150,11 @@ pub async fn let_in(State(keeper): State<Arc<Doorkeeper>>, request: Request, nex
             next.run(request).await
         }
         Err(problem) => problem.into_response(),
+    };
+    if let Some(scope) = known_as {
+        response.extensions_mut().insert(AskedBy(scope));
     }
+    response
 }
 
 /// Lets in whoever has come by the socket of the node's owner.

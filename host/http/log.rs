@@ -16,6 +16,7 @@ use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 
 use crate::metrics::{Exchange, Metrics};
+use crate::slice::Scope;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -31,6 +32,10 @@ const NO_ROUTE: &str = "none";
 /// The pattern of the route that has answered.
 #[derive(Clone, Copy)]
 struct Route(&'static str);
+
+/// The token that the request of an answer came with.
+#[derive(Clone)]
+pub struct AskedBy(pub Scope);
 
 /// Routes that say of their answers whose they are.
 pub trait Routes<S> {
@@ -59,6 +64,9 @@ pub async fn follow(State(metrics): State<Arc<Metrics>>, request: Request, next:
     let (status, duration) = (response.status(), began.elapsed());
     let route = response.extensions().get::<Route>().map_or(NO_ROUTE, |route| route.0);
     metrics.request(&Exchange { route, method, status: status.as_u16(), duration });
+    if let Some(AskedBy(scope)) = response.extensions().get() {
+        metrics.answer(scope, status.as_u16());
+    }
     span.in_scope(|| tell(status, duration.as_secs_f64()));
     response.headers_mut().insert(REQUEST_ID, id);
     response

@@ -185,7 +185,7 @@ mod tests {
 
     use super::super::body::Room;
     use super::super::outgoing::holding;
-    use super::super::tls::acceptor;
+    use super::super::tls::{Tls, certificate};
     use super::*;
 
     /// More than the systems of both sides take in.
@@ -237,13 +237,13 @@ mod tests {
     #[test]
     fn an_answer_that_nobody_reads_is_given_up_over_tls_too() {
         let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/tls");
-        let certificate = vectors.join("certificate.pem");
+        let chain = vectors.join("certificate.pem");
         // A key that others may read is refused, and a checkout has no modes.
         let key = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(key.path(), std::fs::read(vectors.join("key.pem")).unwrap()).unwrap();
-        let tls = acceptor(&certificate, key.path()).unwrap();
+        let tls = Tls::new(certificate(&chain, key.path()).unwrap()).unwrap().acceptor;
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(&certificate).unwrap()).unwrap();
+        roots.add(CertificateDer::from_pem_file(&chain).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let client = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let client = client.unwrap().with_root_certificates(roots).with_no_client_auth();

@@ -4,12 +4,13 @@ mod validity;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use rustls::ServerConfig;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
 
@@ -47,8 +48,43 @@ pub enum TlsError {
     Unusable(rustls::Error),
 }
 
+/// TLS with a certificate that can be replaced while connections use it.
+#[derive(Clone)]
+pub struct Tls {
+    pub acceptor: TlsAcceptor,
+    certificate: Arc<Certificate>,
+}
+
+/// A chain of certificates and its key, read and checked.
+#[derive(Debug)]
+pub struct Certificate(RwLock<Arc<CertifiedKey>>);
+
+impl Tls {
+    pub fn new(certificate: Certificate) -> Result<Self, TlsError> {
+        let certificate = Arc::new(certificate);
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.map_err(TlsError::Unusable)?.with_no_client_auth();
+        let mut config = config.with_cert_resolver(certificate.clone());
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), certificate })
+    }
+
+    /// Connections that begin from now on are shown this one.
+    pub fn replace(&self, certificate: Certificate) {
+        let new = certificate.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        *self.certificate.0.write().unwrap_or_else(PoisonError::into_inner) = new;
+    }
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
 /// Reads a chain of certificates and its key, both as PEM.
-pub fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
+pub fn certificate(certificate: &Path, key: &Path) -> Result<Certificate, TlsError> {
     let unreadable = |cause| TlsError::Certificate { path: certificate.to_owned(), cause };
     let chain = CertificateDer::pem_file_iter(certificate).map_err(unreadable)?;
     let chain = chain.collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
@@ -61,10 +97,7 @@ pub fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, TlsError>
     tell_of_validity(certificate, &chain[0]);
     let provider = rustls::crypto::ring::default_provider();
     let others: Vec<_> = chain.iter().skip(1).cloned().collect();
-    let config = ServerConfig::builder_with_provider(Arc::new(provider.clone()))
-        .with_safe_default_protocol_versions()
-        .and_then(|config| config.with_no_client_auth().with_single_cert(chain, private.clone_key()));
-    let config = config.map_err(|error| match error {
+    let certified = CertifiedKey::from_der(chain, private.clone_key(), &provider).map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => {
             let is_its = |other: &CertificateDer<'static>| {
                 CertifiedKey::from_der(vec![other.clone()], private.clone_key(), &provider).is_ok()
@@ -77,9 +110,7 @@ pub fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, TlsError>
         }
         error => TlsError::Unusable(error),
     });
-    let mut config = config?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    Ok(Certificate(RwLock::new(Arc::new(certified?))))
 }
 
 /// What a file with a passphrase says of itself, in the form of PKCS #8 or in the older one.
@@ -116,6 +147,8 @@ fn tell_of_validity(path: &Path, certificate: &CertificateDer<'_>) {
 
 #[cfg(test)]
 mod tests {
+    use tokio_rustls::TlsConnector;
+
     use super::*;
 
     const CERTIFICATE: &str = include_str!("../../tests/vectors/tls/certificate.pem");
@@ -131,7 +164,7 @@ mod tests {
             (tempfile::NamedTempFile::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
         std::fs::write(&certificate_file, certificate).unwrap();
         std::fs::write(&key_file, key).unwrap();
-        acceptor(certificate_file.path(), key_file.path()).map(drop).map_err(|error| error.to_string())
+        super::certificate(certificate_file.path(), key_file.path()).map(drop).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -159,5 +192,39 @@ mod tests {
         let validity = |pem: &str| validity(&CertificateDer::from_pem_slice(pem.as_bytes()).unwrap());
         assert_eq!(validity(EXPIRED), Some(1_577_836_800..=1_609_459_200));
         assert!(validity(CERTIFICATE).is_some_and(|validity| *validity.end() > 4_000_000_000));
+    }
+
+    fn vectors(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/tls").join(name)
+    }
+
+    fn read(name: &str) -> Certificate {
+        // A key that others may read is refused, and a checkout has no modes.
+        let key = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(key.path(), std::fs::read(vectors(&name.replace("certificate", "key"))).unwrap()).unwrap();
+        certificate(&vectors(name), key.path()).unwrap()
+    }
+
+    /// Whether a client that trusts this certificate alone is connected.
+    async fn is_shown(tls: &Tls, name: &str) -> bool {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(vectors(name)).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let client = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let client = TlsConnector::from(Arc::new(client.unwrap().with_root_certificates(roots).with_no_client_auth()));
+        let (near, far) = tokio::io::duplex(64 << 10);
+        let (connected, _) =
+            tokio::join!(client.connect("localhost".try_into().unwrap(), near), tls.acceptor.accept(far));
+        connected.is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_certificate_is_replaced_for_the_connections_that_come() {
+        const FORMER: &str = "certificate.pem";
+        const RENEWED: &str = "renewed-certificate.pem";
+        let tls = Tls::new(read(FORMER)).unwrap();
+        assert!(is_shown(&tls, FORMER).await && !is_shown(&tls, RENEWED).await);
+        tls.replace(read(RENEWED));
+        assert!(is_shown(&tls, RENEWED).await && !is_shown(&tls, FORMER).await);
     }
 }

@@ -83,6 +83,7 @@ impl Scraped<'_> {
         ] {
             count(registry, &family, [(&[], value)]);
         }
+        count(registry, &table::STORAGE, [(&[], self.courier.storage_failures())]);
         for (family, value) in [
             (table::PENDING, tally.pending),
             (table::PENDING_BYTES, tally.pending_bytes),
@@ -146,7 +147,7 @@ fn told_bands(prices: &SharedBoard, now_ms: u64) -> Vec<Bands> {
     told
 }
 
-fn count<const N: usize>(registry: &Registry, family: &Family, values: [(&[&str], u64); N]) {
+pub fn count<const N: usize>(registry: &Registry, family: &Family, values: [(&[&str], u64); N]) {
     let counter = family.counter();
     for (labels, value) in values {
         counter.with_label_values(labels).inc_by(value);

@@ -68,6 +68,13 @@ table! {
     BUSY: Counter "node_http_too_many_requests_total" ["route"], "requests that were answered with 429";
     CONNECTIONS_REFUSED: Counter "node_connections_refused_total" [],
         "connections that were closed at once, because their address had as many as one may have";
+    TOKEN_RUNS: Counter "node_token_runs_total" ["token"],
+        "runs of guests, by whose token asked for them; `owner` for the node's owner, `other` beyond 100 tokens";
+    TOKEN_GAS: Counter "node_token_gas_total" ["token"], "gas that these were granted, also where their caller left";
+    TOKEN_BYTES: Counter "node_token_bytes_total" ["token"], "bytes of slices that were read and hashed for them";
+    TOKEN_REFUSALS: Counter "node_token_refusals_total" ["token", "status"],
+        "requests of a token that were refused: with 429, with 503, or with another status from 400 on";
+    LOG_DROPPED: Counter "node_log_dropped_lines_total" [], "lines of the log that its reader did not take in time";
     BAND_P25: Gauge "price_band_p25" ["lane"], "a quarter of the prices that count in a lane are at most this";
     BAND_MEDIAN: Gauge "price_band_median" ["lane"], "half of them are";
     BAND_P75: Gauge "price_band_p75" ["lane"], "three quarters of them are";
@@ -81,6 +88,8 @@ table! {
     CREDITED: Counter "courier_credited_total" [], "receipts acknowledged and credited";
     CREDITED_BYTES: Counter "courier_credited_bytes_total" [], "their bundles' bytes";
     CREDIT: Counter "courier_credit_total" [], "units of credit";
+    STORAGE: Counter "courier_storage_failures_total" [],
+        "faults of the courier's store that this process met; each is in the log";
     PENDING: Gauge "courier_pending" [], "receipts that are to be forwarded";
     PENDING_BYTES: Gauge "courier_pending_bytes" [], "their bundles' bytes";
     OLDEST: Gauge "courier_oldest_pending_seconds" [], "since the oldest of them was sent";

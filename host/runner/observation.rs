@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::answer::{Answer, RunError, Source};
+use super::under_way::Progress;
+use crate::slice::Scope;
 
 /// How many answers came from where since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,7 +26,18 @@ pub struct Observation<'a> {
     pub result: Result<&'a Answer, &'a RunError>,
 }
 
+/// What one request has used of this node, at its end or when its caller left.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage<'a> {
+    pub scope: &'a Scope,
+    /// Gas that a guest was granted; 0 where none was run for this request.
+    pub gas: u64,
+    /// Bytes of the slice that were read and hashed.
+    pub bytes: u64,
+}
+
 type Observer = Box<dyn Fn(&Observation<'_>) + Send + Sync>;
+type UsageObserver = Box<dyn Fn(&Usage<'_>) + Send + Sync>;
 
 #[derive(Default)]
 pub struct Tally {
@@ -32,6 +45,23 @@ pub struct Tally {
     from_memory: AtomicU64,
     from_store: AtomicU64,
     observer: OnceLock<Observer>,
+    usage_observer: OnceLock<UsageObserver>,
+}
+
+/// Tells of the usage of a request when it is dropped.
+pub struct Metered<'a> {
+    pub tally: &'a Tally,
+    pub scope: Scope,
+    pub progress: &'a Progress,
+}
+
+impl Drop for Metered<'_> {
+    fn drop(&mut self) {
+        let (gas, bytes) = (self.progress.gas_granted(), self.progress.bytes_read());
+        if let Some(observer) = self.tally.usage_observer.get() {
+            observer(&Usage { scope: &self.scope, gas, bytes });
+        }
+    }
 }
 
 impl Tally {
@@ -52,6 +82,10 @@ impl Tally {
     pub fn observe(&self, observer: impl Fn(&Observation<'_>) + Send + Sync + 'static) {
         // Whoever came first is told already.
         let _ = self.observer.set(Box::new(observer));
+    }
+
+    pub fn observe_usage(&self, observer: impl Fn(&Usage<'_>) + Send + Sync + 'static) {
+        let _ = self.usage_observer.set(Box::new(observer));
     }
 
     pub fn tell(&self, observation: &Observation<'_>) {

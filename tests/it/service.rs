@@ -7,6 +7,7 @@ mod metrics;
 mod modules;
 mod openapi;
 mod prices;
+mod signals;
 mod slices;
 mod tasks;
 mod unread;

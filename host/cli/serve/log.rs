@@ -1,6 +1,9 @@
 //! What the running node says of itself: for people on a terminal, for programs anywhere else.
 
+mod backlog;
+
 use std::io::{self, IsTerminal as _, Write};
+use std::time::Duration;
 
 use tracing::{Level, Subscriber};
 use tracing_subscriber::Layer;
@@ -9,6 +12,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use self::backlog::Backlog;
 use crate::node::Notice;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -22,8 +26,14 @@ pub enum LogFormat {
 /// What is said unless `NODE_LOG` says otherwise, such as `debug` or `info,node=debug`.
 const DEFAULT: Level = Level::INFO;
 
-/// Begins to log to standard error.
-pub fn start(format: Option<LogFormat>) {
+/// How long the node waits at its end for a reader of the log that is slow.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// The log of a node.
+pub struct Log(Backlog);
+
+/// Begins to log to standard error, by a thread of its own. Panics are logged, too.
+pub fn start(format: Option<LogFormat>) -> io::Result<Log> {
     let format = format.unwrap_or(if io::stderr().is_terminal() { LogFormat::Human } else { LogFormat::Json });
     let asked = std::env::var("NODE_LOG").ok().filter(|asked| !asked.is_empty());
     let parsed = asked.as_deref().map(str::parse::<Targets>);
@@ -31,10 +41,33 @@ pub fn start(format: Option<LogFormat>) {
         Some(Ok(targets)) => targets.clone(),
         _ => Targets::new().with_default(DEFAULT),
     };
+    let backlog = Backlog::default();
+    let (sink, writer) = (backlog.clone(), backlog.clone());
+    std::thread::Builder::new().name("log".to_owned()).spawn(move || {
+        writer.write_to(io::stderr(), |lines| {
+            tracing::warn!(lines, "the log was not read, and lines of it were dropped");
+        });
+    })?;
     // Only the first counts, which matters to nobody but a test that starts two.
-    let _ = tracing_subscriber::registry().with(targets).with(lines(format, io::stderr)).try_init();
+    let _ = tracing_subscriber::registry().with(targets).with(lines(format, move || sink.clone())).try_init();
+    // Written by the thread that panics, it would wait for the reader.
+    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     if let Some(Err(error)) = parsed {
         tracing::warn!("NODE_LOG is not understood, and left out: {error}");
+    }
+    Ok(Log(backlog))
+}
+
+impl Log {
+    /// Counts the lines that were dropped.
+    pub fn dropped(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
+        let backlog = self.0.clone();
+        move || backlog.dropped()
+    }
+
+    /// Waits a moment until all is written.
+    pub fn finish(&self) {
+        self.0.finish(LAST_LINES);
     }
 }
 

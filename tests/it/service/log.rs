@@ -1,11 +1,16 @@
 //! What a node says of each request, and how it is found again.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::access::token;
 use super::{ECHO, Service};
 use crate::common::Workplace;
-use crate::serving::{Serving, wait_for};
+use crate::serving::{Message, PATIENCE, Serving, wait_for};
 
 impl Service {
     /// One that says all that it can, in this format.
@@ -134,5 +139,33 @@ fn no_request_writes_a_line_of_its_own() {
                 assert!(humantime::parse_rfc3339(time).is_ok(), "{line}");
             }
         }
+    }
+}
+
+/// The other end of the log's pipe stands still, as a paused terminal does.
+#[test]
+fn a_log_that_nobody_reads_holds_up_neither_answers_nor_the_end() {
+    for format in ["json", "human"] {
+        let here = Workplace::new();
+        let mut command = here.command(["serve", "--listen", "127.0.0.1:0", "--log-format", format]);
+        let mut child = command.env("NODE_LOG", "debug").stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let address = loop {
+            let mut line = String::new();
+            log.read_line(&mut line).unwrap();
+            let Some((_, address)) = line.split_once("listening on http://") else { continue };
+            break address.split('"').next().unwrap().trim().to_owned();
+        };
+        // More than a pipe holds.
+        for _ in 0..1_000 {
+            let mut stream = TcpStream::connect(&address).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+            assert_eq!(Message::read(&mut stream).expect("an answer").status(), 200);
+        }
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        let status = wait_for("the node to end", || child.try_wait().unwrap());
+        assert_eq!(status.code(), Some(0), "{format}");
+        drop(log);
     }
 }

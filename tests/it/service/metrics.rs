@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
+use compute_host::key::NodeKey;
 use compute_host::metrics::{Kind, TABLE};
 
+use super::access::{bearer, token};
 use super::{ECHO, Service};
+use crate::courier::wire::{delivery, exchange, request};
 use crate::serving::wait_for;
 
 /// Never ends before its gas does.
@@ -182,4 +185,50 @@ fn a_flood_of_names_does_not_make_more_series() {
     let new: Vec<&str> = after.series().into_iter().filter(|one| !series.contains(one)).collect();
     assert!(new.is_empty(), "{new:?}");
     after.is(r#"node_http_requests_total{method="GET",route="none",status="4xx"}"#, 1.0 + FLOOD as f64);
+}
+
+/// Whoever burns the cores is seen, also who leaves before the end; and whom the node turns away.
+#[test]
+fn what_each_token_uses_and_is_refused_is_told() {
+    let ((alice, first), (bob, second)) = (token("alice", "run"), token("bob", "run"));
+    let service =
+        Service::with(&format!("{first}\nrequests_per_second = 2\n{second}\n[limits]\ngas = 1000000000000000\n"));
+    let (alice, bob) = (bearer(&alice), bearer(&bob));
+    let ask = |who: &str, line: &str, body: &[u8]| service.ask(line, &[("authorization", who)], body);
+    let value = |series: &str| {
+        let text = String::from_utf8(ask(&bob, "GET /metrics", b"").body).unwrap();
+        let found = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse::<f64>().ok());
+        found.unwrap_or(0.0)
+    };
+    assert_eq!(ask(&bob, "POST /v1/slices?workload=transcode", b"a slice").status(), 200);
+    assert_eq!(value("node_token_runs_total{token=\"bob\"}"), 1.0);
+    assert_eq!(value("node_token_bytes_total{token=\"bob\"}"), 7.0);
+    let gas = value("node_token_gas_total{token=\"bob\"}");
+    assert!(gas > 0.0);
+    assert_eq!(ask(&bob, "POST /v1/slices?workload=nothing", b"").status(), 422);
+    assert_eq!(value("node_token_refusals_total{status=\"4xx\",token=\"bob\"}"), 1.0);
+    let statuses: Vec<u16> = (0..20).map(|_| ask(&alice, "GET /v1/modules", b"").status()).collect();
+    let refused = statuses.iter().filter(|status| **status == 429).count();
+    assert!(refused > 0, "{statuses:?}");
+    assert_eq!(value("node_token_refusals_total{status=\"429\",token=\"alice\"}"), refused as f64);
+    assert_eq!(value("node_token_gas_total{token=\"alice\"}"), 0.0);
+}
+
+/// A fault of the courier's disk is in the log and in a number.
+#[test]
+fn a_bundle_that_cannot_be_stored_is_logged_and_counted() {
+    let service = Service::start();
+    let staged = service.here.path("node-data/state/courier/received");
+    let _ = std::fs::remove_dir_all(&staged);
+    std::fs::write(&staged, b"").unwrap();
+    let key = NodeKey::from_secret([5; NodeKey::BYTES]);
+    service.here.run(&format!("compute courier peer add alice {}", key.public())).output();
+    let own = service.here.run("key show --json").json()[0]["public_key"].as_str().unwrap().parse().unwrap();
+    let request = request(b"bundle", &delivery(b"bundle", &key, own), &key);
+    let answer = exchange(service.node.address, &request).unwrap();
+    assert_eq!(answer.said(), (503, "storage_failed".to_owned()));
+    assert_eq!(service.node.count("courier_storage_failures_total"), 1);
+    wait_for("the line in the log", || {
+        service.node.logged().into_iter().find(|line| line.contains("cannot receive a bundle"))
+    });
 }

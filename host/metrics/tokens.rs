@@ -1,0 +1,103 @@
+//! What each token has used and was refused. Tokens are the node's owner's to name, so they may be labels; beyond some they
+//! share one.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
+use prometheus::{IntCounterVec, Registry};
+
+use super::scrape::register;
+use super::table;
+use crate::runner::Usage;
+use crate::slice::Scope;
+
+/// Tokens that are shown by their names: each is up to six series to whoever scrapes.
+pub const TOKENS_SHOWN_MAX: usize = 100;
+
+/// The labels of the node's owner and of the tokens beyond [`TOKENS_SHOWN_MAX`]. A token of the same name counts with them.
+const OWNER: &str = "owner";
+const OTHER: &str = "other";
+
+pub struct TokenCounters {
+    runs: IntCounterVec,
+    gas: IntCounterVec,
+    bytes: IntCounterVec,
+    refusals: IntCounterVec,
+    /// The first that came.
+    shown: Mutex<HashSet<Scope>>,
+}
+
+impl TokenCounters {
+    pub fn new() -> Self {
+        let (runs, gas, bytes) =
+            (table::TOKEN_RUNS.counter(), table::TOKEN_GAS.counter(), table::TOKEN_BYTES.counter());
+        Self { runs, gas, bytes, refusals: table::TOKEN_REFUSALS.counter(), shown: Mutex::default() }
+    }
+
+    pub fn usage(&self, usage: &Usage<'_>) {
+        let label = self.label(usage.scope);
+        // Other requests were answered from what was known.
+        if usage.gas > 0 {
+            self.runs.with_label_values(&[label]).inc();
+        }
+        self.gas.with_label_values(&[label]).inc_by(usage.gas);
+        self.bytes.with_label_values(&[label]).inc_by(usage.bytes);
+    }
+
+    /// Counts an answer, if it is a refusal.
+    pub fn answer(&self, scope: &Scope, status: u16) {
+        let status = match status {
+            429 => "429",
+            503 => "503",
+            400..=499 => "4xx",
+            500..=599 => "5xx",
+            _ => return,
+        };
+        self.refusals.with_label_values(&[self.label(scope), status]).inc();
+    }
+
+    pub fn register(&self, registry: &Registry) {
+        for counter in [&self.runs, &self.gas, &self.bytes, &self.refusals] {
+            register(registry, counter.clone());
+        }
+    }
+
+    fn label<'a>(&self, scope: &'a Scope) -> &'a str {
+        let Some(name) = scope.token() else { return OWNER };
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if shown.contains(scope) || (shown.len() < TOKENS_SHOWN_MAX && shown.insert(scope.clone())) {
+            return name;
+        }
+        OTHER
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beyond_a_hundred_tokens_the_rest_share_a_label() {
+        let counters = TokenCounters::new();
+        let count = 3 * TOKENS_SHOWN_MAX;
+        for round in 1..=2 {
+            for n in 0..count {
+                let scope: Scope = format!("t{n}").parse().unwrap();
+                counters.usage(&Usage { scope: &scope, gas: 10, bytes: 1 });
+                counters.answer(&scope, 429);
+                counters.answer(&scope, 200);
+            }
+            counters.usage(&Usage { scope: &Scope::OWNER, gas: 0, bytes: 5 });
+            let gas = |label: &str| counters.gas.with_label_values(&[label]).get();
+            let others = (count - TOKENS_SHOWN_MAX) as u64;
+            assert_eq!((gas("t0"), gas("other"), gas("owner")), (10 * round, 10 * others * round, 0));
+            assert_eq!(counters.refusals.with_label_values(&["other", "429"]).get(), others * round);
+            assert_eq!(counters.runs.with_label_values(&["t99"]).get(), round);
+            assert_eq!(counters.bytes.with_label_values(&["owner"]).get(), 5 * round);
+        }
+        let registry = Registry::new();
+        counters.register(&registry);
+        let series: usize = registry.gather().iter().map(|family| family.get_metric().len()).sum();
+        assert!(series <= 4 * (TOKENS_SHOWN_MAX + 2), "{series}");
+    }
+}
