@@ -248,7 +248,6 @@ fn finality(signed: &[u8], asked: &Delivery) -> Finality {
     // Expiry is for this node's own clock to judge, before the next try.
     if refusal.code() == SignedRefusal::EXPIRED { Finality::OfItsClock } else { Finality::Final }
 }
-}
 
 /// The acknowledgement in what came back, if it is one, of what was sent, by whom it was sent to.
 fn check(bytes: &[u8], asked: &Delivery, to: &Peer) -> Result<Acknowledgement, Failure> {

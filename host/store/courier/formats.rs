@@ -34,8 +34,7 @@ fn receipt(state: State) -> Receipt {
 
 fn received() -> Received {
     let destination = NodeKey::from_secret([2; 32]);
-    let delivery =
-        Delivery::of(&receipt(State::Pending), destination.public(), NodeKey::from_secret([1; 32]).public());
+    let delivery = Delivery::of(&receipt(State::Pending), destination.public(), NodeKey::from_secret([1; 32]).public());
     let acknowledgement = Acknowledgement::sign(delivery.clone(), 9, &destination).to_bytes();
     let Delivery { bundle, sender, hops, expires_ms, .. } = delivery;
     Received { bundle, sender, hops, expires_ms, stored_ms: 9, acknowledgement, is_kept: true }
