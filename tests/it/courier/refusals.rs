@@ -217,7 +217,8 @@ fn bundles_wait_until_a_rotation_is_followed_and_then_all_arrive_once() {
     assert!(followed.contains(&destination.key()) && followed.contains("bob"), "{followed}");
     carrier.run("flush --retry-for 0s").output();
     let (mut acked, mut expected) = (carrier.ids("--acked"), vec![first, second]);
-    (acked.sort(), expected.sort());
+    acked.sort();
+    expected.sort();
     assert_eq!((acked, destination.received().len()), (expected, 2));
     assert_eq!(carrier.credit(), (2, 2));
 }
