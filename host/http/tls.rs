@@ -14,7 +14,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
 
-use self::validity::validity;
+use self::validity::{is_version_1, validity};
 use crate::text::timestamp;
 
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +42,12 @@ pub enum TlsError {
         path.display()
     )]
     Order { path: PathBuf, number: usize },
+    #[error(
+        "the certificate in `{}` is of version 1 of X.509, which callers refuse; make it with extensions, such as \
+         subjectAltName, which version 3 has",
+        path.display()
+    )]
+    Version1 { path: PathBuf },
     #[error("the private key in `{}` is not that of the certificate in `{}`", key.display(), certificate.display())]
     OtherKey { certificate: PathBuf, key: PathBuf },
     #[error("the certificate and the private key of `serve.tls_certificate` and `serve.tls_key` cannot be used: {0}")]
@@ -96,18 +102,25 @@ pub fn certificate(certificate: &Path, key: &Path) -> Result<Certificate, TlsErr
     let private = private_key(key)?;
     tell_of_validity(certificate, &chain[0]);
     let provider = rustls::crypto::ring::default_provider();
-    let others: Vec<_> = chain.iter().skip(1).cloned().collect();
-    let certified = CertifiedKey::from_der(chain, private.clone_key(), &provider).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => {
-            let is_its = |other: &CertificateDer<'static>| {
-                CertifiedKey::from_der(vec![other.clone()], private.clone_key(), &provider).is_ok()
-            };
-            let (certificate, key) = (certificate.to_owned(), key.to_owned());
-            match others.iter().position(is_its) {
-                Some(index) => TlsError::Order { path: certificate, number: index + 2 },
-                None => TlsError::OtherKey { certificate, key },
-            }
+    // Found as bytes, also in a certificate that the library does not read.
+    let public = provider
+        .key_provider
+        .load_private_key(private.clone_key())
+        .ok()
+        .and_then(|key| Some(key.public_key()?.to_vec()));
+    let is_its = |certificate: &CertificateDer<'_>| {
+        public.as_ref().is_some_and(|public| certificate.windows(public.len()).any(|window| window == public))
+    };
+    let its_number = chain.iter().position(is_its).map(|index| index + 1);
+    let is_old = is_version_1(&chain[0]);
+    let certified = CertifiedKey::from_der(chain, private, &provider).map_err(|error| match error {
+        _ if its_number.is_some_and(|number| number > 1) => {
+            TlsError::Order { path: certificate.to_owned(), number: its_number.unwrap_or_default() }
         }
+        rustls::Error::InconsistentKeys(_) => {
+            TlsError::OtherKey { certificate: certificate.to_owned(), key: key.to_owned() }
+        }
+        _ if is_old => TlsError::Version1 { path: certificate.to_owned() },
         error => TlsError::Unusable(error),
     });
     Ok(Certificate(RwLock::new(Arc::new(certified?))))
@@ -153,6 +166,7 @@ mod tests {
 
     const CERTIFICATE: &str = include_str!("../../tests/vectors/tls/certificate.pem");
     const EXPIRED: &str = include_str!("../../tests/vectors/tls/expired.pem");
+    const OLD: &str = include_str!("../../tests/vectors/tls/version-1.pem");
     const OTHER: &str = include_str!("../../tests/vectors/tls/other.pem");
     const KEY: &str = include_str!("../../tests/vectors/tls/key.pem");
     const ENCRYPTED: &str = include_str!("../../tests/vectors/tls/encrypted.pem");
@@ -175,6 +189,8 @@ mod tests {
         for (certificate, key, said) in [
             (&*[OTHER, CERTIFICATE].concat(), KEY, "in the wrong order: the private key is that of number 2"),
             (&*[OTHER, OTHER, CERTIFICATE].concat(), KEY, "in the wrong order: the private key is that of number 3"),
+            (&*[OTHER, OLD].concat(), KEY, "in the wrong order: the private key is that of number 2"),
+            (OLD, KEY, "is of version 1 of X.509"),
             (OTHER, KEY, "is not that of the certificate"),
             (CERTIFICATE, ENCRYPTED, "is encrypted; take its passphrase away"),
             (CERTIFICATE, ENCRYPTED_OF_OLD, "is encrypted; take its passphrase away"),

@@ -20,6 +20,12 @@ pub fn validity(certificate: &[u8]) -> Option<RangeInclusive<u64>> {
     Some(validity.time()?..=validity.time()?)
 }
 
+/// Whether a certificate is of the version that has no extensions, and does not name its version.
+pub fn is_version_1(certificate: &[u8]) -> bool {
+    let signed = Der(certificate).next(SEQUENCE).and_then(|content| Der(content).next(SEQUENCE));
+    signed.is_some_and(|signed| signed.first() == Some(&INTEGER))
+}
+
 /// What is left to read.
 struct Der<'a>(&'a [u8]);
 
@@ -105,8 +111,10 @@ mod tests {
         ];
         for (time, seconds) in times {
             let old = certificate(&[], time.clone(), element(UTC_TIME, b"491231235959Z"));
+            assert!(is_version_1(&old) && !is_version_1(b"") && !is_version_1(b"no certificate"));
             assert_eq!(validity(&old), Some(seconds..=2_524_607_999));
             let new = certificate(&element(VERSION, &[2, 1, 2]), time, element(UTC_TIME, b"491231235959Z"));
+            assert!(!is_version_1(&new));
             assert_eq!(validity(&new), Some(seconds..=2_524_607_999));
             for len in 0..new.len() {
                 assert_eq!(validity(&new[..len]), None, "{len} bytes");
