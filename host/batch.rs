@@ -150,7 +150,7 @@ impl Batch {
             args: order.args.0.into(),
             assets: assets.collect::<Result<_, _>>()?,
             limits,
-            timeout: order.timeout_ms.or(node.config.compute.timeout_ms).map(Duration::from_millis),
+            timeout: Some(Duration::from_millis(order.timeout_ms.unwrap_or(node.config.compute.timeout_ms))),
             reuse: if order.no_cache { Reuse::Never } else { Reuse::Allowed },
         };
         let bytes_max = node.config.compute.slice_bytes_max;

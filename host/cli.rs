@@ -154,7 +154,7 @@ struct RunArgs {
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     memory: Option<u64>,
     /// How long a guest may run, such as 30s or 5m; what ends by it proves nothing [default: `compute.timeout_ms` in
-    /// the config, or else as long as its gas lasts]
+    /// the config]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
     /// How many slices run at once [default: `compute.jobs` in the config, or else the number of cores]

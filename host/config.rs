@@ -53,7 +53,7 @@ pub struct Config {
 pub struct Compute {
     pub jobs: Option<usize>,
     pub slice_bytes_max: u64,
-    pub timeout_ms: Option<u64>,
+    pub timeout_ms: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -77,9 +77,13 @@ pub struct Modules {
     pub code_bytes_max: u64,
 }
 
+/// All of the default gas at a nanosecond a unit, which is dear, and a fifth more. It bounds what no price covers, as loads
+/// from memory in no order.
+const TIMEOUT_MS: u64 = 120_000;
+
 impl Default for Compute {
     fn default() -> Self {
-        Self { jobs: None, slice_bytes_max: 64 << 30, timeout_ms: None }
+        Self { jobs: None, slice_bytes_max: 64 << 30, timeout_ms: TIMEOUT_MS }
     }
 }
 
@@ -151,7 +155,7 @@ impl Config {
         let i64_max = i64::MAX as u64;
         within("compute", "jobs", self.compute.jobs.unwrap_or(1) as u64, JOBS_MAX as u64)?;
         within("compute", "slice_bytes_max", self.compute.slice_bytes_max, i64_max)?;
-        within("compute", "timeout_ms", self.compute.timeout_ms.unwrap_or(1), i64_max)?;
+        within("compute", "timeout_ms", self.compute.timeout_ms, i64_max)?;
         within("limits", "gas", self.limits.gas, i64_max)?;
         within("limits", "memory_bytes", self.limits.memory_bytes, Limits::MEMORY_BYTES_MAX)?;
         within("results", "entries_max", self.results.entries_max, i64_max)?;
@@ -254,7 +258,7 @@ mod tests {
         assert_eq!(
             set,
             Config {
-                compute: Compute { jobs: Some(2), timeout_ms: Some(60_000), ..compute },
+                compute: Compute { jobs: Some(2), ..compute },
                 serve: Serve {
                     tls_certificate: Some("certificate.pem".into()),
                     tls_key: Some("key.pem".into()),

@@ -42,7 +42,7 @@ pub use self::stop::{Beyond, InputError};
 use self::threads::GuestThreads;
 pub use self::threads::with_guest_stack;
 use self::trace::Tracer;
-pub use self::trace::{Call, Checkpoint, Trace, Window};
+pub use self::trace::{Call, Checkpoint, START as TRACED_START, Trace, Window};
 use crate::digest::Digest;
 use crate::limits::{Limits, Usage};
 
@@ -116,6 +116,10 @@ pub struct Sandbox {
 pub struct Program {
     instance: InstancePre<Guest>,
     run: ModuleExport,
+    /// What is called before `run`: the guest's start function, and what a reactor has for one.
+    starts: Vec<ModuleExport>,
+    /// What the host does before any of these, in gas.
+    start_gas: u64,
     memory: ModuleExport,
     memory_bytes_min: u64,
     /// The last field, because fields are dropped in their order: the module that is in it goes first.
@@ -200,6 +204,8 @@ impl Sandbox {
         let memory_type = memory_type.memory().map(|memory| memory.minimum() * memory.page_size());
         Ok(Program {
             run,
+            starts: meter::STARTS.iter().filter_map(|name| module.get_export_index(name)).collect(),
+            start_gas: meter::start_gas(module.exports().map(|export| export.name())),
             memory,
             memory_bytes_min: memory_type.unwrap_or(0),
             instance: self.linker.instantiate_pre(module).map_err(SandboxError::engine)?,
@@ -227,10 +233,14 @@ impl Sandbox {
         if program.memory_bytes_min > limits.memory_bytes {
             return Ok(memory_limit(run));
         }
-        let guest = Guest { run, instance: None, memory: None, stop: None, growth: Growth::new(&limits) };
+        let mut guest = Guest { run, instance: None, memory: None, stop: None, growth: Growth::new(&limits) };
+        let state = match guest.run.start(program.start_gas) {
+            Ok(state) => state,
+            Err(stop) => return stopped_at_start(stop, guest.growth, guest.run),
+        };
         let mut store = Store::new(self.engine.inner(), guest);
         store.limiter(|guest| &mut guest.growth);
-        let returned = call(&mut store, program);
+        let returned = call(&mut store, program, state);
         if let (true, Some(memory)) = (store.data().run.tracer.is_some(), store.data().memory) {
             let counters = link::counters(&mut store);
             let (memory, guest) = memory.data_and_store_mut(&mut store);
@@ -241,15 +251,19 @@ impl Sandbox {
     }
 }
 
-/// Instantiates the program in `store` and calls its `run`.
-fn call(store: &mut Store<Guest>, program: &Program) -> wasmtime::Result<(i32, i64)> {
+/// Instantiates the program in `store`, and calls what it starts with and then its `run`, with `state` left.
+fn call(store: &mut Store<Guest>, program: &Program, mut state: i64) -> wasmtime::Result<(i32, i64)> {
     let instance = program.instance.instantiate(&mut *store)?;
     let no_such_export = || wasmtime::format_err!("an export that the gate saw is gone");
     let memory = instance.get_module_export(&mut *store, &program.memory).and_then(|found| found.into_memory());
     store.data_mut().memory = Some(memory.ok_or_else(no_such_export)?);
     store.data_mut().instance = Some(instance);
+    for start in &program.starts {
+        let start = instance.get_module_export(&mut *store, start).and_then(|found| found.into_func());
+        state = start.ok_or_else(no_such_export)?.typed::<i64, i64>(&*store)?.call(&mut *store, state)?;
+    }
     let run = instance.get_module_export(&mut *store, &program.run).and_then(|found| found.into_func());
-    run.ok_or_else(no_such_export)?.typed::<i64, (i32, i64)>(&*store)?.call(store, State::BEGIN.to_i64())
+    run.ok_or_else(no_such_export)?.typed::<i64, (i32, i64)>(&*store)?.call(store, state)
 }
 
 /// What came of a call of `run`: what it returned, or how the engine broke it off.
@@ -296,6 +310,11 @@ fn conclude(
         Err(Stop::BeyondClaim(beyond)) => return Err(SandboxError::BeyondClaim(beyond)),
     };
     Ok(execution(outcome, run, Usage { gas, memory_bytes: growth.memory_bytes }))
+}
+
+/// The end of a run whose gas does not pay for its start, or for which nobody waits any more.
+fn stopped_at_start(stop: Stop, growth: Growth, run: RunState) -> Result<Execution, SandboxError> {
+    conclude(Err(Broken::Engine(String::new())), Some(stop), growth, run)
 }
 
 /// The end of a run that cannot even begin, because its module declares more memory than the job allows.

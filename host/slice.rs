@@ -19,7 +19,7 @@ use crate::digest::{Digest, GROUP_BYTES, HashThreads, Tree};
 use crate::sandbox::{Input, InputError};
 
 /// A file up to this length is read once and held while it runs; a longer one is read in groups.
-const HELD_BYTES_MAX: u64 = 1 << 20;
+pub const HELD_BYTES_MAX: u64 = 1 << 20;
 
 /// The name that a caller gives a slice: 1 to 128 printable ASCII characters without a space.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -88,10 +88,10 @@ fn shape() -> Config {
         (func (export "run") (result i32) unreachable))"#;
     Config {
         module_shape: Some(wat::parse_str(wat).expect("the shape is valid text")),
-        allow_start_export: false,
+        allow_start_export: true,
         custom_page_sizes_enabled: false,
         exceptions_enabled: false,
-        extended_const_enabled: false,
+        extended_const_enabled: true,
         gc_enabled: false,
         memory64_enabled: false,
         relaxed_simd_enabled: false,

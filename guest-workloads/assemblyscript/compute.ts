@@ -2,10 +2,10 @@
 //
 // asc guest.ts -O3 --runtime stub --use abort= -o guest.wasm
 //
-// Without `--use abort=` the module imports `env.abort`, and a statement outside of a function gives it a start
-// function; the node refuses both. So keep constants literal, and buffers in `memory.data`.
+// Without `--use abort=` the module imports `env.abort`, which the node refuses. Statements outside of functions, and the
+// runtime's heap, make a start function: the node runs it before `run`, as part of the run.
 //
-// Every call costs the job some of its fuel: a base, and a price a byte. So read in windows of some kilobytes, not in
+// Every call costs the job some of its gas: a base, and a price a byte. So read in windows of some kilobytes, not in
 // words. A pointer out of range, or what the job does not allow, ends the run within the call.
 
 export const DIGEST_BYTES = 32;

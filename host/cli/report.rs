@@ -120,6 +120,7 @@ fn what(what: &What) -> String {
         What::Function(index, None) => format!("function {index}"),
         What::Bulk(name) => (*name).to_owned(),
         What::Host(name, calls) => format!("{name}, {calls} host calls"),
+        What::Start => "the start: memory, segments and tables".to_owned(),
         What::Forfeited => "forfeited".to_owned(),
     }
 }
@@ -132,6 +133,7 @@ pub fn profile_json(profile: &Profile) -> Value {
             What::Function(index, name) => json!({ "gas": gas, "function": index, "name": name }),
             What::Bulk(name) => json!({ "gas": gas, "bulk": name }),
             What::Host(name, calls) => json!({ "gas": gas, "host": name, "calls": calls }),
+            What::Start => json!({ "gas": gas, "start": true }),
             What::Forfeited => json!({ "gas": gas, "forfeited": true }),
         }
     });

@@ -8,7 +8,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::meter::{State, host_call_gas};
+use super::meter::{HASH_END_BYTES, State, hash_gas, host_call_gas, output_gas};
 use super::outcome::Outcome;
 use super::refill::{Purse, Watch};
 use super::stop::{Beyond, InputError, Stop};
@@ -91,6 +91,16 @@ impl RunState {
             tracer: trace.map(Tracer::new),
             hasher: None,
         }
+    }
+
+    /// Takes the gas that the run's start costs, and gives the state that the guest begins with.
+    pub fn start(&mut self, gas: u64) -> Called<i64> {
+        self.purse.look()?;
+        let state = self.purse.charge(State::BEGIN, gas)?;
+        if let Some(tracer) = &mut self.tracer {
+            tracer.start(gas);
+        }
+        Ok(state.to_i64())
     }
 
     /// Does a host call for a guest that has `state` left.
@@ -196,7 +206,7 @@ impl HostCall<'_> {
 
     /// The host has hashed the whole input before the run, so this range alone costs no second pass.
     pub fn input_blake3(&mut self, offset: u64, len: u64, dst: u32) -> Called<()> {
-        self.charge(self.run.input.cost(offset, len))?;
+        self.charge_hash(self.run.input.cost(offset, len))?;
         let Self { memory, run, .. } = self;
         let target = range(memory, dst, 32)?;
         let input_len = run.input.len();
@@ -207,7 +217,7 @@ impl HostCall<'_> {
     }
 
     pub fn blake3(&mut self, ptr: u32, len: u32, dst: u32) -> Called<()> {
-        self.charge(len.into())?;
+        self.charge_hash(len.into())?;
         let Self { memory, run, .. } = self;
         let source = range(memory, ptr, len)?;
         let target = range(memory, dst, 32)?;
@@ -218,7 +228,7 @@ impl HostCall<'_> {
     }
 
     pub fn blake3_update(&mut self, ptr: u32, len: u32) -> Called<()> {
-        self.charge(len.into())?;
+        self.charge_hash(len.into())?;
         let Self { memory, run, .. } = self;
         let source = part(memory, ptr, len)?;
         hash(run.hasher.get_or_insert_default(), source, &run.purse)
@@ -226,7 +236,7 @@ impl HostCall<'_> {
 
     /// Writes the digest of what was given to [`HostCall::blake3_update`] since the last call, and begins anew.
     pub fn blake3_finish(&mut self, dst: u32) -> Called<()> {
-        self.charge(32)?;
+        self.charge_hash(HASH_END_BYTES)?;
         let target = range(self.memory, dst, 32)?;
         let digest = self.run.hasher.take().unwrap_or_default().finish();
         self.memory[target].copy_from_slice(digest.as_bytes());
@@ -258,7 +268,7 @@ impl HostCall<'_> {
     }
 
     pub fn output_write(&mut self, ptr: u32, len: u32) -> Called<()> {
-        self.charge(len.into())?;
+        self.charge_gas(output_gas(len.into()))?;
         let Self { memory, run, .. } = self;
         let bytes = part(memory, ptr, len)?;
         if (run.output.len() + bytes.len()) as u64 > run.limits.output_bytes {
@@ -298,9 +308,18 @@ impl HostCall<'_> {
         Ok(())
     }
 
-    /// Takes what the call costs that handles `bytes`, before it does.
+    /// Takes what the call costs that moves `bytes`, before it does.
     fn charge(&mut self, bytes: u64) -> Called<()> {
-        self.state = self.run.purse.charge(self.state, host_call_gas(bytes))?;
+        self.charge_gas(host_call_gas(bytes))
+    }
+
+    /// Takes what the call costs that hashes `bytes`, before it does.
+    fn charge_hash(&mut self, bytes: u64) -> Called<()> {
+        self.charge_gas(hash_gas(bytes))
+    }
+
+    fn charge_gas(&mut self, gas: u64) -> Called<()> {
+        self.state = self.run.purse.charge(self.state, gas)?;
         Ok(())
     }
 }

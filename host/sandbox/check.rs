@@ -4,6 +4,7 @@
 
 mod limits;
 mod interface;
+mod constant;
 mod refusal;
 mod names;
 mod cost;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use wasmparser::WasmFeatures;
 
+pub use self::constant::{Constant, computed};
 pub use self::interface::ABI_MODULE;
 pub use self::limits::{GateLimits, LIMITS, Limit, LimitName};
 use self::pass::{Mode, Pass};
@@ -35,6 +37,7 @@ pub fn features() -> WasmFeatures {
         | WasmFeatures::REFERENCE_TYPES
         | WasmFeatures::SIMD
         | WasmFeatures::FLOATS
+        | WasmFeatures::EXTENDED_CONST
 }
 
 /// A module that passed; its bytes cannot change any more.

@@ -9,7 +9,7 @@ use wasmtime::{
 
 use super::SandboxError;
 use super::check::{self, GateLimits};
-use super::meter::STACK_BYTES;
+use super::meter::{self, STACK_BYTES};
 use super::native::{self, Publisher};
 use super::outcome::{Outcome, Trap};
 use crate::digest::Digest;
@@ -122,12 +122,14 @@ fn settings() -> Config {
     config
 }
 
-/// What compiled code depends on beside the module: the compiler's version, its settings, the processor. wasmtime
-/// itself does not compare all of these when it reads code back.
+/// What compiled code depends on beside the module: the compiler's version, its settings, the processor; and how the meter
+/// wrote what the compiler was given. wasmtime itself does not compare all of these when it reads code back.
 fn settings_digest(engine: &wasmtime::Engine) -> Digest {
     let mut hasher = SettingsHasher::default();
     engine.precompile_compatibility_hash().hash(&mut hasher);
-    Digest::in_domain("compute-host engine settings v1", &hasher.0)
+    hasher.0.extend(meter::FORM_VERSION.to_le_bytes());
+    hasher.0.extend(meter::table().as_bytes());
+    Digest::in_domain("compute-host engine settings v2", &hasher.0)
 }
 
 /// Keeps what is hashed, so that the key is BLAKE3's and not that of a hash that may change with the compiler.

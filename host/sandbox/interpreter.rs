@@ -8,10 +8,10 @@ use super::check::ABI_MODULE;
 use super::engine::NATIVE_STACK_BYTES;
 use super::functions::host_functions;
 use super::link::Growth;
-use super::meter::{self, FRAME_MIN_BYTES, REFILL, STACK_BYTES, State};
+use super::meter::{self, FRAME_MIN_BYTES, REFILL, STACK_BYTES};
 use super::outcome::{Outcome, Trap};
 use super::stop::Stop;
-use super::{Broken, Execution, SandboxError, conclude, memory_limit};
+use super::{Broken, Execution, SandboxError, conclude, memory_limit, stopped_at_start};
 use crate::limits::Limits;
 
 pub struct Interpreter {
@@ -55,10 +55,14 @@ impl Interpreter {
         if memory.is_some_and(|memory| memory.minimum() << 16 > limits.memory_bytes) {
             return Ok(memory_limit(run));
         }
-        let guest = Guest { run, memory: None, stop: None, growth: Growth::new(&limits) };
+        let mut guest = Guest { run, memory: None, stop: None, growth: Growth::new(&limits) };
+        let state = match guest.run.start(meter::start_gas(self.module.exports().map(|export| export.name()))) {
+            Ok(state) => state,
+            Err(stop) => return stopped_at_start(stop, guest.growth, guest.run),
+        };
         let mut store = Store::new(&self.engine, guest);
         store.limiter(|guest| &mut guest.growth);
-        let returned = call(&mut store, &self.module);
+        let returned = call(&mut store, &self.module, state);
         if let (true, Some(memory)) = (store.data().run.tracer.is_some(), store.data().memory) {
             let (memory, guest) = memory.data_and_store_mut(&mut store);
             guest.run.end(memory, Vec::new());
@@ -68,10 +72,15 @@ impl Interpreter {
     }
 }
 
-fn call(store: &mut Store<Guest>, module: &Module) -> Result<(i32, i64), Error> {
+fn call(store: &mut Store<Guest>, module: &Module, mut state: i64) -> Result<(i32, i64), Error> {
     let instance = linker(store.engine())?.instantiate_and_start(&mut *store, module)?;
     store.data_mut().memory = instance.get_memory(&*store, "memory");
-    instance.get_typed_func::<i64, (i32, i64)>(&*store, "run")?.call(store, State::BEGIN.to_i64())
+    for name in meter::STARTS {
+        if let Some(start) = instance.get_func(&*store, name) {
+            state = start.typed::<i64, i64>(&*store)?.call(&mut *store, state)?;
+        }
+    }
+    instance.get_typed_func::<i64, (i32, i64)>(&*store, "run")?.call(store, state)
 }
 
 fn linker(engine: &Engine) -> Result<Linker<Guest>, Error> {

@@ -12,21 +12,27 @@
 //! | `bulk`     | operators whose work depends on an operand                                  |
 //! | `arity`    | how many operands an operator takes and leaves                              |
 //! | `walk`     | one pass over a body: which operators run, on which operands                |
+//! | `calls`    | which calls can be deep                                                     |
 //! | `gas`      | where a body is charged, how much, and where it looks at what is left       |
 //! | `stack`    | what a frame is charged                                                     |
 //! | `nan`      | where a NaN's bits can be seen                                              |
+//! | `added`    | functions that are added to the module                                      |
 //! | `kept`     | which locals go through a refill's call                                     |
+//! | `start`    | what a guest's start costs, and its start function                          |
 //! | `write`    | the body as it is written                                                   |
 
 mod schedule;
 mod stack;
 mod state;
+mod calls;
 mod gas;
 mod nan;
 mod bulk;
+mod added;
 mod arity;
 mod walk;
 mod kept;
+mod start;
 mod write;
 
 use std::collections::HashMap;
@@ -39,15 +45,23 @@ use wasm_encoder::{
 };
 use wasmparser::{BinaryReaderError, CompositeInnerType, FuncType, GlobalType, Parser, Payload, SubType, TypeRef};
 
-use self::bulk::Helper;
-pub use self::gas::UNCHECKED_MAX;
+use self::added::Helpers;
+pub use self::calls::CALL_HEIGHT_MAX;
+use self::calls::CallGraph;
+pub use self::gas::{RETURN_MAX, SMALL_MAX, UNCHECKED_MAX, UNLOOKED_MAX};
 pub use self::nan::NAN_RULE_VERSION;
 pub use self::schedule::{
-    BYTES_PER_UNIT, ELEMENTS_PER_UNIT, FREE_PER_UNIT, QUANTUM, SCHEDULE_VERSION, TURN, costs, host_call_gas, table,
+    BYTES_PER_UNIT, ELEMENTS_PER_UNIT, FREE_PER_UNIT, HASH_END_BYTES, QUANTUM, SCHEDULE_VERSION, TURN, costs, hash_gas,
+    host_call_gas, output_gas, table,
 };
 pub use self::stack::{FRAME_MIN_BYTES, STACK_BYTES, STACK_RULE_VERSION};
+use self::start::Start;
+pub use self::start::{START_RULE_VERSION, STARTS, start_gas};
 pub use self::state::State;
-use super::check::ABI_MODULE;
+use super::check::{ABI_MODULE, Constant, computed};
+
+/// Of how the meter writes, raised with each change of what it writes: native code of another is compiled anew.
+pub const FORM_VERSION: u16 = 2;
 
 /// The function that a metered module imports from the ABI's module beside what the guest imports: takes an overdrawn
 /// state, gives one that is not, or ends the run.
@@ -97,9 +111,7 @@ pub fn metered(wasm: &[u8]) -> Result<Vec<u8>, MeterError> {
 
 fn rewritten(wasm: &[u8], mut meter: Meter) -> Result<Vec<u8>, MeterError> {
     let mut out = Sections::default();
-    for payload in Parser::new(0).parse_all(wasm) {
-        meter.section(payload?, &mut out)?;
-    }
+    meter.read(wasm, &mut out)?;
     meter.add_helpers(&mut out);
     Ok(meter.module(&out))
 }
@@ -119,8 +131,12 @@ struct Meter {
     /// Types that the rewriting needs beside the module's own, in the order of their indices.
     own_types: Vec<(Vec<ValType>, Vec<ValType>)>,
     own_type_indices: HashMap<(Vec<ValType>, Vec<ValType>), u32>,
-    /// In the order in which bodies asked for them.
-    helpers: Vec<Helper>,
+    helpers: Helpers,
+    /// Of each function, whether calls of it can be deep.
+    deep: Vec<bool>,
+    start: Start,
+    /// How many operators were looked at beside the pass over each body.
+    steps: u64,
     /// For each body, where it branches to what seldom happens.
     hints: Vec<Vec<BranchHint>>,
 }
@@ -145,6 +161,14 @@ impl Reencode for Meter {
     /// One import more stands before the module's own functions.
     fn function_index(&mut self, function: u32) -> Result<u32, reencode::Error<MeterError>> {
         Ok(self.function_at(function))
+    }
+
+    fn const_expr(&mut self, expression: wasmparser::ConstExpr<'_>) -> Result<ConstExpr, reencode::Error<MeterError>> {
+        match computed(&expression) {
+            Some(Constant::I32(value)) => Ok(ConstExpr::i32_const(value)),
+            Some(Constant::I64(value)) => Ok(ConstExpr::i64_const(value)),
+            None => reencode::utils::const_expr(self, expression),
+        }
     }
 }
 
@@ -179,7 +203,40 @@ impl Meter {
         })
     }
 
+    fn read(&mut self, wasm: &[u8], out: &mut Sections) -> Result<(), MeterError> {
+        self.calls_in(wasm)?;
+        Parser::new(0).parse_all(wasm).try_for_each(|payload| self.section(payload?, out))
+    }
+
+    /// Reads who calls whom.
+    fn calls_in(&mut self, wasm: &[u8]) -> Result<(), MeterError> {
+        let (mut imported, mut caller, mut graph) = (0, 0, CallGraph::default());
+        for payload in Parser::new(0).parse_all(wasm) {
+            match payload? {
+                Payload::ImportSection(section) => {
+                    for import in section.into_imports() {
+                        imported += u32::from(matches!(import?.ty, TypeRef::Func(_)));
+                    }
+                    caller = imported;
+                }
+                Payload::FunctionSection(section) => graph = CallGraph::new((imported + section.count()) as usize),
+                Payload::CodeSectionEntry(body) => {
+                    graph.read(caller, &body)?;
+                    caller += 1;
+                }
+                _ => {}
+            }
+        }
+        self.deep = graph.deep();
+        Ok(())
+    }
+
+    fn is_deep(&self, function: u32) -> bool {
+        self.deep.get(function as usize).copied().unwrap_or(true)
+    }
+
     fn section(&mut self, payload: Payload<'_>, out: &mut Sections) -> Result<(), MeterError> {
+        self.start.read(&payload)?;
         match payload {
             Payload::TypeSection(section) => {
                 for group in section {
@@ -224,40 +281,10 @@ impl Meter {
                 let ty = *self.functions.get(index).ok_or(MeterError::Unsupported("a body of no function"))?;
                 write::body(self, ty, &body, &mut out.code)?;
             }
-            Payload::StartSection { .. } => return Err(MeterError::Unsupported("a start function")),
             Payload::TagSection(_) => return Err(MeterError::Unsupported("a tag")),
             _ => {}
         }
         Ok(())
-    }
-
-    /// The functions that bulk operators were replaced by calls of.
-    fn add_helpers(&mut self, out: &mut Sections) {
-        let refill = self.refill();
-        for helper in std::mem::take(&mut self.helpers) {
-            let (ty, function) = match &helper {
-                Helper::Keep(types) => {
-                    let types: Vec<ValType> = types.iter().copied().chain([ValType::I64]).collect();
-                    (self.own_type(types.clone(), types.clone()), bulk::keep(&types[..types.len() - 1], refill))
-                }
-                helper => {
-                    let params = vec![ValType::I32, ValType::I32, ValType::I32, ValType::I64];
-                    let counter = self.counter(self.bodies + u32::from(*helper == Helper::Copy));
-                    (self.own_type(params, vec![ValType::I64]), bulk::helper(helper, refill, counter))
-                }
-            };
-            out.functions.function(ty);
-            out.code.function(&function);
-        }
-    }
-
-    /// The index of a function that stands for bulk operators; it is behind the module's own.
-    fn helper_at(&mut self, helper: Helper) -> u32 {
-        let known = self.helpers.iter().position(|known| *known == helper).unwrap_or_else(|| {
-            self.helpers.push(helper);
-            self.helpers.len() - 1
-        });
-        self.function_at(self.functions.len() as u32 + known as u32)
     }
 
     fn hint(&mut self, hints: Vec<BranchHint>) {
@@ -275,6 +302,7 @@ impl Meter {
         for (name, (index, _)) in global_names().zip(numbers) {
             exports.export(&name, ExportKind::Global, index as u32);
         }
+        self.start.export(&mut exports, |function| self.function_at(function));
         let mut globals = out.globals.clone();
         if self.counts {
             for (name, body) in counter_names().zip(0..self.bodies + 2) {
@@ -333,3 +361,6 @@ fn val_type(ty: wasmparser::ValType) -> ValType {
         wasmparser::ValType::Ref(_) => ValType::FUNCREF,
     }
 }
+
+#[cfg(test)]
+mod tests;

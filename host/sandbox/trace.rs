@@ -22,6 +22,9 @@ const FREE_HASHED_BYTES: u64 = 64 << 20;
 /// checkpoints take less than a quarter of the run's own time.
 const GAS_A_HASHED_BYTE: u64 = 4;
 
+/// Stands among the host calls of a trace for what the host does before any function of the guest's runs.
+pub const START: &str = "(start)";
+
 /// Where checkpoints are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
@@ -124,6 +127,11 @@ impl Tracer {
             refills: 0,
             hashed_bytes: 0,
         }
+    }
+
+    /// Notes that the start of the run took `gas`.
+    pub fn start(&mut self, gas: u64) {
+        self.trace.host.insert(START.to_owned(), (1, gas));
     }
 
     /// Notes a host call that took `gas`, of a run that was granted so much.

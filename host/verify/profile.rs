@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::child;
 use super::matrix::Case;
 use super::order::{Answer, Order};
-use crate::sandbox::{Admitted, EngineKind, Outcome, Window, meter};
+use crate::sandbox::{Admitted, EngineKind, Outcome, TRACED_START, Window, meter};
 
 /// What a run spent.
 pub struct Profile {
@@ -29,6 +29,8 @@ pub enum What {
     Bulk(&'static str),
     /// A function of the host's, and how often it was called.
     Host(String, u64),
+    /// What the host set up before the guest ran.
+    Start,
     /// Granted, and not accounted for: what a run that ends badly forfeits.
     Forfeited,
 }
@@ -48,7 +50,10 @@ pub fn profile(program: &Path, module: &Admitted, case: &Case) -> Result<Profile
     let bulk = ["memory.fill", "memory.copy"].map(What::Bulk);
     let mut parts: Vec<Part> =
         functions.chain(bulk).zip(found.counters).map(|(what, gas)| Part { what, gas }).collect();
-    parts.extend(found.host.into_iter().map(|(name, (calls, gas))| Part { what: What::Host(name, calls), gas }));
+    parts.extend(found.host.into_iter().map(|(name, (calls, gas))| Part {
+        what: if name == TRACED_START { What::Start } else { What::Host(name, calls) },
+        gas,
+    }));
     let counted: u64 = parts.iter().map(|part| part.gas).sum();
     parts.push(Part { what: What::Forfeited, gas: found.gas.saturating_sub(counted) });
     parts.retain(|part| part.gas > 0);

@@ -18,15 +18,19 @@ use super::scramble::scrambled;
 use super::wasmi_faults::avoided;
 
 /// Enough for most, and soon spent.
-pub const GAS: u64 = 200_000;
+pub const GAS: u64 = 400_000;
+
+/// What the start of any of these modules comes to, at most.
+const START_GAS_MAX: u64 = 24_000;
 
 const LIMITS: Limits = Limits { gas: GAS, memory_bytes: 20 << 16, output_bytes: 8 << 10, log_bytes: 200 };
 
-/// Of the gas that a run has used, what is more than this can be told from what is not, though a run that does not end
-/// well forfeits a whole grant: the first grants are as small.
+/// Of the gas that a run has used beside its start, what is more than this can be told from what is not, though a run that
+/// does not end well forfeits a whole grant: the first grants are as small.
 pub const LITTLE_GAS: u64 = 1_000;
 
-const WINDOW: Window = Window { from: 0, to: 6 * LITTLE_GAS, stride: LITTLE_GAS, memory_at: None, is_sparing: true };
+const WINDOW: Window =
+    Window { from: 0, to: START_GAS_MAX + 6 * LITTLE_GAS, stride: LITTLE_GAS, memory_at: None, is_sparing: true };
 
 /// More than offsets and lengths come to that modules are made with.
 const INPUT_BYTES: usize = 4_096;
@@ -40,6 +44,8 @@ pub struct Facts {
     pub outcome: Outcome,
     proof: Option<Digest>,
     pub usage: Usage,
+    /// Of what was used, what the host charged before the guest ran.
+    pub start_gas: u64,
     output: Vec<u8>,
     log: Vec<u8>,
     checkpoints: Vec<Checkpoint>,
@@ -135,6 +141,7 @@ impl Facts {
             outcome: execution.outcome,
             proof: execution.proof,
             usage: execution.usage,
+            start_gas: trace.host.get("(start)").map_or(0, |(_, gas)| *gas),
             output: execution.output,
             log: execution.log,
             checkpoints: trace.checkpoints,
@@ -160,7 +167,7 @@ fn work(gas: u64) -> Work {
 fn difference(ran: &[(&str, Result<Facts, String>)]) -> String {
     let shown = |facts: &Result<Facts, String>| match facts {
         Ok(facts) => {
-            let Facts { outcome, proof, usage, output, log, checkpoints, calls, memory } = facts;
+            let Facts { outcome, proof, usage, output, log, checkpoints, calls, memory, start_gas: _ } = facts;
             let output = (output.len(), Digest::of(output), String::from_utf8_lossy(log));
             let calls = (calls.len(), Digest::of(format!("{calls:?}").as_bytes()));
             format!(

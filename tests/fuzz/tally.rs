@@ -43,7 +43,7 @@ impl Tally {
             self.look_at(wasm);
         }
         self.modules += 1;
-        self.more_than_little += u64::from(facts.usage.gas > LITTLE_GAS);
+        self.more_than_little += u64::from(facts.usage.gas - facts.start_gas > LITTLE_GAS);
         *self.endings.entry(facts.outcome.code().0).or_default() += 1;
     }
 
@@ -81,7 +81,7 @@ impl fmt::Display for Tally {
         for (rule, count) in &self.refused {
             writeln!(f, "{count} were refused: {rule}")?;
         }
-        writeln!(f, "{:.1} % used more than {LITTLE_GAS} gas", share(self.more_than_little))?;
+        writeln!(f, "{:.1} % used more than {LITTLE_GAS} gas beside their start", share(self.more_than_little))?;
         writeln!(f, "{} operators, in one module of {LOOKED_AT}", self.operators.len())?;
         writeln!(f, "{} on which wasmi failed as it is known to", self.wasmi_failed)?;
         let mut endings: Vec<_> = self.endings.iter().collect();

@@ -10,6 +10,7 @@ mod memory;
 mod names;
 mod output;
 mod sizes;
+mod start;
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};

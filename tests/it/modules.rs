@@ -116,18 +116,18 @@ fn a_module_comes_from_standard_input_too() {
 #[test]
 fn a_refused_module_is_not_stored_and_all_that_stands_against_it_is_said() {
     let here = Workplace::new();
-    here.file("bad.wat", r#"(module (import "env" "abort" (func)) (memory 1) (func $main) (start $main))"#);
+    here.file("bad.wat", r#"(module (import "env" "abort" (func)) (memory 1) (func (export "_start")))"#);
     let ran = here.run("compute module add bad.wat");
     assert_eq!((ran.code, &*ran.stdout), (1, ""));
     let codes: Vec<&str> =
         ran.stderr.lines().map(|line| line.split_once('[').unwrap().1.split_once(']').unwrap().0).collect();
-    assert_eq!(codes, ["unknown_import", "start_function", "no_memory_export", "no_run_export"]);
+    assert_eq!(codes, ["unknown_import", "reserved_export", "no_memory_export", "no_run_export"]);
     assert!(ran.stderr.contains("--use abort="), "{}", ran.stderr);
     here.run("compute module list").is(0, "", "");
 
     let json = &here.run("compute module check --json bad.wat").stdout;
     let json: serde_json::Value = serde_json::from_str(json).unwrap();
-    assert_eq!((&json["admitted"], &json["refusals"][1]["code"]), (&false.into(), &"start_function".into()));
+    assert_eq!((&json["admitted"], &json["refusals"][1]["code"]), (&false.into(), &"reserved_export".into()));
     assert_eq!(json["refusals"][0]["offset"], 17);
     let checked = here.run("compute module check bad.wat");
     assert_eq!((checked.code, &*checked.stderr), (1, ""));

@@ -30,7 +30,7 @@ const RUN_EVERY: u64 = 20;
 const KEEP_EVERY: u64 = 40;
 const KEPT_MAX: usize = 100;
 
-const LIMITS: Limits = Limits { gas: 100_000, memory_bytes: 32 << 16, output_bytes: 1000, log_bytes: 100 };
+const LIMITS: Limits = Limits { gas: 300_000, memory_bytes: 32 << 16, output_bytes: 1000, log_bytes: 100 };
 
 /// What came of mutations, and how many of each kind were admitted.
 #[derive(Default)]

@@ -46,8 +46,9 @@ fn all_gas_of_a_run_is_somebodys() {
     let of = |key: &str, value: Value| parts.iter().find(|part| part[key] == value).map(gas);
     let pieces = 60_000 / 64;
     assert_eq!((of("bulk", json!("memory.fill")), of("bulk", json!("memory.copy"))), (Some(pieces), Some(pieces)));
-    assert_eq!(of("host", json!("blake3")), Some(64 + 8000 / 8));
+    assert_eq!(of("host", json!("blake3")), Some(64 + 8000 / 8 + 8000 / 4));
     assert_eq!(of("name", json!("small")), Some(1000));
+    assert_eq!(of("start", json!(true)), Some(4096 + 1), "a page of memory, an element of the table");
     let named: Vec<&Value> = parts.iter().filter_map(|part| part.get("name")).collect();
     assert_eq!(named, [&json!("run"), &json!("mover"), &json!("small")], "the dearest first");
 }

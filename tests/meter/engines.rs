@@ -214,6 +214,7 @@ pub fn features() -> WasmFeatures {
         | WasmFeatures::REFERENCE_TYPES
         | WasmFeatures::SIMD
         | WasmFeatures::FLOATS
+        | WasmFeatures::EXTENDED_CONST
 }
 
 pub fn is_admissible(wasm: &[u8]) -> bool {

@@ -4,12 +4,15 @@
 mod engines;
 mod script;
 mod start;
+mod crowd;
 mod scramble;
 
 mod suite;
 mod nan;
 mod hostile;
 mod endless;
+mod way_back;
 mod frames;
+mod starting;
 mod generated;
 mod snapshots;

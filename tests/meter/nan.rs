@@ -4,7 +4,7 @@
 mod places;
 
 use crate::engines::{ALL, Form, Kind, Machine, Value, on_a_deep_stack};
-use crate::scramble;
+use crate::{crowd, scramble};
 
 const FIXTURES: &str = r#"
 (module
@@ -120,9 +120,10 @@ fn expected() -> Vec<(&'static str, Vec<Value>, u64)> {
 #[test]
 fn arithmetic_makes_canonical_nans_and_all_others_keep_their_bits() {
     let wasm = wat::parse_str(FIXTURES).unwrap();
-    for (kind, form) in everywhere() {
+    let forms = [wasm.clone(), crowd::crowded(&wasm)];
+    for ((kind, form), wasm) in everywhere().flat_map(|on| forms.iter().map(move |wasm| (on, wasm))) {
         let mut machine = Machine::new(kind, form);
-        let instance = machine.instantiate(&wasm).unwrap();
+        let instance = machine.instantiate(wasm).unwrap();
         for (export, arguments, expected) in expected() {
             let ran = machine.invoke(instance, export, &arguments);
             assert_eq!(ran.ended, Ok(vec![Value::I64(expected)]), "{export} {arguments:x?} on {kind:?}, {form:?}");
@@ -160,8 +161,9 @@ fn are_seen_alike(shape: &places::Shape) {
         assert!((0..plain.len()).any(|at| differs(&at)), "{} sees nothing", place.0);
     }
 
-    for (kind, form) in everywhere().skip(1) {
-        let metered = seen(kind, form, &wasm, &exports, &arguments);
+    let forms = [wasm.clone(), crowd::crowded(&wasm)];
+    for ((kind, form), wasm) in everywhere().skip(1).flat_map(|on| forms.iter().map(move |wasm| (on, wasm))) {
+        let metered = seen(kind, form, wasm, &exports, &arguments);
         for at in 0..plain.len() {
             assert_eq!(metered[at], plain[at], "{:x?} on {kind:?}, {form:?}", call(at));
         }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::engines::metered;
 
-const CONCERNS: [&str; 6] = ["blocks", "loops", "frames", "nans", "bulk", "links"];
+const CONCERNS: [&str; 7] = ["blocks", "loops", "frames", "returns", "nans", "bulk", "links"];
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/meter/snapshots")

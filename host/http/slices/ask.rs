@@ -83,10 +83,7 @@ impl Ask {
         let mut limits = config.limits;
         limits.gas = lowered(caller, "gas", self.gas, limits.gas)?;
         limits.memory_bytes = lowered(caller, "memory_bytes", self.memory_bytes, limits.memory_bytes)?;
-        let timeout_ms = match (self.timeout_ms, config.compute.timeout_ms) {
-            (Some(asked), Some(max)) => Some(lowered(caller, "timeout_ms", Some(asked), max)?),
-            (asked, max) => asked.or(max),
-        };
+        let timeout_ms = lowered(caller, "timeout_ms", self.timeout_ms, config.compute.timeout_ms)?;
         args.splice(0..0, self.args.into_iter().map(String::into_bytes));
         Ok(Job {
             id: self.id,
@@ -94,7 +91,7 @@ impl Ask {
             args: Arc::from(args.join(&0)),
             limits,
             reuse: if self.no_cache == Some(true) { Reuse::Never } else { Reuse::Allowed },
-            timeout: timeout_ms.map(Duration::from_millis),
+            timeout: Some(Duration::from_millis(timeout_ms)),
         })
     }
 

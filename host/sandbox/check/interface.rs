@@ -29,8 +29,8 @@ pub const ABI_FUNCTIONS: &[AbiFunction] = {
     ]
 };
 
-/// Names that say how a module wants to be started, where `run` is what is called here; and the ABI's own, for its
-/// later versions.
+/// A name that says how a module wants to be started, where `run` is what is called here; and the ABI's own, for its
+/// later versions. `_initialize` is a function, or nothing.
 pub fn is_reserved_export(name: &str) -> bool {
     matches!(name, "_start" | "_initialize") || name.starts_with("compute_")
 }

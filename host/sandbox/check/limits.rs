@@ -69,7 +69,7 @@ macro_rules! limits {
 }
 
 /// Raised when the gate's rules change in a way that its limits do not tell.
-const RULES_VERSION: u32 = 2;
+const RULES_VERSION: u32 = 3;
 
 impl GateLimits {
     /// Names what a module has passed that was admitted within these limits.

@@ -3,11 +3,12 @@
 use wasmparser::types::TypesRef;
 use wasmparser::{
     BinaryReaderError, ConstExpr, Data, DataKind, Element, ElementItems, ElementKind, Encoding, Export, ExternalKind,
-    FuncToValidate, FuncType, FuncValidatorAllocations, FunctionBody, Import, Operator, Parser, Payload, TypeRef,
-    ValType, ValidPayload, Validator, ValidatorResources,
+    FuncToValidate, FuncType, FuncValidatorAllocations, FunctionBody, Import, Parser, Payload, TypeRef, ValType,
+    ValidPayload, Validator, ValidatorResources,
 };
 
 use super::body::{self, COUNTED, Declared, Tally};
+use super::constant::{Constant, computed};
 use super::cost;
 use super::interface::{ABI_FUNCTIONS, ABI_MODULE, AbiFunction, is_reserved_export};
 use super::limits::{GateLimits, LimitName};
@@ -54,6 +55,7 @@ pub struct Shape {
     table_elements: Vec<u64>,
     exports_memory: bool,
     run: Option<(u32, u64)>,
+    initialize: Option<(u32, u64)>,
     bodies: u32,
     pub code_bytes: u64,
     pub data_bytes: u64,
@@ -178,7 +180,8 @@ impl<'a> Pass<'a> {
                 let (at, export) = self.readable(export)?;
                 self.export(&export, at as u64)
             }),
-            Payload::StartSection { range, .. } => self.refuse(Rule::Start, place(range.start)),
+            // The meter exports it.
+            Payload::StartSection { .. } => self.cost(cost::ESCAPED * cost::MILLI),
             Payload::ElementSection(elements) => elements.into_iter_with_offsets().try_for_each(|element| {
                 let (at, element) = self.readable(element)?;
                 self.element(&element, place(at))
@@ -229,6 +232,7 @@ impl<'a> Pass<'a> {
         match (export.name, export.kind) {
             ("memory", ExternalKind::Memory) => self.shape.exports_memory = true,
             ("run", ExternalKind::Func) => self.shape.run = Some((export.index, offset)),
+            ("_initialize", ExternalKind::Func) => self.shape.initialize = Some((export.index, offset)),
             (name, _) if is_reserved_export(name) => {
                 self.refuse(Rule::ReservedExport { name: name.to_owned() }, at)?;
             }
@@ -275,8 +279,8 @@ impl<'a> Pass<'a> {
         room: u64,
         at: Place,
     ) -> Result<(), Stop> {
-        let offset = match offset.get_operators_reader().read() {
-            Ok(Operator::I32Const { value }) => Some(u64::from(value.cast_unsigned())),
+        let offset = match computed(offset) {
+            Some(Constant::I32(value)) => Some(u64::from(value.cast_unsigned())),
             _ => None,
         };
         match offset {
@@ -333,6 +337,12 @@ impl<'a> Pass<'a> {
             None => self.refuse(Rule::NoMemory, Place::default())?,
             Some(_) if !self.shape.exports_memory => self.refuse(Rule::NoMemoryExport, Place::default())?,
             Some(_) => {}
+        }
+        if let Some((function, offset)) = self.shape.initialize
+            && signature(function) != &FuncType::new([], [])
+        {
+            let rule = Rule::InitializeSignature { found: signature(function).to_string() };
+            self.refuse(rule, Place { offset: Some(offset), function: Some((function, None)) })?;
         }
         let Some((run, offset)) = self.shape.run else { return self.refuse(Rule::NoRunExport, Place::default()) };
         if signature(run) == &FuncType::new([], [ValType::I32]) {

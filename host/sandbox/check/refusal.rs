@@ -31,7 +31,6 @@ pub enum Rule {
         message: String,
     },
     Component,
-    Start,
     UnknownImport {
         module: String,
         name: String,
@@ -45,6 +44,9 @@ pub enum Rule {
     NoMemoryExport,
     NoRunExport,
     RunSignature {
+        found: String,
+    },
+    InitializeSignature {
         found: String,
     },
     ReservedExport {
@@ -63,13 +65,13 @@ impl Refusal {
             Rule::Limit { name, .. } => name.limit().key,
             Rule::Invalid { .. } => "invalid",
             Rule::Component => "component",
-            Rule::Start => "start_function",
             Rule::UnknownImport { .. } => "unknown_import",
             Rule::ImportSignature { .. } => "import_signature",
             Rule::NoMemory => "no_memory",
             Rule::NoMemoryExport => "no_memory_export",
             Rule::NoRunExport => "no_run_export",
             Rule::RunSignature { .. } => "run_signature",
+            Rule::InitializeSignature { .. } => "initialize_signature",
             Rule::ReservedExport { .. } => "reserved_export",
             Rule::SegmentRange { .. } => "segment_range",
         }
@@ -81,13 +83,15 @@ impl Refusal {
             Rule::Limit { name, .. } => name.limit().hint,
             Rule::Invalid { message } => feature_hint(message),
             Rule::Component => "build a core module, for wasm32-unknown-unknown",
-            Rule::Start => "export `run` instead; in AssemblyScript, leave no statements outside of functions",
             Rule::UnknownImport { module, name } => import_hint(module, name),
             Rule::ImportSignature { .. } => "declare it as the ABI has it, or use the SDK in guest-workloads/",
             Rule::NoMemory => "give the module a memory of its own (without `--import-memory`)",
             Rule::NoMemoryExport => "export the memory under the name `memory`",
             Rule::NoRunExport => "export a function `run` without parameters that returns an i32",
             Rule::RunSignature { .. } => "`run` takes nothing and returns an i32: 0 for done, or a failure code",
+            Rule::InitializeSignature { .. } => {
+                "`_initialize` is what a reactor sets itself up with, and is called before `run`: it takes and returns nothing"
+            }
             Rule::ReservedExport { .. } => "build a library without an entry point (`--no-entry`, crate type `cdylib`)",
             Rule::SegmentRange { .. } => "segments lie at constant offsets within the memory or table that starts",
         }
@@ -109,7 +113,7 @@ fn feature_hint(message: &str) -> &'static str {
         ("gc types", "references to the host's objects (`externref`) are not admitted"),
         ("gc", "garbage-collected types are not admitted; compile to linear memory"),
         ("function references", "typed function references are not admitted"),
-        ("constant expression required", "initialise with plain constants (`-mno-extended-const`)"),
+        ("constant expression required", "initialise with constants, their sums, differences and products"),
         ("externref", "references to the host's objects are not admitted"),
     ];
     let hint = HINTS.iter().find(|(word, _)| message.contains(word));
@@ -147,7 +151,6 @@ impl fmt::Display for Refusal {
             }
             Rule::Invalid { message } => write!(f, " is not valid: {}", Quoted(message)),
             Rule::Component => f.write_str(" is a component; a core module is expected"),
-            Rule::Start => f.write_str(" has a start function, which would run before the guest is asked"),
             Rule::UnknownImport { module, name } => {
                 write!(f, " imports {} from {}, which is not part of the compute ABI", Quoted(name), Quoted(module))
             }
@@ -158,6 +161,7 @@ impl fmt::Display for Refusal {
             Rule::NoMemoryExport => f.write_str(" does not export its memory as `memory`"),
             Rule::NoRunExport => f.write_str(" does not export a function `run`"),
             Rule::RunSignature { found } => write!(f, " exports `run` as {found}; (func (result i32)) is expected"),
+            Rule::InitializeSignature { found } => write!(f, " exports `_initialize` as {found}; (func) is expected"),
             Rule::ReservedExport { name } => write!(f, " exports {}, a name that is reserved", Quoted(name)),
             Rule::SegmentRange { what } => write!(f, " has a {what} segment that does not fit where it is put"),
         }?;

@@ -9,7 +9,7 @@ use super::gas::GAS_OVERDRAWN;
 use super::schedule::BYTES_SHIFT;
 
 /// The largest piece: some milliseconds of page faults.
-const PIECE_BYTES: i32 = 16 << 20;
+pub const PIECE_BYTES: i32 = 16 << 20;
 
 /// What is moved without a look at what is left: it costs less than [`super::gas::SMALL_MAX`].
 pub const SHORT_BYTES: u32 = 4_096;
@@ -24,24 +24,11 @@ pub fn short(operators: &[Operator<'_>], at: usize) -> Option<u64> {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Helper {
+/// What moves bytes in pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Bulk {
     Fill,
     Copy,
-    /// Calls `refill`, and gives back what it is given of these types: so nothing has to survive a call where that would
-    /// be a place on the stack, in a loop, for a call that seldom comes.
-    Keep(Vec<ValType>),
-}
-
-/// See [`Helper::Keep`].
-pub fn keep(types: &[ValType], refill: u32) -> Function {
-    let mut function = Function::new([]);
-    let mut sink = function.instructions();
-    for local in 0..=types.len() as u32 {
-        sink.local_get(local);
-    }
-    sink.call(refill).end();
-    function
 }
 
 /// The most that an operator is charged by its operand. What is longer than all memory, or any table, will trap.
@@ -74,29 +61,29 @@ pub fn look(sink: &mut InstructionSink<'_>, state: u32, refill: u32) {
     sink.if_(BlockType::Empty).local_get(state).call(refill).local_set(state).end();
 }
 
-fn act(sink: &mut InstructionSink<'_>, helper: &Helper) {
-    match helper {
-        Helper::Fill => sink.memory_fill(0),
-        Helper::Copy | Helper::Keep(_) => sink.memory_copy(0, 0),
+fn act(sink: &mut InstructionSink<'_>, bulk: Bulk) {
+    match bulk {
+        Bulk::Fill => sink.memory_fill(0),
+        Bulk::Copy => sink.memory_copy(0, 0),
     };
 }
 
 /// Acts on a length that is short, and may be 0. Filling nothing has been seen to take 30 times as long as copying nothing,
 /// on a page that was not yet touched (a masked store in the C library's `memset`); both fail alike out of bounds.
-pub fn act_short(sink: &mut InstructionSink<'_>, helper: &Helper, [to, from, len]: [u32; 3]) {
-    if *helper == Helper::Fill {
+pub fn act_short(sink: &mut InstructionSink<'_>, bulk: Bulk, [to, from, len]: [u32; 3]) {
+    if bulk == Bulk::Fill {
         sink.local_get(len).i32_eqz().if_(BlockType::Empty);
         sink.local_get(to).local_get(to).i32_const(0).memory_copy(0, 0).else_();
     }
     sink.local_get(to).local_get(from).local_get(len);
-    act(sink, helper);
-    if *helper == Helper::Fill {
+    act(sink, bulk);
+    if bulk == Bulk::Fill {
         sink.end();
     }
 }
 
 /// A function of destination, value or source, length, and state, that gives the state.
-pub fn helper(helper: &Helper, refill: u32, counter: Option<u32>) -> Function {
+pub fn mover(bulk: Bulk, refill: u32, counter: Option<u32>) -> Function {
     let (to, from, len, state, piece) = (0, 1, 2, 3, 4);
     let mut function = Function::new([(1, ValType::I32)]);
     let mut sink = function.instructions();
@@ -108,7 +95,7 @@ pub fn helper(helper: &Helper, refill: u32, counter: Option<u32>) -> Function {
     sink.local_get(len).i32_const(PIECE_BYTES).i32_gt_u();
     in_memory(&mut sink, to);
     sink.i32_and();
-    if *helper == Helper::Copy {
+    if bulk == Bulk::Copy {
         in_memory(&mut sink, from);
         sink.i32_and();
     }
@@ -119,17 +106,17 @@ pub fn helper(helper: &Helper, refill: u32, counter: Option<u32>) -> Function {
     let advance = |sink: &mut InstructionSink<'_>, at: u32| {
         sink.local_get(at).i32_const(PIECE_BYTES).i32_add().local_set(at);
     };
-    match helper {
-        Helper::Fill => {
+    match bulk {
+        Bulk::Fill => {
             sink.local_get(to).local_get(from).i32_const(PIECE_BYTES);
-            act(&mut sink, helper);
+            act(&mut sink, bulk);
             advance(&mut sink, to);
         }
         // The end that the other range may lie over goes first.
-        Helper::Copy | Helper::Keep(_) => {
+        Bulk::Copy => {
             sink.local_get(to).local_get(from).i32_le_u().if_(BlockType::Empty);
             sink.local_get(to).local_get(from).i32_const(PIECE_BYTES);
-            act(&mut sink, helper);
+            act(&mut sink, bulk);
             advance(&mut sink, to);
             advance(&mut sink, from);
             sink.else_();
@@ -137,7 +124,7 @@ pub fn helper(helper: &Helper, refill: u32, counter: Option<u32>) -> Function {
                 sink.local_get(at).local_get(len).i32_add().i32_const(PIECE_BYTES).i32_sub();
             }
             sink.i32_const(PIECE_BYTES);
-            act(&mut sink, helper);
+            act(&mut sink, bulk);
             sink.end();
         }
     }
@@ -146,7 +133,7 @@ pub fn helper(helper: &Helper, refill: u32, counter: Option<u32>) -> Function {
     charge(&mut sink, state, len, BYTES_SHIFT, counter);
     look(&mut sink, state, refill);
     sink.local_get(to).local_get(from).local_get(len);
-    act(&mut sink, helper);
+    act(&mut sink, bulk);
     sink.local_get(state).end();
     function
 }

@@ -169,7 +169,12 @@ impl<'a> Walk<'a> {
                 self.calls = true;
                 let (params, results) = self.arity_of(operator)?;
                 self.charges.add_free(params + results);
-                self.charges.call(at + 1);
+                match operator {
+                    Operator::Call { function_index } if !self.meter.is_deep(*function_index) => {
+                        self.charges.call(at + 1);
+                    }
+                    _ => self.charges.deep_call(at + 1),
+                }
             }
             (_, Some(cost)) => self.charges.add_more(cost),
             (Operator::MemoryFill { .. } | Operator::MemoryCopy { .. }, None) => {

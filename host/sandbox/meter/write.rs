@@ -1,21 +1,18 @@
 //! The body as it is written: the module's own operators, with the meter between them.
 
+mod canonical;
+
 use wasm_encoder::reencode::Reencode as _;
-use wasm_encoder::{
-    BlockType, BranchHint, CodeSection, Encode as _, Function, Ieee32, Ieee64, Instruction, InstructionSink, ValType,
-};
+use wasm_encoder::{BlockType, BranchHint, CodeSection, Encode as _, Function, Instruction, InstructionSink, ValType};
 use wasmparser::{FunctionBody, Operator};
 
-use super::bulk::{self, Helper};
+use super::added::Kept;
+use super::bulk::{self, Bulk};
 use super::gas::{Charge, GAS_OVERDRAWN};
-use super::kept;
-use super::nan::{F32, F32X4, F64, Shapes};
+use super::kept::Lookahead;
 use super::schedule::{BYTES_SHIFT, ELEMENT, ELEMENTS_SHIFT, PAGE};
 use super::walk::{Walk, Walked};
 use super::{Meter, MeterError, val_type};
-
-const CANONICAL_F32: u32 = 0x7fc0_0000;
-const CANONICAL_F64: u64 = 0x7ff8_0000_0000_0000;
 
 /// Both halves' signs.
 const OVERDRAWN: i64 = i64::MIN | GAS_OVERDRAWN;
@@ -45,7 +42,7 @@ pub fn body(meter: &mut Meter, ty: u32, body: &FunctionBody<'_>, to: &mut CodeSe
         meter,
         state: params,
         bytes: Vec::with_capacity(2 * body.range().len()),
-        temporaries: [None; 7],
+        temporaries: [None; TEMPORARIES],
         next_local: params + 1 + declared as u32,
         added: Vec::new(),
         hints: Vec::new(),
@@ -72,7 +69,7 @@ struct Writer<'a> {
     /// The global that counts this function's gas, for a profile.
     counter: Option<u32>,
     /// Locals of the meter's own, made when they are first needed.
-    temporaries: [Option<u32>; 7],
+    temporaries: [Option<u32>; TEMPORARIES],
     next_local: u32,
     added: Vec<ValType>,
     /// Of the module's own locals.
@@ -80,6 +77,8 @@ struct Writer<'a> {
     /// Where in `bytes` there is an `if` that is nearly always (1) or never (0) taken.
     hints: Vec<(usize, u32)>,
 }
+
+const TEMPORARIES: usize = Temporary::IsNumber as usize + 1;
 
 /// Which temporary.
 #[derive(Clone, Copy)]
@@ -91,6 +90,7 @@ enum Temporary {
     F32,
     F64,
     V128,
+    IsNumber,
 }
 
 impl Writer<'_> {
@@ -110,11 +110,12 @@ impl Writer<'_> {
         };
         let (mut charges, mut canonical) = (walked.charges.iter().peekable(), walked.canonical.iter().peekable());
         let (source, base) = (body.as_bytes(), body.range().start);
-        let mut depth = 0;
+        let (mut depth, mut lookahead) = (0, Lookahead::new(self.types.len(), operators.len()));
         for (at, operator) in operators.iter().enumerate() {
             while let Some(charge) = charges.next_if(|charge| charge.at == at) {
-                let kept = if charge.look { kept::locals(&operators[at..]) } else { Vec::new() };
-                self.charge(*charge, if at == 0 { walked.frame_bytes } else { 0 }, &kept);
+                let kept =
+                    if charge.look { lookahead.locals(&operators[at..], &self.types) } else { Default::default() };
+                self.charge(*charge, if at == 0 { walked.frame_bytes } else { 0 }, kept);
             }
             if at == 0 {
                 // All ways out of the function lead to the end of this block.
@@ -134,12 +135,13 @@ impl Writer<'_> {
                 self.bytes.extend(&source[starts[at] - base..starts[at + 1] - base]);
             }
             if let Some((_, shape)) = canonical.next_if(|(site, _)| *site == at) {
-                self.canonicalise(*shape);
+                self.canonicalise(*shape, walked.canonical.len());
             }
             if matches!(operator, Operator::End) && walked.reached.get(at + 1) == Some(&false) {
                 self.sink().unreachable();
             }
         }
+        self.meter.steps += lookahead.steps as u64;
         let (state, frame) = (self.state, walked.frame_bytes);
         let mut sink = self.sink();
         sink.local_get(state);
@@ -156,7 +158,9 @@ impl Writer<'_> {
 
     fn temporary(&mut self, which: Temporary) -> u32 {
         let ty = match which {
-            Temporary::To | Temporary::From | Temporary::Amount | Temporary::Result => ValType::I32,
+            Temporary::To | Temporary::From | Temporary::Amount | Temporary::Result | Temporary::IsNumber => {
+                ValType::I32
+            }
             Temporary::F32 => ValType::F32,
             Temporary::F64 => ValType::F64,
             Temporary::V128 => ValType::V128,
@@ -169,7 +173,7 @@ impl Writer<'_> {
     }
 
     /// Gas: subtracts what the next operators cost, and a frame where the function begins.
-    fn charge(&mut self, charge: Charge, frame_bytes: u64, kept: &[u32]) {
+    fn charge(&mut self, charge: Charge, frame_bytes: u64, kept: (Kept, Vec<u32>)) {
         let state = self.state;
         let mut sink = self.sink();
         let price = ((frame_bytes as i64) << 32) | charge.cost as i64;
@@ -201,15 +205,17 @@ impl Writer<'_> {
 
     /// Calls `refill` where the operand on top is not 0. The compiler is told that it seldom is: it then lays the call out
     /// behind the function's own code, and what a call would have it spill stays in registers on the way that is taken.
-    fn refill_if(&mut self, kept: &[u32]) {
-        let types: Vec<ValType> = kept.iter().map(|local| self.types[*local as usize]).collect();
-        let refill = if kept.is_empty() { self.refill } else { self.meter.helper_at(Helper::Keep(types)) };
-        let state = self.state;
+    fn refill_if(&mut self, (types, mut kept): (Kept, Vec<u32>)) {
+        let keep = if kept.is_empty() { None } else { self.meter.keep(types) };
+        let (state, refill) = (self.state, keep.unwrap_or(self.refill));
+        if keep.is_none() {
+            kept.clear();
+        }
         let beside = |local: u32| if local < state { local } else { local + 1 };
         self.hints.push((self.bytes.len(), 0));
         let mut sink = self.sink();
         sink.if_(BlockType::Empty);
-        for local in kept {
+        for local in &kept {
             sink.local_get(beside(*local));
         }
         sink.local_get(state).call(refill).local_set(state);
@@ -217,52 +223,6 @@ impl Writer<'_> {
             sink.local_set(beside(*local));
         }
         sink.end();
-    }
-
-    /// NaN: gives the canonical one for any that is on top of the operand stack.
-    fn canonicalise(&mut self, shape: Shapes) {
-        let temporary = self.temporary(match shape {
-            F32 => Temporary::F32,
-            F64 => Temporary::F64,
-            _ => Temporary::V128,
-        });
-        let mut sink = self.sink();
-        sink.local_tee(temporary).local_get(temporary);
-        // Of those comparisons that say no to a NaN alone, this is the one that takes a processor one flag.
-        match shape {
-            F32 => sink.f32_ge(),
-            F64 => sink.f64_ge(),
-            F32X4 => sink.f32x4_eq().i32x4_all_true(),
-            _ => sink.f64x2_eq().i64x2_all_true(),
-        };
-        self.hints.push((self.bytes.len(), 1));
-        let mut sink = self.sink();
-        sink.if_(BlockType::Empty).else_();
-        match shape {
-            F32 => {
-                sink.f32_const(Ieee32::new(CANONICAL_F32));
-            }
-            F64 => {
-                sink.f64_const(Ieee64::new(CANONICAL_F64));
-            }
-            _ => {
-                sink.local_get(temporary);
-                let of = |lane: &[u8]| i128::from_le_bytes(std::array::from_fn(|at| lane[at % lane.len()]));
-                if shape == F32X4 {
-                    sink.v128_const(of(&CANONICAL_F32.to_le_bytes()))
-                        .local_get(temporary)
-                        .local_get(temporary)
-                        .f32x4_eq();
-                } else {
-                    sink.v128_const(of(&CANONICAL_F64.to_le_bytes()))
-                        .local_get(temporary)
-                        .local_get(temporary)
-                        .f64x2_eq();
-                }
-                sink.v128_bitselect();
-            }
-        }
-        sink.local_set(temporary).end().local_get(temporary);
     }
 
     /// Writes what stands for `operator`; `false` where that is itself. `short` is what [`bulk::short`] says of it.
@@ -306,8 +266,8 @@ impl Writer<'_> {
             }
             // What is known to be short was charged for with the operators around it.
             Operator::MemoryFill { .. } | Operator::MemoryCopy { .. } if short.is_some() => return Ok(false),
-            Operator::MemoryFill { .. } => self.moved(Helper::Fill),
-            Operator::MemoryCopy { .. } => self.moved(Helper::Copy),
+            Operator::MemoryFill { .. } => self.moved(Bulk::Fill),
+            Operator::MemoryCopy { .. } => self.moved(Bulk::Copy),
             Operator::MemoryInit { .. } => return Ok(self.amount(BYTES_SHIFT)),
             Operator::TableFill { .. } | Operator::TableCopy { .. } | Operator::TableInit { .. } => {
                 return Ok(self.amount(ELEMENTS_SHIFT));
@@ -328,8 +288,8 @@ impl Writer<'_> {
     }
 
     /// Bulk: `memory.fill` and `memory.copy` act where they stand if they are short, and in a helper if not.
-    fn moved(&mut self, helper: Helper) {
-        let (state, counter, function) = (self.state, self.counter, self.meter.helper_at(helper.clone()));
+    fn moved(&mut self, moves: Bulk) {
+        let (state, counter, function) = (self.state, self.counter, self.meter.mover(moves));
         let [to, from, len] = [Temporary::To, Temporary::From, Temporary::Amount].map(|which| self.temporary(which));
         let mut sink = self.sink();
         sink.local_set(len).local_set(from).local_set(to);
@@ -338,7 +298,7 @@ impl Writer<'_> {
         let mut sink = self.sink();
         sink.if_(BlockType::Empty);
         bulk::charge(&mut sink, state, len, BYTES_SHIFT, counter);
-        bulk::act_short(&mut sink, &helper, [to, from, len]);
+        bulk::act_short(&mut sink, moves, [to, from, len]);
         sink.else_()
             .local_get(to)
             .local_get(from)

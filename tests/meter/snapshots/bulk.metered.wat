@@ -7,6 +7,7 @@
   (import "compute" "refill" (func (;0;) (type 4)))
   (table (;0;) 8 funcref)
   (memory (;0;) 1)
+  (export "compute_start_gas_4104" (memory 0))
   (func (;1;) (type 0) (param i32 i64) (result i64)
     (local i32 i32 i32)
     local.get 1

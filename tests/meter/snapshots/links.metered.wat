@@ -13,6 +13,7 @@
   (export "memory" (memory 0))
   (export "run" (func 4))
   (export "compute_global_0" (global 0))
+  (export "compute_start_gas_4259" (memory 0))
   (elem (;0;) (i32.const 0) func 2 3)
   (func (;2;) (type 0) (param i32 i32 i64) (result i32 i64)
     local.get 2

@@ -1,7 +1,7 @@
 (module
   (type (;0;) (func (param i32 i64) (result i64 i64)))
   (type (;1;) (func (param i64) (result i64)))
-  (type (;2;) (func (param i64 i32 i64) (result i64 i32 i64)))
+  (type (;2;) (func (param i32 i64 i64) (result i32 i64 i64)))
   (type (;3;) (func (param i64) (result i64)))
   (import "compute" "refill" (func (;0;) (type 3)))
   (func (;1;) (type 0) (param i32 i64) (result i64 i64)
@@ -13,13 +13,13 @@
     i64.ne
     (@metadata.code.branch_hint "\00")
     if ;; label = @1
-      local.get 2
       local.get 0
+      local.get 2
       local.get 1
       call 3
       local.set 1
-      local.set 0
       local.set 2
+      local.set 0
     end
     block (result i64) ;; label = @1
       loop ;; label = @2
@@ -34,13 +34,13 @@
         i64.ne
         (@metadata.code.branch_hint "\00")
         if ;; label = @3
-          local.get 2
           local.get 0
+          local.get 2
           local.get 1
           call 3
           local.set 1
-          local.set 0
           local.set 2
+          local.set 0
         end
         local.get 2
         local.get 0
@@ -91,7 +91,7 @@
     end
     local.get 0
   )
-  (func (;3;) (type 2) (param i64 i32 i64) (result i64 i32 i64)
+  (func (;3;) (type 2) (param i32 i64 i64) (result i32 i64 i64)
     local.get 0
     local.get 1
     local.get 2

@@ -3,14 +3,15 @@
   (type (;1;) (func (param f64 i32 i64) (result f64 i64)))
   (type (;2;) (func (param i32 i32 i64) (result i64)))
   (type (;3;) (func (param i32 i64) (result i64)))
-  (type (;4;) (func (param f64 f64 i32 i64) (result f64 f64 i32 i64)))
+  (type (;4;) (func (param i32 f64 f64 i64) (result i32 f64 f64 i64)))
   (type (;5;) (func (param i64) (result i64)))
   (import "compute" "refill" (func (;0;) (type 5)))
   (memory (;0;) 1)
+  (export "compute_start_gas_4096" (memory 0))
   (func (;1;) (type 0) (param f64 f64 i64) (result f64 i64)
     (local f64)
     local.get 2
-    i64.const 10
+    i64.const 32
     i64.sub
     local.set 2
     block (result f64) ;; label = @1
@@ -44,20 +45,20 @@
     i64.ne
     (@metadata.code.branch_hint "\00")
     if ;; label = @1
+      local.get 1
       local.get 3
       local.get 0
-      local.get 1
       local.get 2
       call 5
       local.set 2
-      local.set 1
       local.set 0
       local.set 3
+      local.set 1
     end
     block (result f64) ;; label = @1
       loop ;; label = @2
         local.get 2
-        i64.const 6
+        i64.const 20
         i64.sub
         local.set 2
         local.get 2
@@ -67,15 +68,15 @@
         i64.ne
         (@metadata.code.branch_hint "\00")
         if ;; label = @3
+          local.get 1
           local.get 3
           local.get 0
-          local.get 1
           local.get 2
           call 5
           local.set 2
-          local.set 1
           local.set 0
           local.set 3
+          local.set 1
         end
         local.get 3
         local.get 0
@@ -122,7 +123,7 @@
   (func (;4;) (type 3) (param i32 i64) (result i64)
     (local v128)
     local.get 1
-    i64.const 5
+    i64.const 12
     i64.sub
     local.set 1
     block ;; label = @1
@@ -151,7 +152,7 @@
     end
     local.get 1
   )
-  (func (;5;) (type 4) (param f64 f64 i32 i64) (result f64 f64 i32 i64)
+  (func (;5;) (type 4) (param i32 f64 f64 i64) (result i32 f64 f64 i64)
     local.get 0
     local.get 1
     local.get 2
