@@ -47,7 +47,7 @@ pub use self::schedule::{
 };
 pub use self::stack::{FRAME_MIN_BYTES, STACK_BYTES, STACK_RULE_VERSION};
 pub use self::state::State;
-use super::check::ABI_MODULE;
+use super::interface::ABI_MODULE;
 
 /// The function that a metered module imports from the ABI's module beside what the guest imports: takes an overdrawn
 /// state, gives one that is not, or ends the run.
