@@ -11,7 +11,9 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use bombs::{BOMBS, Bomb, Shape};
-use compute_host::sandbox::{Admitted, CompileEngine, GateLimits, LIMITS, LimitName, Refusal, Report, Rule};
+use compute_host::sandbox::{
+    Admitted, CompileEngine, GateLimits, LIMITS, LimitName, Price, Refusal, Report, Rule, meter,
+};
 
 /// A module whose compiling takes this many times what a real one's does, byte for byte, is let through wrongly,
 const RATIO_MAX: f64 = 4.0;
@@ -37,6 +39,8 @@ struct Real {
     name: String,
     report: Report,
     cost: Option<Cost>,
+    /// As estimated, of the module with the meter in it.
+    units: Option<f64>,
 }
 
 fn main() -> ExitCode {
@@ -51,14 +55,15 @@ fn main() -> ExitCode {
     }
 }
 
-/// Compiles in this process, and says what that took.
+/// Compiles in this process, with the meter in it, and says what that took.
 fn compile(wasm: &[u8]) -> ExitCode {
     let engine = CompileEngine::new().unwrap();
+    let Ok(metered) = meter::metered(wasm) else { return ExitCode::FAILURE };
     let mut seconds = Vec::new();
     // What is short is measured again.
     while seconds.len() < 5 && seconds.iter().sum::<f64>() < 0.05 {
         let before = cpu_seconds();
-        if let Err(error) = engine.compile(wasm) {
+        if let Err(error) = engine.compile(&metered) {
             eprintln!("{error}");
             return ExitCode::FAILURE;
         }
@@ -98,6 +103,7 @@ fn calibration(is_quick: bool, filter: Option<&&str>) -> ExitCode {
     let median = median(&mut speeds);
     println!("Real modules: {} that compile, median {median:.2} us/B, peak {:.0} MiB.\n", speeds.len(), peak(&real));
     uses(&real);
+    estimates(&real);
 
     println!(
         "\n| shape | worst that is admitted | bytes | us/B | times the median | peak MiB |\n|---|---|---|---|---|---|"
@@ -172,7 +178,8 @@ fn real_modules() -> Vec<Real> {
             && !report.refusals.iter().any(|refusal| matches!(refusal.rule, Rule::Invalid { .. }));
         let cost = || measure(&[file.to_str().unwrap()], wasm.len());
         let name = file.file_stem().unwrap().to_string_lossy().into_owned();
-        is_comparable.then(|| Real { name, cost: cost(), report })
+        let units = || Some(Price::of(&meter::metered(&wasm).ok()?).ok()?.milli as f64 / 1_000.0);
+        is_comparable.then(|| Real { name, cost: cost(), units: units(), report })
     };
     files.into_iter().filter_map(read).collect()
 }
@@ -204,6 +211,17 @@ fn uses(real: &[Real]) {
         if !refusals.is_empty() {
             println!("Refused: {}: {}.", module.name, refusals.join("; "));
         }
+    }
+}
+
+/// What the estimate says of each real module, in units a byte, beside what compiling it took.
+fn estimates(real: &[Real]) {
+    println!("\n| module | bytes | metered | units/B | us/B | MiB |\n|---|---|---|---|---|---|");
+    for Real { name, report, cost, units } in real {
+        let (Some(cost), Some(units)) = (cost, units) else { continue };
+        let (bytes, metered, speed, memory) =
+            (cost.bytes, report.used.metered_bytes, cost.us_per_byte(), cost.memory_mib);
+        println!("| {name} | {bytes} | {metered} | {:.2} | {speed:.2} | {memory:.0} |", units / bytes as f64);
     }
 }
 

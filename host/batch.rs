@@ -15,7 +15,6 @@ use crate::modules::ModulesError;
 use crate::node::Node;
 use crate::private_file;
 use crate::runner::{ASSETS_BYTES_MAX, Answer, Request, Reuse, RunError, WorkloadRunner};
-use crate::sandbox::Refusal;
 use crate::slice::{NotASliceId, Slice, SliceId};
 use crate::workload::{Asset, REFERENCE_NAMES, Workload};
 
@@ -72,8 +71,8 @@ pub enum BatchGuest {
 pub enum BatchError {
     #[error("cannot read asset `{name}`, `{}`: {cause}", path.display())]
     Asset { name: String, path: PathBuf, cause: io::Error },
-    #[error("`{name}` is refused [{code}]: {cause}; {hint}", code = cause.code(), hint = cause.hint())]
-    Refused { name: String, cause: Box<Refusal> },
+    #[error("`{name}` is refused [{code}]: {why}")]
+    Refused { name: String, code: &'static str, why: String },
     #[error("cannot run `{name}`: {cause}")]
     Module { name: String, cause: Arc<ModulesError> },
     #[error(transparent)]
@@ -81,11 +80,21 @@ pub enum BatchError {
 }
 
 impl BatchError {
+    fn of_module(name: &str, cause: Arc<ModulesError>) -> Self {
+        match &*cause {
+            ModulesError::Refused(report) if let Some(first) = report.refusals.first() => {
+                let (name, code) = (name.to_owned(), first.code());
+                Self::Refused { name, code, why: format!("{first}; {}", first.hint()) }
+            }
+            _ => Self::Module { name: name.to_owned(), cause },
+        }
+    }
+
     /// A stable name for programs.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Asset { .. } => "asset_unreadable",
-            Self::Refused { cause, .. } => cause.code(),
+            Self::Refused { code, .. } => code,
             Self::Module { cause, .. } => cause.code(),
             Self::Id(_) => "malformed",
         }
@@ -124,14 +133,14 @@ impl Batch {
             BatchGuest::Named(name) => Workload::named(&name),
             BatchGuest::Stored(digest) => Some(Workload::Stored(digest)),
             BatchGuest::Module(wasm) => {
-                let admitted = node.runner.modules().admit(wasm.0);
-                let refused = |cause| BatchError::Refused { name: order.guest_name.clone(), cause: Box::new(cause) };
-                Some(Workload::Module(admitted.map_err(refused)?))
+                let prepared = node.runner.modules().prepare(wasm.0);
+                let refused = |cause| BatchError::of_module(&order.guest_name, cause);
+                Some(Workload::Module(prepared.map_err(refused)?))
             }
         };
         if let Some(workload) = &workload {
             let compiled = node.runner.modules().program(workload.module());
-            compiled.map_err(|cause| BatchError::Module { name: order.guest_name.clone(), cause })?;
+            compiled.map_err(|cause| BatchError::of_module(&order.guest_name, cause))?;
         }
         let assets = order.assets.into_iter().map(|(name, from)| {
             let path = match from {

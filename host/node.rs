@@ -138,7 +138,8 @@ impl Node {
         let compiler = Compiler::child("/proc/self/exe", sandbox.settings_digest());
         let stored = StoredModules::new(state.join("modules"), config.module_quota());
         let code = CodeFiles::new(cache, key, config.modules.code_bytes_max);
-        let modules = Modules::new(sandbox.clone(), compiler, config.gate).with_store(stored).with_code(code);
+        let modules = Modules::new(sandbox.clone(), compiler, config.gate).with_jobs(capacity.jobs);
+        let modules = modules.with_store(stored).with_code(code);
         let runner =
             WorkloadRunner::new(sandbox, modules, signer.clone(), Some(opened.store.guarded_by(lock)), capacity);
         Ok(Self { config, keyring, signer, runner })

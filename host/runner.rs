@@ -326,7 +326,7 @@ impl Core {
         slice: OpenSlice,
         job: Job,
     ) -> Result<Ended, RunError> {
-        let program = self.modules.program(request.workload.module())?;
+        let program = self.modules.program_for(request.workload.module(), &request.scope)?;
         let (started, clock) = (SystemTime::now(), Instant::now());
         let work = sandbox::Work {
             input: Box::new(slice),

@@ -2,8 +2,11 @@
 
 mod outcome;
 mod stop;
-mod check;
+mod interface;
+mod constant;
 pub mod meter;
+mod check;
+mod text;
 mod trace;
 mod refill;
 mod abi;
@@ -12,6 +15,7 @@ mod native;
 mod engine;
 mod threads;
 mod confine;
+mod process;
 mod compiler;
 mod link;
 mod interpreter;
@@ -25,9 +29,11 @@ use wasmtime::{InstancePre, Linker, ModuleExport, Store};
 
 use self::abi::RunState;
 pub use self::abi::{Input, Work};
-pub use self::check::{Admitted, GateLimits, Kind, LIMITS, Limit, LimitName, Place, Refusal, Report, Rule};
-pub use self::compiler::{CODE_BYTES_MAX, COMMAND as COMPILE_COMMAND, Compiler, CompilerError, serve_one_module};
-pub use self::confine::{Bounds, Confinement, Purpose, confine};
+pub use self::check::{Admitted, GateLimits, Kind, LIMITS, Limit, LimitName, Place, Price, Refusal, Report, Rule};
+pub use self::compiler::{
+    CODE_BYTES_MAX, COMMAND as COMPILE_COMMAND, Compiler, CompilerError, PrepareError, Prepared, serve_one_module,
+};
+pub use self::confine::{Bounds, Confinement, Purpose, confine, deny_access};
 use self::engine::Engine;
 pub use self::engine::{CompileEngine, NAME as ENGINE_NAME};
 use self::link::{Growth, Guest};
@@ -35,10 +41,12 @@ pub use self::meter::QUANTUM;
 use self::meter::{MeterError, State};
 pub use self::native::NativeCode;
 pub use self::outcome::{Outcome, Trap};
+pub use self::process::{End as ProcessEnd, StartError, enter, start, watched};
 pub use self::reference::{EngineKind, Reference, ReferenceEngine};
 pub use self::refill::{Claimed, Watch};
 use self::stop::Stop;
 pub use self::stop::{Beyond, InputError};
+pub use self::text::{Form, NotAModule, TEXT_BYTES_MAX, binary_form, form_of};
 use self::threads::GuestThreads;
 pub use self::threads::with_guest_stack;
 use self::trace::Tracer;
@@ -60,6 +68,11 @@ pub enum SandboxError {
     /// The compiler's verdict on the module: the same whenever it is asked.
     #[error("the module cannot be compiled: {0}")]
     Compile(String),
+    /// What the module costs, of whatever the child could use for one of its size.
+    #[error(
+        "the module cannot be compiled: {what} it took more than {took}, the most for a module of its size; split its functions, and lower the limit for inlining"
+    )]
+    TooDear { what: &'static str, took: String },
     #[error("{0}; the module may be compiled at another try")]
     Compiler(#[from] CompilerError),
     #[error("the host has no memory for what the job's limits allow; lower them, or run fewer at once")]
@@ -83,7 +96,7 @@ impl SandboxError {
     /// A stable name for programs.
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::Compile(_) => "not_compilable",
+            Self::Compile(_) | Self::TooDear { .. } => "not_compilable",
             Self::Compiler(_) => "compiler_failed",
             Self::HostMemory | Self::CodeMemory(_) => "host_memory",
             Self::MemoryLimitTooHigh(_) => "memory_limit_too_high",

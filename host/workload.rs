@@ -1,12 +1,11 @@
 //! `Workload`: which guest runs. The reference guests are part of this binary, as the bytes that are checked in beside
 //! their text, so that no version of a tool changes their digests. They go through the same gate as anybody's.
 
-use std::borrow::Cow;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use crate::digest::Digest;
-use crate::sandbox::{Admitted, GateLimits, LimitName, Refusal};
+use crate::sandbox::{Admitted, GateLimits, NotAModule, Refusal, binary_form};
 
 /// The guest that runs on a slice.
 #[derive(Clone)]
@@ -30,7 +29,7 @@ pub const NAMES: [&str; 3] = ["transcode", "inference", "module"];
 impl Workload {
     /// Reads a module in its text or its binary form, within the limits that a node has by default.
     pub fn from_module(bytes: &[u8]) -> Result<Self, ModuleError> {
-        Ok(Self::Module(Admitted::within(&GateLimits::DEFAULT, binary_form(bytes)?)?))
+        Ok(Self::Module(Admitted::within(&GateLimits::DEFAULT, &*binary_form(bytes)?)?))
     }
 
     /// The workload that `file` names by how it begins: `transcode.slice`, `inference-7.slice`.
@@ -100,31 +99,11 @@ fn reference(wasm: &[u8]) -> Admitted {
     Admitted::new(wasm.to_vec()).expect("a reference guest passes the gate")
 }
 
-/// Text is some four times as long as what it stands for.
-const TEXT_BYTES_MAX: u64 = 4 * LimitName::ModuleBytes.limit().default;
-
-/// A module as the gate reads it, of its text or its binary form.
-pub fn binary_form(bytes: &[u8]) -> Result<Vec<u8>, ModuleError> {
-    if !bytes.starts_with(b"\0") && bytes.len() as u64 > TEXT_BYTES_MAX {
-        return Err(ModuleError::TextTooLarge(bytes.len()));
-    }
-    wat::parse_bytes(bytes).map(Cow::into_owned).map_err(|error| {
-        // Its first line says what is wrong; of those that show where, the numbers are enough.
-        let text = error.to_string();
-        let place = text.lines().find_map(|line| line.trim_start().strip_prefix("--> <anon>:"));
-        let what = text.lines().next().unwrap_or_default();
-        ModuleError::Text(place.map_or_else(|| what.to_owned(), |place| format!("{what} at {place}")))
-    })
-}
-
 /// Why a module is not one that runs here.
 #[derive(Debug, thiserror::Error)]
 pub enum ModuleError {
-    #[error("the text of the module has {0} bytes; at most {TEXT_BYTES_MAX} are read")]
-    TextTooLarge(usize),
-    /// What was expected, and where: line and column.
-    #[error("it is not the text of a module: {0}")]
-    Text(String),
+    #[error(transparent)]
+    NotAModule(#[from] NotAModule),
     #[error(transparent)]
     Refused(#[from] Refusal),
 }

@@ -24,9 +24,9 @@ use crate::modules::orders::{self, ModuleAnswer, ModuleOrder};
 use crate::modules::{Listed, ModuleKey, ModuleName, Record, StoredError};
 use crate::node::{Look, Node};
 use crate::orders::{Answer, Order};
-use crate::sandbox::{Admitted, LimitName, Report};
+use crate::sandbox::{Admitted, CompileEngine, Compiler, LimitName, Report, binary_form, form_of};
 use crate::verify;
-use crate::workload::{Guest, Workload, binary_form};
+use crate::workload::{Guest, Workload};
 
 #[derive(Subcommand)]
 pub enum ModuleCommand {
@@ -135,25 +135,40 @@ pub fn main(command: ModuleCommand, data_dir: &Path) -> anyhow::Result<End> {
     }
 }
 
-/// The workload that `--module` means: what is stored goes before a file of that name.
-pub fn lookup(module: &OsStr, look: &Look) -> anyhow::Result<Workload> {
+/// What `--module` means.
+pub enum Named {
+    Stored(Digest),
+    /// A module in either form, as it was read.
+    File(Vec<u8>),
+}
+
+/// Looks `module` up: what is stored goes before a file of that name.
+pub fn find(module: &OsStr, look: &Look) -> anyhow::Result<Named> {
     let (key, file) = (module.to_str().and_then(|text| text.parse::<ModuleKey>().ok()), Path::new(module));
     match key.map(|key| look.stored.find(&key)) {
-        Some(Ok(digest)) => Ok(Workload::Stored(digest)),
+        Some(Ok(digest)) => Ok(Named::Stored(digest)),
         Some(Err(StoredError::NotThere(key))) if !file.exists() => {
             bail!(
                 "there is neither a stored module nor a file `{key}`; `node compute module list` shows what is stored"
             )
         }
-        Some(Err(StoredError::NotThere(_))) | None => {
-            let admitted = Admitted::within(&look.config.gate, read(file)?);
-            Ok(Workload::Module(admitted.map_err(|refusal| {
-                let (code, hint) = (refusal.code(), refusal.hint());
-                anyhow::anyhow!("`{}` is refused [{code}]: {refusal}; {hint}", file.display())
-            })?))
-        }
+        Some(Err(StoredError::NotThere(_))) | None => Ok(Named::File(read(file)?)),
         Some(Err(error)) => Err(error.into()),
     }
+}
+
+/// The workload that `--module` means, for a run in a process that this one starts.
+pub fn lookup(module: &OsStr, look: &Look) -> anyhow::Result<Workload> {
+    let bytes = match find(module, look)? {
+        Named::Stored(digest) => return Ok(Workload::Stored(digest)),
+        Named::File(bytes) => bytes,
+    };
+    let file = Path::new(module);
+    let wasm = binary_form(&bytes).with_context(|| format!("cannot use `{}`", file.display()))?;
+    Ok(Workload::Module(Admitted::within(&look.config.gate, &*wasm).map_err(|refusal| {
+        let (code, hint) = (refusal.code(), refusal.hint());
+        anyhow::anyhow!("`{}` is refused [{code}]: {refusal}; {hint}", file.display())
+    })?))
 }
 
 /// The guest of a workload, as the gate has it.
@@ -166,17 +181,16 @@ pub fn admitted(workload: &Workload, look: &Look) -> anyhow::Result<Admitted> {
 
 fn add(file: &Path, name: Option<&ModuleName>, json: bool, data_dir: &Path) -> anyhow::Result<End> {
     let wasm = read(file)?;
-    let gate = Node::look(data_dir)?.config.gate;
-    if Admitted::within(&gate, wasm.as_slice()).is_err() {
-        return refused(file, &Report::of(&wasm, &gate), json);
-    }
+    form_of(&wasm).with_context(|| format!("cannot use `{}`", file.display()))?;
     let by = format!("user {}", rustix::process::getuid().as_raw());
     let order = ModuleOrder::Add { wasm: Binary(wasm), name: name.cloned(), by };
     let (digest, bytes, kind, is_new, renamed, lacks) = match carry_out(order, data_dir)? {
         Ok(ModuleAnswer::Added { digest, bytes, kind, is_new, renamed, lacks }) => {
             (digest, bytes, kind, is_new, renamed, lacks)
         }
+        Ok(ModuleAnswer::Refused(report)) => return refused(file, &report, json),
         Ok(ModuleAnswer::Removed { .. }) => bail!("the running node answers what was not asked"),
+        Err(failure) if failure.code == "not_a_module" => bail!("cannot use `{}`: {}", file.display(), failure.message),
         Err(failure) if failure.code == "not_compilable" => {
             let Failure { code, message } = failure;
             complain("error", &format_args!("`{}` is refused [{code}]: {message}", file.display()));
@@ -253,8 +267,9 @@ fn refused(file: &Path, report: &Report, json: bool) -> anyhow::Result<End> {
 
 fn check(file: &Path, json: bool, data_dir: &Path) -> anyhow::Result<End> {
     let config = Config::read(&data_dir.join("config.toml"))?;
-    let wasm = read(file)?;
-    let report = Report::of(&wasm, &config.gate);
+    let compiler = Compiler::child(PROGRAM, CompileEngine::new()?.settings_digest());
+    let report = while_showing("checking", || compiler.report(&config.gate, &read(file)?).map_err(anyhow::Error::from));
+    let report = report.with_context(|| format!("cannot check `{}`", file.display()))?;
     let shown =
         if json { format!("{:#}\n", report::json(file, &report)) } else { report::text(file, &report, &config.gate) };
     print(shown.as_bytes())?;
@@ -301,7 +316,7 @@ fn show(module: &ModuleKey, json: bool, data_dir: &Path) -> anyhow::Result<End> 
 fn remove(module: &ModuleKey, json: bool, data_dir: &Path) -> anyhow::Result<End> {
     let (digest, gone) = match carry_out(ModuleOrder::Remove { module: module.clone() }, data_dir)? {
         Ok(ModuleAnswer::Removed { digest, module_removed }) => (digest, module_removed),
-        Ok(ModuleAnswer::Added { .. }) => bail!("the running node answers what was not asked"),
+        Ok(_) => bail!("the running node answers what was not asked"),
         Err(failure) => bail!("{}", failure.message),
     };
     let line = if gone { format!("removed {digest}") } else { format!("removed the name {module} of {digest}") };
@@ -335,11 +350,9 @@ fn show_line(json: bool, object: &Value, line: &str) -> anyhow::Result<End> {
     Ok(End::Done)
 }
 
-/// The module in its binary form.
+/// A module in either form.
 fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
-    let bytes = files::read_up_to(file, READ_BYTES_MAX);
-    let bytes = bytes.with_context(|| format!("cannot read `{}`", file.display()))?;
-    binary_form(&bytes).with_context(|| format!("cannot use `{}`", file.display()))
+    files::read_up_to(file, READ_BYTES_MAX).with_context(|| format!("cannot read `{}`", file.display()))
 }
 
 /// Does `work`, and has a spinner turn meanwhile if it takes long.

@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval_at};
 
-use super::module::warn_of_weak_confinement;
+use super::module::{Named, warn_of_weak_confinement};
 use super::reach::{By, reach};
 use super::spool::Spool;
 use super::{End, RunArgs, complain, files, is_broken_pipe, module, print, tell};
@@ -26,7 +26,6 @@ use crate::node::Node;
 use crate::orders::{Order, Told};
 use crate::runner::{ASSETS_BYTES_MAX, Answer};
 use crate::sandbox::Confinement;
-use crate::workload::Guest;
 
 /// Threads for finished proofs on their way to the disk.
 const WRITERS: usize = 64;
@@ -92,9 +91,9 @@ fn guest(args: &RunArgs, data_dir: &Path) -> anyhow::Result<BatchGuest> {
     let Some(module) = &args.module else {
         return Ok(args.workload.clone().map_or(BatchGuest::OfFile, BatchGuest::Named));
     };
-    Ok(match module::lookup(module, &Node::look(data_dir)?)?.module() {
-        Guest::Stored(digest) => BatchGuest::Stored(digest),
-        Guest::Admitted(module) => BatchGuest::Module(Binary(module.wasm().to_vec())),
+    Ok(match module::find(module, &Node::look(data_dir)?)? {
+        Named::Stored(digest) => BatchGuest::Stored(digest),
+        Named::File(bytes) => BatchGuest::Module(Binary(bytes)),
     })
 }
 
@@ -122,7 +121,10 @@ fn order(
     Ok(BatchOrder {
         files: files.iter().zip(copies).map(slice).collect::<anyhow::Result<_>>()?,
         guest,
-        guest_name: args.module.as_deref().unwrap_or_default().to_string_lossy().into_owned(),
+        guest_name: match (&args.module, &args.workload) {
+            (Some(module), _) => module.to_string_lossy().into_owned(),
+            (None, workload) => workload.clone().unwrap_or_default(),
+        },
         args: Binary(words.join(&0)),
         assets: args.assets.iter().map(asset).collect::<anyhow::Result<_>>()?,
         gas: args.gas,

@@ -106,6 +106,8 @@ fn serve_and_log(args: &ServeArgs, data_dir: &Path, log: &Log) -> anyhow::Result
             let mut stopped = stopped.clone();
             async move { drop(stopped.wait_for(|stopped| *stopped).await) }
         };
+        let modules = served.node.clone();
+        tokio::task::spawn_blocking(move || log::compiler(modules.runner.modules()));
         let reload = Reload {
             data_dir: data_dir.to_owned(),
             addresses: addresses.clone(),

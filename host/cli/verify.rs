@@ -9,13 +9,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::case::{CaseArgs, PROGRAM};
+use super::module::warn_of_weak_confinement;
 use super::spool::Spool;
 use super::{End, complain, files, matrix, module, print, printable, proof};
 use crate::digest::Digest;
 use crate::limits::Limits;
 use crate::node::{Look, Node};
 use crate::proof::{JobLimits, SliceProof};
-use crate::sandbox::{Admitted, EngineKind, meter};
+use crate::sandbox::{Admitted, CompileEngine, Compiler, Confinement, EngineKind, meter};
 use crate::verify::{self, Guest, Matrix, Repeats, Side, TraceFile, Verdict};
 use crate::workload::Workload;
 
@@ -314,9 +315,12 @@ pub fn doctor(args: &DoctorArgs) -> anyhow::Result<End> {
     let bar = bar(14 * engines.len() as u64);
     let diagnosis = verify::doctor(Path::new(PROGRAM), engines, &|| bar.inc(1));
     bar.finish_and_clear();
+    let compiler = Compiler::child(PROGRAM, CompileEngine::new()?.settings_digest());
+    compiler.probe()?;
+    let lacks = compiler.confinement().map(Confinement::lacks).unwrap_or_default();
     if args.json {
         let matrices: Vec<Value> = diagnosis.matrices.iter().map(|found| matrix::json(found, engines)).collect();
-        let object = json!({ "fingerprint": diagnosis.fingerprint, "agree": diagnosis.agrees(), "battery": matrices });
+        let object = json!({ "fingerprint": diagnosis.fingerprint, "agree": diagnosis.agrees(), "battery": matrices, "compiler_lacks": lacks });
         print(format!("{object:#}\n").as_bytes())?;
     } else {
         for found in &diagnosis.matrices {
@@ -325,7 +329,11 @@ pub fn doctor(args: &DoctorArgs) -> anyhow::Result<End> {
             print(format!("{:24} {verdict:8} {came_to}\n", found.guests.concat()).as_bytes())?;
             complain_of(found);
         }
+        let confined =
+            if lacks.is_empty() { "confined".to_owned() } else { format!("without {}", lacks.join(" and ")) };
+        print(format!("{:24} {confined}\n", "compiler").as_bytes())?;
         print(format!("fingerprint {}\n", diagnosis.fingerprint).as_bytes())?;
     }
+    warn_of_weak_confinement(&lacks);
     Ok(diagnosis.matrices.iter().map(end_of).max().unwrap_or(End::Done))
 }

@@ -16,16 +16,17 @@ use super::outgoing::holding;
 use super::problem::Problem;
 use crate::access::Right;
 use crate::digest::Digest;
-use crate::modules::{Added, ModuleKey, ModuleName, ModulesError, Record, StoredError};
-use crate::sandbox::{Kind, LimitName, Report};
+use crate::modules::{Added, COMPILER_RETRY, ModuleKey, ModuleName, ModulesError, Record, StoredError};
+use crate::sandbox::{Kind, LimitName, NotAModule};
+use crate::slice::Scope;
 use crate::text::explained;
-use crate::workload::{ModuleError, binary_form};
+use crate::turns::Turn;
 
 /// What a body may say that it is; text is WebAssembly's.
 const TAKEN: [&str; 3] = [accept::WASM, accept::BYTES, "text/plain"];
 
-/// More than any limit lets through, so that its author hears of the other rules too.
-const READ_BYTES_MAX: u64 = 4 * LimitName::ModuleBytes.limit().highest;
+/// The longest module that a config can admit, and the longest text.
+const READ_BYTES_MAX: u64 = LimitName::ModuleBytes.limit().highest;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -46,7 +47,9 @@ pub async fn add(
     let name = name.map_err(|error| Problem::malformed(error.to_string()))?;
     accept::content_type(request.headers(), &TAKEN)?;
     let (bytes, _room) = read(&served, request).await?;
-    blocking(move || store(&served, &caller, name.as_ref(), &bytes)).await?
+    // A turn is waited for without a thread.
+    let turn = served.node.runner.modules().turn(&caller.scope).await.map_err(|error| of_module(&error))?;
+    blocking(move || store(&served, &caller, name.as_ref(), bytes, turn)).await?
 }
 
 async fn read(served: &Served, request: Request) -> Result<(Vec<u8>, Taken), Problem> {
@@ -59,13 +62,18 @@ async fn read(served: &Served, request: Request) -> Result<(Vec<u8>, Taken), Pro
     Ok((pieces.collect(READ_BYTES_MAX).await?, room))
 }
 
-fn store(served: &Served, caller: &Caller, name: Option<&ModuleName>, bytes: &[u8]) -> Result<Response, Problem> {
-    let wasm = binary_form(bytes).map_err(not_a_module)?;
+fn store(
+    served: &Served,
+    caller: &Caller,
+    name: Option<&ModuleName>,
+    bytes: Vec<u8>,
+    turn: Turn<Scope>,
+) -> Result<Response, Problem> {
     let modules = served.node.runner.modules();
-    let Ok(admitted) = modules.admit(wasm.as_slice()) else {
-        return Err(refused(&Report::of(&wasm, &served.node.config.gate)));
-    };
-    let record = Record::new(wasm.len() as u64, Kind::Compute.name().to_owned(), served.now_ms(), caller.name());
+    let admitted = modules.prepare_in(&turn, bytes).map_err(|error| of_module(&error))?;
+    drop(turn);
+    let record =
+        Record::new(admitted.wasm().len() as u64, Kind::Compute.name().to_owned(), served.now_ms(), caller.name());
     let stored = modules.stored().map_err(|error| of_stored(&error))?;
     if let Some(name) = name {
         check_name_is_free(served, caller, name, &admitted.digest())?;
@@ -173,28 +181,20 @@ fn shown(digest: &Digest, record: &Record, names: Vec<ModuleName>) -> Value {
     })
 }
 
-/// All that stands against a module, not only what the gate stopped at.
-fn refused(report: &Report) -> Problem {
-    let first = report.refusals.first();
-    let (code, detail) = first.map_or(("refused", String::new()), |first| {
-        let rest = report.refusals.len() - 1;
-        let more = if rest == 0 { String::new() } else { format!("; {rest} more rules are broken") };
-        (first.code(), format!("the module is refused: {first}; {}{more}", first.hint()))
-    });
-    Problem::new(422, code, detail).with("report", report.to_json())
-}
-
-fn not_a_module(error: ModuleError) -> Problem {
-    match error {
-        ModuleError::TextTooLarge(_) => Problem::new(413, "too_large", error.to_string()),
-        ModuleError::Text(_) | ModuleError::Refused(_) => Problem::new(422, "not_a_module", error.to_string()),
-    }
-}
-
 pub fn of_module(error: &ModulesError) -> Problem {
     let status = match error {
         ModulesError::Stored(error) => return of_stored(error),
-        ModulesError::Refused(_) => 422,
+        ModulesError::Refused(report) => {
+            // All that stands against a module, not only what the gate stopped at.
+            return Problem::new(422, error.code(), error.to_string()).with("report", report.to_json());
+        }
+        ModulesError::NotAModule(NotAModule::TextTooLarge(_)) => {
+            return Problem::new(413, "too_large", error.to_string());
+        }
+        ModulesError::NotAModule(_) => 422,
+        ModulesError::Busy(_) => {
+            return Problem::new(429, error.code(), error.to_string()).after(Some(COMPILER_RETRY));
+        }
         ModulesError::Sandbox(_) if error.code() == "not_compilable" => 422,
         ModulesError::Sandbox(_) => return Problem::of_host(error.code(), error),
     };

@@ -10,6 +10,7 @@ use crate::modules::{StoredError, StoredModules};
 use crate::prices::{Band, Bands, Lane, SharedBoard};
 use crate::queue::Queue;
 use crate::runner::WorkloadRunner;
+use crate::sandbox::Confinement;
 use crate::store::StoreError;
 
 /// Of how many modules the bands are told: those with the newest offers. Each is five lines of text and five series to
@@ -68,6 +69,12 @@ impl Scraped<'_> {
             (table::QUEUE_OUTPUT_BYTES, depth.output_bytes),
         ] {
             show(registry, &family, [(&[], value as f64)]);
+        }
+        let modules = self.runner.modules();
+        show(registry, &table::COMPILES_WAITING, [(&[], modules.waiting() as f64)]);
+        if let Some(Confinement { seccomp, landlock }) = modules.confinement() {
+            let holds = |holds: bool| f64::from(u8::from(holds));
+            show(registry, &table::CONFINED, [(&["seccomp"], holds(seccomp)), (&["landlock"], holds(landlock))]);
         }
     }
 

@@ -58,6 +58,9 @@ table! {
     COMPILATIONS: Counter "node_compilations_total" ["result"],
         "modules that the compiler was given: `compiled`, or the code of its error";
     COMPILE_SECONDS: Histogram "node_compile_duration_seconds" [], "how long it took over one, whatever came of it";
+    CONFINED: Gauge "node_compiler_confined" ["by"],
+        "1 where the kernel confines the compiler by this, 0 where it cannot; nothing until a compiler was started";
+    COMPILES_WAITING: Gauge "node_compiles_waiting" [], "modules that wait for a compiler";
     REFUSALS: Counter "node_gate_refusals_total" ["rule"], "modules that the gate refused, by the first rule that they broke";
     MODULES: Gauge "node_modules" [], "stored modules";
     MODULE_BYTES: Gauge "node_modules_bytes" [], "their bytes";

@@ -9,12 +9,12 @@ use super::names::{ModuleKey, ModuleName};
 use super::{Added, Modules, ModulesError, Record};
 use crate::binary::Binary;
 use crate::digest::Digest;
-use crate::sandbox::{Confinement, Kind};
+use crate::sandbox::{Confinement, Kind, Report};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ModuleOrder {
-    /// Check, compile and store a module; `by` says who brings it.
+    /// Check, compile and store a module, in its text or its binary form; `by` says who brings it.
     Add { wasm: Binary, name: Option<ModuleName>, by: String },
     /// Remove a name, and with its last name the module; or with a digest, the module and all its names.
     Remove { module: ModuleKey },
@@ -33,6 +33,8 @@ pub enum ModuleAnswer {
         /// What the kernel could not confine the compiler with.
         lacks: Vec<String>,
     },
+    /// The gate refuses it: all that stands against it.
+    Refused(Box<Report>),
     Removed {
         digest: Digest,
         module_removed: bool,
@@ -43,8 +45,14 @@ pub enum ModuleAnswer {
 pub fn perform(modules: &Modules, order: ModuleOrder, now_ms: u64) -> Result<ModuleAnswer, Arc<ModulesError>> {
     match order {
         ModuleOrder::Add { wasm: Binary(wasm), name, by } => {
-            let bytes = wasm.len() as u64;
-            let admitted = modules.admit(wasm).map_err(|refusal| Arc::new(refusal.into()))?;
+            let admitted = match modules.prepare(wasm) {
+                Ok(admitted) => admitted,
+                Err(error) => match &*error {
+                    ModulesError::Refused(report) => return Ok(ModuleAnswer::Refused(report.clone())),
+                    _ => return Err(error),
+                },
+            };
+            let bytes = admitted.wasm().len() as u64;
             let kind = Kind::Compute.name().to_owned();
             let record = Record::new(bytes, kind.clone(), now_ms, by);
             let addition = modules.add(&admitted, name.as_ref(), &record)?;

@@ -29,7 +29,8 @@ pub fn may_pass(error: &RunError) -> bool {
         RunError::Module(error) => match &**error {
             ModulesError::Sandbox(error) => may_pass_in_sandbox(error),
             ModulesError::Stored(error) => matches!(error, StoredError::Io { .. }),
-            ModulesError::Refused(_) => false,
+            ModulesError::Busy(_) => true,
+            ModulesError::NotAModule(_) | ModulesError::Refused(_) => false,
         },
         RunError::SliceIdConflict(_)
         | RunError::TooManyAssets(_)
@@ -51,6 +52,7 @@ const fn may_pass_in_sandbox(error: &SandboxError) -> bool {
         | SandboxError::Cancelled => true,
         SandboxError::Meter(_)
         | SandboxError::Compile(_)
+        | SandboxError::TooDear { .. }
         | SandboxError::MemoryLimitTooHigh(_)
         | SandboxError::Input(InputError::Changed)
         | SandboxError::Deadline

@@ -1,16 +1,16 @@
 //! What a module must look like before anything else reads it: valid under the features that we allow, of the `compute`
-//! ABI's shape, and within limits that keep what it costs to compile in proportion to its size. One pass over the bytes,
-//! each check before the work that it saves. [`Admitted`] is the evidence that a module passed.
+//! ABI's shape, and within limits that keep what it costs to compile in proportion to its size. One pass over the bytes, each
+//! check before the work that it saves, and one over what the meter makes of them, which is what the compiler gets.
+//! [`Admitted`] is the evidence that a module passed.
 
 mod limits;
-mod interface;
-mod constant;
 mod refusal;
 mod names;
 mod cost;
 mod join;
 mod live;
 mod body;
+mod price;
 mod pass;
 mod report;
 
@@ -18,12 +18,12 @@ use std::sync::Arc;
 
 use wasmparser::WasmFeatures;
 
-pub use self::constant::{Constant, computed};
-pub use self::interface::ABI_MODULE;
 pub use self::limits::{GateLimits, LIMITS, Limit, LimitName};
 use self::pass::{Mode, Pass};
+pub use self::price::Price;
 pub use self::refusal::{Place, Refusal, Rule};
 pub use self::report::{Kind, Report};
+use super::meter::{self, MeterError};
 use crate::digest::Digest;
 
 /// What compilers emit today and every engine runs alike. Everything else is refused: floats stay, threads, relaxed
@@ -45,7 +45,10 @@ pub fn features() -> WasmFeatures {
 pub struct Admitted {
     wasm: Arc<[u8]>,
     digest: Digest,
-    memory_bytes_min: u64,
+    /// The limits that it passed.
+    limits: Arc<GateLimits>,
+    /// With the meter in it; none of a module that passed in another process.
+    metered: Option<Arc<[u8]>>,
 }
 
 impl Admitted {
@@ -60,9 +63,27 @@ impl Admitted {
         let mut pass = Pass::new(limits, Mode::UpToFirst);
         pass.over(&wasm);
         match pass.refusals.pop() {
-            None => Ok(Self { digest: Digest::of(&wasm), memory_bytes_min: pass.memory_bytes_min(), wasm }),
+            None => {
+                let metered = pass.metered.map(Into::into);
+                Ok(Self { digest: Digest::of(&wasm), limits: Arc::new(*limits), metered, wasm })
+            }
             Some(refusal) => Err(refusal),
         }
+    }
+
+    /// A module that has passed elsewhere, within `limits`: in the confined child, or else there would be no native code
+    /// of it.
+    pub fn passed(limits: &GateLimits, wasm: Arc<[u8]>) -> Self {
+        Self { digest: Digest::of(&wasm), limits: Arc::new(*limits), metered: None, wasm }
+    }
+
+    pub fn limits(&self) -> &GateLimits {
+        &self.limits
+    }
+
+    /// The module with the meter in it, as the compiler gets it.
+    pub fn metered(&self) -> Result<Arc<[u8]>, MeterError> {
+        self.metered.clone().map_or_else(|| Ok(meter::metered(&self.wasm)?.into()), Ok)
     }
 
     pub fn wasm(&self) -> &[u8] {
@@ -77,10 +98,5 @@ impl Admitted {
     /// BLAKE3 of the module's bytes: its name.
     pub fn digest(&self) -> Digest {
         self.digest
-    }
-
-    /// The memory that a run starts with.
-    pub fn memory_bytes_min(&self) -> u64 {
-        self.memory_bytes_min
     }
 }

@@ -1,47 +1,54 @@
-//! Compiles modules: a stranger's in a process of its own, which has given up all but its pipes and is bounded in time
-//! and memory. What comes back is native code that we run: that process protects us from what compiling costs and from
-//! the compiler's crashes, not from a compiler that is made to write bad code.
+//! Compiler: reads, checks, meters and compiles modules; a stranger's in a process of its own, which has given up all but
+//! its pipes and is bounded in time and memory.
+//!
+//! What comes back is native code that we run: that process protects us from what a module costs and from the crashes of
+//! all that reads it, not from a compiler that is made to write bad code.
 
 mod pipe;
+mod make;
 mod child;
 
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::process::{Child, ChildStdin, ChildStdout, ExitStatus};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 pub use self::child::serve_one_module;
-use self::pipe::Reply;
+use self::pipe::{Frame, Stage, Wanted};
 use super::SandboxError;
-use super::check::Admitted;
+use super::check::{Admitted, GateLimits, Refusal, Report};
 use super::confine::{Bounds, Confinement};
-use super::engine::CompileEngine;
-use super::meter;
+use super::engine::{CompileEngine, IMAGE_BYTES_ALWAYS};
+use super::process::{self, End, StartError};
+use super::text::{Form, NotAModule, binary_form, form_of};
 use crate::digest::Digest;
 
 /// Ordinary code costs 0.8 to 1.4 s of CPU a MiB, and the gate admits nothing that costs more than four times that: this
 /// is twice the dearest, and a start.
 const CPU_SECONDS: u64 = 5;
 const CPU_SECONDS_A_MIB: u64 = 10;
+/// Text is read at some 10 MiB a second; some of it costs the square of its length, and is not read to its end.
+const CPU_SECONDS_A_MIB_OF_TEXT: u64 = 1;
 /// On a machine that is busy, a second of CPU takes longer.
 const DEADLINE_FACTOR: u32 = 4;
-/// Real modules of up to 4 MiB take at most 270 MiB, and of all shapes that the gate admits, none takes more than 300 when it
-/// fills 4 MiB (docs/limits.md). A node that takes larger ones has to give their compiler more: one of 16 MB takes 614.
-const MEMORY_BYTES_A_4_MIB: u64 = 512 << 20;
+/// Real modules of up to 4 MiB take at most 400 MiB with the meter in them, and of all shapes that the gate admits, none
+/// takes more than this when it fills 4 MiB (docs/limits.md). A node that takes larger ones has to give their compiler more.
+const MEMORY_BYTES_A_4_MIB: u64 = 768 << 20;
+/// What a byte of ordinary text takes while it is read, and half as much again.
+const MEMORY_A_BYTE_OF_TEXT: u64 = 32;
 
 /// Native code is some three times the size of its module; a module of which it is more than this many times is an attack.
 const CODE_FACTOR: u64 = 16;
-/// What even an empty module has.
-const CODE_BYTES_BASE: u64 = 1 << 20;
+/// What even an empty module has, and the image of a memory whose data lies far apart.
+const CODE_BYTES_BASE: u64 = (1 << 20) + IMAGE_BYTES_ALWAYS;
 pub const CODE_BYTES_MAX: u64 = 64 << 20;
 
-/// What is shown of a dying compiler's last words.
-const LAST_WORDS_BYTES: u64 = 2048;
+/// What the program said when an allocation failed: the bounds of its address space are the usual reason.
+const OUT_OF_MEMORY: &str = "memory allocation of";
 
 /// Makes native code of modules.
 pub enum Compiler {
@@ -59,12 +66,37 @@ pub struct Children {
     confinement: OnceLock<Confinement>,
 }
 
+/// A module that was brought, admitted and compiled.
+pub struct Prepared {
+    pub admitted: Admitted,
+    /// For [`Sandbox::load`](super::Sandbox::load), and for nobody who does not trust this compiler.
+    pub code: Vec<u8>,
+}
+
+/// Why there is no native code of what was brought.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    #[error(transparent)]
+    NotAModule(#[from] NotAModule),
+    /// The first of the refusals is why; there is at least one.
+    #[error("{}", first(.0))]
+    Refused(Box<Report>),
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+}
+
+fn first(report: &Report) -> String {
+    report.refusals.first().map(Refusal::to_string).unwrap_or_default()
+}
+
 /// The compiler failed. It says nothing about the module: another try may go well.
 #[derive(Debug, thiserror::Error)]
 pub enum CompilerError {
-    #[error("cannot start the compiler: {0}")]
-    Start(String),
-    #[error("the compiler took more than {0} s of CPU")]
+    #[error("cannot start the compiler, {0}")]
+    Start(#[from] StartError),
+    #[error("cannot watch the compiler: {0}")]
+    Watch(io::Error),
+    #[error("the compiler took more than {0} s of CPU before it was given a module")]
     CpuTime(u64),
     #[error("the compiler took more than {0} s")]
     Deadline(u64),
@@ -92,121 +124,91 @@ impl Compiler {
         }
     }
 
+    /// Starts a child that is given nothing to do, so that [`Compiler::confinement`] is known.
+    pub fn probe(&self) -> Result<(), SandboxError> {
+        match self {
+            Self::InProcess(_) => Ok(()),
+            Self::Child(children) => children.probe(),
+        }
+    }
+
+    /// Takes `bytes`, a module in either form, through the gate and the compiler.
+    pub fn prepare(&self, limits: &GateLimits, bytes: impl Into<Arc<[u8]>>) -> Result<Prepared, PrepareError> {
+        let bytes = bytes.into();
+        match self {
+            Self::InProcess(engine) => {
+                let admitted = Admitted::within(limits, &*binary_form(&bytes)?);
+                let admitted =
+                    admitted.map_err(|refusal| PrepareError::Refused(Box::new(Report::of_refusal(&bytes, refusal))))?;
+                Ok(Prepared { code: make::native_code(engine, &admitted)?, admitted })
+            }
+            Self::Child(children) => match children.ask(Wanted::Code, limits, &bytes)? {
+                (Reply::Code(code), binary) => {
+                    let wasm = binary.map_or(bytes, Into::into);
+                    Ok(Prepared { admitted: Admitted::passed(limits, wasm), code })
+                }
+                (Reply::Report(report), _) => Err(PrepareError::Refused(report)),
+            },
+        }
+    }
+
+    /// All that can be said of `bytes`, a module in either form; and its binary form, if it was text.
+    pub fn report(&self, limits: &GateLimits, bytes: &[u8]) -> Result<Report, PrepareError> {
+        match self {
+            Self::InProcess(_) => Ok(Report::of(&binary_form(bytes)?, limits)),
+            Self::Child(children) => match children.ask(Wanted::Report, limits, bytes)? {
+                (Reply::Report(report), _) => Ok(*report),
+                (Reply::Code(_), _) => {
+                    Err(SandboxError::Compile("the compiler answers another question".into()).into())
+                }
+            },
+        }
+    }
+
     /// The native code of `admitted`, for [`Sandbox::load`](super::Sandbox::load), and for nobody who does not trust
     /// this compiler.
     pub fn compile(&self, admitted: &Admitted) -> Result<Vec<u8>, SandboxError> {
-        let wasm = meter::metered(admitted.wasm()).map_err(SandboxError::Meter)?;
         match self {
-            Self::InProcess(engine) => native_code(engine, &wasm),
-            Self::Child(children) => Session::start(children, bounds(wasm.len()))?.compile(&wasm),
+            Self::InProcess(engine) => make::native_code(engine, admitted),
+            Self::Child(children) => match children.ask(Wanted::Code, admitted.limits(), admitted.wasm()) {
+                Ok((Reply::Code(code), _)) => Ok(code),
+                Ok((Reply::Report(report), _)) => Err(SandboxError::Compile(first(&report))),
+                Err(PrepareError::Sandbox(error)) => Err(error),
+                Err(error) => Err(SandboxError::Compile(error.to_string())),
+            },
         }
     }
-}
-
-fn native_code(engine: &CompileEngine, wasm: &[u8]) -> Result<Vec<u8>, SandboxError> {
-    let (code, max) = (engine.compile(wasm)?, code_bytes_max(wasm.len()));
-    if code.len() as u64 <= max {
-        return Ok(code);
-    }
-    Err(SandboxError::Compile(format!("its native code has {} bytes; at most {max} are admitted", code.len())))
 }
 
 /// The hidden subcommand that is a compiler: its arguments are the seconds and the bytes that it may use.
 pub const COMMAND: &str = "compile-one-module";
 
-const fn bounds(wasm_bytes: usize) -> Bounds {
-    let mib = (wasm_bytes as u64).div_ceil(1 << 20);
-    Bounds { cpu_seconds: CPU_SECONDS + CPU_SECONDS_A_MIB * mib, memory_bytes: MEMORY_BYTES_A_4_MIB * mib.div_ceil(4) }
-}
-
-fn code_bytes_max(wasm_bytes: usize) -> u64 {
-    (wasm_bytes as u64 * CODE_FACTOR + CODE_BYTES_BASE).min(CODE_BYTES_MAX)
-}
-
-/// One child, from its start to its end.
-struct Session<'a> {
-    of: &'a Children,
-    child: Child,
-    bounds: Bounds,
-}
-
-impl<'a> Session<'a> {
-    fn start(of: &'a Children, bounds: Bounds) -> Result<Self, CompilerError> {
-        let child = Command::new(&of.program)
-            .args([COMMAND, &bounds.cpu_seconds.to_string(), &bounds.memory_bytes.to_string()])
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| CompilerError::Start(error.to_string()))?;
-        Ok(Self { of, child, bounds })
-    }
-
-    fn compile(mut self, wasm: &[u8]) -> Result<Vec<u8>, SandboxError> {
-        let pid = Pid::from_child(&self.child);
-        let deadline = Duration::from_secs(self.bounds.cpu_seconds) * DEADLINE_FACTOR;
-        let (over, watched) = mpsc::channel::<()>();
-        let (answer, words, is_late) = std::thread::scope(|scope| {
-            let watchdog = scope.spawn(move || {
-                let is_late = watched.recv_timeout(deadline) == Err(RecvTimeoutError::Timeout);
-                // The child is waited for only after this thread has ended, so the number is still its own.
-                is_late && kill_process(pid, Signal::KILL).is_ok()
-            });
-            let answer = self.talk(wasm);
-            if answer.is_err() {
-                // Whatever it still does is of no use, and it might wait for us.
-                let _ = kill_process(pid, Signal::KILL).is_ok();
-            }
-            let words = self.last_words();
-            drop(over);
-            (answer, words, watchdog.join().unwrap_or(true))
-        });
-        let status = self.child.wait().map_err(|error| CompilerError::Start(error.to_string()))?;
-        let error = match answer {
-            Ok(Reply::Code(code)) => return Ok(code),
-            Ok(Reply::Refused(message)) => return Err(SandboxError::Compile(message)),
-            Err(error) => error,
-        };
-        Err(SandboxError::Compiler(match error {
-            _ if is_late => CompilerError::Deadline(deadline.as_secs()),
-            _ if status.signal() == Some(Signal::XCPU.as_raw()) => CompilerError::CpuTime(self.bounds.cpu_seconds),
-            Broken::OtherBuild => CompilerError::OtherBuild,
-            Broken::Pipe(cause) => CompilerError::Died { cause, status, words },
-        }))
-    }
-
-    /// Gives the child its module and takes what it made of it.
-    fn talk(&mut self, wasm: &[u8]) -> Result<Reply, Broken> {
-        let (Some(mut input), Some(mut output)) = (self.child.stdin.take(), self.child.stdout.take()) else {
-            return Err(Broken::Pipe(io::ErrorKind::NotConnected.into()));
-        };
-        let hello = pipe::read_hello(&mut output)?;
-        if hello.settings != self.of.settings {
-            return Err(Broken::OtherBuild);
-        }
-        self.of.confinement.get_or_init(|| hello.confinement);
-        pipe::write_request(&mut input, wasm)?;
-        drop(input);
-        Ok(pipe::read_reply(&mut output, code_bytes_max(wasm.len()))?)
-    }
-
-    /// What it wrote to standard error before it ended, on one line.
-    fn last_words(&mut self) -> String {
-        let mut words = Vec::new();
-        let Some(stderr) = self.child.stderr.take() else { return String::new() };
-        let _ = stderr.take(LAST_WORDS_BYTES).read_to_end(&mut words);
-        let words = String::from_utf8_lossy(&words);
-        let words: Vec<&str> = words.split_whitespace().collect();
-        if words.is_empty() { String::new() } else { format!(": {}", words.join(" ")) }
+/// What a child may use for `bytes` of one form, of which the gate admits a module of `module_bytes_max`.
+fn bounds(form: Form, bytes: u64, module_bytes_max: u64) -> Bounds {
+    let text_bytes = if form == Form::Text { bytes } else { 0 };
+    let mib = bytes.min(module_bytes_max).div_ceil(1 << 20);
+    Bounds {
+        cpu_seconds: CPU_SECONDS + CPU_SECONDS_A_MIB * mib + CPU_SECONDS_A_MIB_OF_TEXT * text_bytes.div_ceil(1 << 20),
+        memory_bytes: MEMORY_BYTES_A_4_MIB * mib.div_ceil(4) + MEMORY_A_BYTE_OF_TEXT * text_bytes,
     }
 }
 
-/// Why there is no answer.
+fn code_bytes_max(metered_bytes: usize) -> u64 {
+    (metered_bytes as u64 * CODE_FACTOR + CODE_BYTES_BASE).min(CODE_BYTES_MAX)
+}
+
+/// What a child came to.
+enum Reply {
+    Code(Vec<u8>),
+    Report(Box<Report>),
+}
+
+/// Why a child came to nothing.
 enum Broken {
     OtherBuild,
     Pipe(io::Error),
+    NotText(String),
+    NotCompilable(String),
 }
 
 impl From<io::Error> for Broken {
@@ -215,24 +217,153 @@ impl From<io::Error> for Broken {
     }
 }
 
+/// What a child has told so far.
+#[derive(Default)]
+struct Told {
+    stage: Option<Stage>,
+    binary: Option<Vec<u8>>,
+    refused: Option<Box<Report>>,
+}
+
+impl Children {
+    fn start(&self, bounds: Bounds) -> Result<Child, CompilerError> {
+        let arguments = [COMMAND, &bounds.cpu_seconds.to_string(), &bounds.memory_bytes.to_string()];
+        Ok(process::start(&self.program, &arguments)?)
+    }
+
+    fn probe(&self) -> Result<(), SandboxError> {
+        let bounds = bounds(Form::Binary, 0, 0);
+        let listen = |_: ChildStdin, mut output: ChildStdout| self.greet(&mut output);
+        let (told, end) =
+            process::watched(self.start(bounds)?, deadline(bounds), listen).map_err(CompilerError::Watch)?;
+        told.map_err(|broken| failure(broken, &Told::default(), end, bounds))
+    }
+
+    /// Has a child make what is `wanted` of `bytes`. Its binary form comes with that, if it is text.
+    fn ask(&self, wanted: Wanted, limits: &GateLimits, bytes: &[u8]) -> Result<(Reply, Option<Vec<u8>>), PrepareError> {
+        let form = form_of(bytes)?;
+        if form == Form::Binary && bytes.len() as u64 > limits.module_bytes {
+            // The gate would say the same, and read no more of it.
+            return Ok((Reply::Report(Box::new(Report::of(bytes, limits))), None));
+        }
+        let bounds = bounds(form, bytes.len() as u64, limits.module_bytes);
+        let mut told = Told::default();
+        let talk = |input, output| self.talk(input, output, (wanted, limits, bytes), &mut told);
+        let child = self.start(bounds).map_err(SandboxError::from)?;
+        let (reply, end) = process::watched(child, deadline(bounds), talk)
+            .map_err(|error| SandboxError::from(CompilerError::Watch(error)))?;
+        match (reply, told.refused.take()) {
+            (Ok(reply), _) => Ok((reply, told.binary)),
+            // It died over the report of a module that is refused in any case.
+            (Err(Broken::Pipe(_)), Some(refused)) => Ok((Reply::Report(refused), told.binary)),
+            (Err(Broken::NotText(message)), _) => Err(NotAModule::Text(message).into()),
+            (Err(broken), _) => Err(of_stage(broken, &told, end, bounds)),
+        }
+    }
+
+    fn greet(&self, output: &mut ChildStdout) -> Result<(), Broken> {
+        let hello = pipe::read_hello(output)?;
+        if hello.settings != self.settings {
+            return Err(Broken::OtherBuild);
+        }
+        self.confinement.get_or_init(|| hello.confinement);
+        Ok(())
+    }
+
+    /// Gives the child its module and takes what it made of it.
+    fn talk(
+        &self,
+        mut input: ChildStdin,
+        mut output: ChildStdout,
+        (wanted, limits, bytes): (Wanted, &GateLimits, &[u8]),
+        told: &mut Told,
+    ) -> Result<Reply, Broken> {
+        self.greet(&mut output)?;
+        pipe::write_request(&mut input, wanted, limits, bytes)?;
+        drop(input);
+        for _ in 0..pipe::FRAMES_MAX {
+            match pipe::read_frame(&mut output, CODE_BYTES_MAX)? {
+                Frame::Stage(stage) => told.stage = Some(stage),
+                Frame::Binary(binary) if is_binary(&binary) => told.binary = Some(binary),
+                Frame::Refused(report) if !report.refusals.is_empty() => told.refused = Some(report),
+                Frame::Report(report) if wanted == Wanted::Report || !report.refusals.is_empty() => {
+                    return Ok(Reply::Report(report));
+                }
+                Frame::Code(code) if wanted == Wanted::Code => {
+                    // Text has a binary form, and nothing else has another than it came with.
+                    let is_text = form_of(bytes).is_ok_and(|form| form == Form::Text);
+                    let fits = told.binary.as_ref().map(|binary| binary.len() as u64 <= limits.module_bytes);
+                    if fits != is_text.then_some(true) {
+                        return Err(io::Error::from(io::ErrorKind::InvalidData).into());
+                    }
+                    return Ok(Reply::Code(code));
+                }
+                Frame::NotText(message) => return Err(Broken::NotText(message)),
+                Frame::NotCompilable(message) => return Err(Broken::NotCompilable(message)),
+                _ => return Err(io::Error::from(io::ErrorKind::InvalidData).into()),
+            }
+        }
+        Err(io::Error::from(io::ErrorKind::InvalidData).into())
+    }
+}
+
+fn is_binary(bytes: &[u8]) -> bool {
+    form_of(bytes).is_ok_and(|form| form == Form::Binary)
+}
+
+fn deadline(bounds: Bounds) -> Duration {
+    Duration::from_secs(bounds.cpu_seconds) * DEADLINE_FACTOR
+}
+
+/// What a child died of, by what it was at: what a module costs is the module's fault.
+fn of_stage(broken: Broken, told: &Told, end: End, bounds: Bounds) -> PrepareError {
+    let took = match &broken {
+        Broken::Pipe(_) if end.is_late => None,
+        Broken::Pipe(_) if end.status.signal() == Some(Signal::XCPU.as_raw()) => {
+            Some(format!("{} s of CPU", bounds.cpu_seconds))
+        }
+        Broken::Pipe(_) if end.words.contains(OUT_OF_MEMORY) => Some(format!("{} MiB", bounds.memory_bytes >> 20)),
+        _ => None,
+    };
+    match (took, told.stage) {
+        (Some(took), Some(Stage::Text)) => NotAModule::TextTooDear(took).into(),
+        (Some(took), Some(Stage::Gate)) => SandboxError::TooDear { what: "checking", took }.into(),
+        (Some(took), Some(Stage::Compile)) => SandboxError::TooDear { what: "compiling", took }.into(),
+        (_, _) => failure(broken, told, end, bounds).into(),
+    }
+}
+
+fn failure(broken: Broken, told: &Told, end: End, bounds: Bounds) -> SandboxError {
+    let End { status, words, is_late } = end;
+    SandboxError::Compiler(match broken {
+        Broken::NotCompilable(message) | Broken::NotText(message) => return SandboxError::Compile(message),
+        Broken::OtherBuild => CompilerError::OtherBuild,
+        Broken::Pipe(_) if is_late => CompilerError::Deadline(deadline(bounds).as_secs()),
+        Broken::Pipe(_) if status.signal() == Some(Signal::XCPU.as_raw()) && told.stage.is_none() => {
+            CompilerError::CpuTime(bounds.cpu_seconds)
+        }
+        Broken::Pipe(cause) => CompilerError::Died { cause, status, words },
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn larger_modules_get_more_of_the_machine() {
-        let of = |wasm_bytes| (bounds(wasm_bytes).cpu_seconds, bounds(wasm_bytes).memory_bytes >> 20);
-        assert_eq!((of(1), of(1 << 20), of(4 << 20)), ((15, 512), (15, 512), (45, 512)));
-        assert_eq!((of((4 << 20) + 1), of(16 << 20)), ((55, 1024), (165, 2048)));
-    }
-
-    #[test]
-    fn a_compiler_that_does_nothing_is_killed_at_its_deadline() {
-        let child = Command::new("sleep").arg("1000000").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let bounds = Bounds { cpu_seconds: 0, memory_bytes: 0 };
-        let children = Children { program: PathBuf::new(), settings: Digest::of(b""), confinement: OnceLock::new() };
-        let session = Session { of: &children, child, bounds };
-        let error = session.compile(b"").unwrap_err();
-        assert!(matches!(error, SandboxError::Compiler(CompilerError::Deadline(0))), "{error}");
+        let of = |form, bytes| {
+            let bounds = bounds(form, bytes, 16 << 20);
+            (bounds.cpu_seconds, bounds.memory_bytes >> 20)
+        };
+        let binary = |bytes| of(Form::Binary, bytes);
+        assert_eq!((binary(1), binary(1 << 20), binary(4 << 20)), ((15, 768), (15, 768), (45, 768)));
+        assert_eq!((binary((4 << 20) + 1), binary(16 << 20)), ((55, 1536), (165, 3072)));
+        assert_eq!(of(Form::Text, 4 << 20), (49, 768 + 128), "reading text comes on top");
+        assert_eq!(
+            bounds(Form::Text, 16 << 20, 4 << 20).cpu_seconds,
+            5 + 40 + 16,
+            "the module is no longer than admitted"
+        );
     }
 }

@@ -51,22 +51,53 @@ impl Confinement {
     }
 }
 
-/// Closes every file but standard input, output and error: whoever started us may have left others open.
+/// Closes every file but standard input, output and error: the parent may have left others open.
 pub fn close_inherited_files() {
     // SAFETY: the caller has one thread, and nothing in this process has opened a file that something in it still owns.
-    unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
+    if unsafe { libc::close_range(3, libc::c_uint::MAX, 0) } == 0 {
+        return;
+    }
+    // Linux has that call since 5.9.
+    let highest = getrlimit(Resource::Nofile).current.unwrap_or(FILES_MAX).min(FILES_MAX);
+    for file in 3..i32::try_from(highest).unwrap_or(i32::MAX) {
+        // SAFETY: as above.
+        unsafe { libc::close(file) };
+    }
 }
 
-/// Confines this process (access: this thread, and those that it starts). Call it while nothing else is done in it.
+/// How many files a process is looked through for, on a kernel that cannot close a range.
+const FILES_MAX: u64 = 1 << 20;
+
+/// Confines this process, which has one thread. Call it while nothing else is done in it.
 pub fn confine(bounds: Bounds, purpose: Purpose) -> io::Result<Confinement> {
+    deny_access(bounds)?.confine(purpose)
+}
+
+/// A process that can reach no file and no network any more.
+pub struct Denied {
+    bounds: Bounds,
+    address_space_bytes: u64,
+    landlock: bool,
+}
+
+/// First half of [`confine`], for a process that starts threads before the second half: Landlock holds for the thread
+/// that asks for it and for those that it starts from then on, so the process must have one.
+pub fn deny_access(bounds: Bounds) -> io::Result<Denied> {
     // What is read must be read before nothing can be opened any more.
     let address_space_bytes = address_space_bytes()?.saturating_add(bounds.memory_bytes);
-    let filter = filter(purpose).map_err(io::Error::other)?;
     let landlock = restrict_access().map_err(io::Error::other)?;
-    limit_resources(address_space_bytes, bounds.cpu_seconds)?;
-    // A kernel without seccomp says EINVAL; everything else that could fail is ours.
-    let seccomp = seccompiler::apply_filter_all_threads(&filter).is_ok();
-    Ok(Confinement { seccomp, landlock })
+    Ok(Denied { bounds, address_space_bytes, landlock })
+}
+
+impl Denied {
+    /// Second half of [`confine`], for all threads that there are: no call but those that compute, and bounds.
+    pub fn confine(self, purpose: Purpose) -> io::Result<Confinement> {
+        let filter = filter(purpose).map_err(io::Error::other)?;
+        limit_resources(self.address_space_bytes, self.bounds.cpu_seconds)?;
+        // A kernel without seccomp says EINVAL; everything else that could fail is ours.
+        let seccomp = seccompiler::apply_filter_all_threads(&filter).is_ok();
+        Ok(Confinement { seccomp, landlock: self.landlock })
+    }
 }
 
 fn limit_resources(address_space_bytes: u64, cpu_seconds: u64) -> io::Result<()> {
@@ -89,7 +120,9 @@ fn limit_resources(address_space_bytes: u64, cpu_seconds: u64) -> io::Result<()>
 
 /// The address space of this process, as `proc(5)` has it: the first number of `statm`, in pages.
 fn address_space_bytes() -> io::Result<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm")?;
+    let statm = std::fs::read_to_string("/proc/self/statm");
+    let statm =
+        statm.map_err(|error| io::Error::new(error.kind(), format!("cannot read /proc/self/statm: {error}")))?;
     let pages: Option<u64> = statm.split(' ').next().and_then(|pages| pages.parse().ok());
     let pages = pages.ok_or_else(|| io::Error::other("/proc/self/statm has no size"))?;
     Ok(pages.saturating_mul(rustix::param::page_size() as u64))

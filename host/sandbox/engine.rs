@@ -22,6 +22,10 @@ pub const NAME: &str = "wasmtime 48 cranelift";
 const MEMORY_RESERVATION_BYTES: u64 = Limits::MEMORY_BYTES_MAX;
 const MEMORY_GUARD_BYTES: u64 = 32 << 20;
 
+/// The image of a memory may have so many bytes however little data is in it; a longer one is at least half data. What
+/// lies further apart is copied at each start.
+pub const IMAGE_BYTES_ALWAYS: u64 = 4 << 20;
+
 /// How much of what a run has touched is zeroed in place rather than given back to the system. The kernel is asked
 /// which pages those are (`PAGEMAP_SCAN`, Linux 6.7): 0.8 us more for a guest that touches one page, much less for one
 /// whose data lies a mebibyte in, where compilers put it. `benches/README.md` has the figures.
@@ -106,6 +110,7 @@ fn settings() -> Config {
         .memory_reservation(MEMORY_RESERVATION_BYTES)
         .memory_guard_size(MEMORY_GUARD_BYTES)
         .memory_may_move(false)
+        .memory_guaranteed_dense_image_size(IMAGE_BYTES_ALWAYS)
         .signals_based_traps(true)
         .max_wasm_stack(NATIVE_STACK_BYTES)
         // Nothing is asynchronous here, but wasmtime compares the two.

@@ -4,9 +4,9 @@ use wasmi::{Caller, CompilationMode, Config, Engine, Error, Linker, Memory, Modu
 use wasmi_core::LimiterError;
 
 use super::abi::{Answer, Called, HostCall, RunState, Work};
-use super::check::ABI_MODULE;
 use super::engine::NATIVE_STACK_BYTES;
 use super::functions::host_functions;
+use super::interface::ABI_MODULE;
 use super::link::Growth;
 use super::meter::{self, FRAME_MIN_BYTES, REFILL, STACK_BYTES};
 use super::outcome::{Outcome, Trap};

@@ -3,8 +3,9 @@
 use wasmtime::{Caller, Engine, Instance, Linker, Memory, ResourceLimiter, Result, Store, Val};
 
 use super::abi::{Answer, Called, HostCall, RunState};
-use super::check::{self, ABI_MODULE};
+use super::check;
 use super::functions::host_functions;
+use super::interface::ABI_MODULE;
 use super::meter::{self, REFILL};
 use super::stop::Stop;
 use crate::limits::Limits;

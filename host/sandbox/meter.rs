@@ -58,7 +58,8 @@ pub use self::stack::{FRAME_MIN_BYTES, STACK_BYTES, STACK_RULE_VERSION};
 use self::start::Start;
 pub use self::start::{START_RULE_VERSION, STARTS, start_gas};
 pub use self::state::State;
-use super::check::{ABI_MODULE, Constant, computed};
+use super::constant::{Constant, computed};
+use super::interface::ABI_MODULE;
 
 /// Of how the meter writes, raised with each change of what it writes: native code of another is compiled anew.
 pub const FORM_VERSION: u16 = 2;

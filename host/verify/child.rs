@@ -1,9 +1,9 @@
 //! A process for one engine and one job: it reads its order, opens its slice, gives up everything else, and only then
 //! compiles and runs what a stranger wrote.
 
-use std::io::{self, BufReader, BufWriter, Read as _};
+use std::io::{self, BufReader, BufWriter};
 use std::path::Path;
-use std::process::{ChildStdout, Command, Stdio};
+use std::process::{ChildStdin, ChildStdout};
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,10 @@ use super::order::{Answer, Found, Order, Source};
 use crate::digest::HashThreads;
 use crate::limits::Limits;
 use crate::proof::Blob;
-use crate::sandbox::{Bounds, Input as _, Purpose, Reference, SandboxError, Watch, Work, confine, with_guest_stack};
+use crate::sandbox::{
+    Bounds, Input as _, ProcessEnd, Purpose, Reference, SandboxError, Watch, Work, deny_access, enter, start, watched,
+    with_guest_stack,
+};
 use crate::slice::{OpenSlice, Slice};
 
 /// The hidden subcommand that is such a process.
@@ -25,57 +28,66 @@ const MEMORY_BYTES: u64 = 12 << 30;
 const GAS_A_SECOND: u64 = 1_000_000;
 const CPU_SECONDS: u64 = 300;
 
-/// What is shown of a dying child's last words.
-const LAST_WORDS_BYTES: u64 = 2048;
+/// On a machine that is busy, a second of CPU takes longer.
+const DEADLINE_FACTOR: u64 = 4;
 
 /// Has `order` run in a child, which is `program` (this very `node`) started anew; what came of each run, and the memory
 /// that was asked for.
 pub fn run(program: &Path, order: &Order) -> Vec<(Answer, Option<Vec<u8>>)> {
     let failed = |message: String| vec![(Answer::Failed { code: "engine_failed".to_owned(), message }, None)];
-    let spawned = Command::new(program)
-        .arg(COMMAND)
-        .env_clear()
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = match spawned {
-        Ok(child) => child,
-        Err(error) => return failed(format!("cannot start a process for {}: {error}", order.engine)),
-    };
-    let (input, output, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let mut answers = Vec::new();
-    let told = std::thread::scope(|scope| {
-        let asking = scope.spawn(|| input.map_or(Ok(()), |input| order.write(&mut BufWriter::new(input))));
-        let told = listen(output, order.runs, &mut answers);
-        if told.is_err() {
-            // It may wait for us, as we for it to take its order.
-            let _ = child.kill();
-        }
-        told.and(asking.join().unwrap_or(Ok(())))
-    });
-    let mut words = String::new();
-    if told.is_err() {
-        let _ = stderr.map(|stderr| stderr.take(LAST_WORDS_BYTES).read_to_string(&mut words));
+    let mut order = order.clone();
+    if let Source::File(path) = &mut order.slice
+        && let Ok(absolute) = std::path::absolute(&*path)
+    {
+        // The child begins in the root directory.
+        *path = absolute;
     }
-    let status = child.wait();
-    match (told, status) {
-        (Ok(()), _) => answers,
-        (Err(error), Ok(status)) => failed(format!("{} broke off: {error} ({status}) {}", order.engine, words.trim())),
-        (Err(error), Err(_)) => failed(format!("{} broke off: {error}", order.engine)),
+    let child = match start(program, &[COMMAND]) {
+        Ok(child) => child,
+        Err(error) => return failed(format!("cannot start a process for {}, {error}", order.engine)),
+    };
+    let mut answers = Vec::new();
+    let deadline = Duration::from_secs(bounds(&order).cpu_seconds.saturating_mul(DEADLINE_FACTOR));
+    let talk = |input: ChildStdin, output| {
+        // The child answers when it has read its order, so nobody waits for the other.
+        let asked = order.write(&mut BufWriter::new(input));
+        // What it says tells more than that it did not listen.
+        listen(output, order.runs, &mut answers).and(asked)
+    };
+    match watched(child, deadline, talk) {
+        Ok((Ok(()), _)) => answers,
+        Ok((Err(_), ProcessEnd { is_late: true, .. })) => {
+            failed(format!("{} took more than {} s", order.engine, deadline.as_secs()))
+        }
+        Ok((Err(error), ProcessEnd { status, words, .. })) => {
+            failed(format!("{} broke off: {error} ({status}){words}", order.engine))
+        }
+        Err(error) => failed(format!("cannot watch {}: {error}", order.engine)),
     }
 }
 
-fn listen(output: Option<ChildStdout>, runs: u32, answers: &mut Vec<(Answer, Option<Vec<u8>>)>) -> io::Result<()> {
-    let mut output = BufReader::new(output.ok_or(io::ErrorKind::NotConnected)?);
+fn listen(output: ChildStdout, runs: u32, answers: &mut Vec<(Answer, Option<Vec<u8>>)>) -> io::Result<()> {
+    let mut output = BufReader::new(output);
     for _ in 0..runs {
         answers.push(Answer::read(&mut output)?);
     }
     Ok(())
 }
 
+/// What a child may use for `order`.
+fn bounds(order: &Order) -> Bounds {
+    let gas_seconds = u64::from(order.runs).saturating_mul(order.gas_max() / GAS_A_SECOND);
+    Bounds {
+        cpu_seconds: CPU_SECONDS.saturating_add(gas_seconds),
+        memory_bytes: MEMORY_BYTES
+            .saturating_add(2 * order.limits.memory_bytes.min(Limits::MEMORY_BYTES_MAX))
+            .saturating_add(order.output_bytes_max().saturating_mul(2)),
+    }
+}
+
 /// Does what the order on standard input says, and is of no use afterwards.
 pub fn serve_one_order() -> io::Result<()> {
+    enter()?;
     let order = Order::read(&mut io::stdin().lock())?;
     let slice = match &order.slice {
         Source::File(path) => Slice::from_file(path, u64::MAX),
@@ -85,15 +97,10 @@ pub fn serve_one_order() -> io::Result<()> {
     // One handle a run, because nothing can be opened later.
     let slices = slice.and_then(|slice| (0..order.runs).map(|_| open(&slice)).collect::<Result<Vec<_>, _>>());
     let slices = slices.map_err(io::Error::other)?;
-    let gas_seconds = u64::from(order.runs).saturating_mul(order.gas_max() / GAS_A_SECOND);
-    let bounds = Bounds {
-        cpu_seconds: CPU_SECONDS.saturating_add(gas_seconds),
-        memory_bytes: MEMORY_BYTES
-            .saturating_add(2 * order.limits.memory_bytes.min(Limits::MEMORY_BYTES_MAX))
-            .saturating_add(order.output_bytes_max().saturating_mul(2)),
-    };
+    // There is one thread yet: those that run guests, or are started for them, are denied the same.
+    let denied = deny_access(bounds(&order))?;
     with_guest_stack(|| {
-        confine(bounds, Purpose::Run)?;
+        denied.confine(Purpose::Run)?;
         run_all(&order, slices)
     })?
 }

@@ -9,8 +9,7 @@ use super::order::Source;
 use crate::digest::{Digest, Hasher};
 use crate::limits::Limits;
 use crate::proof::profile;
-use crate::sandbox::{EngineKind, meter};
-use crate::workload::binary_form;
+use crate::sandbox::{EngineKind, binary_form, meter};
 
 /// Each must come to the same on every engine.
 const BATTERY: [(&str, &str); 6] = [

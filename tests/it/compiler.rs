@@ -1,5 +1,8 @@
 //! The compiler child: what it gives up, how it can fail, and that its failures are never a verdict on a module.
 
+mod costs;
+mod lines;
+
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,7 +14,8 @@ use std::sync::Arc;
 use compute_host::digest::Digest;
 use compute_host::modules::{Modules, ModulesError};
 use compute_host::sandbox::{
-    Admitted, Bounds, COMPILE_COMMAND, Compiler, CompilerError, GateLimits, Purpose, Sandbox, SandboxError, confine,
+    Admitted, Bounds, COMPILE_COMMAND, Compiler, CompilerError, GateLimits, LIMITS, Purpose, Sandbox, SandboxError,
+    confine,
 };
 use compute_host::workload::{Guest, Workload};
 
@@ -37,16 +41,44 @@ fn piped(mut command: Command) -> Child {
     command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// Gives `wasm` to a child with these bounds, as the node would, and says how it ended and what it said.
-fn compile(wasm: &[u8], cpu_seconds: &str, memory_bytes: &str) -> (ExitStatus, Vec<u8>) {
+/// What the node sends a child: that it wants native code, the gate's limits, and a module.
+fn request(limits: &GateLimits, bytes: &[u8]) -> Vec<u8> {
+    let mut request = vec![0];
+    for limit in LIMITS {
+        request.extend(limits.of(limit.name).to_le_bytes());
+    }
+    request.extend((bytes.len() as u64).to_le_bytes());
+    request.extend(bytes);
+    request
+}
+
+/// One frame of an answer.
+fn frame(tag: u8, bytes: &[u8]) -> Vec<u8> {
+    [&[tag][..], &(bytes.len() as u64).to_le_bytes(), bytes].concat()
+}
+
+const CODE: u8 = 4;
+const NOT_COMPILABLE: u8 = 6;
+
+/// The tags of the frames that a child has told after its hello.
+fn tags(said: &[u8]) -> Vec<u8> {
+    let (mut tags, mut rest) = (Vec::new(), said.get(HELLO_BYTES..).unwrap_or_default());
+    while let [tag, tail @ ..] = rest {
+        let (len, bytes) = tail.split_first_chunk().unwrap();
+        tags.push(*tag);
+        rest = &bytes[u64::from_le_bytes(*len) as usize..];
+    }
+    tags
+}
+
+/// Gives `bytes` to a child with these bounds, as the node would, and says how it ended and what it said.
+fn compile(bytes: &[u8], limits: &GateLimits, cpu_seconds: &str, memory_bytes: &str) -> (ExitStatus, Vec<u8>) {
     let mut command = Command::new(NODE);
     command.args([COMPILE_COMMAND, cpu_seconds, memory_bytes]);
     let mut child = piped(command);
-    let mut request = (wasm.len() as u64).to_le_bytes().to_vec();
-    request.extend(wasm);
     let mut stdin = child.stdin.take().unwrap();
     // It may have ended before it has read all.
-    let _ = stdin.write_all(&request);
+    let _ = stdin.write_all(&request(limits, bytes));
     drop(stdin);
     let output = child.wait_with_output().unwrap();
     (output.status, output.stdout)
@@ -151,23 +183,31 @@ fn nothing_can_be_opened_connected_or_started_from_inside() {
 #[test]
 fn a_child_that_uses_up_its_time_or_memory_is_stopped() {
     let wasm = fs::read(root().join("benches/kernels/dist/json.wasm")).unwrap();
-    let (status, said) = compile(&wasm, CPU_SECONDS, MEMORY_BYTES);
-    assert!(status.success() && said.len() > HELLO_BYTES, "within its bounds it compiles");
+    let gate = GateLimits::DEFAULT;
+    let (status, said) = compile(&wasm, &gate, CPU_SECONDS, MEMORY_BYTES);
+    assert!(status.success() && tags(&said).contains(&CODE), "within its bounds it compiles");
 
-    let (status, said) = compile(&wasm, CPU_SECONDS, "100000");
-    assert!(!status.success() && said.len() <= HELLO_BYTES, "out of memory: {status}");
+    let (status, said) = compile(&wasm, &gate, CPU_SECONDS, "100000");
+    assert!(!status.success() && !tags(&said).contains(&CODE), "out of memory: {status}");
 
     // The gate would not let this through.
-    let deep =
-        format!("(module (func (param i32) {} {}))", "loop local.get 0 br_if 0 ".repeat(20_000), "end ".repeat(20_000));
-    let (status, said) = compile(&wat::parse_str(deep).unwrap(), "1", MEMORY_BYTES);
+    let any = LIMITS.iter().fold(GateLimits::NONE, |limits, limit| limits.with(limit.name, u64::MAX / 1_000_000));
+    let deep = format!(
+        "(module (memory (export \"memory\") 1) (func (export \"run\") (result i32) i32.const 0)
+           (func (param i32) {} {}))",
+        "loop local.get 0 br_if 0 ".repeat(5_000),
+        "end ".repeat(5_000)
+    );
+    let (status, said) = compile(&wat::parse_str(deep).unwrap(), &any, "1", MEMORY_BYTES);
     assert_eq!(status.signal(), Some(libc::SIGXCPU), "out of time: {status}");
-    assert_eq!(said.len(), HELLO_BYTES);
+    assert!(!tags(&said).contains(&CODE));
 }
 
 #[test]
 fn a_request_that_is_too_long_or_breaks_off_is_an_error_of_the_childs() {
-    for request in [&[0xff; 8][..], &[1; 3], &[10, 0, 0, 0, 0, 0, 0, 0, b'x']] {
+    let whole = request(&GateLimits::DEFAULT, b"0123456789");
+    let long = [&whole[..whole.len() - 18], &[0xff; 8]].concat();
+    for request in [&long[..], &[1; 3], &[9; 400], &whole[..whole.len() - 1]] {
         let mut command = Command::new(NODE);
         command.args([COMPILE_COMMAND, CPU_SECONDS, MEMORY_BYTES]);
         let mut child = piped(command);
@@ -220,10 +260,20 @@ fn each_failure_of_the_compiler_is_told_apart() {
     assert!(matches!(failure(here.program("slow", "kill -XCPU $$"), settings()), CompilerError::CpuTime(_)));
     let killed = failure(here.program("killed", "kill -KILL $$"), settings()).to_string();
     assert!(killed.contains("signal: 9"), "{killed}");
-    for reply in
-        [&b""[..], b"\x07", b"\0\x05\0\0\0\0\0\0\0abc", b"\0\xff\xff\xff\xff\0\0\0\0", b"\x01\0\0\x10\0\0\0\0\0"]
-    {
-        let error = failure(here.compiler_that_replies(reply), settings());
+    for reply in [
+        vec![],
+        vec![7],
+        frame(CODE, b"abc")[..10].to_vec(),
+        [&[CODE][..], &u64::MAX.to_le_bytes()].concat(),
+        [&[NOT_COMPILABLE][..], &(1_u64 << 20).to_le_bytes()].concat(),
+        frame(0, &[9]),
+        frame(0, &[0]).repeat(17),
+        frame(3, b"{}"),
+        // A binary form of what is no text, and one that is none.
+        [frame(1, &module().wasm()), frame(CODE, b"abc")].concat(),
+        frame(1, b"abc"),
+    ] {
+        let error = failure(here.compiler_that_replies(&reply), settings());
         assert!(matches!(error, CompilerError::Died { .. }), "{reply:?}: {error}");
     }
 }
@@ -237,7 +287,7 @@ fn modules(program: PathBuf) -> Modules {
 #[test]
 fn the_compilers_verdict_is_asked_for_once() {
     let here = Workplace::new();
-    let modules = modules(here.compiler_that_replies(b"\x01\x05\0\0\0\0\0\0\0never"));
+    let modules = modules(here.compiler_that_replies(&frame(NOT_COMPILABLE, b"never")));
     for _ in 0..3 {
         let error = modules.program(Guest::Admitted(&module())).err().unwrap();
         assert_eq!(error.to_string(), "the module cannot be compiled: never");

@@ -1,25 +1,33 @@
 //! What the gate estimates that compiling a module costs: sums that were made by hand, and modules that are dear.
 
-use compute_host::sandbox::{Admitted, GateLimits, LIMITS, LimitName, Refusal, Report};
+use compute_host::sandbox::{Admitted, GateLimits, LIMITS, LimitName, Price, Refusal, Report, meter};
 use wasm_encoder::{CustomSection, Encode as _, Section as _};
 
 #[allow(dead_code, reason = "the bench uses more of it")]
 #[path = "../../benches/common/bombs.rs"]
 mod bombs;
 
+fn module(fields: &str) -> Vec<u8> {
+    wat::parse_str(format!("(module {fields} (memory (export \"memory\") 1))")).unwrap()
+}
+
 /// What a module of these fields uses of each limit, where none ends the reading.
 fn used(fields: &str) -> GateLimits {
-    let wasm = wat::parse_str(format!("(module {fields} (memory (export \"memory\") 1))")).unwrap();
-    Report::of(&wasm, &GateLimits::DEFAULT).used
+    Report::of(&module(fields), &GateLimits::DEFAULT).used
+}
+
+/// The estimate for the dearest function of a module of these fields as it is, without the meter.
+fn bare_cost(fields: &str) -> u64 {
+    Price::of(&module(fields)).unwrap().dearest.1
 }
 
 /// The estimate for a function of this code, with two locals beside its parameter, without what its bytes and itself
 /// cost: 35, and a tenth for each local and one more, 2 for the parameter; 0.8 a byte; one block.
 fn beyond_bytes(code: &str) -> f64 {
     let host = "(import \"compute\" \"blake3_update\" (func $host (param i32 i32)))";
-    let used = used(&format!("{host} (func (param i32) (local i32 i32) {code})"));
+    let fields = format!("{host} (func (param i32) (local i32 i32) {code})");
     let fixed = 35.0 + 0.1 * 4.0 + 2.0 + 12.0 + 0.005;
-    used.function_cost as f64 - fixed - 0.8 * used.body_bytes as f64
+    bare_cost(&fields) as f64 - fixed - 0.8 * used(&fields).body_bytes as f64
 }
 
 /// Estimates are rounded up to whole units, and what is alive at the operators is a few units more.
@@ -34,7 +42,7 @@ fn what_is_counted_costs_what_is_measured() {
     costs("", 0.0);
     costs("(drop (i32.load (i32.const 0)))", 3.0);
     costs("(i32.store (i32.const 0) (i32.const 0))", 3.0);
-    costs("(drop (f64.sqrt (f64.const 0)))", 18.0);
+    costs("(drop (f64.sqrt (f64.const 0)))", 4.0);
     costs("(drop (f32x4.max (v128.const i64x2 0 0) (v128.const i64x2 0 0)))", 20.0);
     costs("(drop (i32.trunc_sat_f32_s (f32.const 0)))", 14.0);
     // The call, and two values.
@@ -73,8 +81,7 @@ fn joins_are_ways_in_times_what_changes() {
 /// A sum of `n` loads, with `between` after each; and its estimate.
 fn sum(n: usize, between: &str) -> u64 {
     let line = format!("(local.set 1 (i32.add (local.get 1) (i32.load (local.get 0)))) {between}");
-    used(&format!("(func (param i32) (result i32) (local i32 i32 i32 i32) {} (local.get 1))", line.repeat(n)))
-        .function_cost
+    bare_cost(&format!("(func (param i32) (result i32) (local i32 i32 i32 i32) {} (local.get 1))", line.repeat(n)))
 }
 
 #[test]
@@ -106,8 +113,7 @@ fn values_that_meet_are_kept_alive_as_loads_are() {
     let cost = |term: &str| {
         let meet = "(block (local.set 2 (i32.const 7)) (br_if 0 (local.get 0)) (local.set 2 (i32.const 3)))";
         let line = format!("{meet} (local.set 1 (i32.add (local.get 1) (local.get {term})))");
-        used(&format!("(func (param i32) (result i32) (local i32 i32) {} (local.get 1))", line.repeat(1_000)))
-            .function_cost
+        bare_cost(&format!("(func (param i32) (result i32) (local i32 i32) {} (local.get 1))", line.repeat(1_000)))
     };
     assert!(cost("2") > 3 * cost("0"), "{} and {}", cost("2"), cost("0"));
 }
@@ -125,17 +131,61 @@ fn constants_fold_however_they_come() {
 
 #[test]
 fn a_module_costs_the_sum_of_its_functions() {
-    // As much as its functions, one after the other; of the budget, 5 units a byte and 20,000.
+    // As much as its functions, one after the other.
     let bomb = bombs::BOMBS.iter().find(|bomb| bomb.name == "roots").unwrap();
-    let percent = |copies| {
-        let wasm = bomb.module(256, copies);
-        let used = Report::of(&wasm, &GateLimits::DEFAULT).used;
-        (used.function_cost, used.compile_cost as f64 / 100.0 * (5.0 * wasm.len() as f64 + 20_000.0))
+    let price = |copies| Price::of(&bomb.module(256, copies)).unwrap();
+    let (one, many) = (price(1), price(101));
+    assert_eq!(one.dearest.1, many.dearest.1);
+    let sum = one.milli + 100 * 1_000 * one.dearest.1;
+    assert!((sum * 98 / 100..sum * 102 / 100).contains(&many.milli), "{}, not {sum}", many.milli);
+}
+
+#[test]
+fn an_estimate_follows_what_the_meter_writes() {
+    // Whatever the meter makes of a body is what the compiler gets: results whose NaNs can be seen, long copies, growth,
+    // turns of loops, calls.
+    let run = "(func (export \"run\") (result i32) i32.const 0)";
+    for (code, is_more) in [
+        ("(local.set 1 (f64.neg (f64.add (local.get 1) (local.get 1))))", true),
+        ("(local.set 2 (v128.not (f32x4.add (local.get 2) (local.get 2))))", true),
+        ("(memory.copy (local.get 0) (local.get 0) (local.get 0))", true),
+        ("(drop (memory.grow (local.get 0)))", true),
+        ("(loop (br_if 0 (local.get 0)))", true),
+        ("(local.set 0 (i32.add (local.get 0) (local.get 0)))", false),
+    ] {
+        let of = |n: usize| module(&format!("{run} (func (param i32) (local f64 v128) {})", code.repeat(n)));
+        let (metered, bare) = (meter::metered(&of(500)).unwrap(), Price::of(&of(500)).unwrap());
+        let price = Price::of(&metered).unwrap();
+        let used = Report::of(&of(500), &GateLimits::DEFAULT).used;
+        assert_eq!((used.function_cost, used.metered_bytes), (price.dearest.1, metered.len() as u64), "{code}");
+        assert_eq!(
+            price.dearest.1 > 3 * bare.dearest.1 / 2,
+            is_more,
+            "{code}: {} of {}",
+            price.dearest.1,
+            bare.dearest.1
+        );
+        // What it grows to is a limit of its own.
+        let dear = GateLimits { compile_cost: u64::MAX, function_cost: u64::MAX, ..GateLimits::DEFAULT };
+        assert!(Admitted::within(&dear, of(500)).is_ok(), "{code}");
+        let limits = GateLimits { metered_bytes: metered.len() as u64 - 1, ..dear };
+        assert_eq!(Admitted::within(&limits, of(500)).err().map(|refusal| refusal.code()), Some("metered_bytes"));
+    }
+}
+
+#[test]
+fn segments_that_are_copied_at_the_start_are_paid_for() {
+    let segments = |n: u32, step: u32| {
+        let data: String = (0..n).map(|i| format!("(data (i32.const {}) \"a\")", i * step)).collect();
+        wat::parse_str(format!(
+            "(module (memory (export \"memory\") 1024) {data} (func (export \"run\") (result i32) i32.const 0))"
+        ))
+        .unwrap()
     };
-    let ((function, one), (same, many)) = (percent(1), percent(101));
-    assert_eq!(function, same);
-    let sum = one + 100.0 * function as f64;
-    assert!((sum * 0.98..sum * 1.02).contains(&many), "{many}, not {sum}");
+    assert!(Admitted::new(segments(2, 60_000_000)).is_ok(), "two bytes that lie far apart");
+    assert!(Admitted::new(segments(500, 120_000)).is_ok());
+    let refused = Admitted::new(segments(60_000, 1_000)).err().map(|refusal| refusal.code());
+    assert!(matches!(refused, Some("function_cost" | "compile_cost" | "data_segments")), "{refused:?}");
 }
 
 #[test]
@@ -173,6 +223,7 @@ fn a_bomb_is_refused_or_its_cost_goes_with_its_size() {
             "loads",
             "loads far",
             "loads and stores",
+            "roots",
             "vector products",
             "vector minima",
             "vector shifts",

@@ -79,7 +79,10 @@ fn a_report_says_what_a_module_is() {
     assert_eq!((plain.refusals, plain.kind.name(), plain.memory_pages), (vec![], "compute", Some((1, None))));
     assert_eq!((plain.features, plain.float_free), (Some(vec![]), Some(true)));
     let more = of(&format!("{MEMORY} {RUN} (func (param f32) (drop (i32x4.splat (i32.extend8_s (i32.const 1)))))"));
-    assert_eq!((more.features, more.float_free), (Some(vec!["sign-extension-ops", "simd128"]), Some(false)));
+    assert_eq!(
+        (more.features, more.float_free),
+        (Some(vec!["sign-extension-ops".into(), "simd128".into()]), Some(false))
+    );
     let lanes = of(&format!("{MEMORY} {RUN} (func (param v128) (drop (f32x4.add (local.get 0) (local.get 0))))"));
     assert_eq!(lanes.float_free, Some(false), "floats in lanes are floats");
 }

@@ -1,6 +1,7 @@
 //! The node as a service: what authors and buyers ask it over HTTP, and what it answers.
 
 mod access;
+mod confined;
 mod local;
 mod log;
 mod metrics;

@@ -13,7 +13,9 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use self::backlog::Backlog;
+use crate::modules::Modules;
 use crate::node::Notice;
+use crate::sandbox::Confinement;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
@@ -68,6 +70,23 @@ impl Log {
     /// Waits a moment until all is written.
     pub fn finish(&self) {
         self.0.finish(LAST_LINES);
+    }
+}
+
+/// Says at the start what strangers' modules meet with: a compiler that the kernel confines, one that it does not, or none.
+pub fn compiler(modules: &Modules) {
+    match modules.probe_compiler() {
+        Ok(()) => {
+            let lacks = modules.confinement().map(Confinement::lacks).unwrap_or_default();
+            if !lacks.is_empty() {
+                let lacks = lacks.join(" and ");
+                tracing::warn!(
+                    "this kernel confines the compiler without {lacks}: a module that takes it over is held by less than \
+                     SECURITY.md says"
+                );
+            }
+        }
+        Err(error) => tracing::error!("no module can be compiled: {error}"),
     }
 }
 

@@ -52,15 +52,18 @@ const fn folding(class: u8) -> Weight {
 pub const fn weight(op: Op) -> Weight {
     use Op::*;
     match op {
-        // Results are made canonical when they are NaN: a comparison and a selection each.
-        F32Add | F32Sub | F32Mul | F32Div | F32Sqrt | F32Min | F32Max | F32Ceil | F32Floor | F32Trunc | F32Nearest
-        | F64Add | F64Sub | F64Mul | F64Div | F64Sqrt | F64Min | F64Max | F64Ceil | F64Floor | F64Trunc | F64Nearest
-        | F32DemoteF64 | F64PromoteF32 | F32ConvertI64U | F64ConvertI64U => units(18),
-        F32x4Add | F32x4Sub | F32x4Mul | F32x4Div | F32x4Sqrt | F32x4Min | F32x4Max | F32x4PMin | F32x4PMax
+        // Whether a NaN among the results is made canonical, the meter has written out.
+        F32Add | F32Sub | F32Mul | F32Div | F32Sqrt | F32Ceil | F32Floor | F32Trunc | F32Nearest
+        | F64Add | F64Sub | F64Mul | F64Div | F64Sqrt | F64Ceil | F64Floor | F64Trunc | F64Nearest
+        | F32DemoteF64 | F64PromoteF32
+        | F32x4Add | F32x4Sub | F32x4Mul | F32x4Div | F32x4Sqrt | F32x4PMin | F32x4PMax
         | F32x4Ceil | F32x4Floor | F32x4Trunc | F32x4Nearest
-        | F64x2Add | F64x2Sub | F64x2Mul | F64x2Div | F64x2Sqrt | F64x2Min | F64x2Max | F64x2PMin | F64x2PMax
+        | F64x2Add | F64x2Sub | F64x2Mul | F64x2Div | F64x2Sqrt | F64x2PMin | F64x2PMax
         | F64x2Ceil | F64x2Floor | F64x2Trunc | F64x2Nearest
-        | F32x4DemoteF64x2Zero | F64x2PromoteLowF32x4
+        | F32x4DemoteF64x2Zero | F64x2PromoteLowF32x4 => units(4),
+        // Several instructions each.
+        F32Min | F32Max | F64Min | F64Max | F32ConvertI64U | F64ConvertI64U => units(12),
+        F32x4Min | F32x4Max | F64x2Min | F64x2Max
         | F32x4ConvertI32x4S | F32x4ConvertI32x4U | F64x2ConvertLowI32x4S | F64x2ConvertLowI32x4U
         | I32x4TruncSatF32x4S | I32x4TruncSatF32x4U | I32x4TruncSatF64x2SZero | I32x4TruncSatF64x2UZero => units(20),
         // Of time 10; the code that they are takes more memory than others' in proportion.
@@ -118,6 +121,8 @@ pub const LOOP_BLOCKS: u64 = 2;
 /// A type that a module declares, and a function that can be called from outside of compiled code: an entry each.
 pub const TYPE: u64 = 80;
 pub const ESCAPED: u64 = 25;
+/// A data segment that is put in place when the guest starts: the compiler makes a call of each, in one function.
+pub const SEGMENT: u64 = 100;
 
 /// Thousandths of a unit, so that all weights are whole numbers.
 pub const MILLI: u64 = 1_000;
@@ -170,10 +175,15 @@ impl Counts {
     }
 }
 
-/// What a byte of a module may cost. Compilers' output has 2 to 4.
-const BUDGET_A_BYTE: u64 = 5;
+/// What a byte of a module may cost, with the meter in it. Compilers' output has 2 to 6.
+const BUDGET_A_BYTE: u64 = 7;
 /// What any module may cost beside that: some are too small to be told by their size.
 const BUDGET_BASE: u64 = 20_000;
+
+/// What so many percent of the budget of a module of so many bytes are, in thousandths of a unit.
+pub const fn budget_milli(module_bytes: u64, percent: u64) -> u64 {
+    (module_bytes * BUDGET_A_BYTE + BUDGET_BASE).saturating_mul(MILLI / 10).saturating_mul(percent) / 10
+}
 
 /// The part, in percent and rounded up, that `milli` thousandths of a unit are of what a module of so many bytes may cost.
 pub fn percent(milli: u64, module_bytes: u64) -> u64 {

@@ -21,7 +21,7 @@ pub struct Limit {
 
 macro_rules! limits {
     ($($name:ident $key:ident = $default:expr $(, up to $highest:expr)?; $what:literal; $reason:literal; $hint:literal)*) => {
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
         pub enum LimitName { $($name),* }
 
         /// A value for each limit: how far it goes, or how much of it a module uses.
@@ -90,6 +90,10 @@ limits! {
     ModuleBytes module_bytes = 4 << 20, up to 16 << 20; "bytes";
         "bounds all that follows; NEAR has the same limit";
         "build with optimisation for size and `strip` it; pass large data as an asset"
+
+    MeteredBytes metered_bytes = 16 << 20, up to 64 << 20; "bytes with the meter in it";
+        "the compiler gets the metered module; compilers' output grows to two to three times its size";
+        "use fewer floating-point operations whose results the bits of a NaN can reach; split the module"
 
     Types types = 1_024; "types";
         "for each there is a piece of code that calls from outside what is of it";
@@ -164,11 +168,11 @@ limits! {
     CallValues call_values = 16_384; "parameters and results of its calls";
         "beyond, what they cost the compiler grows with their square";
         "split the function; pass pointers to structures"
-    FunctionCost function_cost = 1_750_000; "units of what compiling it costs, as estimated";
-        "the compiler holds a function as a whole, with 200 to 500 bytes a unit";
+    FunctionCost function_cost = 4_500_000; "units of what compiling it costs, as estimated";
+        "the compiler holds a function as a whole, with the meter in it and up to 500 bytes a unit";
         "split the function; lower the limit for inlining"
     CompileCost compile_cost = 100; "percent of the compiling that a module of its size may cost";
-        "compilers' output has 50 to 90, some microseconds a byte; code made to be slow to compile has thousands";
+        "compilers' output has 35 to 90, some microseconds a byte; code made to be slow to compile has thousands";
         "lower the limit for inlining and optimise for size (`opt-level = \"s\"`)"
 
     CustomSections custom_sections = 16; "custom sections";

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use wasmparser::{ExternalKind, KnownCustom, Name, Parser, Payload, TypeRef};
 
-use super::refusal::Refusal;
+use super::refusal::{Refusal, shortened};
 
 /// Names what `refusals` say of functions, as far as the module does.
 pub fn fill_in(wasm: &[u8], refusals: &mut [Refusal]) {
@@ -15,7 +15,7 @@ pub fn fill_in(wasm: &[u8], refusals: &mut [Refusal]) {
     }
     each_name(wasm, |index, name| {
         if let Some(unnamed @ None) = wanted.get_mut(&index) {
-            *unnamed = Some(name.to_owned());
+            *unnamed = Some(shortened(name));
         }
     });
     for refusal in refusals {

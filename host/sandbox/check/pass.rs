@@ -1,5 +1,7 @@
 //! The pass over a module's sections. A section's count is looked at before the section is read.
 
+mod metered;
+
 use wasmparser::types::TypesRef;
 use wasmparser::{
     BinaryReaderError, ConstExpr, Data, DataKind, Element, ElementItems, ElementKind, Encoding, Export, ExternalKind,
@@ -8,11 +10,11 @@ use wasmparser::{
 };
 
 use super::body::{self, COUNTED, Declared, Tally};
-use super::constant::{Constant, computed};
 use super::cost;
-use super::interface::{ABI_FUNCTIONS, ABI_MODULE, AbiFunction, is_reserved_export};
 use super::limits::{GateLimits, LimitName};
-use super::refusal::{Place, Refusal, Rule};
+use super::refusal::{Place, Refusal, Rule, shortened};
+use crate::sandbox::constant::{Constant, computed};
+use crate::sandbox::interface::{ABI_FUNCTIONS, ABI_MODULE, AbiFunction, is_reserved_export};
 
 /// How far a pass goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -41,6 +43,8 @@ pub struct Pass<'a> {
     cost: u64,
     /// Of the module, but for its custom sections.
     compiled_bytes: u64,
+    /// What the compiler gets; none of a module that was not read to its end.
+    pub metered: Option<Vec<u8>>,
 }
 
 /// What the module is, for the rules that need the whole of it, and for the report.
@@ -66,7 +70,7 @@ pub struct Stop;
 
 impl From<BinaryReaderError> for Rule {
     fn from(error: BinaryReaderError) -> Self {
-        Self::Invalid { message: error.message().to_owned() }
+        Self::Invalid { message: shortened(error.message()) }
     }
 }
 
@@ -82,12 +86,13 @@ impl<'a> Pass<'a> {
             tally: Tally::default(),
             cost: 0,
             compiled_bytes: 0,
+            metered: None,
         }
     }
 
     /// Reads `wasm`, and leaves what was found.
     pub fn over(&mut self, wasm: &[u8]) {
-        let _stopped = self.sections(wasm);
+        let _stopped = self.sections(wasm).and_then(|()| self.price(wasm));
         super::names::fill_in(wasm, &mut self.refusals);
     }
 
@@ -101,6 +106,10 @@ impl<'a> Pass<'a> {
     fn sections(&mut self, wasm: &[u8]) -> Result<(), Stop> {
         self.compiled_bytes = wasm.len() as u64;
         self.count(LimitName::ModuleBytes, wasm.len() as u64, Place::default())?;
+        if wasm.len() as u64 > self.limits.module_bytes {
+            // A report is for an author's mistakes, and reading what is too long costs without bound.
+            return Err(Stop);
+        }
         let (mut validator, mut parser) = (Validator::new_with_features(super::features()), Parser::new(0));
         // There are forms that the parser alone knows to refuse.
         parser.set_features(super::features());
@@ -204,7 +213,7 @@ impl<'a> Pass<'a> {
 
     fn import(&mut self, import: &Import<'_>, at: Place) -> Result<(), Stop> {
         self.count(LimitName::NameBytes, import.module.len().max(import.name.len()) as u64, at.clone())?;
-        self.shape.imports.push((import.module.to_owned(), import.name.to_owned()));
+        self.shape.imports.push((shortened(import.module), shortened(import.name)));
         if let TypeRef::FuncExact(_) = import.ty {
             return self.end(exact_function(), at);
         }
@@ -216,13 +225,13 @@ impl<'a> Pass<'a> {
                 return Ok(());
             }
         }
-        self.refuse(Rule::UnknownImport { module: import.module.to_owned(), name: import.name.to_owned() }, at)
+        self.refuse(Rule::UnknownImport { module: shortened(import.module), name: shortened(import.name) }, at)
     }
 
     fn export(&mut self, export: &Export<'_>, offset: u64) -> Result<(), Stop> {
         let at = Place { offset: Some(offset), function: None };
         self.count(LimitName::NameBytes, export.name.len() as u64, at.clone())?;
-        self.shape.exports.push(export.name.to_owned());
+        self.shape.exports.push(shortened(export.name));
         if export.kind == ExternalKind::FuncExact {
             return self.end(exact_function(), at);
         }
@@ -234,7 +243,7 @@ impl<'a> Pass<'a> {
             ("run", ExternalKind::Func) => self.shape.run = Some((export.index, offset)),
             ("_initialize", ExternalKind::Func) => self.shape.initialize = Some((export.index, offset)),
             (name, _) if is_reserved_export(name) => {
-                self.refuse(Rule::ReservedExport { name: name.to_owned() }, at)?;
+                self.refuse(Rule::ReservedExport { name: shortened(name) }, at)?;
             }
             _ => {}
         }
@@ -285,7 +294,7 @@ impl<'a> Pass<'a> {
         };
         match offset {
             Some(offset) if offset + len <= room => Ok(()),
-            _ => self.refuse(Rule::SegmentRange { what }, at),
+            _ => self.refuse(Rule::SegmentRange { what: what.into() }, at),
         }
     }
 
@@ -330,7 +339,7 @@ impl<'a> Pass<'a> {
             let expected = FuncType::new(params.iter().copied(), results.iter().copied());
             if signature(index) != &expected {
                 let (expected, found) = (expected.to_string(), signature(index).to_string());
-                self.refuse(Rule::ImportSignature { name, expected, found }, Place::default())?;
+                self.refuse(Rule::ImportSignature { name: (*name).into(), expected, found }, Place::default())?;
             }
         }
         match self.shape.memory_pages {

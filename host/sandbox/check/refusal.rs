@@ -1,25 +1,28 @@
 //! Why a module is not admitted: the rule, what was found and where, and what to do about it.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use super::interface::ABI_MODULE;
+use serde::{Deserialize, Serialize};
+
 use super::limits::LimitName;
+use crate::sandbox::interface::ABI_MODULE;
 
 /// A rule that a module breaks, and the place where it does.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     pub rule: Rule,
     pub place: Place,
 }
 
 /// Where in the module's bytes; and in which function, by its index and its name if the module has one for it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     pub offset: Option<u64>,
     pub function: Option<(u32, Option<String>)>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rule {
     Limit {
         name: LimitName,
@@ -36,7 +39,7 @@ pub enum Rule {
         name: String,
     },
     ImportSignature {
-        name: &'static str,
+        name: Cow<'static, str>,
         expected: String,
         found: String,
     },
@@ -54,7 +57,7 @@ pub enum Rule {
     },
     /// A segment that does not lie where the module says that there is room for it.
     SegmentRange {
-        what: &'static str,
+        what: Cow<'static, str>,
     },
 }
 
@@ -101,6 +104,7 @@ impl Refusal {
 /// Which flag of which compiler turns off what is not admitted.
 fn feature_hint(message: &str) -> &'static str {
     const HINTS: &[(&str, &str)] = &[
+        ("unexpected end", "the file breaks off: copy, build or download it again"),
         ("threads", "build without threads and shared memory"),
         ("shared", "build without threads and shared memory"),
         ("memory64", "build for wasm32"),
@@ -170,6 +174,17 @@ impl fmt::Display for Refusal {
 }
 
 impl std::error::Error for Refusal {}
+
+/// Longer names are cut where they are kept, so that a report has a size.
+const KEPT_BYTES_MAX: usize = 256;
+
+/// The beginning of a name that a stranger chose.
+pub fn shortened(name: &str) -> String {
+    match name.len() {
+        0..=KEPT_BYTES_MAX => name.to_owned(),
+        _ => format!("{}...", &name[..name.floor_char_boundary(KEPT_BYTES_MAX)]),
+    }
+}
 
 /// A stranger's text in our sentence: in quotes, on one line, without what steers a terminal, and not endless.
 struct Quoted<'a>(&'a str);

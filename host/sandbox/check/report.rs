@@ -1,5 +1,8 @@
 //! What a module is, and all that stands against it: for its author.
 
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use wasmparser::{Validator, WasmFeatures};
 
@@ -9,12 +12,12 @@ use super::refusal::{Refusal, Rule};
 use crate::digest::Digest;
 
 /// What was read of a module, up to where it could be read.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     pub digest: Digest,
     pub bytes: u64,
     pub kind: Kind,
-    /// Module and name of each.
+    /// Module and name of each, up to [`NAMES_MAX`], as are the exports.
     pub imports: Vec<(String, String)>,
     pub exports: Vec<String>,
     pub code_bytes: u64,
@@ -22,7 +25,7 @@ pub struct Report {
     /// Pages of 64 KiB: what the memory starts with, and what it may grow to by its own declaration.
     pub memory_pages: Option<(u64, Option<u64>)>,
     /// Beyond WebAssembly's first version, by the names of their proposals; `None` for a module that is not valid.
-    pub features: Option<Vec<&'static str>>,
+    pub features: Option<Vec<Cow<'static, str>>>,
     /// Whether it holds no floating-point number; `None` for a module that is not valid.
     pub float_free: Option<bool>,
     /// How much of each limit it uses.
@@ -32,7 +35,7 @@ pub struct Report {
 }
 
 /// What kind of program a module seems to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// Of the `compute` ABI.
     Compute,
@@ -50,6 +53,9 @@ impl Kind {
         }
     }
 }
+
+/// More names are not listed.
+const NAMES_MAX: usize = 1_024;
 
 const PROPOSALS: &[(&str, WasmFeatures)] = &[
     ("mutable-globals", WasmFeatures::MUTABLE_GLOBAL),
@@ -82,30 +88,50 @@ impl Report {
         })
     }
 
-    /// Reads all of `wasm` that can be read.
+    /// A module that is refused, of which no more was read.
+    pub fn of_refusal(wasm: &[u8], refusal: Refusal) -> Self {
+        Self {
+            digest: Digest::of(wasm),
+            bytes: wasm.len() as u64,
+            kind: Kind::Other,
+            imports: Vec::new(),
+            exports: Vec::new(),
+            code_bytes: 0,
+            data_bytes: 0,
+            memory_pages: None,
+            features: None,
+            float_free: None,
+            used: GateLimits::NONE,
+            refusals: vec![refusal],
+        }
+    }
+
+    /// Reads all of `wasm` that can be read; nothing of a module with more bytes than `limits` admits.
     pub fn of(wasm: &[u8], limits: &GateLimits) -> Self {
         let mut pass = Pass::new(limits, Mode::All);
         pass.over(wasm);
         let Pass { used, refusals, shape, .. } = pass;
+        let is_read = wasm.len() as u64 <= limits.module_bytes;
         let all = super::features();
         // A feature is used if the module is not valid without it.
         let needs = |feature| Validator::new_with_features(all.difference(feature)).validate_all(wasm).is_err();
-        let is_valid = !needs(WasmFeatures::empty());
+        let is_valid = is_read && !needs(WasmFeatures::empty());
         let exports = |name: &str| shape.exports.iter().any(|export| export == name);
         let kind = match () {
             () if exports("run") => Kind::Compute,
             () if exports("_start") => Kind::WasiCommand,
             () => Kind::Other,
         };
-        let used_of = || PROPOSALS.iter().filter(|(_, feature)| needs(*feature)).map(|(name, _)| *name).collect();
+        let used_of =
+            || PROPOSALS.iter().filter(|(_, feature)| needs(*feature)).map(|(name, _)| Cow::Borrowed(*name)).collect();
         Self {
             digest: Digest::of(wasm),
             bytes: wasm.len() as u64,
             kind,
             features: is_valid.then(used_of),
             float_free: is_valid.then(|| !needs(WasmFeatures::FLOATS)),
-            imports: shape.imports,
-            exports: shape.exports,
+            imports: listed(shape.imports),
+            exports: listed(shape.exports),
             code_bytes: shape.code_bytes,
             data_bytes: shape.data_bytes,
             memory_pages: shape.memory_pages,
@@ -113,6 +139,11 @@ impl Report {
             refusals,
         }
     }
+}
+
+fn listed<T>(mut names: Vec<T>) -> Vec<T> {
+    names.truncate(NAMES_MAX);
+    names
 }
 
 fn refusal(refusal: &Refusal) -> Value {

@@ -1,10 +1,12 @@
-//! What the node and its compiler say to each other: the compiler says hello once it is confined, the node sends one
-//! module and closes, the compiler sends what came of it. All numbers are little-endian.
+//! Pipes between the node and its compiler: the compiler says hello once it is confined, the node sends one module and
+//! closes, the compiler sends what came of it, in frames. All numbers are little-endian.
 
 use std::io::{self, Read, Write};
 
 use crate::digest::Digest;
+use crate::sandbox::check::{GateLimits, LIMITS, LimitName, Report};
 use crate::sandbox::confine::Confinement;
+use crate::sandbox::text::TEXT_BYTES_MAX;
 
 pub struct Hello {
     /// Of the engine that the code will be for.
@@ -12,17 +14,55 @@ pub struct Hello {
     pub confinement: Confinement,
 }
 
-pub enum Reply {
-    Code(Vec<u8>),
-    /// The compiler's verdict on the module.
-    Refused(String),
+/// What the node wants to have made of a module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Native code, or a report of what stands against that.
+    Code,
+    /// A report, whatever is in it.
+    Report,
 }
 
-const CODE: u8 = 0;
-const REFUSED: u8 = 1;
+pub struct Request {
+    pub wanted: Wanted,
+    pub limits: GateLimits,
+    /// A module in its text or its binary form.
+    pub bytes: Vec<u8>,
+}
 
-/// A compiler's error message that is longer is not one.
+/// What a compiler is at; the last that it told of says what it died of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    Text,
+    Gate,
+    Compile,
+}
+
+/// One frame from the compiler.
+pub enum Frame {
+    Stage(Stage),
+    /// The binary form of a text.
+    Binary(Vec<u8>),
+    /// The first rule that a module breaks; the whole report follows, unless the compiler dies over it.
+    Refused(Box<Report>),
+    Report(Box<Report>),
+    Code(Vec<u8>),
+    /// The text is none of a module: why.
+    NotText(String),
+    /// The compiler's verdict on the module.
+    NotCompilable(String),
+}
+
+/// More frames than this are no answer.
+pub const FRAMES_MAX: usize = 16;
+/// What any answer may have, over all its frames, is the sum of these.
 const MESSAGE_BYTES_MAX: u64 = 64 << 10;
+const REPORT_BYTES_MAX: u64 = 8 << 20;
+
+/// The most that a request brings, and the most that a text can come to.
+fn source_bytes_max() -> u64 {
+    LimitName::ModuleBytes.limit().highest.max(TEXT_BYTES_MAX)
+}
 
 pub fn write_hello(to: &mut impl Write, hello: &Hello) -> io::Result<()> {
     to.write_all(hello.settings.as_bytes())?;
@@ -37,37 +77,83 @@ pub fn read_hello(from: &mut impl Read) -> io::Result<Hello> {
     Ok(Hello { settings: settings.into(), confinement: Confinement::from_byte(confinement[0]) })
 }
 
-pub fn write_request(to: &mut impl Write, wasm: &[u8]) -> io::Result<()> {
-    to.write_all(&(wasm.len() as u64).to_le_bytes())?;
-    to.write_all(wasm)
+pub fn write_request(to: &mut impl Write, wanted: Wanted, limits: &GateLimits, bytes: &[u8]) -> io::Result<()> {
+    to.write_all(&[wanted as u8])?;
+    for limit in LIMITS {
+        to.write_all(&limits.of(limit.name).to_le_bytes())?;
+    }
+    to.write_all(&(bytes.len() as u64).to_le_bytes())?;
+    to.write_all(bytes)
 }
 
-pub fn read_request(from: &mut impl Read, bytes_max: u64) -> io::Result<Vec<u8>> {
-    read_bytes(from, bytes_max)
-}
-
-pub fn write_reply(to: &mut impl Write, reply: &Reply) -> io::Result<()> {
-    let (status, bytes) = match reply {
-        Reply::Code(code) => (CODE, code.as_slice()),
-        Reply::Refused(message) => (REFUSED, message.as_bytes()),
+pub fn read_request(from: &mut impl Read) -> io::Result<Request> {
+    let wanted = match read_byte(from)? {
+        0 => Wanted::Code,
+        1 => Wanted::Report,
+        _ => return Err(io::ErrorKind::InvalidData.into()),
     };
-    to.write_all(&[status])?;
+    let mut limits = GateLimits::NONE;
+    for limit in LIMITS {
+        let mut value = [0; 8];
+        from.read_exact(&mut value)?;
+        limits = limits.with(limit.name, u64::from_le_bytes(value));
+    }
+    Ok(Request { wanted, limits, bytes: read_bytes(from, source_bytes_max())? })
+}
+
+pub fn write_frame(to: &mut impl Write, frame: &Frame) -> io::Result<()> {
+    let report;
+    let (tag, bytes): (u8, &[u8]) = match frame {
+        Frame::Stage(stage) => (0, &[*stage as u8]),
+        Frame::Binary(bytes) => (1, bytes),
+        Frame::Refused(refused) => {
+            report = serde_json::to_vec(refused)?;
+            (2, &report)
+        }
+        Frame::Report(whole) => {
+            report = serde_json::to_vec(whole)?;
+            (3, &report)
+        }
+        Frame::Code(code) => (4, code),
+        Frame::NotText(message) => (5, message.as_bytes()),
+        Frame::NotCompilable(message) => (6, message.as_bytes()),
+    };
+    to.write_all(&[tag])?;
     to.write_all(&(bytes.len() as u64).to_le_bytes())?;
     to.write_all(bytes)?;
     to.flush()
 }
 
-pub fn read_reply(from: &mut impl Read, code_bytes_max: u64) -> io::Result<Reply> {
-    let mut status = [0; 1];
-    from.read_exact(&mut status)?;
-    match status[0] {
-        CODE => read_bytes(from, code_bytes_max).map(Reply::Code),
-        REFUSED => {
-            let message = read_bytes(from, MESSAGE_BYTES_MAX)?;
-            Ok(Reply::Refused(String::from_utf8_lossy(&message).into_owned()))
-        }
+pub fn read_frame(from: &mut impl Read, code_bytes_max: u64) -> io::Result<Frame> {
+    match read_byte(from)? {
+        0 => match read_bytes(from, 1)?[..] {
+            [0] => Ok(Frame::Stage(Stage::Text)),
+            [1] => Ok(Frame::Stage(Stage::Gate)),
+            [2] => Ok(Frame::Stage(Stage::Compile)),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        },
+        1 => Ok(Frame::Binary(read_bytes(from, source_bytes_max())?)),
+        2 => Ok(Frame::Refused(read_report(from)?)),
+        3 => Ok(Frame::Report(read_report(from)?)),
+        4 => Ok(Frame::Code(read_bytes(from, code_bytes_max)?)),
+        5 => Ok(Frame::NotText(read_message(from)?)),
+        6 => Ok(Frame::NotCompilable(read_message(from)?)),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
+}
+
+fn read_report(from: &mut impl Read) -> io::Result<Box<Report>> {
+    Ok(serde_json::from_slice(&read_bytes(from, REPORT_BYTES_MAX)?)?)
+}
+
+fn read_message(from: &mut impl Read) -> io::Result<String> {
+    Ok(String::from_utf8_lossy(&read_bytes(from, MESSAGE_BYTES_MAX)?).into_owned())
+}
+
+fn read_byte(from: &mut impl Read) -> io::Result<u8> {
+    let mut byte = [0; 1];
+    from.read_exact(&mut byte)?;
+    Ok(byte[0])
 }
 
 fn read_bytes(from: &mut impl Read, bytes_max: u64) -> io::Result<Vec<u8>> {
@@ -77,7 +163,8 @@ fn read_bytes(from: &mut impl Read, bytes_max: u64) -> io::Result<Vec<u8>> {
     if len > bytes_max {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{len} bytes, where {bytes_max} are the most")));
     }
-    let mut bytes = Vec::with_capacity(len as usize);
+    // Memory is taken as the bytes come, not as they are announced.
+    let mut bytes = Vec::new();
     from.take(len).read_to_end(&mut bytes)?;
     if bytes.len() as u64 == len { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }

@@ -1,0 +1,48 @@
+//! The second half of the pass: the module is metered, and what the compiler would get is priced.
+
+use crate::sandbox::check::cost;
+use crate::sandbox::check::limits::LimitName;
+use crate::sandbox::check::pass::{Mode, Pass, Stop};
+use crate::sandbox::check::price::Price;
+use crate::sandbox::check::refusal::{Place, Rule};
+use crate::sandbox::meter;
+
+impl Pass<'_> {
+    /// Counts the limits that are about the metered module. A module that is not valid cannot be metered.
+    pub(super) fn price(&mut self, wasm: &[u8]) -> Result<(), Stop> {
+        if self.refusals.iter().any(|refusal| matches!(refusal.rule, Rule::Invalid { .. })) {
+            return Ok(());
+        }
+        let metered = match meter::metered(wasm) {
+            Ok(metered) => metered,
+            Err(error) => return self.end(Rule::Invalid { message: error.to_string() }, Place::default()),
+        };
+        self.count(LimitName::MeteredBytes, metered.len() as u64, Place::default())?;
+        if metered.len() as u64 > self.limits.metered_bytes {
+            return Ok(());
+        }
+        let milli_max = match self.mode {
+            Mode::UpToFirst => cost::budget_milli(self.compiled_bytes, self.limits.compile_cost),
+            Mode::All => u64::MAX,
+        };
+        let priced = Price::up_to(milli_max, &metered, self.limits, &mut self.tally);
+        let price = self.readable(priced)?;
+        let (function, units) = price.dearest;
+        self.recount(LimitName::FunctionCost, units, function)?;
+        self.recount(LimitName::CompileCost, cost::percent(price.milli, self.compiled_bytes), None)?;
+        self.metered = Some(metered);
+        Ok(())
+    }
+
+    /// [`Pass::count`], for what was counted of the module before it was metered. A limit that it broke then is not
+    /// listed again.
+    fn recount(&mut self, name: LimitName, found: u64, function: Option<u32>) -> Result<(), Stop> {
+        let is_listed = |rule: &Rule| matches!(rule, Rule::Limit { name: listed, .. } if *listed == name);
+        if self.refusals.iter().any(|refusal| is_listed(&refusal.rule)) {
+            let used = self.used.of_mut(name);
+            *used = found.max(*used);
+            return Ok(());
+        }
+        self.count(name, found, Place { offset: None, function: function.map(|index| (index, None)) })
+    }
+}

@@ -1,0 +1,133 @@
+//! Process for a stranger's bytes: how one is started, watched, and ended. The compiler's and the verifier's are started
+//! here, and nowhere else.
+
+use std::fmt;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::Builder;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+
+use super::confine;
+
+/// What is shown of the last words of a process that died.
+const LAST_WORDS_BYTES: u64 = 2048;
+
+/// A process could not be started.
+#[derive(Debug)]
+pub struct StartError {
+    program: PathBuf,
+    cause: io::Error,
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { program, cause } = self;
+        write!(f, "`{}`: {cause}", program.display())?;
+        f.write_str(match cause.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE) => "; raise `ulimit -n`",
+            Some(libc::EAGAIN | libc::ENOMEM) => "; raise `ulimit -u` or `ulimit -v`, or lower --jobs",
+            Some(libc::ENOENT) if program.starts_with("/proc") => "; mount /proc",
+            _ => "",
+        })
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// How a process ended.
+#[derive(Debug)]
+pub struct End {
+    pub status: ExitStatus,
+    /// What it wrote to standard error, on one line; empty, or with a colon before it.
+    pub words: String,
+    /// Whether it was killed at its deadline.
+    pub is_late: bool,
+}
+
+/// Starts `program` with pipes, in the root directory, and without this process's environment.
+pub fn start(program: &Path, arguments: &[&str]) -> Result<Child, StartError> {
+    Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|cause| StartError { program: program.to_owned(), cause })
+}
+
+/// Has `talk` speak with `child`, which is killed at its deadline, and when there is nothing to say any more. Returns
+/// when the child has ended.
+pub fn watched<T, E>(
+    mut child: Child,
+    deadline: Duration,
+    talk: impl FnOnce(ChildStdin, ChildStdout) -> Result<T, E>,
+) -> io::Result<(Result<T, E>, End)> {
+    let pid = Pid::from_child(&child);
+    let (over, waited) = mpsc::channel::<()>();
+    let told = std::thread::scope(|scope| {
+        let watchdog = Builder::new().spawn_scoped(scope, move || {
+            let is_late = waited.recv_timeout(deadline) == Err(RecvTimeoutError::Timeout);
+            // The child is waited for only after this thread has ended, so the number is still its own.
+            is_late && kill_process(pid, Signal::KILL).is_ok()
+        })?;
+        let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        let told = talk(input, output);
+        if told.is_err() {
+            // What it does now is of no use, and it might wait for us.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        let words = last_words(&mut child);
+        drop(over);
+        Ok((told, words, watchdog.join().unwrap_or(true)))
+    });
+    if told.is_err() {
+        let _ = child.kill();
+    }
+    let status = child.wait()?;
+    told.map(|(told, words, is_late)| (told, End { status, words, is_late }))
+}
+
+fn last_words(child: &mut Child) -> String {
+    let mut words = Vec::new();
+    let Some(stderr) = child.stderr.take() else { return String::new() };
+    let _ = stderr.take(LAST_WORDS_BYTES).read_to_end(&mut words);
+    let words = String::from_utf8_lossy(&words);
+    let words: Vec<&str> = words.split_whitespace().collect();
+    if words.is_empty() { String::new() } else { format!(": {}", words.join(" ")) }
+}
+
+/// First step of such a process, while it has one thread: it keeps nothing that its parent had open, and dies with it.
+pub fn enter() -> io::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    confine::close_inherited_files();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_says_nothing_is_killed_at_its_deadline() {
+        let child = start(Path::new("/bin/sleep"), &["1000000"]).unwrap();
+        let listen = |_input, mut output: ChildStdout| output.read_exact(&mut [0]);
+        let (told, end) = watched(child, Duration::ZERO, listen).unwrap();
+        assert!(told.is_err() && end.is_late && !end.status.success());
+    }
+
+    #[test]
+    fn what_cannot_be_started_is_named() {
+        let said = start(Path::new("/nowhere/node"), &[]).unwrap_err().to_string();
+        assert!(said.starts_with("`/nowhere/node`: "), "{said}");
+        let said = StartError { program: "/proc/self/exe".into(), cause: io::Error::from_raw_os_error(libc::ENOENT) };
+        assert!(said.to_string().ends_with("; mount /proc"), "{said}");
+    }
+}
