@@ -1,12 +1,14 @@
 //! The node as a service: what authors and buyers ask it over HTTP, and what it answers.
 
 mod access;
+mod heads;
 mod local;
 mod log;
 mod metrics;
 mod modules;
 mod openapi;
 mod prices;
+mod shares;
 mod signals;
 mod slices;
 mod tasks;
