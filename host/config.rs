@@ -167,6 +167,7 @@ impl Config {
         within("serve", "connections_max", self.serve.connections_max, Serve::CONNECTIONS_MAX)?;
         within("serve", "slice_bytes_max", self.serve.slice_bytes_max, i64_max)?;
         within("serve", "body_memory_bytes_max", self.serve.body_memory_bytes_max, Serve::BODY_MEMORY_BYTES_MAX)?;
+        within("serve", "spool_bytes_max", self.serve.spool_bytes_max, i64_max)?;
         if self.serve.tls_certificate.is_some() != self.serve.tls_key.is_some() {
             let key = if self.serve.tls_key.is_some() { "tls_key" } else { "tls_certificate" };
             let message = "`serve.tls_certificate` and `serve.tls_key` go together".to_owned();
@@ -220,6 +221,7 @@ impl Config {
         let machine = Capacity::of_this_machine();
         Capacity {
             jobs: jobs.or(self.compute.jobs).unwrap_or(machine.jobs),
+            spare_jobs: 0,
             results_max: self.results.entries_max,
             results_bytes_max: self.results.bytes_max,
         }

@@ -5,10 +5,14 @@
 
 mod problem;
 mod accept;
+mod blocking;
+mod room;
 mod body;
 mod outgoing;
 mod log;
+mod connection;
 mod caller;
+mod answer;
 mod modules;
 mod slices;
 mod prices;
@@ -32,14 +36,16 @@ use axum::{Json, Router};
 use serde_json::json;
 use tokio::sync::watch;
 
+use self::accept::check_codings;
 pub use self::addresses::Addresses;
-use self::body::{Room, blocking};
+use self::answer::{fixed, hold_room};
 pub use self::caller::Doorkeeper;
-use self::caller::{let_in, let_owner_in};
+use self::caller::{Caller, let_in, let_owner_in};
 pub use self::local::{AskError, ask_courier, ask_node, bind_socket, connect};
 use self::log::{Routes as _, follow};
 use self::problem::Problem;
-pub use self::serve::{Entrance, listen, serve_local, serve_network};
+use self::room::Rooms;
+pub use self::serve::{DRAIN, Entrance, listen, serve_local, serve_network};
 use self::slices::tasks;
 pub use self::tls::{Certificate, Tls, TlsError, certificate};
 use crate::courier::Courier;
@@ -47,9 +53,6 @@ use crate::metrics::{self, Metrics, Scraped};
 use crate::node::{Node, Serving};
 use crate::prices::SharedBoard;
 use crate::queue::Queue;
-
-/// Requests whose slices run or wait for a thread to run on.
-const RUNS_MAX: u64 = 4_096;
 
 /// What the routes work on.
 #[derive(Clone)]
@@ -61,9 +64,7 @@ pub struct Served {
     pub metrics: Arc<Metrics>,
     /// Whether the node is to stop.
     pub stopping: watch::Receiver<bool>,
-    /// What bodies may take of memory, of requests and of answers.
-    room: Room,
-    runs: Room,
+    rooms: Rooms,
     started: Instant,
     /// Where long slices lie while they are in use.
     spool: PathBuf,
@@ -81,8 +82,7 @@ impl Served {
         let counts = metrics.clone();
         node.runner.modules().observe(move |event| counts.module(event));
         Self {
-            room: Room::of_bytes(node.config.serve.body_memory_bytes_max),
-            runs: Room::of_requests(RUNS_MAX),
+            rooms: Rooms::new(&node.config.serve),
             started: Instant::now(),
             node: Arc::new(node),
             courier: Arc::new(courier),
@@ -101,8 +101,9 @@ impl Served {
 
 /// What the network sees, as far as the doorkeeper lets in.
 pub fn network_routes(served: Served, keeper: Arc<Doorkeeper>) -> Router {
+    let connections = served.rooms.connections.clone();
     let metrics = served.metrics.clone();
-    routes(served).layer(from_fn_with_state(keeper, let_in)).layer(from_fn_with_state(metrics, follow))
+    routes(served).layer(from_fn_with_state((keeper, connections), let_in)).layer(from_fn_with_state(metrics, follow))
 }
 
 /// What the same user sees, on the socket.
@@ -142,6 +143,8 @@ fn routes(served: Served) -> Router {
         .method_not_allowed_fallback(async || {
             Problem::new(405, "method_not_allowed", "this path does not take this method")
         })
+        .layer(from_fn_with_state(served.rooms.clone(), hold_room))
+        .layer(from_fn(check_codings))
         .layer(map_response(take_at_its_word))
         .with_state(served)
 }
@@ -161,7 +164,7 @@ pub fn carrier_routes<S: Clone + Send + Sync + 'static>(courier: Arc<Courier>) -
 const DESCRIPTION: &str = include_str!("http/openapi.json");
 
 async fn describe() -> Response {
-    ([(CONTENT_TYPE, accept::JSON)], DESCRIPTION).into_response()
+    fixed(([(CONTENT_TYPE, accept::JSON)], DESCRIPTION))
 }
 
 /// Whether it is worth sending work here.
@@ -172,8 +175,9 @@ async fn ready(State(served): State<Served>) -> Response {
     Json(json!({ "status": "ready" })).into_response()
 }
 
-async fn scrape(State(served): State<Served>) -> Result<Response, Problem> {
-    let text = blocking(move || {
+async fn scrape(State(served): State<Served>, caller: Caller) -> Result<Response, Problem> {
+    let rooms = served.rooms.clone();
+    let text = rooms.look(&caller.scope, move || {
         let Served { node, courier, queue, prices, metrics, .. } = &served;
         metrics.text(&Scraped { runner: &node.runner, queue, prices, courier })
     });

@@ -15,7 +15,7 @@ use crate::modules::{CodeFiles, Modules, StoredModules};
 use crate::prices::{LoadResult, SharedBoard};
 use crate::private_file;
 use crate::queue::{Queue, Settings};
-use crate::runner::WorkloadRunner;
+use crate::runner::{Capacity, WorkloadRunner};
 use crate::sandbox::{Compiler, Sandbox, SandboxError};
 use crate::store::{CourierStore, FsckReport, ProofStore, StoreError};
 
@@ -95,14 +95,16 @@ impl Node {
     /// program, started anew, so it must be `node`. `jobs` goes before the config.
     pub fn open(directory: &Path, jobs: Option<usize>, notify: impl Fn(Notice)) -> Result<Self, NodeError> {
         let config = Config::read(&directory.join("config.toml"))?;
-        Self::open_locked(DataDirectory::lock(directory, &notify)?, config, jobs, &notify)
+        let capacity = config.capacity(jobs);
+        Self::open_locked(DataDirectory::lock(directory, &notify)?, config, capacity, &notify)
     }
 
     /// [`Node::open`]; `None` while another process has the directory.
     pub fn try_open(directory: &Path, jobs: Option<usize>, notify: impl Fn(Notice)) -> Result<Option<Self>, NodeError> {
         let config = Config::read(&directory.join("config.toml"))?;
         let Some(files) = DataDirectory::try_lock(directory)? else { return Ok(None) };
-        Self::open_locked(files, config, jobs, &notify).map(Some)
+        let capacity = config.capacity(jobs);
+        Self::open_locked(files, config, capacity, &notify).map(Some)
     }
 
     /// What the owner of `directory` has set; the defaults, where there is nothing.
@@ -122,18 +124,17 @@ impl Node {
     fn open_locked(
         files: DataDirectory,
         config: Config,
-        jobs: Option<usize>,
+        capacity: Capacity,
         notify: &impl Fn(Notice),
     ) -> Result<Self, NodeError> {
         let DataDirectory { state, cache, key, lock } = files;
         let keyring = Keyring::new(state.clone());
         let signer = signer(&keyring)?;
-        let capacity = config.capacity(jobs);
         let opened = ProofStore::open(&state.join("proofs"), config.store.proofs_max)?;
         if let Some(to) = opened.moved_aside {
             notify(Notice::StoreMovedAside { to });
         }
-        let sandbox = Arc::new(Sandbox::new(u32::try_from(capacity.jobs).unwrap_or(u32::MAX))?);
+        let sandbox = Arc::new(Sandbox::new(capacity.guests())?);
         // This very program, also where its file has been replaced since it started.
         let compiler = Compiler::child("/proc/self/exe", sandbox.settings_digest());
         let stored = StoredModules::new(state.join("modules"), config.module_quota());
@@ -179,12 +180,14 @@ impl Node {
         let spool = files.cache.join("spool");
         empty(&spool).map_err(|cause| NodeError::DataDirectory { path: spool.clone(), cause })?;
         let state = files.state.clone();
-        let node = Self::open_locked(files, config, None, &notify)?;
+        let capacity = config.capacity(None).for_several();
+        let node = Self::open_locked(files, config, capacity, &notify)?;
         let courier = Courier::open(&state, node.signer.clone(), node.config.courier.clone(), system_clock)?;
         let settings = Settings {
             quota: node.config.queue,
             slice_bytes_max: node.config.serve.slice_bytes_max,
-            jobs: node.config.capacity(None).jobs,
+            jobs: capacity.jobs,
+            spare_jobs: capacity.spare_jobs,
             clock: system_clock,
         };
         let queue = Queue::open(&state.join("accepted"), node.runner.clone(), settings)?;

@@ -19,6 +19,9 @@ use crate::runner::{Progress, WorkloadRunner};
 use crate::slice::Scope;
 use crate::store::{AcceptedQuota, AcceptedStore, Ending, Known, OpenedAccepted, Output, StoreError, TaskId, Waiting};
 
+/// Tasks under way for each thread that runs guests: while one is run, the end of another is written to disk.
+const UNDER_WAY_PER_JOB: usize = 2;
+
 /// How the queue may use the machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -27,6 +30,8 @@ pub struct Settings {
     pub slice_bytes_max: u64,
     /// Guests that the runner runs at once.
     pub jobs: usize,
+    /// Guests beyond these, of scopes that run nothing.
+    pub spare_jobs: usize,
     /// The time in milliseconds since 1970-01-01 UTC.
     pub clock: fn() -> u64,
 }
@@ -36,6 +41,8 @@ pub struct Queue {
     runner: WorkloadRunner,
     settings: Settings,
     live: Mutex<Live>,
+    /// For tasks under way.
+    places: crate::turns::Turns<Scope>,
     /// There is something to run that was not there before.
     new_work: Notify,
 }
@@ -57,7 +64,7 @@ struct LiveTask {
     attempts: u32,
     running: Option<Running>,
     /// Made when somebody first asks for it, and closed when the task has ended.
-    changes: Option<watch::Sender<()>>,
+    changes: Option<watch::Sender<Phase>>,
 }
 
 #[derive(Clone, Default)]
@@ -105,7 +112,10 @@ impl Queue {
         let OpenedAccepted { store, waiting } = AcceptedStore::open(directory, settings.quota)?;
         let mut live = Live::default();
         waiting.into_iter().for_each(|waiting| live.add(waiting));
-        Ok(Arc::new(Self { store, runner, settings, live: Mutex::new(live), new_work: Notify::new() }))
+        let permits = settings.jobs.max(1).saturating_mul(UNDER_WAY_PER_JOB);
+        // Nobody waits in line for these places: the tasks that wait have turns of their own.
+        let places = crate::turns::Turns::new(permits, settings.spare_jobs, 0);
+        Ok(Arc::new(Self { store, runner, settings, live: Mutex::new(live), places, new_work: Notify::new() }))
     }
 
     /// The task, if there is one in `scope`; those of others are not there. Reads the disk.
@@ -113,10 +123,7 @@ impl Queue {
         // What is live has not been told to have ended, whatever the store has of it by now.
         let phase = {
             let live = self.live();
-            live.tasks.get(id).map(|task| match &task.running {
-                Some(running) => Phase::Running { progress: running.progress.clone() },
-                None => Phase::Waiting { ahead: live.turns.ahead(&task.scope, task.number), attempts: task.attempts },
-            })
+            live.tasks.get(id).map(|task| live.phase(task))
         };
         let known = self.store.task(id)?.filter(|known| known.task.scope == *scope);
         Ok(known.and_then(|known| {
@@ -125,12 +132,11 @@ impl Queue {
         }))
     }
 
-    /// Changes when the task begins to run or waits again, and closes when it has ended. `None` where it has, or is none of
-    /// `scope`.
-    pub fn watch(&self, scope: &Scope, id: &TaskId) -> Option<watch::Receiver<()>> {
+    /// The task's phase, which changes when it begins to run, gets on, waits again and ends; its end is the last. `None` where
+    /// it has ended, or is none of `scope`.
+    pub fn watch(&self, scope: &Scope, id: &TaskId) -> Option<watch::Receiver<Phase>> {
         let mut live = self.live();
-        let task = live.tasks.get_mut(id).filter(|task| task.scope == *scope)?;
-        Some(task.changes.get_or_insert_with(|| watch::Sender::new(())).subscribe())
+        live.changes(scope, id)
     }
 
     /// What of one scope waits, those first that have their turn next: how many there are, and `max` of them. Reads the
@@ -175,10 +181,31 @@ impl Queue {
 
 enum TakenOut {
     Waited(Waiting),
-    Runs { cancel: Arc<Notify>, changes: watch::Receiver<()> },
+    Runs { cancel: Arc<Notify>, changes: watch::Receiver<Phase> },
 }
 
 impl Live {
+    fn phase(&self, task: &LiveTask) -> Phase {
+        match &task.running {
+            Some(running) => Phase::Running { progress: running.progress.clone() },
+            None => Phase::Waiting { ahead: self.turns.ahead(&task.scope, task.number), attempts: task.attempts },
+        }
+    }
+
+    fn changes(&mut self, scope: &Scope, id: &TaskId) -> Option<watch::Receiver<Phase>> {
+        let task = self.tasks.get(id).filter(|task| task.scope == *scope)?;
+        let phase = self.phase(task);
+        let task = self.tasks.get_mut(id)?;
+        Some(task.changes.get_or_insert_with(|| watch::Sender::new(phase)).subscribe())
+    }
+
+    /// Wakes whoever watches the task.
+    fn tell(&self, id: &TaskId) {
+        if let Some((task, changes)) = self.tasks.get(id).and_then(|task| Some((task, task.changes.as_ref()?))) {
+            changes.send_replace(self.phase(task));
+        }
+    }
+
     fn add(&mut self, waiting: Waiting) {
         let Waiting { number, scope, id } = waiting.clone();
         self.tasks.insert(id, LiveTask { number, scope, attempts: 0, running: None, changes: None });
@@ -186,26 +213,26 @@ impl Live {
     }
 
     /// Begins the next whose turn it is.
-    fn take(&mut self, now: Instant) -> Option<(Waiting, Running)> {
+    fn take<P>(&mut self, now: Instant, place: impl Fn(&Scope) -> Option<P>) -> Option<(Waiting, Running, P)> {
         while let Some(due) = self.delayed.first_entry().filter(|due| due.key().0 <= now) {
             let waiting = due.remove();
             self.turns.push(waiting);
         }
-        let waiting = self.turns.next()?;
+        let (waiting, place) = self.turns.next(place)?;
         let task = self.tasks.get_mut(&waiting.id)?;
         let running = task.running.insert(Running::default()).clone();
         task.attempts += 1;
-        task.tell();
         self.running += 1;
-        Some((waiting, running))
+        self.tell(&waiting.id);
+        Some((waiting, running, place))
     }
 
     /// Takes one that waits out of its turn.
     fn take_out(&mut self, scope: &Scope, id: &TaskId) -> Option<TakenOut> {
         let task = self.tasks.get_mut(id).filter(|task| task.scope == *scope)?;
         if let Some(running) = &task.running {
-            let changes = task.changes.get_or_insert_with(|| watch::Sender::new(())).subscribe();
-            return Some(TakenOut::Runs { cancel: running.cancel.clone(), changes });
+            let cancel = running.cancel.clone();
+            return Some(TakenOut::Runs { cancel, changes: self.changes(scope, id)? });
         }
         let waiting = Waiting { number: task.number, scope: scope.clone(), id: *id };
         task.running = Some(Running::default());
@@ -220,23 +247,19 @@ impl Live {
         if let Some(task) = self.tasks.get_mut(&waiting.id) {
             self.running -= 1;
             task.running = None;
-            task.tell();
-            self.delayed.insert((now + retry::delay(task.attempts), waiting.number), waiting);
+            let due = now + retry::delay(task.attempts);
+            self.tell(&waiting.id);
+            self.delayed.insert((due, waiting.number), waiting);
         }
     }
 
     /// Forgets what was taken and has ended.
-    fn end(&mut self, id: &TaskId) {
-        if self.tasks.remove(id).is_some() {
+    fn end(&mut self, id: &TaskId, ending: &Ending) {
+        if let Some(task) = self.tasks.remove(id) {
             self.running -= 1;
-        }
-    }
-}
-
-impl LiveTask {
-    fn tell(&self) {
-        if let Some(changes) = &self.changes {
-            changes.send_replace(());
+            if let Some(changes) = task.changes {
+                changes.send_replace(Phase::Ended(ending.clone()));
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ mod duty;
 mod under_way;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
 
 use tokio::runtime::Handle;
@@ -35,31 +35,57 @@ use crate::proof::{Job, Observed, SliceProof};
 use crate::sandbox::{self, ENGINE_NAME, Sandbox, SandboxError, Watch};
 use crate::slice::{OpenSlice, Scope, SliceError, SliceId};
 use crate::store::{ProofStore, StoreError};
+use crate::turns::Turns;
 
 /// How the runner may use the machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Capacity {
     /// Guests at once; and, up to the number of cores, threads that hash long slices.
     pub jobs: usize,
+    /// Guests beyond these, of scopes that run nothing: so that one scope's long runs do not keep another from its first.
+    pub spare_jobs: usize,
     /// Results that are kept in memory, in all and by their bytes.
     pub results_max: u64,
     pub results_bytes_max: u64,
 }
 
 impl Capacity {
+    /// The fewest spare jobs where several scopes ask.
+    const SPARE_JOBS_MIN: usize = 4;
+
+    /// The same, for several scopes: as many jobs are spare as there are others.
+    #[must_use]
+    pub fn for_several(self) -> Self {
+        Self { spare_jobs: self.jobs.max(Self::SPARE_JOBS_MIN), ..self }
+    }
+
     /// A kibibyte each, where results have no output.
     pub const RESULTS_MAX: u64 = 100_000;
     pub const RESULTS_BYTES_MAX: u64 = 128 << 20;
 
+    /// The threads and places for guests that the sandbox is to have.
+    pub fn guests(&self) -> u32 {
+        u32::try_from(self.jobs.max(1).saturating_add(self.spare_jobs)).unwrap_or(u32::MAX)
+    }
+
     /// As many jobs as the system says there are cores for.
     pub fn of_this_machine() -> Self {
-        Self { jobs: cores(), results_max: Self::RESULTS_MAX, results_bytes_max: Self::RESULTS_BYTES_MAX }
+        Self {
+            jobs: cores(),
+            spare_jobs: 0,
+            results_max: Self::RESULTS_MAX,
+            results_bytes_max: Self::RESULTS_BYTES_MAX,
+        }
     }
 }
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
+
+/// Requests that wait for a thread. Where they come in, they are bounded sooner and by scope: over HTTP as runs under way, in
+/// the queue as tasks under way, in a batch as slices ahead.
+const WAITING_MAX: u64 = 1 << 32;
 
 /// By what results are found: an id, and whose it is. All that a scope could learn of another goes by this.
 type Name = (Scope, SliceId);
@@ -78,7 +104,8 @@ struct Core {
     keeping: Arc<Keeping>,
     hash_threads: HashThreads,
     under_way: UnderWay,
-    waiting: AtomicU64,
+    /// In front of the sandbox's threads.
+    turns: Turns<Scope>,
     tally: Tally,
 }
 
@@ -96,6 +123,7 @@ impl WorkloadRunner {
         let share = (capacity.results_bytes_max / capacity.results_max.max(1)).max(1);
         let weight =
             move |_: &Name, finished: &Arc<Finished>| u32::try_from(finished.bytes().max(share)).unwrap_or(u32::MAX);
+        // No owner: a result that is not here any more is run again, or its proof read.
         let results = moka::sync::Cache::builder().max_capacity(capacity.results_bytes_max).weigher(weight).build();
         Self(Arc::new(Core {
             sandbox,
@@ -107,14 +135,14 @@ impl WorkloadRunner {
             keeping: Arc::default(),
             hash_threads: HashThreads::new(jobs.min(cores())),
             under_way: UnderWay::default(),
-            waiting: AtomicU64::new(0),
+            turns: Turns::new(jobs, capacity.spare_jobs, WAITING_MAX),
             tally: Tally::default(),
         }))
     }
 
     /// A runner that keeps its results in memory alone, and signs them with a key that nobody knows and that ends with it.
     pub fn in_memory(capacity: Capacity) -> Result<Self, RunError> {
-        let sandbox = Arc::new(Sandbox::new(u32::try_from(capacity.jobs.max(1)).unwrap_or(u32::MAX))?);
+        let sandbox = Arc::new(Sandbox::new(capacity.guests())?);
         let modules = Modules::in_process(sandbox.clone())?;
         let signer = Signer::new(NodeKey::generate().map_err(RunError::Random)?);
         Ok(Self::new(sandbox, modules, Arc::new(signer), None, capacity))
@@ -149,14 +177,14 @@ impl WorkloadRunner {
         self.0.under_way.gas_granted()
     }
 
-    /// What runs now: no more than there are jobs.
+    /// What runs now: no more than there are jobs and spare ones.
     pub fn running(&self) -> Vec<Running> {
         self.0.under_way.running()
     }
 
     /// How many requests wait for a thread.
     pub fn waiting(&self) -> u64 {
-        self.0.waiting.load(Ordering::Relaxed)
+        self.0.turns.waiting()
     }
 
     /// By which others know the proofs that are made here.
@@ -210,18 +238,24 @@ impl WorkloadRunner {
         let runtime = Handle::current();
         loop {
             let (reply, served) = oneshot::channel();
-            let (core, turn, runtime) = (self.0.clone(), request.clone(), runtime.clone());
+            let (core, asked, runtime) = (self.0.clone(), request.clone(), runtime.clone());
             let progress = progress.clone();
             let watch =
                 Watch { is_cancelled: waits.is_over.clone(), gas_granted: progress.gas_counter(), ..Watch::default() };
-            core.waiting.fetch_add(1, Ordering::Relaxed);
-            self.0.sandbox.submit(move || {
-                core.waiting.fetch_sub(1, Ordering::Relaxed);
-                let _runtime = runtime.enter();
-                let shown = core.under_way.begin(&turn, &progress);
-                serve(core, &turn, watch, shown, reply);
+            // A free thread begins at once; otherwise the one that becomes free takes this up itself.
+            let place = self.0.turns.start(&request.scope, move |turn| {
+                let sandbox = core.sandbox.clone();
+                sandbox.submit(move || {
+                    let _runtime = runtime.enter();
+                    let shown = core.under_way.begin(&asked, &progress);
+                    serve(core, &asked, watch, shown, reply);
+                    drop(turn);
+                });
             });
-            match served.await.map_err(|_| RunError::Lost)? {
+            let place = place.map_err(|_| RunError::Busy)?;
+            let served = served.await.map_err(|_| RunError::Lost)?;
+            drop(place);
+            match served {
                 Served::Done(result) => return result,
                 Served::Wait { id, job, mut other } => {
                     let Some(landed) = other.landed().await else { continue };
@@ -260,7 +294,7 @@ enum Served {
     },
 }
 
-/// One turn, on a thread that may block.
+/// One turn, on a thread that may block. Another may have it when this returns.
 fn serve(core: Arc<Core>, request: &Request, watch: Watch, shown: Shown, reply: oneshot::Sender<Served>) {
     if reply.is_closed() {
         return;

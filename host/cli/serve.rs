@@ -14,6 +14,7 @@ use anyhow::Context as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use self::log::{Log, LogFormat};
 use self::signals::{Effect, Signals};
@@ -22,7 +23,7 @@ use crate::access::{Exposure, Tokens};
 use crate::config::{Config, ListenAddress, Serve};
 use crate::courier::{Courier, Mode};
 use crate::http::{
-    Addresses, Certificate, Doorkeeper, Entrance, Served, Tls, bind_socket, certificate, listen, local_routes,
+    Addresses, Certificate, DRAIN, Doorkeeper, Entrance, Served, Tls, bind_socket, certificate, listen, local_routes,
     network_routes, serve_local, serve_network,
 };
 use crate::metrics::Metrics;
@@ -35,8 +36,8 @@ const FLUSH_RETRY: Duration = Duration::from_secs(5);
 /// What was offered since is read from the journal where the process is killed.
 const SAVE_PRICES_EVERY: Duration = Duration::from_secs(60);
 
-/// How long accepted slices that run when the node is to end may take to come to theirs.
-const LAST_RUNS: Duration = Duration::from_secs(10);
+/// How long threads that are busy when all else has ended are waited for.
+const LAST_THREADS: Duration = Duration::from_secs(1);
 
 /// Nothing that is due later needs an earlier look; but a clock may be set.
 const LOOK_MAX: Duration = Duration::from_secs(60);
@@ -130,17 +131,14 @@ fn serve_and_log(args: &ServeArgs, data_dir: &Path, log: &Log) -> anyhow::Result
         tokio::join!(
             serve_network(listeners, entrance, routes, stopping()),
             serve_local(socket, local_routes(served.clone()), stopping()),
+            end_runs(work, stopping()),
         );
         flush.await.context("the task that forwards has failed")?;
-        match tokio::time::timeout(LAST_RUNS, work).await {
-            Ok(ended) => ended.context("the task that runs accepted slices has failed")?,
-            Err(_) => tracing::info!("slices that still run begin anew at the next start"),
-        }
         save.await.context("the task that saves the price board has failed")?;
         tracing::info!("stopped");
         Ok(End::Done)
     });
-    runtime.shutdown_timeout(FLUSH_RETRY);
+    runtime.shutdown_timeout(LAST_THREADS);
     end
 }
 
@@ -212,6 +210,19 @@ impl Reload {
             tls.replace(certificate);
         }
         Ok(count)
+    }
+}
+
+/// Gives accepted slices that run when the node is to end as long as connections have.
+async fn end_runs(mut work: JoinHandle<()>, stopping: impl Future<Output = ()>) {
+    stopping.await;
+    match tokio::time::timeout(DRAIN, &mut work).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!("the task that runs accepted slices has failed: {error}"),
+        Err(_) => {
+            work.abort();
+            tracing::info!("slices that still run begin anew at the next start");
+        }
     }
 }
 

@@ -27,6 +27,7 @@ const KEYS: &[(&str, &[&str])] = &[
             "connections_max",
             "slice_bytes_max",
             "body_memory_bytes_max",
+            "spool_bytes_max",
         ],
     ),
     ("prices", &["window", "file", "provider_share_percent"]),

@@ -20,6 +20,7 @@ pub struct Serve {
     pub connections_max: u64,
     pub slice_bytes_max: u64,
     pub body_memory_bytes_max: u64,
+    pub spool_bytes_max: u64,
 }
 
 /// `ADDRESS:PORT` or `NAME:PORT`. A name is looked up when the node begins to listen, at each of its addresses.
@@ -89,7 +90,7 @@ impl ListenAddress {
 impl Serve {
     /// A connection is a file to the system, and takes some 10 KiB.
     pub const CONNECTIONS_MAX: u64 = 1_000_000;
-    /// The permits that a semaphore can have are fewer than what some machines have of memory.
+    /// More than any machine has.
     pub const BODY_MEMORY_BYTES_MAX: u64 = 1 << 40;
 }
 
@@ -103,6 +104,7 @@ impl Default for Serve {
             connections_max: 12_000,
             slice_bytes_max: 1 << 30,
             body_memory_bytes_max: 256 << 20,
+            spool_bytes_max: 16 << 30,
         }
     }
 }

@@ -1,7 +1,14 @@
-//! What a body says that it is, and what its sender wants to hear.
+//! What a request says of its body, and in which form its sender wants the answer.
 
+use std::cmp::Reverse;
+
+use axum::extract::Request;
 use axum::http::HeaderMap;
-use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderName, HeaderValue, TRANSFER_ENCODING,
+};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
 
 use super::problem::Problem;
 
@@ -31,27 +38,82 @@ impl Form {
     }
 }
 
-/// The first of what is wanted that can be had; the first of `forms` where all is welcome. Weights (`q=`) are not looked at.
+/// A range of media types, with its weight in thousandths (RFC 9110, section 12.5.1).
+struct Range<'a> {
+    kind: &'a str,
+    subkind: &'a str,
+    weight: u16,
+}
+
+impl<'a> Range<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        let mut parts = text.split(';').map(str::trim);
+        let (kind, subkind) = parts.next()?.split_once('/')?;
+        let is_weight = |part: &&str| part.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("q="));
+        let weight = parts.find(is_weight).map_or(Some(1.0), |part| part[2..].trim().parse::<f32>().ok())?;
+        Some(Self { kind, subkind, weight: (weight.clamp(0.0, 1.0) * 1000.0) as u16 })
+    }
+
+    /// How closely the range names `form`; `None` where it does not.
+    fn fits(&self, form: Form) -> Option<u8> {
+        let (kind, subkind) = form.media_type().split_once('/')?;
+        let is = |own: &str, other: &str| own.eq_ignore_ascii_case(other);
+        match (self.kind, self.subkind) {
+            ("*", "*") => Some(0),
+            (own, "*") if is(own, kind) => Some(1),
+            (own, sub) if is(own, kind) && is(sub, subkind) => Some(2),
+            _ => None,
+        }
+    }
+}
+
+/// The one of `forms` that is wanted most: by its weight, then by how closely and how early it is named, then by the order of
+/// `forms`. The first of them where nothing is said.
 pub fn negotiate(headers: &HeaderMap, forms: &[Form]) -> Result<Form, Problem> {
-    let wanted: Vec<&str> = headers
-        .get_all(ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|range| range.split(';').next().unwrap_or_default().trim())
-        .collect();
-    if wanted.is_empty() {
+    let accept = headers.get_all(ACCEPT);
+    if accept.iter().next().is_none() {
         return Ok(forms[0]);
     }
-    let fits = |range: &str, form: Form| {
-        let (kind, _) = form.media_type().split_once('/').unwrap_or_default();
-        range == "*/*" || range.eq_ignore_ascii_case(form.media_type()) || range == format!("{kind}/*")
+    let texts = accept.iter().filter_map(|value| value.to_str().ok());
+    let ranges: Vec<Range<'_>> = texts.flat_map(|value| value.split(',')).filter_map(Range::parse).collect();
+    let wish = |form: Form| {
+        let fits =
+            ranges.iter().enumerate().filter_map(|(at, range)| Some((range.fits(form)?, Reverse(at), range.weight)));
+        let (closeness, at, weight) = fits.max()?;
+        (weight > 0).then_some((weight, closeness, at))
     };
-    let found = wanted.iter().find_map(|range| forms.iter().copied().find(|form| fits(range, *form)));
-    found.ok_or_else(|| {
+    let wishes = forms.iter().enumerate().filter_map(|(at, form)| Some((wish(*form)?, Reverse(at), *form)));
+    wishes.max_by_key(|(wish, at, _)| (*wish, *at)).map(|(.., form)| form).ok_or_else(|| {
         let can = forms.iter().map(|form| form.media_type()).collect::<Vec<_>>().join(", ");
         Problem::new(406, "not_acceptable", format!("this can be had as {can}"))
     })
+}
+
+/// Turns away a request whose head asks for what this node does not do with a body, before any of the body is read.
+pub async fn check_codings(request: Request, next: Next) -> Response {
+    match codings(request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+fn codings(headers: &HeaderMap) -> Result<(), Problem> {
+    let others = |name: HeaderName, known: &'static str| {
+        let values = headers.get_all(name).into_iter().map(|value| value.to_str().unwrap_or("?"));
+        values.flat_map(|value| value.split(',')).any(|one| !one.trim().eq_ignore_ascii_case(known))
+    };
+    if others(CONTENT_ENCODING, "identity") {
+        let detail = "a body is taken as it is; send it without `Content-Encoding`";
+        let can = HeaderValue::from_static("identity");
+        return Err(Problem::new(415, "unsupported_media_type", detail).header(ACCEPT_ENCODING, can));
+    }
+    if others(TRANSFER_ENCODING, "chunked") {
+        return Err(Problem::new(501, "not_implemented", "of transfer codings, `chunked` alone is understood"));
+    }
+    if others(EXPECT, "100-continue") {
+        return Err(Problem::new(417, "expectation_failed", "of expectations, `100-continue` alone is understood"));
+    }
+    Ok(())
 }
 
 /// Refuses a body that says that it is something else; one that says nothing is taken for what is expected.
@@ -82,11 +144,38 @@ mod tests {
             ("*/*", Some(Form::Json)),
             ("application/*", Some(Form::Json)),
             (PROOF, Some(Form::Proof)),
-            ("text/html, application/vnd.compute-host.proof;q=0.5, */*", Some(Form::Proof)),
+            ("text/html, application/vnd.compute-host.proof;q=0.5, */*", Some(Form::Json)),
+            ("application/json;q=0.1, application/vnd.compute-host.proof; Q=0.2", Some(Form::Proof)),
+            ("application/vnd.compute-host.proof, application/json", Some(Form::Proof)),
+            ("*/*, application/json;q=0", Some(Form::Proof)),
+            ("application/json;q=0, application/*;q=0.001", Some(Form::Proof)),
+            ("application/json;q=0", None),
+            ("*/*;q=0", None),
+            ("application/json;q=x", None),
             ("text/html", None),
             ("", None),
         ] {
             assert_eq!(wanting(range), form, "{range}");
         }
+    }
+
+    #[test]
+    fn codings_and_expectations_that_are_not_understood_are_refused() {
+        let said = |name: HeaderName, value: &'static str| {
+            let headers = HeaderMap::from_iter([(name, HeaderValue::from_static(value))]);
+            codings(&headers).map_err(|problem| problem.into_response().status().as_u16())
+        };
+        for (name, value, answer) in [
+            (CONTENT_ENCODING, "identity", Ok(())),
+            (CONTENT_ENCODING, "gzip", Err(415)),
+            (CONTENT_ENCODING, "identity, br", Err(415)),
+            (TRANSFER_ENCODING, "Chunked", Ok(())),
+            (TRANSFER_ENCODING, "gzip, chunked", Err(501)),
+            (EXPECT, "100-Continue", Ok(())),
+            (EXPECT, "more", Err(417)),
+        ] {
+            assert_eq!(said(name.clone(), value), answer, "{name}: {value}");
+        }
+        assert!(codings(&HeaderMap::new()).is_ok());
     }
 }

@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::extract::{FromRequestParts, Request, State};
-use axum::http::header::{AUTHORIZATION, HOST, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, Method};
+use axum::http::{HeaderMap, Method, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
@@ -16,18 +16,23 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use super::body::heard_out;
+use super::connection::{Party, too_many};
 use super::log::{AskedBy, note_token};
 use super::problem::Problem;
 use crate::access::{Exposure, Right, Token, Tokens};
+use crate::shares::Pool;
 use crate::slice::Scope;
 
 /// What needs no token: what says nothing of anybody, and what its sender signs.
 const OPEN: [(&str, Method); 4] = [
-    ("/healthz", Method::GET),
-    ("/readyz", Method::GET),
+    (PROBES[0], Method::GET),
+    (PROBES[1], Method::GET),
     ("/v1/openapi.json", Method::GET),
     ("/v1/courier/bundles", Method::POST),
 ];
+
+/// What load balancers ask, some of them in HTTP/1.0.
+const PROBES: [&str; 2] = ["/healthz", "/readyz"];
 
 /// Who asks.
 #[derive(Clone, Debug)]
@@ -101,17 +106,31 @@ impl Doorkeeper {
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = new;
     }
 
+    fn known(&self) -> Arc<Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether `caller` is the holder of a token, or the owner because there are none.
+    fn knows(&self, caller: &Caller) -> bool {
+        caller.token.is_some() || self.known().tokens.is_empty()
+    }
+
     /// Puts into `known_as` whose token it is as soon as that is known.
     fn look_at(&self, request: &Request, known_as: &mut Option<Scope>) -> Result<Caller, Problem> {
+        if is_bare_probe(request) {
+            return Ok(Caller::OWNER);
+        }
         let authority = authority(request)?;
         self.check_host(&authority)?;
         check_origin(request.headers(), &authority)?;
-        let is_open = OPEN.iter().any(|(path, method)| request.uri().path() == *path && request.method() == method);
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
+        let is_open = OPEN.iter().any(|(path, open)| request.uri().path() == *path && method == open);
+        let secret = secret(request.headers())?;
+        let known = self.known();
         if is_open || known.tokens.is_empty() {
             return Ok(Caller::OWNER);
         }
-        let secret = secret(request.headers()).ok_or_else(|| unauthorized("this node asks for a token"))?;
+        let secret = secret.ok_or_else(|| unauthorized("this node asks for a token"))?;
         let at = known.tokens.find(&secret).ok_or_else(|| unauthorized("this node knows no such token"))?;
         let (token, limiter) = &known.each[at];
         *known_as = Some(token.name.clone());
@@ -138,16 +157,26 @@ impl Doorkeeper {
 }
 
 /// Lets a request in, with its [`Caller`], or not.
-pub async fn let_in(State(keeper): State<Arc<Doorkeeper>>, request: Request, next: Next) -> Response {
-    let mut request = request.map(heard_out);
+pub async fn let_in(
+    State((keeper, connections)): State<(Arc<Doorkeeper>, Pool<Scope>)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let mut request = heard_out(request);
     let mut known_as = None;
     let mut response = match keeper.look_at(&request, &mut known_as) {
         Ok(caller) => {
             if let Some(name) = caller.scope.token() {
                 note_token(name);
             }
-            request.extensions_mut().insert(caller);
-            next.run(request).await
+            // What is open to all does not say whose a connection is.
+            let party = request.extensions().get::<Party>().filter(|_| keeper.knows(&caller));
+            if party.is_some_and(|party| party.join(&caller.scope, &connections).is_err()) {
+                close(too_many().into_response())
+            } else {
+                request.extensions_mut().insert(caller);
+                next.run(request).await
+            }
         }
         Err(problem) => problem.into_response(),
     };
@@ -157,9 +186,15 @@ pub async fn let_in(State(keeper): State<Arc<Doorkeeper>>, request: Request, nex
     response
 }
 
+/// `response`, after which the connection ends.
+fn close(mut response: Response) -> Response {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 /// Lets in whoever has come by the socket of the node's owner.
 pub async fn let_owner_in(request: Request, next: Next) -> Response {
-    let mut request = request.map(heard_out);
+    let mut request = heard_out(request);
     request.extensions_mut().insert(Caller::OWNER);
     next.run(request).await
 }
@@ -186,9 +221,26 @@ fn check_origin(headers: &HeaderMap, authority: &Authority) -> Result<(), Proble
     Err(Problem::new(403, "cross_origin", "a page of another origin asks; this node answers its own page alone"))
 }
 
-/// `Bearer SECRET`, or, for browsers, the password of `Basic`.
-fn secret(headers: &HeaderMap) -> Option<String> {
-    let (scheme, value) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+/// Whether it is a probe in HTTP/1.0 that does not say whom it is for. No browser sends such a request.
+fn is_bare_probe(request: &Request) -> bool {
+    request.version() == Version::HTTP_10
+        && [Method::GET, Method::HEAD].contains(request.method())
+        && PROBES.contains(&request.uri().path())
+        && [HOST, ORIGIN].iter().all(|name| !request.headers().contains_key(name))
+}
+
+/// The secret of `Bearer SECRET`, or, for browsers, the password of `Basic`. Of two headers, whoever stands between may have
+/// read the other.
+fn secret(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    match (values.next(), values.next()) {
+        (_, Some(_)) => Err(Problem::new(400, "malformed", "the request has more than one `Authorization`")),
+        (value, None) => Ok(value.and_then(secret_of)),
+    }
+}
+
+fn secret_of(value: &HeaderValue) -> Option<String> {
+    let (scheme, value) = value.to_str().ok()?.split_once(' ')?;
     if scheme.eq_ignore_ascii_case("bearer") {
         return Some(value.trim().to_owned());
     }

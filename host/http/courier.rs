@@ -19,6 +19,7 @@ use super::Served;
 use super::body::{Pieces, Source, blocking};
 use super::caller::Caller;
 use super::problem::Problem;
+use super::room::Memory;
 use crate::access::Right;
 use crate::courier::{Admitted, Courier, Incoming, Refusal};
 use crate::digest::Digest;
@@ -53,17 +54,21 @@ async fn take(courier: Arc<Courier>, headers: &HeaderMap, pieces: Pieces) -> Res
         Admitted::Already(acknowledgement) => return Ok((acknowledgement, StatusCode::OK)),
         Admitted::Open(incoming) => incoming,
     };
+    // The courier counts deliveries under way, each of which holds no more than a chunk.
+    let mut memory = Memory::default();
     let write = |incoming: &mut Box<Incoming>, bytes: &[u8]| Ok(incoming.write(bytes)?);
     let finish = move |incoming: Box<Incoming>| incoming.finish().map_err(refused);
-    let (acknowledgement, is_new) = Source::Body(pieces).write_to(Vec::new(), incoming, write, finish).await?;
+    let (acknowledgement, is_new) =
+        Source::Body(pieces).write_to(Vec::new(), &mut memory, incoming, write, finish).await?;
     Ok((acknowledgement, if is_new { StatusCode::CREATED } else { StatusCode::OK }))
 }
 
 /// `GET /v1/courier`
 pub async fn status(State(served): State<Served>, caller: Caller) -> Result<Json<Value>, Problem> {
     caller.needs(Right::Courier)?;
-    let courier = served.courier;
-    let (tally, oldest_ms) = blocking(move || (courier.tally(), courier.store().oldest_pending_ms())).await?;
+    let courier = served.courier.clone();
+    let looked = served.rooms.look(&caller.scope, move || (courier.tally(), courier.store().oldest_pending_ms()));
+    let (tally, oldest_ms) = looked.await?;
     let oldest_ms = oldest_ms.map_err(|error| Problem::of_host("storage_failed", &error))?;
     Ok(Json(json!({
         "pending": tally.pending,

@@ -87,6 +87,7 @@ pub async fn perform_courier_order(State(served): State<Served>, request: Reques
         Ok(order) => order,
         Err(error) => return Problem::new(422, "malformed", format!("no order: {error}")).into_response(),
     };
+    // No owner: it is one request's.
     let (answers, told) = mpsc::channel::<Answer>(ANSWERS_MAX);
     let work = async move {
         let Served { courier, metrics, mut stopping, .. } = served;
@@ -116,6 +117,7 @@ pub async fn perform_node_order(State(served): State<Served>, request: Request<B
         Ok(order) => order,
         Err(error) => return Problem::new(422, "malformed", format!("no order: {error}")).into_response(),
     };
+    // No owner: it is one request's.
     let (answers, told) = mpsc::channel(NODE_ANSWERS_MAX);
     let work = async move {
         let now_ms = served.now_ms();

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use super::Served;
 use super::accept::{self, Form};
-use super::body::{Pieces, Taken, blocking, content_length};
+use super::answer::{Content, Stored, in_room};
+use super::body::{blocking, collect};
 use super::caller::Caller;
-use super::outgoing::holding;
 use super::problem::Problem;
 use crate::access::Right;
 use crate::digest::Digest;
@@ -46,20 +46,11 @@ pub async fn add(
     let name = name.map(|name| name.parse::<ModuleName>()).transpose();
     let name = name.map_err(|error| Problem::malformed(error.to_string()))?;
     accept::content_type(request.headers(), &TAKEN)?;
-    let (bytes, _room) = read(&served, request).await?;
+    let mut memory = served.rooms.memory_of(&caller.scope)?;
+    let bytes = collect(request, READ_BYTES_MAX, &mut memory).await?;
     // A turn is waited for without a thread.
     let turn = served.node.runner.modules().turn(&caller.scope).await.map_err(|error| of_module(&error))?;
     blocking(move || store(&served, &caller, name.as_ref(), bytes, turn)).await?
-}
-
-async fn read(served: &Served, request: Request) -> Result<(Vec<u8>, Taken), Problem> {
-    let length = content_length(request.headers());
-    let mut pieces = Pieces::new(request.into_body());
-    if length.is_some_and(|length| length > READ_BYTES_MAX) {
-        return Err(Problem::too_large(READ_BYTES_MAX));
-    }
-    let room = served.room.take(length.unwrap_or(READ_BYTES_MAX))?;
-    Ok((pieces.collect(READ_BYTES_MAX).await?, room))
 }
 
 fn store(
@@ -114,12 +105,13 @@ fn check_is_own(caller: &Caller, record: &Record) -> Result<(), Problem> {
 /// `GET /v1/modules`
 pub async fn list(State(served): State<Served>, caller: Caller) -> Result<Response, Problem> {
     caller.needs(Right::Run).or_else(|_| caller.needs(Right::Upload))?;
-    let listed = blocking(move || {
+    let (rooms, scope) = (served.rooms.clone(), caller.scope.clone());
+    let listed = rooms.look(&scope, move || {
         let listed = served.node.runner.modules().stored()?.list()?;
         let known = listed.into_iter().filter_map(|one| Some(shown(&one.digest, &one.record.ok()?, one.names)));
         let text = json!({ "modules": known.collect::<Vec<_>>() }).to_string();
-        let room = served.room.take_for_answer(text.len() as u64)?;
-        Ok(([(CONTENT_TYPE, accept::JSON)], holding(text, room)).into_response())
+        let room = served.rooms.answer(&caller.scope, text.len() as u64)?;
+        Ok(in_room(([(CONTENT_TYPE, accept::JSON)], text), room))
     });
     listed.await?
 }
@@ -134,13 +126,15 @@ pub async fn show(
     caller.needs(Right::Run).or_else(|_| caller.needs(Right::Upload))?;
     let form = accept::negotiate(&headers, &[Form::Json, Form::Wasm])?;
     let key = parse_key(&key)?;
-    let found = blocking(move || {
+    let (rooms, scope) = (served.rooms.clone(), caller.scope.clone());
+    let found = rooms.look(&scope, move || {
         let stored = served.node.runner.modules().stored()?;
         let digest = stored.find(&key)?;
         let record = stored.record(&digest)?;
         if form == Form::Wasm {
-            let room = served.room.take_for_answer(record.bytes)?;
-            return Ok(([(CONTENT_TYPE, accept::WASM)], holding(stored.read(&digest)?, room)).into_response());
+            let room = served.rooms.answer(&caller.scope, record.bytes)?;
+            let bytes = Stored::Memory(stored.read(&digest)?.into());
+            return Ok(in_room(Content { media_type: accept::WASM, digest, bytes }.answer(&headers)?, room));
         }
         let names = stored.names()?.remove(&digest).unwrap_or_default();
         Ok(Json(shown(&digest, &record, names)).into_response())

@@ -1,33 +1,16 @@
-//! Answers on their way out: what a long one holds of memory until it is sent, and how fast it must be taken. Without that,
-//! whoever asks and does not read has an answer kept for as long as they like.
+//! Answers on their way out: how fast they must be taken. Without that, whoever asks and does not read has an answer kept
+//! for as long as they like.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::body::{Pace, Taken};
-
-/// The body of an answer that holds its room until the last byte was handed to the system, or the connection has ended.
-pub fn holding(bytes: impl AsRef<[u8]> + Send + 'static, room: Taken) -> Body {
-    Body::from(Bytes::from_owner(Held { bytes, _room: room }))
-}
-
-struct Held<B> {
-    bytes: B,
-    _room: Taken,
-}
-
-impl<B: AsRef<[u8]>> AsRef<[u8]> for Held<B> {
-    fn as_ref(&self) -> &[u8] {
-        self.bytes.as_ref()
-    }
-}
+use super::body::Pace;
 
 /// A connection whose other side must take what is written, or the next write fails. Time counts only while something waits to
 /// be taken: a connection on which nothing is to be said may last.

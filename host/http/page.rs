@@ -23,7 +23,6 @@ use maud::Markup;
 pub use self::assets::{script, style};
 use self::frame::Title;
 use super::Served;
-use super::body::blocking;
 use super::caller::Caller;
 use super::problem::Problem;
 use crate::access::Right;
@@ -100,7 +99,8 @@ impl Part {
 
 /// `GET /`
 pub async fn whole(State(served): State<Served>, caller: Caller) -> Result<Response, Problem> {
-    let page = blocking(move || frame::front(&served, &caller)).await?;
+    let (rooms, scope) = (served.rooms.clone(), caller.scope.clone());
+    let page = rooms.look(&scope, move || frame::front(&served, &caller)).await?;
     Ok(frame::respond(StatusCode::OK, page))
 }
 
@@ -108,7 +108,8 @@ pub async fn whole(State(served): State<Served>, caller: Caller) -> Result<Respo
 pub async fn part(State(served): State<Served>, caller: Caller, Path(name): Path<String>) -> Result<Response, Problem> {
     let part = Part::ALL.into_iter().find(|part| part.name() == name && part.is_for(&caller));
     let part = part.ok_or_else(|| Problem::new(404, "not_found", "the page has no such part for this token"))?;
-    let part = blocking(move || part.render(&served, &caller)).await??;
+    let (rooms, scope) = (served.rooms.clone(), caller.scope.clone());
+    let part = rooms.look(&scope, move || part.render(&served, &caller)).await??;
     Ok(frame::respond(StatusCode::OK, part))
 }
 
@@ -116,8 +117,9 @@ pub async fn part(State(served): State<Served>, caller: Caller, Path(name): Path
 pub async fn proof(State(served): State<Served>, caller: Caller, Path(id): Path<String>) -> Result<Response, Problem> {
     caller.needs(Right::Run)?;
     let id: Option<SliceId> = id.parse().ok();
-    let found = blocking(move || match id {
-        Some(id) => served.node.runner.proof(&caller.scope, &id),
+    let (runner, scope) = (served.node.runner.clone(), caller.scope.clone());
+    let found = served.rooms.look(&caller.scope, move || match id {
+        Some(id) => runner.proof(&scope, &id),
         None => Ok(None),
     });
     let found = found.await?.map_err(|error| Problem::of_host("store", &error))?;

@@ -1,23 +1,25 @@
 //! `/v1/prices`: what work is offered at.
 
-use axum::extract::rejection::JsonRejection;
+use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::{Json, RequestExt as _};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::Served;
 use super::accept;
-use super::body::blocking;
+use super::body::json;
 use super::caller::Caller;
 use super::problem::Problem;
 use crate::access::Right;
 use crate::digest::Digest;
 use crate::prices::orders::{PriceAnswer, PriceOrder};
 use crate::prices::{Lane, PerformError, Price, ProviderName};
-use crate::text::explained;
+use crate::slice::Scope;
+
+/// An offer has some 200 bytes at most.
+const OFFER_BYTES_MAX: u64 = 4 << 10;
 
 /// What an offer says. Whose it is, the token says.
 #[derive(Deserialize)]
@@ -34,15 +36,15 @@ struct Offered {
 pub async fn offer(State(served): State<Served>, caller: Caller, request: Request) -> Result<Response, Problem> {
     caller.needs(Right::Price)?;
     accept::content_type(request.headers(), &[accept::JSON])?;
-    let offered = request.extract::<Json<Offered>, _>().await;
-    let Json(Offered { price, lane, provider }) = offered.map_err(malformed)?;
+    let memory = served.rooms.memory_of(&caller.scope)?;
+    let Offered { price, lane, provider } = json(request, OFFER_BYTES_MAX, memory).await?;
     let provider = match (caller.scope.token(), provider) {
         (None, None) => ProviderName::local(),
         (None, Some(provider)) => provider,
         (Some(_), Some(_)) => return Err(Problem::malformed("whose offer this is, the token says, not `provider`")),
         (Some(token), None) => token.parse().map_err(|_| Problem::malformed("this token's name is no provider's"))?,
     };
-    let told = perform(served, PriceOrder::Offer { price, lane, provider }).await?;
+    let told = perform(served, &caller.scope, PriceOrder::Offer { price, lane, provider }).await?;
     Ok((StatusCode::CREATED, told).into_response())
 }
 
@@ -58,13 +60,14 @@ pub async fn bands(State(served): State<Served>, caller: Caller, request: Reques
         }
     }
     let order = PriceOrder::Bands { lane: lane.unwrap_or_default(), quantiles };
-    Ok(perform(served, order).await?.into_response())
+    Ok(perform(served, &caller.scope, order).await?.into_response())
 }
 
-async fn perform(served: Served, order: PriceOrder) -> Result<Json<Value>, Problem> {
+async fn perform(served: Served, scope: &Scope, order: PriceOrder) -> Result<Json<Value>, Problem> {
     let now_ms = served.now_ms();
     // A board that others are using is waited for.
-    let told = blocking(move || {
+    let rooms = served.rooms.clone();
+    let told = rooms.look(scope, move || {
         let stored = served.node.runner.modules().stored().ok();
         let is_stored = |digest: &Digest| stored.is_some_and(|stored| stored.contains(digest));
         served.prices.perform(order, is_stored, now_ms)
@@ -83,11 +86,4 @@ async fn perform(served: Served, order: PriceOrder) -> Result<Json<Value>, Probl
 
 fn of<E: std::fmt::Display>(name: &'static str) -> impl Fn(E) -> Problem {
     move |error| Problem::malformed(format!("`{name}`: {error}"))
-}
-
-fn malformed(error: JsonRejection) -> Problem {
-    match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(413, "too_large", "the offer is too long"),
-        _ => Problem::malformed(explained(&error.body_text())),
-    }
 }

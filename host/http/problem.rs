@@ -26,6 +26,9 @@ struct Parts {
 }
 
 impl Problem {
+    /// How long to wait where there was no room.
+    pub const BUSY_RETRY: Duration = Duration::from_secs(1);
+
     pub fn new(status: u16, code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let detail = detail.into();
@@ -63,6 +66,7 @@ impl Problem {
         self
     }
 
+    #[cfg(test)]
     pub const fn code(&self) -> &'static str {
         self.0.code
     }

@@ -1,4 +1,4 @@
-//! Connections: how many there may be, how long one may take to say what it wants, and how they end.
+//! Connections: how many there may be, and how they end.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,10 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
@@ -18,19 +15,15 @@ use tokio_rustls::TlsAcceptor;
 
 use super::addresses::Addresses;
 use super::body::Pace;
+use super::connection::{self, Times};
 use super::outgoing::Paced;
-
-/// How long a request's head may take, and before it, TLS.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The longest head.
-const HEAD_BYTES_MAX: usize = 16 << 10;
 
 /// Connections of the node's owner.
 const LOCAL_CONNECTIONS_MAX: u64 = 1_024;
 
-/// How long what is under way may go on once the node is to stop.
-const DRAIN: Duration = Duration::from_secs(10);
+/// How long what is under way may go on once the node is to stop: connections, and slices that run. With what comes after it, the
+/// node has ended within ten seconds.
+pub const DRAIN: Duration = Duration::from_secs(8);
 
 /// Where there are no more files to be had, say.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -137,6 +130,7 @@ async fn serve<S, K, T, G>(
 {
     let mut stop = std::pin::pin!(stop);
     let connections_max = usize::try_from(connections_max).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+    // No owner: nobody knows whose a connection is before a request on it; from then on it is one of its token's share.
     let (graceful, room) = (GracefulShutdown::new(), Arc::new(Semaphore::new(connections_max)));
     loop {
         let next = async {
@@ -158,12 +152,9 @@ async fn serve<S, K, T, G>(
         let (greeted, routes, watcher) = (greet(stream), routes.clone(), graceful.watcher());
         tokio::spawn(async move {
             let _kept = (room, kept);
-            let Ok(Ok(stream)) = tokio::time::timeout(HEAD_TIMEOUT, greeted).await else { return };
-            let mut http = http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES_MAX);
-            let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
-            // How a connection ends is its other side's business.
-            let _ = watcher.watch(connection).await;
+            let times = Times::NETWORK;
+            let Ok(Ok(stream)) = tokio::time::timeout(times.head, greeted).await else { return };
+            connection::serve(stream, times, routes, watcher).await;
         });
     }
     // Whoever comes now is told at once that nobody is here, and does not wait for an answer.
@@ -183,10 +174,11 @@ mod tests {
     use tokio::time::{sleep, timeout};
     use tokio_rustls::TlsConnector;
 
-    use super::super::body::Room;
-    use super::super::outgoing::holding;
+    use super::super::answer::in_room;
     use super::super::tls::{Tls, certificate};
     use super::*;
+    use crate::shares::Pool;
+    use crate::slice::Scope;
 
     /// More than the systems of both sides take in.
     const LONG: u64 = 64 << 20;
@@ -201,9 +193,9 @@ mod tests {
         tls: Option<TlsAcceptor>,
         greet: impl AsyncFn(TcpStream) -> io::Result<T>,
     ) {
-        let room = Room::of_bytes(LONG);
+        let room = Pool::new(LONG);
         let free = room.clone();
-        let answer = async move || room.take(LONG).map(|taken| holding(vec![0; LONG as usize], taken));
+        let answer = async move || in_room(vec![0; LONG as usize], room.take(&Scope::OWNER, LONG).unwrap());
         let routes = Router::new().route("/", get(answer));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
@@ -215,10 +207,10 @@ mod tests {
                 let mut stream = greet(TcpStream::connect(address).await.unwrap()).await.unwrap();
                 stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
                 stream.flush().await.unwrap();
-                while free.take(1).is_ok() {
+                while free.take(&Scope::OWNER, 1).is_ok() {
                     sleep(LOOK_AGAIN).await;
                 }
-                while free.take(LONG).is_err() {
+                while free.take(&Scope::OWNER, LONG).is_err() {
                     sleep(LOOK_AGAIN).await;
                 }
             };

@@ -7,6 +7,7 @@ pub mod tasks;
 use std::sync::Arc;
 
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
@@ -16,14 +17,14 @@ use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use self::ask::Ask;
+use self::ask::{Ask, Job};
 use self::intake::{Brought, Destination, Placed};
 use super::Served;
 use super::accept::{self, Form};
-use super::body::blocking;
+use super::answer::{Content, Stored};
+use super::body::{blocking, content_length, is_form};
 use super::caller::Caller;
 use super::modules;
-use super::outgoing::holding;
 use super::problem::Problem;
 use crate::access::Right;
 use crate::proof::SliceProof;
@@ -43,12 +44,16 @@ pub async fn run(State(served): State<Served>, caller: Caller, request: Request)
         return accept(served, &caller, ask, request).await;
     }
     let form = accept::negotiate(request.headers(), &[Form::Json, Form::Output, Form::Proof])?;
-    let _turn = served.runs.enter()?;
-    let Brought { slice, args, assets, _kept: kept } = intake::take_in(&served, request, Destination::Run).await?;
+    let _run = served.rooms.runs.take(&caller.scope, 1)?;
+    let memory = served.rooms.memory_of(&caller.scope)?;
+    let job = ask.job(&served, &caller)?;
+    check_id(&served, &caller.scope, &job, request.headers()).await?;
+    let destination = Destination::Run(caller.scope.clone());
+    let brought = intake::take_in(&served, memory, request, destination).await?;
+    let Brought { slice, args, assets, _kept: kept } = brought;
     let Placed::Slice(slice) = slice else { return Err(Problem::new(500, "internal", "the slice went elsewhere")) };
-    let job = ask.job(&served, &caller, args)?;
     let runner = &served.node.runner;
-    let request = job.request(caller.scope, slice, assets);
+    let request = job.request(caller.scope, slice, args, assets);
     let ran = if form == Form::Output { runner.run_for_output(request).await } else { runner.run(request).await };
     // What comes out may need the room that what came in has had.
     drop(kept);
@@ -59,27 +64,49 @@ pub async fn run(State(served): State<Served>, caller: Caller, request: Request)
         claim = %answer.finished.proof.claim_digest(),
         "answered a slice"
     );
-    respond(&served, answer, form)
+    respond(answer, form)
+}
+
+/// A body of this length is worth a look at the disk before it is sent.
+const LONG_BYTES: u64 = 256 << 10;
+
+/// Refuses a job whose id stands for another job already, as far as the request's head tells.
+async fn check_id(served: &Served, scope: &Scope, job: &Job, headers: &HeaderMap) -> Result<(), Problem> {
+    let length = content_length(headers);
+    let Some(id) = job.id().filter(|_| length.is_none_or(|length| length > LONG_BYTES)).cloned() else { return Ok(()) };
+    let (runner, scope, asked) = (served.node.runner.clone(), scope.clone(), id.clone());
+    let known = blocking(move || runner.proof(&scope, &asked)).await?;
+    let known = known.map_err(|error| Problem::of_host("store", &error))?;
+    let input_bytes = length.filter(|_| !is_form(headers));
+    match known {
+        Some(known) if !job.may_be(known.job(), input_bytes) => Err(of_run(&RunError::SliceIdConflict(id))),
+        _ => Ok(()),
+    }
 }
 
 /// `POST /v1/slices`, for whom it is enough to be told later: the slice is on disk when its task's id is told.
 async fn accept(served: Served, caller: &Caller, ask: Ask, request: Request) -> Result<Response, Problem> {
-    let (queue, scope) = (served.queue.clone(), caller.scope.clone());
-    let incoming = blocking(move || queue.begin(&scope)).await??;
-    let brought = intake::take_in(&served, request, Destination::Queue(Box::new(incoming))).await?;
+    let job = ask.job(&served, caller)?;
+    let scope = caller.scope.clone();
+    let incoming = served.queue.begin(&scope)?;
+    if let Some(bytes) = content_length(request.headers()).filter(|_| !is_form(request.headers())) {
+        incoming.check_room(bytes)?;
+    }
+    let memory = served.rooms.memory_of(&scope)?;
+    let brought = intake::take_in(&served, memory, request, Destination::Queue(Box::new(incoming))).await?;
     let Brought { slice, args, assets, _kept } = brought;
     let Placed::Queued(incoming) = slice else { return Err(Problem::new(500, "internal", "the slice went elsewhere")) };
-    let request = ask.job(&served, caller, args)?.task_request(assets);
+    let request = job.task_request(args, assets);
     let id = blocking(move || incoming.finish(request)).await??;
     tracing::debug!(task = %id, "accepted a slice");
     tasks::accepted(&served, caller.scope.clone(), id).await
 }
 
-fn respond(served: &Served, answer: Answer, form: Form) -> Result<Response, Problem> {
+fn respond(answer: Answer, form: Form) -> Result<Response, Problem> {
     let Answer { finished, source } = answer;
     Ok(match form {
         Form::Output => {
-            let mut response = output_of(served, finished.clone())?;
+            let mut response = content_of(finished.clone()).answer(&HeaderMap::new())?;
             let proof = BASE64_STANDARD.encode(finished.proof.to_bytes());
             let headers = [
                 (SLICE_ID, finished.proof.slice_id().as_str()),
@@ -104,11 +131,11 @@ fn respond(served: &Served, answer: Answer, form: Form) -> Result<Response, Prob
     })
 }
 
-/// What a guest has put out, as the runner has it: without a copy, which may long outlive the request.
-fn output_of(served: &Served, finished: Arc<Finished>) -> Result<Response, Problem> {
-    let output = Output(finished);
-    let room = served.room.take_for_answer(output.as_ref().len() as u64)?;
-    Ok(([(CONTENT_TYPE, accept::BYTES)], holding(output, room)).into_response())
+/// The guest's output as the runner has it: without a copy, which may long outlive the request.
+fn content_of(finished: Arc<Finished>) -> Content {
+    let digest = finished.proof.output().blake3;
+    let bytes = Stored::Memory(Bytes::from_owner(Output(finished)));
+    Content { media_type: accept::BYTES, digest, bytes }
 }
 
 struct Output(Arc<Finished>);
@@ -152,7 +179,8 @@ pub async fn proof(
     };
     let form = accept::negotiate(&headers, &[Form::Json, Form::Proof])?;
     let id: SliceId = id.parse().map_err(|error: crate::slice::NotASliceId| Problem::malformed(error.to_string()))?;
-    let found = blocking(move || served.node.runner.proof(&scope, &id)).await?;
+    let runner = served.node.runner.clone();
+    let found = served.rooms.look(&caller.scope, move || runner.proof(&scope, &id)).await?;
     let proof = found.map_err(|error| Problem::of_host("store", &error))?;
     let proof = proof.ok_or_else(|| Problem::new(404, "no_such_proof", "this node has no proof under this id"))?;
     Ok(proof_in(&proof, form))
@@ -165,6 +193,7 @@ pub fn of_run(error: &RunError) -> Problem {
         RunError::Module(error) => return modules::of_module(error),
         RunError::Slice(SliceError::TooLarge { .. }) | RunError::TooLong { .. } => (413, error.code()),
         RunError::TooManyAssets(_) => (422, error.code()),
+        RunError::Busy => return Problem::new(429, "busy", error.to_string()).after(Some(Problem::BUSY_RETRY)),
         RunError::Sandbox(_) if error.code() == "deadline" => (504, error.code()),
         RunError::Sandbox(_) if error.code() == "memory_limit_too_high" => (422, error.code()),
         _ => return Problem::of_host(error.code(), error),

@@ -79,6 +79,15 @@ impl Queue {
 }
 
 impl Incoming {
+    /// Refuses a slice of `bytes` for which there is no room now, before any of it is taken in.
+    pub fn check_room(&self, bytes: u64) -> Result<(), QueueError> {
+        let max = self.queue.settings.slice_bytes_max;
+        if bytes > max {
+            return Err(QueueError::TooLarge { max });
+        }
+        Ok(self.accepting.check_room(bytes)?)
+    }
+
     /// Takes more of the slice's bytes. Writes to disk.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), QueueError> {
         let max = self.queue.settings.slice_bytes_max;

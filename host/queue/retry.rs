@@ -23,7 +23,7 @@ pub fn delay(attempts: u32) -> Duration {
 /// Whether another attempt may go well.
 pub fn may_pass(error: &RunError) -> bool {
     match error {
-        RunError::Store(_) | RunError::Random(_) | RunError::Lost => true,
+        RunError::Store(_) | RunError::Random(_) | RunError::Busy | RunError::Lost => true,
         RunError::Slice(error) => matches!(error, SliceError::Open { .. } | SliceError::Read { .. }),
         RunError::Sandbox(error) => may_pass_in_sandbox(error),
         RunError::Module(error) => match &**error {

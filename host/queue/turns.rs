@@ -23,8 +23,11 @@ impl Turns {
         own.insert(number, id);
     }
 
-    pub fn next(&mut self) -> Option<Waiting> {
-        let scope = self.turns.pop_front()?;
+    /// The next task of a scope that `place` has a place for, and that place.
+    pub fn next<P>(&mut self, place: impl Fn(&Scope) -> Option<P>) -> Option<(Waiting, P)> {
+        let found = self.turns.iter().enumerate().find_map(|(at, scope)| Some((at, place(scope)?)));
+        let (at, place) = found?;
+        let scope = self.turns.remove(at)?;
         let own = self.waiting.get_mut(&scope)?;
         let (number, id) = own.pop_first()?;
         if own.is_empty() {
@@ -32,7 +35,7 @@ impl Turns {
         } else {
             self.turns.push_back(scope.clone());
         }
-        Some(Waiting { number, scope, id })
+        Some((Waiting { number, scope, id }, place))
     }
 
     pub fn remove(&mut self, Waiting { number, scope, .. }: &Waiting) {
@@ -78,6 +81,22 @@ mod tests {
         Waiting { number, scope: scope.parse().unwrap(), id: TaskId::from_bytes(id) }
     }
 
+    const fn anywhere(_: &Scope) -> Option<()> {
+        Some(())
+    }
+
+    #[test]
+    fn a_scope_without_a_place_keeps_its_turn_and_others_go_on() {
+        let mut turns = Turns::default();
+        for (scope, number) in [("a", 0), ("a", 1), ("b", 2)] {
+            turns.push(waiting(scope, number));
+        }
+        let not_a = |scope: &Scope| (scope.token() != Some("a")).then_some(());
+        assert_eq!(turns.next(not_a).map(|(next, ())| next.number), Some(2));
+        assert_eq!(turns.next(not_a), None);
+        assert_eq!(turns.next(anywhere).map(|(next, ())| next.number), Some(0));
+    }
+
     #[test]
     fn nine_thousand_of_one_do_not_keep_one_of_another_waiting() {
         let mut turns = Turns::default();
@@ -85,7 +104,7 @@ mod tests {
         turns.push(waiting("late", 9_000));
         turns.push(waiting("later", 9_001));
         assert_eq!(turns.ahead(&"late".parse().unwrap(), 9_000), 1);
-        let order: Vec<u64> = std::iter::from_fn(|| turns.next()).map(|next| next.number).collect();
+        let order: Vec<u64> = std::iter::from_fn(|| turns.next(anywhere)).map(|(next, ())| next.number).collect();
         assert_eq!(order[..5], [0, 9_000, 9_001, 1, 2]);
         assert_eq!(order.len(), 9_002);
     }
@@ -103,15 +122,17 @@ mod tests {
         turns.remove(&waiting("c", 7));
         turns.remove(&waiting("b", 5));
         for _ in 0..3 {
-            turns.next().unwrap();
+            turns.next(anywhere).unwrap();
             let mut said: Vec<(u64, u64)> = Vec::new();
             for (scope, own) in &turns.waiting {
                 said.extend(own.keys().map(|number| (turns.ahead(scope, *number), *number)));
             }
             said.sort_unstable();
             let mut rest = Turns { waiting: turns.waiting.clone(), turns: turns.turns.clone() };
-            let order: Vec<(u64, u64)> =
-                (0..).zip(std::iter::from_fn(|| rest.next())).map(|(at, next)| (at, next.number)).collect();
+            let order: Vec<(u64, u64)> = (0..)
+                .zip(std::iter::from_fn(|| rest.next(anywhere)))
+                .map(|(at, (next, ()))| (at, next.number))
+                .collect();
             assert_eq!(said, order);
         }
     }
@@ -120,11 +141,11 @@ mod tests {
     fn what_comes_back_has_its_old_place() {
         let mut turns = Turns::default();
         (0..3).for_each(|number| turns.push(waiting("a", number)));
-        let first = turns.next().unwrap();
+        let (first, ()) = turns.next(anywhere).unwrap();
         turns.push(first.clone());
-        assert_eq!(turns.next(), Some(first));
+        assert_eq!(turns.next(anywhere), Some((first, ())));
         turns.remove(&waiting("a", 1));
         turns.remove(&waiting("a", 2));
-        assert_eq!((turns.next(), turns.turns.len(), turns.waiting.len()), (None, 0, 0));
+        assert_eq!((turns.next(anywhere), turns.turns.len(), turns.waiting.len()), (None, 0, 0));
     }
 }

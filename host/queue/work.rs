@@ -1,5 +1,6 @@
 //! Carrying tasks out, several at once, until told to stop.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,8 +13,8 @@ use crate::runner::{Answer, Finished, Progress, Request, Reuse, RunError};
 use crate::slice::Scope;
 use crate::store::{Ending, StoreError, TaskId, Waiting};
 
-/// Tasks under way for each thread that runs guests: while one is run, the end of another is written to disk.
-const UNDER_WAY_PER_JOB: usize = 2;
+/// How often those who watch a task that runs are told how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 
 /// What came of an attempt.
 enum Attempt {
@@ -45,14 +46,18 @@ impl Queue {
     /// Carries tasks out until `stop` ends; then begins no more, and returns when those that are under way have ended. Whoever
     /// cannot wait for that drops the future: what is under way then begins anew at the next start.
     pub async fn work(self: &Arc<Self>, stop: impl Future<Output = ()>) {
-        let under_way_max = self.settings.jobs.max(1).saturating_mul(UNDER_WAY_PER_JOB);
+        // No owner: each of them has a place, which has one.
         let mut under_way = JoinSet::new();
         let mut stop = pin!(stop);
         loop {
-            while under_way.len() < under_way_max {
-                let taken = self.live().take(Instant::now());
-                let Some((waiting, running)) = taken else { break };
-                under_way.spawn(self.clone().carry_out(waiting, running));
+            loop {
+                let taken = self.live().take(Instant::now(), |scope| self.places.try_take(scope));
+                let Some((waiting, running, place)) = taken else { break };
+                let queue = self.clone();
+                under_way.spawn(async move {
+                    queue.carry_out(waiting, running).await;
+                    drop(place);
+                });
             }
             let due = self.live().delayed.first_key_value().map(|((due, _), _)| *due);
             tokio::select! {
@@ -73,9 +78,9 @@ impl Queue {
             match taken {
                 Some(TakenOut::Waited(waiting)) => {
                     let mut taken = Taken { queue: self.clone(), waiting: Some(waiting.clone()) };
-                    self.end(&waiting, &cancelled(), None).await?;
+                    let ended = self.end(&waiting, &cancelled(), None).await?;
                     taken.waiting = None;
-                    self.live().end(id);
+                    self.live().end(id, &ended);
                     tell(id, &cancelled(), None);
                 }
                 Some(TakenOut::Runs { cancel, mut changes }) => {
@@ -98,15 +103,18 @@ impl Queue {
         let attempt = tokio::select! {
             attempt = self.attempt(&waiting, &running.progress) => attempt,
             () = running.cancel.notified() => Attempt::failed(cancelled()),
+            never = self.tell_progress(&waiting.id, &running.progress) => match never {},
         };
         let Attempt::Ended { ending, finished } = attempt else { return };
         let mut tries = 0;
         let mut kept = finished.clone();
-        while let Err(error) = self.end(&waiting, &ending, kept.clone()).await {
-            if matches!(error, StoreError::TaskDamaged { .. }) {
+        let ended = loop {
+            let error = match self.end(&waiting, &ending, kept.clone()).await {
+                Ok(ended) => break ended,
                 // Of what is not there any more, there is nothing to be told.
-                break;
-            }
+                Err(StoreError::TaskDamaged { .. }) => break ending.clone(),
+                Err(error) => error,
+            };
             // There is a result, and it cannot be told before it is on disk. The place that it takes here slows the others down.
             tracing::error!(task = %waiting.id, "that a slice has ended cannot be written, and is tried again: {error}");
             tries += 1;
@@ -115,10 +123,22 @@ impl Queue {
                 // Where there is no room for what the guest put out, there may be some for the end. Nobody waits for ever.
                 kept = None;
             }
-        }
+        };
         taken.waiting = None;
-        self.live().end(&waiting.id);
+        self.live().end(&waiting.id, &ended);
         tell(&waiting.id, &ending, finished.as_deref());
+    }
+
+    /// Tells those who watch a task how far it is, for as long as this is polled.
+    async fn tell_progress(&self, id: &TaskId, progress: &Progress) -> Infallible {
+        let far = || (progress.gas_granted(), progress.bytes_read());
+        let mut told = far();
+        loop {
+            tokio::time::sleep(PROGRESS_EVERY).await;
+            if std::mem::replace(&mut told, far()) != told {
+                self.live().tell(id);
+            }
+        }
     }
 
     async fn attempt(self: &Arc<Self>, waiting: &Waiting, progress: &Progress) -> Attempt {

@@ -73,6 +73,8 @@ pub enum RunError {
     NotReproduced(SliceId),
     #[error("the run came to what no run can come to ({0}); the host or this program is at fault")]
     Contradiction(#[from] Contradiction),
+    #[error("more requests wait for a thread than this program keeps; ask again later")]
+    Busy,
     #[error("the host failed while it ran the slice, or is shutting down")]
     Lost,
 }
@@ -92,6 +94,7 @@ impl RunError {
             Self::TooLong { .. } => "arguments_too_long",
             Self::NotReproduced(_) => "not_reproduced",
             Self::Contradiction(_) => "contradiction",
+            Self::Busy => "busy",
             Self::Lost => "lost",
         }
     }

@@ -107,7 +107,7 @@ impl AcceptedStore {
         }
         let tally: Tally = told.unwrap_or_default();
         let mut index =
-            Index { changes: 0, tally, room: Room::default(), numbers: HashMap::new(), kept: Kept::default() };
+            Index { changes: 0, tally, room: Room::new(&quota), numbers: HashMap::new(), kept: Kept::default() };
         let mut waiting = Vec::new();
         for pair in database.prefixed(&[RECORD]) {
             let (key, bytes) = pair?;

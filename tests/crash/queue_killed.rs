@@ -87,7 +87,7 @@ fn open(directory: &Path) -> (Arc<Queue>, TaskWorkload) {
     let runner =
         WorkloadRunner::new(sandbox, modules, Arc::new(Signer::new(nodes::key(1))), Some(proofs.store), capacity);
     let quota = AcceptedQuota { entries_max: 10 * SLICES, ..AcceptedQuota::default() };
-    let settings = Settings { quota, slice_bytes_max: 1 << 20, jobs: 2, clock: || 0 };
+    let settings = Settings { quota, slice_bytes_max: 1 << 20, jobs: 2, spare_jobs: 0, clock: || 0 };
     (Queue::open(&directory.join("accepted"), runner, settings).expect("what a kill leaves can be opened"), copy)
 }
 

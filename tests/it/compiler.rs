@@ -270,7 +270,7 @@ fn each_failure_of_the_compiler_is_told_apart() {
         frame(0, &[0]).repeat(17),
         frame(3, b"{}"),
         // A binary form of what is no text, and one that is none.
-        [frame(1, &module().wasm()), frame(CODE, b"abc")].concat(),
+        [frame(1, module().wasm()), frame(CODE, b"abc")].concat(),
         frame(1, b"abc"),
     ] {
         let error = failure(here.compiler_that_replies(&reply), settings());

@@ -11,7 +11,7 @@ use compute_host::workload::{Asset, Workload, transcode_streaming};
 
 use crate::common::{blake3, noise, root};
 
-const CAPACITY: Capacity = Capacity { jobs: 2, results_max: 1000, results_bytes_max: 64 << 20 };
+const CAPACITY: Capacity = Capacity { jobs: 2, spare_jobs: 0, results_max: 1000, results_bytes_max: 64 << 20 };
 
 /// The folders of guests that come built.
 const FOLDERS: [&str; 2] = ["guest-workloads", "benches/kernels"];

@@ -18,6 +18,7 @@ mod guests;
 mod hostile;
 mod job;
 mod key;
+mod limits;
 mod modules;
 mod mutations;
 mod page;

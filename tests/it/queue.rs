@@ -25,6 +25,7 @@ const SETTINGS: Settings = Settings {
     quota: AcceptedQuota { entries_max: 100, bytes_max: 64 << 20, finished_max: 1_000, outputs_bytes_max: 64 << 20 },
     slice_bytes_max: 8 << 20,
     jobs: 1,
+    spare_jobs: 0,
     clock: || 1_234,
 };
 

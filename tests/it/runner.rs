@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::common::{Workplace, noise};
 
-const CAPACITY: Capacity = Capacity { jobs: 2, results_max: 10_000, results_bytes_max: 64 << 20 };
+const CAPACITY: Capacity = Capacity { jobs: 2, spare_jobs: 0, results_max: 10_000, results_bytes_max: 64 << 20 };
 
 fn runner() -> WorkloadRunner {
     WorkloadRunner::in_memory(CAPACITY).unwrap()

@@ -2,12 +2,14 @@
 
 mod access;
 mod confined;
+mod heads;
 mod local;
 mod log;
 mod metrics;
 mod modules;
 mod openapi;
 mod prices;
+mod shares;
 mod signals;
 mod slices;
 mod tasks;

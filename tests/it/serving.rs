@@ -129,6 +129,15 @@ pub struct Message {
 impl Message {
     /// Reads one from `stream`; `None` if that ends before the message does.
     pub fn read(stream: &mut impl Read) -> Option<Self> {
+        let mut message = Self::read_head(stream)?;
+        let length = message.headers.get("content-length").map_or(0, |length| length.parse().unwrap());
+        message.body = vec![0; length];
+        stream.read_exact(&mut message.body).ok()?;
+        Some(message)
+    }
+
+    /// The same without its body, which may not follow.
+    pub fn read_head(stream: &mut impl Read) -> Option<Self> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
@@ -140,10 +149,7 @@ impl Message {
         let start = lines.next()?.to_owned();
         let header = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));
         let headers: BTreeMap<String, String> = lines.filter_map(header).collect();
-        let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
-        let mut body = vec![0; length];
-        stream.read_exact(&mut body).ok()?;
-        Some(Self { start, headers, body })
+        Some(Self { start, headers, body: Vec::new() })
     }
 
     pub fn status(&self) -> u16 {

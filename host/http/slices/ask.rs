@@ -10,6 +10,7 @@ use super::super::problem::Problem;
 use crate::access::Right;
 use crate::limits::Limits;
 use crate::modules::ModuleKey;
+use crate::proof::{self, profile};
 use crate::queue::TaskRequest;
 use crate::runner::{Request, Reuse};
 use crate::slice::{Scope, Slice, SliceId};
@@ -34,7 +35,8 @@ pub struct Ask {
 pub struct Job {
     id: Option<SliceId>,
     workload: TaskWorkload,
-    args: Arc<[u8]>,
+    /// Of the query. Those that the body brings come after them.
+    args: Vec<Vec<u8>>,
     limits: Limits,
     reuse: Reuse,
     timeout: Option<Duration>,
@@ -76,19 +78,18 @@ impl Ask {
         Ok(ask)
     }
 
-    /// What is asked for, by a caller, with the arguments that came in the body.
-    pub fn job(self, served: &Served, caller: &Caller, mut args: Vec<Vec<u8>>) -> Result<Job, Problem> {
+    /// The job that `caller` asks for. All that the head of the request decides is decided here.
+    pub fn job(self, served: &Served, caller: &Caller) -> Result<Job, Problem> {
         let workload = self.workload(served)?;
         let config = &served.node.config;
         let mut limits = config.limits;
         limits.gas = lowered(caller, "gas", self.gas, limits.gas)?;
         limits.memory_bytes = lowered(caller, "memory_bytes", self.memory_bytes, limits.memory_bytes)?;
         let timeout_ms = lowered(caller, "timeout_ms", self.timeout_ms, config.compute.timeout_ms)?;
-        args.splice(0..0, self.args.into_iter().map(String::into_bytes));
         Ok(Job {
             id: self.id,
             workload,
-            args: Arc::from(args.join(&0)),
+            args: self.args.into_iter().map(String::into_bytes).collect(),
             limits,
             reuse: if self.no_cache == Some(true) { Reuse::Never } else { Reuse::Allowed },
             timeout: Some(Duration::from_millis(timeout_ms)),
@@ -112,17 +113,37 @@ impl Ask {
 }
 
 impl Job {
+    pub const fn id(&self) -> Option<&SliceId> {
+        self.id.as_ref()
+    }
+
+    /// Whether `known` may be this job, once its input of so many bytes is there.
+    pub fn may_be(&self, known: &proof::Job, input_bytes: Option<u64>) -> bool {
+        known.module == Workload::from(self.workload).digest()
+            && known.limits == self.limits.into()
+            && known.profile == profile().digest()
+            && input_bytes.is_none_or(|bytes| known.input.bytes == bytes)
+    }
+
     /// To be run at once.
-    pub fn request(self, scope: Scope, slice: Slice, assets: Vec<Asset>) -> Request {
+    pub fn request(self, scope: Scope, slice: Slice, brought: Vec<Vec<u8>>, assets: Vec<Asset>) -> Request {
         let Self { id, workload, args, limits, reuse, timeout } = self;
+        let args = joined(args, brought);
         Request { scope, id, args, assets, limits, reuse, timeout, ..Request::new(workload.into(), slice) }
     }
 
     /// To be run later.
-    pub fn task_request(self, assets: Vec<Asset>) -> TaskRequest {
+    pub fn task_request(self, brought: Vec<Vec<u8>>, assets: Vec<Asset>) -> TaskRequest {
         let Self { id: slice_id, workload, args, limits, reuse, timeout } = self;
+        let args = joined(args, brought);
         TaskRequest { slice_id, workload, args, assets, limits, reuse, timeout }
     }
+}
+
+/// Arguments as a guest reads them: one after another, with a zero between them.
+fn joined(mut args: Vec<Vec<u8>>, more: Vec<Vec<u8>>) -> Arc<[u8]> {
+    args.extend(more);
+    Arc::from(args.join(&0))
 }
 
 /// What a caller asks for, up to what the config allows, where the caller does not own the node.

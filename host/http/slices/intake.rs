@@ -1,37 +1,31 @@
 //! The body of a request to run: the slice itself, or a form with arguments and assets before it. Of what is run at once, a
-//! short slice stays in memory and a longer one goes to the disk as it comes; what is run later goes into the queue.
+//! short slice stays in memory and a longer one goes to the disk as it arrives; what is run later goes into the queue.
 
 use std::io::Write as _;
 
-use axum::body::Body;
-use axum::extract::{FromRequest as _, Multipart, Request};
-use axum::http::header::CONTENT_TYPE;
-use futures_util::stream;
+use axum::extract::Request;
 use tempfile::{NamedTempFile, TempPath};
 
 use super::super::Served;
-use super::super::body::{CHUNK_BYTES, Pieces, Source, Taken, blocking, content_length, of_form};
+use super::super::body::{Form, Pieces, Source, blocking, check_length, content_length, is_form};
 use super::super::problem::Problem;
+use super::super::room::Memory;
 use crate::proof::ASSETS_MAX;
 use crate::queue::Incoming;
 use crate::runner::{ARGS_BYTES_MAX, ASSETS_BYTES_MAX};
-use crate::slice::Slice;
+use crate::shares::Share;
+use crate::slice::{Scope, Slice};
 use crate::workload::Asset;
 
 /// What is longer goes to the disk.
 const HELD_BYTES_MAX: u64 = 1 << 20;
-
-/// What is spoken for at a time for what has not said how long it is.
-const ROOM_BYTES: u64 = 64 << 10;
-
-const FORM: &str = "multipart/form-data";
 
 /// Parts of a form. Arguments can be as many as are bytes between them.
 const PARTS_MAX: usize = 1_024;
 
 /// Where a slice goes.
 pub enum Destination {
-    Run,
+    Run(Scope),
     Queue(Box<Incoming>),
 }
 
@@ -50,58 +44,71 @@ pub struct Brought {
 }
 
 /// What lasts for as long as the slice is in use.
-#[derive(Default)]
 pub struct Kept {
-    _room: Vec<Taken>,
-    /// Removed when this goes.
-    _file: Option<TempPath>,
+    _memory: Memory,
+    _file: Option<Spooled>,
 }
 
-pub async fn take_in(served: &Served, request: Request, destination: Destination) -> Result<Brought, Problem> {
-    let media_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if media_type.get(..FORM.len()).is_some_and(|start| start.eq_ignore_ascii_case(FORM)) {
-        return take_in_form(served, request, destination).await;
+/// A slice's file, removed when this goes, and its share of the disk.
+struct Spooled {
+    _path: TempPath,
+    _share: Share<Scope>,
+}
+
+pub async fn take_in(
+    served: &Served,
+    mut memory: Memory,
+    request: Request,
+    destination: Destination,
+) -> Result<Brought, Problem> {
+    if is_form(request.headers()) {
+        return take_in_form(served, memory, request, destination).await;
     }
-    let length = content_length(request.headers());
+    check_length(request.headers(), served.node.config.serve.slice_bytes_max)?;
+    if let (Destination::Run(scope), Some(length)) = (&destination, content_length(request.headers())) {
+        // Whether it fits is told before it is sent; what it takes is taken as it arrives.
+        served.rooms.check_spool(scope, if length > HELD_BYTES_MAX { length } else { 0 })?;
+    }
     let mut source = Source::Body(Pieces::new(request.into_body()));
-    let mut room = Vec::new();
-    let (slice, file) = take_in_slice(served, &mut source, length, destination, &mut room).await?;
-    Ok(Brought { slice, args: Vec::new(), assets: Vec::new(), _kept: Kept { _room: room, _file: file } })
+    let (slice, file) = take_in_slice(served, &mut source, destination, &mut memory).await?;
+    Ok(Brought { slice, args: Vec::new(), assets: Vec::new(), _kept: Kept { _memory: memory, _file: file } })
 }
 
-async fn take_in_form(served: &Served, request: Request, destination: Destination) -> Result<Brought, Problem> {
+async fn take_in_form(
+    served: &Served,
+    mut memory: Memory,
+    request: Request,
+    destination: Destination,
+) -> Result<Brought, Problem> {
     let (parts, body) = request.into_parts();
-    let paced = stream::unfold(Pieces::new(body), |mut pieces| async {
-        let next = pieces.next().await.map_err(|problem| std::io::Error::other(problem.code()));
-        next.transpose().map(|piece| (piece, pieces))
-    });
-    let request = Request::from_parts(parts, Body::from_stream(paced));
-    let form = Multipart::from_request(request, &()).await;
-    let mut form = form.map_err(|error| Problem::malformed(error.body_text()))?;
-    let (mut args, mut assets, mut room) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut args_room, mut assets_room) = (ARGS_BYTES_MAX, ASSETS_BYTES_MAX);
+    let mut form = Form::new(&parts.headers, body)?;
+    let (mut args, mut assets) = (Vec::new(), Vec::new());
+    let (mut args_left, mut assets_left) = (ARGS_BYTES_MAX, ASSETS_BYTES_MAX);
     for _ in 0..PARTS_MAX {
-        let Some(field) = form.next_field().await.map_err(of_form)? else {
+        let Some(name) = form.next_part().await? else {
             return Err(Problem::malformed("the form has no part `slice`"));
         };
-        let name = field.name().unwrap_or_default().to_owned();
-        let mut source = Source::Field(Box::new(field));
+        let mut source = Source::Part(&mut form);
         match &*name {
-            "arg" => args.push(take_in_memory(served, &mut source, &mut args_room, &mut room).await?),
+            "arg" => {
+                let arg = source.collect(args_left, &mut memory).await?;
+                args_left -= arg.len() as u64;
+                args.push(arg);
+            }
             "asset" if assets.len() >= ASSETS_MAX => {
                 return Err(Problem::new(422, "too_many_assets", format!("a job brings at most {ASSETS_MAX} assets")));
             }
             "asset" => {
-                let bytes = take_in_memory(served, &mut source, &mut assets_room, &mut room).await?;
+                let bytes = source.collect(assets_left, &mut memory).await?;
+                assets_left -= bytes.len() as u64;
                 assets.push(Asset::new(bytes));
             }
             "slice" => {
-                let (slice, file) = take_in_slice(served, &mut source, None, destination, &mut room).await?;
-                drop(source);
-                if form.next_field().await.map_err(of_form)?.is_some() {
+                let (slice, file) = take_in_slice(served, &mut source, destination, &mut memory).await?;
+                if form.next_part().await?.is_some() {
                     return Err(Problem::malformed("the part `slice` is the last of the form"));
                 }
-                return Ok(Brought { slice, args, assets, _kept: Kept { _room: room, _file: file } });
+                return Ok(Brought { slice, args, assets, _kept: Kept { _memory: memory, _file: file } });
             }
             _ => return Err(Problem::malformed("the parts of the form are `arg`, `asset` and, last, `slice`")),
         }
@@ -109,79 +116,70 @@ async fn take_in_form(served: &Served, request: Request, destination: Destinatio
     Err(Problem::malformed(format!("the form has more than {PARTS_MAX} parts")))
 }
 
-/// Up to `bytes_max`, which gets less by what was taken.
-async fn take_in_memory(
-    served: &Served,
-    source: &mut Source<'_>,
-    bytes_max: &mut u64,
-    room: &mut Vec<Taken>,
-) -> Result<Vec<u8>, Problem> {
-    let (mut bytes, mut spoken_for) = (Vec::new(), 0);
-    while let Some(piece) = source.next().await? {
-        let len = piece.len() as u64;
-        *bytes_max = bytes_max.checked_sub(len).ok_or_else(|| Problem::too_large(ASSETS_BYTES_MAX))?;
-        while spoken_for < bytes.len() as u64 + len {
-            room.push(served.room.take(ROOM_BYTES)?);
-            spoken_for += ROOM_BYTES;
-        }
-        bytes.extend_from_slice(&piece);
-    }
-    Ok(bytes)
-}
-
 async fn take_in_slice(
     served: &Served,
     source: &mut Source<'_>,
-    length: Option<u64>,
     destination: Destination,
-    room: &mut Vec<Taken>,
-) -> Result<(Placed, Option<TempPath>), Problem> {
+    memory: &mut Memory,
+) -> Result<(Placed, Option<Spooled>), Problem> {
+    let scope = match destination {
+        Destination::Queue(incoming) => return Ok((Placed::Queued(enqueue(source, memory, incoming).await?), None)),
+        Destination::Run(scope) => scope,
+    };
     let bytes_max = served.node.config.serve.slice_bytes_max;
-    if length.is_some_and(|length| length > bytes_max) {
-        return Err(Problem::too_large(bytes_max));
-    }
-    if let Destination::Queue(incoming) = destination {
-        room.push(served.room.take(CHUNK_BYTES as u64)?);
-        return Ok((Placed::Queued(enqueue(source, incoming).await?), None));
-    }
-    // What stays in memory, or else what waits for the disk and its copy.
-    room.push(served.room.take(length.unwrap_or(HELD_BYTES_MAX).min(HELD_BYTES_MAX))?);
-    let mut held = Vec::with_capacity(length.unwrap_or(0).min(HELD_BYTES_MAX) as usize);
+    let mut held = Vec::new();
     while let Some(piece) = source.next().await? {
+        memory.hold(piece.len())?;
         held.extend_from_slice(&piece);
         if held.len() as u64 > HELD_BYTES_MAX.min(bytes_max) {
-            return spool(served, source, held, bytes_max).await;
+            return spool(served, &scope, source, held, memory).await;
         }
     }
     Ok((Placed::Slice(Slice::from_bytes(held)), None))
 }
 
-async fn enqueue(source: &mut Source<'_>, incoming: Box<Incoming>) -> Result<Box<Incoming>, Problem> {
-    source.write_to(Vec::new(), incoming, |incoming, bytes| Ok(incoming.write(bytes)?), Ok).await
+async fn enqueue(
+    source: &mut Source<'_>,
+    memory: &mut Memory,
+    incoming: Box<Incoming>,
+) -> Result<Box<Incoming>, Problem> {
+    source.write_to(Vec::new(), memory, incoming, |incoming, bytes| Ok(incoming.write(bytes)?), Ok).await
+}
+
+/// A slice on its way to a file.
+struct Spooling {
+    file: NamedTempFile,
+    bytes: u64,
+    share: Share<Scope>,
 }
 
 async fn spool(
     served: &Served,
+    scope: &Scope,
     source: &mut Source<'_>,
     held: Vec<u8>,
-    bytes_max: u64,
-) -> Result<(Placed, Option<TempPath>), Problem> {
-    let directory = served.spool.clone();
+    memory: &mut Memory,
+) -> Result<(Placed, Option<Spooled>), Problem> {
+    let (directory, bytes_max) = (served.spool.clone(), served.node.config.serve.slice_bytes_max);
+    let share = served.rooms.spool.take(scope, 0)?;
     let file = blocking(move || NamedTempFile::new_in(&directory)).await?.map_err(|error| of_disk(&error))?;
-    let write = move |(file, written): &mut (NamedTempFile, u64), bytes: &[u8]| {
-        *written += bytes.len() as u64;
-        if *written > bytes_max {
+    let write = move |spooling: &mut Spooling, bytes: &[u8]| {
+        spooling.bytes += bytes.len() as u64;
+        if spooling.bytes > bytes_max {
             return Err(Problem::too_large(bytes_max));
         }
-        file.write_all(bytes).map_err(|error| of_disk(&error))
+        spooling.share.cover(spooling.bytes)?;
+        spooling.file.write_all(bytes).map_err(|error| of_disk(&error))
     };
-    let finish = move |(file, _): (NamedTempFile, u64)| {
+    let finish = move |Spooling { file, share, .. }: Spooling| {
         let path = file.into_temp_path();
         let slice = Slice::from_file(path.to_path_buf(), bytes_max);
         let slice = slice.map_err(|error| Problem::of_host("storage_failed", &error))?;
-        Ok((Placed::Slice(slice), Some(path)))
+        Ok((Placed::Slice(slice), Some(Spooled { _path: path, _share: share })))
     };
-    source.write_to(held, (file, 0), write, finish).await
+    let spooled = source.write_to(held, memory, Spooling { file, bytes: 0, share }, write, finish).await;
+    memory.trim();
+    spooled
 }
 
 fn of_disk(error: &std::io::Error) -> Problem {

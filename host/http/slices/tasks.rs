@@ -5,40 +5,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
+use axum::http::header::{HeaderName, HeaderValue, LOCATION};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, stream};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
-use tokio::io::AsyncReadExt as _;
 use tokio::sync::watch;
-use tokio_util::io::ReaderStream;
 
 use super::super::Served;
 use super::super::accept::BYTES;
-use super::super::body::blocking;
+use super::super::answer::{Content, Stored};
 use super::super::caller::Caller;
 use super::super::problem::Problem;
 use crate::access::Right;
-use crate::queue::{Phase, Queue, QueueError, Status};
+use crate::queue::{Phase, QueueError, Status};
 use crate::runner::Finished;
+use crate::shares::Share;
 use crate::slice::{Scope, SliceId};
 use crate::store::{AcceptError, Ending, Output, StoreError, TaskId, TaskWorkload};
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 
-/// How often progress is told of.
-const PROGRESS_EVERY: Duration = Duration::from_millis(500);
-
 /// Somebody's slice may have ended by then.
 const FULL_RETRY: Duration = Duration::from_secs(10);
-
-/// What is read at a time of an output in a file. Whoever takes it slowly has some of these held in memory meanwhile.
-const OUTPUT_PIECE_BYTES: usize = 16 << 10;
 
 /// Whether the caller would rather ask later (RFC 7240).
 pub fn is_preferred(headers: &HeaderMap) -> bool {
@@ -48,7 +40,7 @@ pub fn is_preferred(headers: &HeaderMap) -> bool {
 
 /// The answer to who has handed a slice in: what it is now, and where to ask.
 pub async fn accepted(served: &Served, scope: Scope, id: TaskId) -> Result<Response, Problem> {
-    let status = status_of(&served.queue, &scope, &id).await?;
+    let status = status_of(served, &scope, &id).await?;
     let location = HeaderValue::try_from(path_of(&id)).map_err(|_| Problem::new(500, "internal", "no such header"))?;
     let headers = [
         (LOCATION, location),
@@ -64,7 +56,7 @@ pub async fn status(
     Path(task): Path<String>,
 ) -> Result<Json<Value>, Problem> {
     let (scope, id) = asked(&caller, &task)?;
-    Ok(Json(shown(&id, &status_of(&served.queue, &scope, &id).await?)))
+    Ok(Json(shown(&id, &status_of(&served, &scope, &id).await?)))
 }
 
 /// `GET /v1/slices/{task}/output`
@@ -72,32 +64,30 @@ pub async fn output(
     State(served): State<Served>,
     caller: Caller,
     Path(task): Path<String>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (scope, id) = asked(&caller, &task)?;
-    let status = status_of(&served.queue, &scope, &id).await?;
+    let status = status_of(&served, &scope, &id).await?;
     let Phase::Ended(Ending::Done { slice_id, output, .. }) = status.phase else {
         return Err(Problem::new(409, "not_done", "this slice has no output; its status says what became of it"));
     };
     // Once the proof is forgotten, the slice's id may stand for another job.
     let is_it = |finished: &Arc<Finished>| finished.output.is_some() && finished.proof.output() == output;
     if let Some(finished) = served.node.runner.finished(&scope, &slice_id).filter(is_it) {
-        return super::output_of(&served, finished);
+        return super::content_of(finished).answer(&headers);
     }
-    match blocking(move || served.queue.output(&scope, &id)).await? {
-        Ok(Output::Held(output)) => Ok(([(CONTENT_TYPE, BYTES)], output).into_response()),
-        Ok(Output::File { file, bytes }) => {
-            let file = tokio::fs::File::from_std(file).take(bytes);
-            let pieces = Body::from_stream(ReaderStream::with_capacity(file, OUTPUT_PIECE_BYTES));
-            let headers = [(CONTENT_TYPE, HeaderValue::from_static(BYTES)), (CONTENT_LENGTH, HeaderValue::from(bytes))];
-            Ok((headers, pieces).into_response())
-        }
-        Ok(Output::Gone) => Err(gone("the output is not kept any more")),
+    let queue = served.queue.clone();
+    let bytes = match served.rooms.look(&caller.scope, move || queue.output(&scope, &id)).await? {
+        Ok(Output::Held(output)) => Stored::Memory(output.into()),
+        Ok(Output::File { file, bytes }) => Stored::File { file, bytes },
+        Ok(Output::Gone) => return Err(gone("the output is not kept any more")),
         Err(error @ StoreError::OutputDamaged { .. }) => {
             tracing::warn!(task = %id, "{error}");
-            Err(gone("the output was damaged on this node's disk"))
+            return Err(gone("the output was damaged on this node's disk"));
         }
-        Err(error) => Err(Problem::of_host("store", &error)),
-    }
+        Err(error) => return Err(Problem::of_host("store", &error)),
+    };
+    Content { media_type: BYTES, digest: output.blake3, bytes }.answer(&headers)
 }
 
 fn gone(why: &str) -> Problem {
@@ -113,7 +103,7 @@ pub async fn cancel(
     let (scope, id) = asked(&caller, &task)?;
     let cancelled = served.queue.cancel(&scope, &id).await;
     cancelled.map_err(|error| Problem::of_host("store", &error))?;
-    Ok(Json(shown(&id, &status_of(&served.queue, &scope, &id).await?)))
+    Ok(Json(shown(&id, &status_of(&served, &scope, &id).await?)))
 }
 
 /// `GET /v1/slices/{task}/events`
@@ -123,21 +113,23 @@ pub async fn events(
     Path(task): Path<String>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     let (scope, id) = asked(&caller, &task)?;
-    status_of(&served.queue, &scope, &id).await?;
+    let place = served.rooms.event_streams.take(&scope, 1)?;
+    // What changes after this is told, so nothing is missed between the two.
     let changes = served.queue.watch(&scope, &id);
-    let follow = Follow { queue: served.queue, stopping: served.stopping, scope, id, changes, last: None };
+    let status = status_of(&served, &scope, &id).await?;
+    let follow = Follow { stopping: served.stopping, id, status, changes, last: None, _place: place };
     Ok(Sse::new(stream::unfold(Some(follow), Follow::next)).keep_alive(KeepAlive::default()))
 }
 
-/// A task as somebody follows it.
+/// A task as somebody follows it: woken when it changes, without a look at the disk.
 struct Follow {
-    queue: Arc<Queue>,
     stopping: watch::Receiver<bool>,
-    scope: Scope,
     id: TaskId,
+    status: Status,
     /// `None` once it has ended.
-    changes: Option<watch::Receiver<()>>,
+    changes: Option<watch::Receiver<Phase>>,
     last: Option<Value>,
+    _place: Share<Scope>,
 }
 
 impl Follow {
@@ -145,25 +137,19 @@ impl Follow {
     async fn next(this: Option<Self>) -> Option<(Result<Event, Infallible>, Option<Self>)> {
         let mut this = this?;
         loop {
-            let status = status_of(&this.queue, &this.scope, &this.id).await.ok()?;
-            let told = shown(&this.id, &status);
-            let has_ended = matches!(status.phase, Phase::Ended(_));
+            let told = shown(&this.id, &this.status);
+            let has_ended = matches!(this.status.phase, Phase::Ended(_));
             if has_ended || this.last.as_ref() != Some(&told) {
                 let event = Event::default().event("status").data(told.to_string());
                 this.last = Some(told);
                 return Some((Ok(event), (!has_ended).then_some(this)));
             }
-            let changed = async {
-                match &mut this.changes {
-                    Some(changes) => changes.changed().await.is_ok(),
-                    None => std::future::pending().await,
-                }
-            };
+            let changes = this.changes.as_mut()?;
             tokio::select! {
-                goes_on = changed => if !goes_on { this.changes = None },
-                () = tokio::time::sleep(PROGRESS_EVERY) => {}
+                changed = changes.changed() => changed.ok()?,
                 _ = this.stopping.wait_for(|stopping| *stopping) => return None,
             }
+            this.status.phase = changes.borrow_and_update().clone();
         }
     }
 }
@@ -173,9 +159,9 @@ fn asked(caller: &Caller, task: &str) -> Result<(Scope, TaskId), Problem> {
     Ok((caller.scope.clone(), task.parse().map_err(|_| none())?))
 }
 
-async fn status_of(queue: &Arc<Queue>, scope: &Scope, id: &TaskId) -> Result<Status, Problem> {
-    let (queue, scope, id) = (queue.clone(), scope.clone(), *id);
-    let status = blocking(move || queue.status(&scope, &id)).await?;
+async fn status_of(served: &Served, scope: &Scope, id: &TaskId) -> Result<Status, Problem> {
+    let (queue, owner, id) = (served.queue.clone(), scope.clone(), *id);
+    let status = served.rooms.look(scope, move || queue.status(&owner, &id)).await?;
     status.map_err(|error| Problem::of_host("store", &error))?.ok_or_else(none)
 }
 

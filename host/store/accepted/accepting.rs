@@ -45,6 +45,13 @@ impl Accepting {
         Ok(self.slice.write(&self.reserved.store.files, bytes)?)
     }
 
+    /// Refuses what needs `bytes` more than there is room for now.
+    pub fn check_room(&self, bytes: u64) -> Result<(), AcceptError> {
+        let mut probe =
+            Reserved { taken: Taken::default(), scope: self.scope().clone(), store: self.reserved.store.clone() };
+        probe.take(Taken::bytes(bytes))
+    }
+
     pub const fn scope(&self) -> &Scope {
         &self.reserved.scope
     }
@@ -86,7 +93,7 @@ struct Reserved {
 impl Reserved {
     fn take(&mut self, more: Taken) -> Result<(), AcceptError> {
         let mut index = lock(&self.store.index);
-        index.room.take(&self.scope, more, &self.store.quota).map_err(|_| {
+        index.room.take(&self.scope, more).map_err(|_| {
             let Taken { entries, bytes } = index.room.all();
             AcceptError::Full { entries, bytes }
         })?;

@@ -1,9 +1,8 @@
 //! How much may be accepted and kept, and how much may be accepted of one token.
 
-use std::collections::HashMap;
-
 use serde::Deserialize;
 
+use crate::shares::{NoShare, Shares};
 use crate::slice::Scope;
 
 /// What the node's owner has set for accepted slices.
@@ -32,16 +31,11 @@ impl Default for AcceptedQuota {
     }
 }
 
-/// A token may take so many times what it leaves free: nine tenths if it is alone, and less the more others have taken. So there
-/// is always something left for one more. (Dynamic thresholds: Choudhury and Hahne, "Dynamic queue length thresholds for
-/// shared-memory packet switches", 1998.)
-const SHARE_OF_FREE: u64 = 9;
-
 /// How much is taken, also by what is still being handed in.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Room {
-    all: Taken,
-    by_scope: HashMap<Scope, Taken>,
+    entries: Shares<Scope>,
+    bytes: Shares<Scope>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,49 +45,31 @@ pub struct Taken {
 }
 
 impl Room {
+    pub fn new(quota: &AcceptedQuota) -> Self {
+        Self { entries: Shares::new(quota.entries_max), bytes: Shares::new(quota.bytes_max) }
+    }
+
     pub const fn all(&self) -> Taken {
-        self.all
+        Taken { entries: self.entries.taken(), bytes: self.bytes.taken() }
     }
 
-    /// Takes room for a task of `scope`, or for more bytes of one, if there is some. The owner may take all of it.
-    pub fn take(&mut self, scope: &Scope, more: Taken, quota: &AcceptedQuota) -> Result<(), NoRoom> {
-        let Taken { entries, bytes } = self.by_scope.get(scope).copied().unwrap_or_default().and(more);
-        let all = self.all.and(more);
-        let is_bounded = scope.token().is_some();
-        let fits = |own: u64, all: u64, max: u64| {
-            all <= max && (!is_bounded || own <= SHARE_OF_FREE.saturating_mul(max - all).max(1))
-        };
-        let fits = (more.entries == 0 || fits(entries, all.entries, quota.entries_max))
-            && (more.bytes == 0 || fits(bytes, all.bytes, quota.bytes_max));
-        if !fits {
-            return Err(NoRoom);
-        }
-        self.all = all;
-        self.by_scope.insert(scope.clone(), Taken { entries, bytes });
-        Ok(())
+    /// Takes room for a task of `scope`, or for more bytes of one.
+    pub fn take(&mut self, scope: &Scope, more: Taken) -> Result<(), NoShare> {
+        self.entries.take(scope, more.entries)?;
+        self.bytes.take(scope, more.bytes).inspect_err(|_| self.entries.release(scope, more.entries))
     }
 
-    /// Takes room for what was accepted before, whether there is some or not.
+    /// Records the room of what was accepted before a restart, also where that is more than there is now.
     pub fn retake(&mut self, scope: &Scope, taken: Taken) {
-        self.all = self.all.and(taken);
-        let own = self.by_scope.entry(scope.clone()).or_default();
-        *own = own.and(taken);
+        self.entries.retake(scope, taken.entries);
+        self.bytes.retake(scope, taken.bytes);
     }
 
     pub fn release(&mut self, scope: &Scope, taken: Taken) {
-        self.all = self.all.without(taken);
-        if let Some(own) = self.by_scope.get_mut(scope) {
-            *own = own.without(taken);
-            if *own == Taken::default() {
-                self.by_scope.remove(scope);
-            }
-        }
+        self.entries.release(scope, taken.entries);
+        self.bytes.release(scope, taken.bytes);
     }
 }
-
-/// There is none.
-#[derive(Debug, PartialEq, Eq)]
-pub struct NoRoom;
 
 impl Taken {
     pub const fn entry() -> Self {
@@ -118,34 +94,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_token_leaves_room_for_others_and_the_owner_may_have_all() {
-        let quota = AcceptedQuota { entries_max: 10_000, bytes_max: 1 << 30, ..AcceptedQuota::default() };
-        let mut room = Room::default();
-        let mut fill = |name: &str| {
-            let scope = if name.is_empty() { Scope::OWNER } else { name.parse().unwrap() };
-            let mut taken = 0;
-            while room.take(&scope, Taken::entry(), &quota).is_ok() {
-                taken += 1;
-            }
-            taken
-        };
-        assert_eq!(fill("greedy"), 9_000);
-        assert_eq!(fill("greedier"), 900);
-        assert_eq!(fill("late"), 90);
-        assert_eq!(fill(""), 10);
-    }
-
-    #[test]
-    fn bytes_are_bounded_likewise_and_what_is_released_is_free_again() {
+    fn tasks_and_bytes_are_taken_together_or_not_at_all() {
         let quota = AcceptedQuota { entries_max: 10, bytes_max: 1_000, ..AcceptedQuota::default() };
-        let (mut room, token) = (Room::default(), "a".parse().unwrap());
-        assert_eq!(room.take(&token, Taken::bytes(901), &quota), Err(NoRoom));
-        assert_eq!(room.take(&token, Taken::bytes(900), &quota), Ok(()));
-        assert_eq!(room.take(&Scope::OWNER, Taken::bytes(101), &quota), Err(NoRoom));
-        assert_eq!(room.take(&Scope::OWNER, Taken { entries: 1, bytes: 100 }, &quota), Ok(()));
-        assert_eq!(room.all(), Taken { entries: 1, bytes: 1_000 });
-        room.release(&token, Taken::bytes(900));
-        room.release(&Scope::OWNER, Taken { entries: 1, bytes: 100 });
-        assert_eq!((room.all(), room.by_scope.len()), (Taken::default(), 0), "nothing is kept of who has nothing here");
+        let (mut room, token) = (Room::new(&quota), "a".parse().unwrap());
+        assert_eq!(room.take(&token, Taken { entries: 1, bytes: 901 }), Err(NoShare));
+        assert_eq!(room.all(), Taken::default());
+        assert_eq!(room.take(&token, Taken { entries: 1, bytes: 900 }), Ok(()));
+        assert_eq!(room.take(&Scope::OWNER, Taken::bytes(101)), Err(NoShare));
+        assert_eq!(room.take(&Scope::OWNER, Taken { entries: 9, bytes: 100 }), Ok(()));
+        assert_eq!(room.all(), Taken { entries: 10, bytes: 1_000 });
+        room.release(&token, Taken { entries: 1, bytes: 900 });
+        room.release(&Scope::OWNER, Taken { entries: 9, bytes: 100 });
+        assert_eq!(room.all(), Taken::default());
     }
 }

@@ -6,7 +6,7 @@ use compute_host::proof::SliceProof;
 use serde_json::Value;
 
 use super::{ECHO, Service};
-use crate::common::{blake3, noise};
+use crate::common::{COPY, blake3, noise};
 
 #[test]
 fn an_answer_holds_a_proof_that_anyone_can_check() {
@@ -81,6 +81,24 @@ fn a_form_brings_arguments_and_assets() {
     for wrong in [&[("arg", "1")][..], &[("slice", "a"), ("arg", "1")], &[("other", "a")], &[]] {
         assert_eq!(form(wrong).said(), (422, "malformed".to_owned()), "{wrong:?}");
     }
+}
+
+/// Each part may be as long as the documents say, and stays what it was.
+#[test]
+fn a_form_may_be_as_long_as_a_slice() {
+    let service = Service::start();
+    service.post("/v1/modules?name=copy", COPY.as_bytes());
+    let (asset, slice) = (noise(1, 3_000_000), noise(2, 5_000_000));
+    let part = |name: &str, bytes: &[u8]| {
+        let head = format!("--x\r\ncontent-disposition: form-data; name=\"{name}\"; filename=\"f\"\r\n\r\n");
+        [head.as_bytes(), bytes, b"\r\n"].concat()
+    };
+    let body = [part("asset", &asset), part("slice", &slice), b"--x--\r\n".to_vec()].concat();
+    let headers = [("content-type", "multipart/form-data; boundary=x"), ("accept", "application/octet-stream")];
+    let answer = service.ask("POST /v1/slices?module=copy", &headers, &body);
+    assert!(answer.status() == 200 && answer.body == slice, "{}", answer.start);
+    let proof = SliceProof::from_bytes(&BASE64_STANDARD.decode(&answer.headers["slice-proof"]).unwrap()).unwrap();
+    assert_eq!(proof.job().assets.iter().map(ToString::to_string).collect::<Vec<_>>(), [blake3(&asset)]);
 }
 
 #[test]

@@ -73,14 +73,14 @@ fn an_output_that_is_longer_than_all_the_room_is_answered() {
 
 #[test]
 fn a_module_that_is_read_takes_room_too() {
-    let service = Service::with_room(LONG_BYTES + (1 << 20));
+    let service = Service::with_room(2 * LONG_BYTES + (1 << 20));
     let wasm =
         ECHO.replace("(memory (export \"memory\") 1)", "(memory (export \"memory\") 32) (data (i32.const 0) \"DATA\")");
     let wasm = wasm.replace("DATA", &"a".repeat(2 << 20));
     assert_eq!(service.post("/v1/modules?name=large", wasm.as_bytes()).status(), 201);
     let read = || service.ask("GET /v1/modules/large", &[("accept", "application/wasm")], b"").status();
     assert_eq!(read(), 200);
-    let unread = service.unread();
+    let unread = [service.unread(), service.unread()];
     assert_eq!(read(), 429);
     drop(unread);
     wait_until("its room", || read() == 200);

@@ -1,0 +1,308 @@
+//! One connection: how long a head may take and how long it may be idle, and whose it is.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes, HttpBody};
+use axum::response::Response;
+use hyper::Request;
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::Watcher;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+use super::problem::Problem;
+use crate::shares::{NoShare, Pool, Share};
+use crate::slice::Scope;
+
+/// The longest head.
+const HEAD_BYTES_MAX: usize = 16 << 10;
+
+/// How long a connection may take.
+#[derive(Clone, Copy)]
+pub struct Times {
+    /// For the head of a request, from its first byte on; of a connection that is nobody's, from when it was there or had its last
+    /// answer.
+    pub head: Duration,
+    /// Between an answer and the next request. Proxies keep their connections for 60 s, and one that the node closes at the
+    /// moment at which a proxy uses it is an error for somebody.
+    pub idle: Duration,
+}
+
+impl Times {
+    pub const NETWORK: Self = Self { head: Duration::from_secs(10), idle: Duration::from_secs(75) };
+}
+
+/// Answers what comes in on `stream`, until it ends or is idle for too long.
+pub async fn serve<T>(stream: T, times: Times, routes: Router, watcher: Watcher)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let phase = Arc::new(Phase::default());
+    let timed = Timed { stream, phase: phase.clone(), head: times.head, end: None };
+    let (routes, party) = (TowerToHyperService::new(routes), Party::default());
+    let answer = service_fn(move |mut request: Request<Incoming>| {
+        phase.set(Phase::BUSY);
+        request.extensions_mut().insert(party.clone());
+        let (answered, phase, party) = (routes.call(request), phase.clone(), party.clone());
+        async move { answered.await.map(|response: Response| response.map(|body| Answering { body, phase, party })) }
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(times.idle).max_buf_size(HEAD_BYTES_MAX);
+    // How a connection ends is its other side's business.
+    let _ = watcher.watch(http.serve_connection(TokioIo::new(timed), answer)).await;
+}
+
+/// Whose a connection is: nobody's until a request on it has said so.
+#[derive(Clone, Default)]
+pub struct Party(Arc<Mutex<Option<Known>>>);
+
+/// Who asked last, and the connection as one of theirs.
+struct Known {
+    scope: Scope,
+    _share: Share<Scope>,
+}
+
+impl Party {
+    /// Counts the connection as one of `scope`. A proxy's connection is that of whoever asked last.
+    pub fn join(&self, scope: &Scope, connections: &Pool<Scope>) -> Result<(), NoShare> {
+        let mut party = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if party.as_ref().is_none_or(|known| known.scope != *scope) {
+            // What it counted for before is free for this.
+            *party = None;
+            *party = Some(Known { scope: scope.clone(), _share: connections.take(scope, 1)? });
+        }
+        Ok(())
+    }
+
+    fn is_somebodys(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+}
+
+/// The answer to who has as many connections as there are for it.
+pub fn too_many() -> Problem {
+    let detail = "this token has its share of the connections of this node; close some of them";
+    Problem::new(429, "busy", detail).after(Some(Problem::BUSY_RETRY))
+}
+
+/// What a connection is at.
+#[derive(Default)]
+struct Phase(AtomicU8);
+
+impl Phase {
+    /// A head is awaited or arrives.
+    const HEAD: u8 = 0;
+    /// A request is answered.
+    const BUSY: u8 = 1;
+    /// Nothing was heard since the last answer.
+    const IDLE: u8 = 2;
+
+    fn set(&self, phase: u8) {
+        self.0.store(phase, Ordering::Relaxed);
+    }
+
+    fn is(&self, phase: u8) -> bool {
+        self.0.load(Ordering::Relaxed) == phase
+    }
+}
+
+/// A stream on which the heads of requests must be there in time.
+struct Timed<T> {
+    stream: T,
+    phase: Arc<Phase>,
+    head: Duration,
+    end: Option<Pin<Box<Sleep>>>,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Timed<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut this.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before && this.phase.is(Phase::IDLE) {
+            this.phase.set(Phase::HEAD);
+        }
+        if this.phase.is(Phase::HEAD) {
+            this.end.get_or_insert_with(|| Box::pin(sleep(this.head)));
+        } else {
+            this.end = None;
+        }
+        let is_over = |end: &mut Pin<Box<Sleep>>| end.as_mut().poll(context).is_ready();
+        if polled.is_pending() && this.end.as_mut().is_some_and(is_over) {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the head of the request takes too long")));
+        }
+        polled
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Timed<T> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// The body of an answer, after which the connection is idle if it is somebody's.
+struct Answering {
+    body: Body,
+    phase: Arc<Phase>,
+    party: Party,
+}
+
+impl HttpBody for Answering {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.phase.set(if self.party.is_somebodys() { Phase::IDLE } else { Phase::HEAD });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Extension;
+    use axum::routing::{get, post};
+    use hyper_util::server::graceful::GracefulShutdown;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
+    use super::*;
+
+    const NEVER: Duration = Duration::from_secs(3_600);
+    const ASK: &[u8] = b"GET / HTTP/1.1\r\nhost: here\r\n\r\n";
+
+    const SHORT: Duration = Duration::from_millis(100);
+
+    /// Longer than what is short.
+    const LONG: Duration = Duration::from_millis(300);
+
+    fn spoken<F: Future<Output = ()>>(times: Times, talk: impl FnOnce(DuplexStream) -> F) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (ours, theirs) = duplex(1 << 20);
+            let slow = async || sleep(LONG).await;
+            let pool = Pool::new(1);
+            let joins =
+                async move |party: Extension<Party>| party.join(&Scope::OWNER, &pool).map(|()| "answer").unwrap();
+            let routes = Router::new().route("/", get(joins)).route("/open", get("open")).route("/slow", post(slow));
+            let graceful = GracefulShutdown::new();
+            let served = tokio::spawn(serve(theirs, times, routes, graceful.watcher()));
+            talk(ours).await;
+            served.await.unwrap();
+        });
+    }
+
+    async fn answer(stream: &mut DuplexStream) -> String {
+        let mut answer = vec![0; 4096];
+        let length = stream.read(&mut answer).await.unwrap();
+        String::from_utf8(answer[..length].to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_head_that_does_not_end_is_given_up_whenever_it_began() {
+        let times = Times { head: SHORT, idle: NEVER };
+        spoken(times, async |mut stream| {
+            stream.write_all(&ASK[..20]).await.unwrap();
+            assert_eq!(answer(&mut stream).await, "", "it is closed");
+        });
+        spoken(times, async |mut stream| {
+            for _ in 0..3 {
+                stream.write_all(ASK).await.unwrap();
+                assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200 "));
+                sleep(LONG).await;
+            }
+            stream.write_all(&ASK[..20]).await.unwrap();
+            assert_eq!(answer(&mut stream).await, "");
+        });
+    }
+
+    #[test]
+    fn an_idle_connection_is_closed_and_one_that_waits_for_an_answer_is_not() {
+        let times = Times { head: NEVER, idle: SHORT };
+        spoken(times, async |mut stream| {
+            stream.write_all(ASK).await.unwrap();
+            assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200 "));
+            assert_eq!(answer(&mut stream).await, "");
+        });
+        let times = Times { head: SHORT, idle: SHORT };
+        spoken(times, async |mut stream| {
+            stream.write_all(b"POST /slow HTTP/1.1\r\nhost: here\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200 "));
+        });
+    }
+
+    #[test]
+    fn a_connection_that_is_nobodys_is_not_kept() {
+        let times = Times { head: SHORT, idle: NEVER };
+        spoken(times, async |mut stream| {
+            stream.write_all(b"GET /open HTTP/1.1\r\nhost: here\r\n\r\n").await.unwrap();
+            assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200 "));
+            assert_eq!(answer(&mut stream).await, "");
+        });
+    }
+
+    #[test]
+    fn a_connection_counts_for_whoever_asked_last() {
+        let pool: Pool<Scope> = Pool::new(10);
+        let [alice, bob]: [Scope; 2] = ["alice", "bob"].map(|name| name.parse().unwrap());
+        let parties: Vec<Party> = (0..9).map(|_| Party::default()).collect();
+        assert!(parties.iter().all(|party| party.join(&alice, &pool).is_ok() && party.join(&alice, &pool).is_ok()));
+        assert_eq!(Party::default().join(&alice, &pool), Err(NoShare));
+        let proxy = Party::default();
+        proxy.join(&bob, &pool).unwrap();
+        assert_eq!((pool.of(&alice), pool.of(&bob)), (9, 1));
+        assert_eq!(proxy.join(&alice, &pool), Err(NoShare));
+        assert_eq!(pool.of(&bob), 0);
+        drop(parties);
+        assert_eq!(pool.taken(), 0);
+    }
+}

@@ -1,0 +1,183 @@
+//! Room: the things of this node that requests share, each a pool in which a token has its share.
+
+use super::blocking::blocking;
+use super::problem::Problem;
+use crate::config::Serve;
+use crate::shares::{NoShare, Pool, Share, TIMES_WHAT_IS_FREE};
+use crate::slice::Scope;
+use crate::turns::Turns;
+
+/// Requests whose slices run or wait for a thread.
+const RUNS_MAX: u64 = 4_096;
+
+/// Streams of events. Each is a connection too, and some 10 KiB of memory.
+const EVENT_STREAMS_MAX: u64 = 8_192;
+
+/// Answers that are made at once: each keeps a core busy or waits for the disk.
+const LOOKS_MAX: usize = 16;
+
+/// The same of callers that have none.
+const LOOKS_SPARE: usize = 8;
+
+/// Answers that wait to be made.
+const LOOKS_WAITING_MAX: u64 = 8_192;
+
+/// The pools of a node that serves.
+#[derive(Clone)]
+pub struct Rooms {
+    /// Bytes of bodies in memory, of requests and of answers.
+    pub memory: Pool<Scope>,
+    /// Bytes of long slices on disk while they are in use.
+    pub spool: Pool<Scope>,
+    pub runs: Pool<Scope>,
+    pub event_streams: Pool<Scope>,
+    /// In front of the threads that read the disk, and of what is made of it for an answer.
+    looks: Turns<Scope>,
+    /// Connections, once a request on them has said whose they are.
+    pub connections: Pool<Scope>,
+}
+
+impl Rooms {
+    pub fn new(serve: &Serve) -> Self {
+        Self {
+            memory: Pool::new(serve.body_memory_bytes_max),
+            spool: Pool::new(serve.spool_bytes_max),
+            runs: Pool::new(RUNS_MAX),
+            event_streams: Pool::new(EVENT_STREAMS_MAX),
+            looks: Turns::new(LOOKS_MAX, LOOKS_SPARE, LOOKS_WAITING_MAX),
+            connections: Pool::new(serve.connections_max),
+        }
+    }
+
+    /// Does `work` on a thread that may block, in its turn: for what is looked up and shown. A flood of one token's requests keeps
+    /// no other waiting.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        owner: &Scope,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        let turn = self.looks.wait(owner).await.map_err(|_| NoShare)?;
+        blocking(move || {
+            let done = work();
+            drop(turn);
+            done
+        })
+        .await
+    }
+
+    /// The memory of a request that has brought nothing as yet.
+    pub fn memory_of(&self, owner: &Scope) -> Result<Memory, Problem> {
+        let most = most(&self.memory, owner);
+        Ok(Memory { share: Some((self.memory.take(owner, 0)?, most)), held: 0 })
+    }
+
+    /// Refuses a long slice for which the disk has no room, now or ever.
+    pub fn check_spool(&self, owner: &Scope, bytes: u64) -> Result<(), Problem> {
+        let most = most(&self.spool, owner);
+        if bytes > most {
+            return Err(Problem::too_large(most));
+        }
+        drop(self.spool.take(owner, bytes)?);
+        Ok(())
+    }
+
+    /// Memory for an answer. An answer whose request was carried out must not be refused for ever, so one that is longer than
+    /// half of what `owner` can ever have takes that half.
+    pub fn answer(&self, owner: &Scope, bytes: u64) -> Result<Share<Scope>, Problem> {
+        Ok(self.memory.take(owner, bytes.min(most(&self.memory, owner) / 2))?)
+    }
+}
+
+/// The most that `owner` can hold of a pool in which nobody else holds anything.
+pub fn most(pool: &Pool<Scope>, owner: &Scope) -> u64 {
+    use crate::shares::Owner as _;
+    let capacity = pool.capacity();
+    if owner.is_bounded() { capacity - capacity.div_ceil(TIMES_WHAT_IS_FREE + 1) } else { capacity }
+}
+
+/// The memory that one request holds, taken in steps as its bytes arrive.
+#[derive(Default)]
+pub struct Memory {
+    /// With the most that it can ever be. `None` where the bytes are counted elsewhere.
+    share: Option<(Share<Scope>, u64)>,
+    held: u64,
+}
+
+impl Memory {
+    /// Takes room for `bytes` more.
+    pub fn hold(&mut self, bytes: usize) -> Result<(), Problem> {
+        let held = self.held.saturating_add(bytes as u64);
+        if let Some((share, most)) = &mut self.share {
+            if held > *most {
+                let detail = format!(
+                    "the request brings more than the {most} bytes that this node holds in memory for one token; its owner can \
+                     raise `serve.body_memory_bytes_max`"
+                );
+                return Err(Problem::new(413, "too_large", detail));
+            }
+            share.cover(held)?;
+        }
+        self.held = held;
+        Ok(())
+    }
+
+    /// Notes that `bytes` are held no more. Their room is kept for the next, until [`Memory::trim`].
+    pub const fn let_go(&mut self, bytes: usize) {
+        self.held = self.held.saturating_sub(bytes as u64);
+    }
+
+    /// Frees what is taken and not held.
+    pub fn trim(&mut self) {
+        if let Some((share, _)) = &mut self.share {
+            share.shrink_to(self.held);
+        }
+    }
+}
+
+impl From<NoShare> for Problem {
+    fn from(_: NoShare) -> Self {
+        let detail =
+            "this node is at work on as much as it has room for, of this token or of all; end some of it, or ask again";
+        Self::new(429, "busy", detail).after(Some(Self::BUSY_RETRY))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shares::STEP_BYTES;
+
+    fn rooms(bytes: u64) -> Rooms {
+        Rooms::new(&Serve { body_memory_bytes_max: bytes, ..Serve::default() })
+    }
+
+    #[test]
+    fn memory_is_taken_as_bytes_arrive_and_freed_when_they_go() {
+        let (rooms, alice) = (rooms(10 * STEP_BYTES), "alice".parse().unwrap());
+        let mut memory = rooms.memory_of(&alice).unwrap();
+        assert_eq!(rooms.memory.taken(), 0, "a request that has brought nothing holds nothing");
+        memory.hold(1).unwrap();
+        memory.hold(9 * STEP_BYTES as usize - 1).unwrap();
+        assert_eq!(memory.hold(1).unwrap_err().code(), "too_large");
+        assert_eq!(rooms.memory_of(&alice).unwrap().hold(1).unwrap_err().code(), "busy");
+        assert_eq!(rooms.memory.of(&alice), 9 * STEP_BYTES);
+        memory.let_go(9 * STEP_BYTES as usize - 1);
+        memory.hold(100).unwrap();
+        memory.trim();
+        assert_eq!(rooms.memory.of(&alice), 101);
+        drop(memory);
+        assert_eq!(rooms.memory.taken(), 0);
+    }
+
+    #[test]
+    fn an_answer_of_any_length_has_room_where_nobody_holds_more_than_a_third() {
+        let (rooms, alice, bob): (_, Scope, Scope) = (rooms(1_000), "alice".parse().unwrap(), "bob".parse().unwrap());
+        assert_eq!((most(&rooms.memory, &alice), most(&rooms.memory, &Scope::OWNER)), (900, 1_000));
+        let others = rooms.memory.take(&bob, 333).unwrap();
+        let answer = rooms.answer(&alice, u64::MAX).unwrap();
+        assert_eq!(answer.amount(), 450);
+        assert!(rooms.answer(&alice, u64::MAX).is_err(), "one at a time");
+        drop((others, answer));
+        assert_eq!(rooms.memory.taken(), 0);
+    }
+}
