@@ -31,7 +31,11 @@ impl TokenCounters {
     pub fn new() -> Self {
         let (runs, gas, bytes) =
             (table::TOKEN_RUNS.counter(), table::TOKEN_GAS.counter(), table::TOKEN_BYTES.counter());
-        Self { runs, gas, bytes, refusals: table::TOKEN_REFUSALS.counter(), shown: Mutex::default() }
+        let refusals = table::TOKEN_REFUSALS.counter();
+        // What is not there cannot be seen to grow.
+        [&runs, &gas, &bytes].into_iter().for_each(|counter| drop(counter.with_label_values(&[OWNER])));
+        refusals.with_label_values(&[OWNER, "429"]);
+        Self { runs, gas, bytes, refusals, shown: Mutex::default() }
     }
 
     pub fn usage(&self, usage: &Usage<'_>) {

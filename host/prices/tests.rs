@@ -29,7 +29,7 @@ fn an_offer_counts_in_its_lane_and_over_all() {
     let mut board = with_window(100);
     for n in 0..6 {
         board.record(&offer(10 + n, Lane::Transcode, n as usize % 3, 1_000 + n));
-        board.record(&offer(100, Lane::All, n as usize % 3, 1_000 + n));
+        board.record(&offer(100, Lane::All, 3 + n as usize % 3, 1_000 + n));
     }
     let samples = |board: &mut PriceBoard, lane| board.bands(lane, &[], 2_000).samples;
     assert_eq!((samples(&mut board, Lane::Transcode), samples(&mut board, Lane::Inference)), (6, 0));
@@ -112,7 +112,9 @@ fn words_about_modules_push_out_no_lane_that_something_stands_behind() {
     let (stored, offered) = (0..100, 100..200);
     let mut board = with_window(100);
     stored.clone().for_each(|n| board.record_of(&offer(1, module(n), 0, 1), Standing::Stored));
-    offered.clone().for_each(|n| (0..PROVIDERS_MIN).for_each(|who| board.record(&offer(1, module(n), who, 2))));
+    offered
+        .clone()
+        .for_each(|n| (0..PROVIDERS_MIN).for_each(|who| board.record(&offer(1, module(n), who, 2 + n as u64))));
     (1_000..3_000).for_each(|n| board.record(&offer(1, module(n), 7, n as u64)));
     let lanes = board.lanes(3_000);
     assert!(stored.chain(offered).all(|n| lanes.contains(&module(n))));
