@@ -6,8 +6,9 @@ use super::child;
 use super::matrix::{Case, Guest};
 use super::order::{Answer, Found, Order};
 use crate::digest::Digest;
-use crate::proof::{Blob, JobLimits, SliceProof, profile};
-use crate::sandbox::{Beyond, Claimed, EngineKind, QUANTUM};
+use crate::limits::Limits;
+use crate::proof::{Blob, JobLimits, SliceProof, former_profile, profile};
+use crate::sandbox::{Beyond, Claimed, EngineKind, Outcome, QUANTUM};
 use crate::workload::Workload;
 
 /// What a re-run says of a proof.
@@ -53,6 +54,9 @@ pub fn recheck(
     if let Some(why) = other_job(proof, module, case) {
         return Verdict::NotComparable(why);
     }
+    if proof.job().profile != profile().digest() {
+        return by_other_rules(program, proof, guest, case, engines);
+    }
     let (named, output) = (proof.job().input, proof.output());
     let claimed = Claimed { gas: proof.claim().gas(), output_bytes: output.bytes };
     for engine in engines {
@@ -81,6 +85,35 @@ pub fn recheck(
     Verdict::Agree
 }
 
+/// Gas by this node's rules that a unit of gas by former ones pays for, at most. The largest ratio of two prices is 8.
+const FORMER_UNIT_GAS_MAX: u64 = 64;
+/// Gas that the start of a guest takes, at most, which former rules did not charge.
+const START_GAS_MAX: u64 = 1 << 27;
+
+/// The verdict on a claim by rules that are not this node's. It is not comparable, unless it says of a guest without an end
+/// that it came to one: then no rules make it true.
+fn by_other_rules(program: &Path, proof: &SliceProof, guest: &Guest, case: &Case, engines: &[EngineKind]) -> Verdict {
+    let (job, claim) = (proof.job(), proof.claim());
+    let Some(name) = former_profile(job.profile) else {
+        let (named, own) = (job.profile, profile().digest());
+        return Verdict::NotComparable(format!("the proof names the execution profile {named}, and this is {own}"));
+    };
+    let has_returned = matches!(claim.outcome(), Outcome::Done | Outcome::Failed(_));
+    if let (Some(engine), true) = (engines.first(), has_returned) {
+        let gas = claim.gas().saturating_mul(FORMER_UNIT_GAS_MAX).saturating_add(START_GAS_MAX);
+        let order = case.order(*engine, &guest.module, 1);
+        let order = Order { limits: Limits { gas: u64::MAX, ..order.limits }, ..order };
+        let order = checked((job.input, Claimed { gas, output_bytes: u64::MAX }), order);
+        if let Some((Answer::Beyond(Beyond::Gas), _)) = child::run(program, &order).pop() {
+            let claimed = claim.gas();
+            return Verdict::Disagree(format!(
+                "{engine} comes to no end within {gas} gas (claimed: {claimed}, by {name})"
+            ));
+        }
+    }
+    Verdict::NotComparable(format!("the proof is by {name}, which this node runs nothing by; run its slice again"))
+}
+
 /// The order for a run that is checked against a claim. It takes no checkpoints, for a claim has none to compare.
 fn checked(claimed: (Blob, Claimed), order: Order) -> Order {
     Order { window: None, claimed: Some(claimed), ..order }
@@ -90,9 +123,6 @@ fn checked(claimed: (Blob, Claimed), order: Order) -> Order {
 fn other_job(proof: &SliceProof, module: Digest, case: &Case) -> Option<String> {
     let job = proof.job();
     let other = |what: &str, named: Digest, has: Digest| format!("the proof names {what} {named}, and this is {has}");
-    if job.profile != profile().digest() {
-        return Some(other("the execution profile", job.profile, profile().digest()));
-    }
     if job.module != module {
         return Some(other("the module", job.module, module));
     }
@@ -107,7 +137,9 @@ fn other_job(proof: &SliceProof, module: Digest, case: &Case) -> Option<String> 
     if let Some(index) = unlike {
         return Some(other(&format!("as asset {index}"), job.assets[index], assets[index]));
     }
-    debug_assert_eq!(job.limits, JobLimits::from(case.limits), "the caller takes them from the proof");
+    if job.limits != JobLimits::from(case.limits) {
+        return Some("the proof names the limits of its job; leave --gas and --memory out".to_owned());
+    }
     let named = Workload::named(&job.workload);
     match named {
         Some(workload) if workload.digest() != module => {
@@ -142,7 +174,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::limits::Limits;
     use crate::verify::Source;
 
     #[test]

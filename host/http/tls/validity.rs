@@ -51,6 +51,9 @@ impl<'a> Der<'a> {
     fn time(&mut self) -> Option<u64> {
         let tag = *self.0.first()?;
         let text = str::from_utf8(self.next(tag)?).ok()?.strip_suffix('Z')?;
+        if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
         let (year, rest) = match (tag, text.len()) {
             (UTC_TIME, 12) => text.split_at_checked(2)?,
             (GENERALIZED_TIME, 14) => text.split_at_checked(4)?,
@@ -74,7 +77,8 @@ fn days_since_1970(year: u64, month: u64, day: u64) -> Option<u64> {
     let is_leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let february = if is_leap { 29 } else { 28 };
     let months = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let before = months.get(..usize::try_from(month).ok()?.checked_sub(1)?)?;
+    let month = usize::try_from(month).ok().filter(|month| (1..=months.len()).contains(month))?;
+    let before = &months[..month - 1];
     let leap_years = |year: u64| year / 4 - year / 100 + year / 400;
     let years = year.checked_sub(1970)? * 365 + leap_years(year - 1) - leap_years(1969);
     Some(years + before.iter().sum::<u64>() + day.checked_sub(1)?)

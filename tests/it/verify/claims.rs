@@ -108,3 +108,35 @@ fn a_forged_claim_of_an_endless_guest_is_refuted() {
         ran.is(1, &said, "");
     }
 }
+
+/// Nothing is run by former rules, and no rules have a guest without an end come to one.
+#[test]
+fn a_proof_by_former_rules_is_refused_by_name_or_refuted() {
+    const FORMER: &str = "a53ac167f76ed5a044a0abf5b47ae24394f8485490c4778d8c339aca8f9d30ce";
+    let here = Workplace::new();
+    here.file("transcode.slice", "a slice");
+    assert_eq!(here.run("compute run --out . transcode.slice").code, 0);
+    lie(&here, "transcode.slice.proof", |job, _| job.profile = FORMER.parse().unwrap());
+    let ran = here.run("compute verify lie transcode.slice");
+    ran.is(
+        2,
+        "not comparable: the proof is by gas schedule 1, which this node runs nothing by; run its slice again\n",
+        "",
+    );
+    let endless =
+        r#"(module (memory (export "memory") 1) (func (export "run") (result i32) (loop (br 0)) unreachable))"#;
+    here.file("loop.wat", endless);
+    let module = Digest::of(&wat::parse_str(endless).unwrap());
+    for (outcome, code) in [(Outcome::Done, 1), (Outcome::Failed(3), 1), (Outcome::OutOfGas, 2)] {
+        lie(&here, "transcode.slice.proof", |job, execution| {
+            (job.workload, job.module) = ("module".to_owned(), module);
+            (job.profile, execution.outcome) = (FORMER.parse().unwrap(), outcome);
+            (job.limits.gas, execution.usage.gas) = (if code == 1 { 1 << 63 } else { 7 }, 7);
+        });
+        let ran = here.run("compute verify lie transcode.slice --module ./loop.wat");
+        assert_eq!(ran.code, code, "{outcome:?}: {ran:?}");
+        assert!(ran.stdout.contains("by gas schedule 1"), "{ran:?}");
+    }
+    let ran = here.run("compute verify transcode.slice.proof transcode.slice --gas 5");
+    assert!(ran.code == 2 && ran.stdout.contains("leave --gas and --memory out"), "{ran:?}");
+}
