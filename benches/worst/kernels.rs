@@ -67,7 +67,7 @@ const DENORMAL: [(&str, &str); 4] = [
 ];
 
 const RANDOM: &str = "local.get $y_i64 i64.const 6364136223846793005 i64.mul i64.const 1442695040888963407 i64.add
-    local.tee $y_i64 i64.const 38 i64.shr_u i32.wrap_i64";
+    local.tee $y_i64 i64.const 39 i64.shr_u i32.wrap_i64";
 
 const COLD: [(&str, &str); 2] = [
     ("a load in no order", "local.get $cold i32.load local.set $cold"),

@@ -116,11 +116,12 @@ fn module(code: &str, times: usize, context: Context) -> String {
         }
     }
     let body = format!("{code}\n").repeat(times);
+    let fill = if code.contains("$cold") { "call $fill" } else { "" };
     // As much as is paid for by a few million units, whatever a turn costs: the limit of gas ends what is longer.
     let (run, frame) = match context {
         Context::Loop => (
             format!(
-                "{locals} (local $n i32) (local $zero i32) (local $cold i32) {begin} i32.const {COLD_AT} local.set $cold
+                "{locals} (local $n i32) (local $zero i32) (local $cold i32) {fill} {begin} i32.const {COLD_AT} local.set $cold
                  block $out loop $again {body}
                  local.get $n i32.const 1 i32.add local.tee $n i32.const {} i32.lt_u br_if $again end end i32.const 0",
                 GAS / 8
@@ -128,7 +129,7 @@ fn module(code: &str, times: usize, context: Context) -> String {
             String::new(),
         ),
         Context::WayBack => (
-            format!("i32.const {FRAMES} call $frame i32.const 0"),
+            format!("{fill} i32.const {FRAMES} call $frame i32.const 0"),
             format!(
                 "(func $frame (param $left i32) {locals} (local $zero i32) (local $cold i32)
                  local.get $left if local.get $left i32.const 1 i32.sub call $frame end
@@ -175,11 +176,10 @@ fn module(code: &str, times: usize, context: Context) -> String {
             (func $same (type $unary) local.get 0)
             (func $other (type $unary) local.get 0 i32.const 1 i32.xor)
             {frame}
-            (func (export "run") (result i32) {fill} {run})
+            (func (export "run") (result i32) {run})
             (func $fill {round}))"#,
         elements = "$same ".repeat(2_048),
         filler = "-".repeat(16 << 10),
-        fill = if code.contains("$cold") { "call $fill" } else { "" },
         round = round(),
     )
 }
