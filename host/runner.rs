@@ -5,11 +5,11 @@
 //! its result; under an id that comes back with other content there is no answer but `RunError::SliceIdConflict`.
 
 mod answer;
-mod observation;
 mod request;
 mod flights;
-mod duty;
 mod under_way;
+mod observation;
+mod duty;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

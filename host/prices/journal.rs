@@ -142,6 +142,9 @@ impl Written {
         let file = match &self.file {
             Some(file) => file,
             None => {
+                if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+                    private_file::make_directory(directory)?;
+                }
                 let mut options = OpenOptions::new();
                 let file = private_file::open(path, options.write(true).create(true).truncate(false))?;
                 // What a crash has torn, or is no journal.
@@ -284,15 +287,17 @@ mod tests {
     #[test]
     fn a_journal_that_cannot_be_written_tells_nobody() {
         let directory = tempfile::tempdir().unwrap();
-        let (journal, _) = Journal::open(&directory.path().join("gone/board.bin"));
+        std::fs::write(directory.path().join("file"), b"").unwrap();
+        let (journal, _) = Journal::open(&directory.path().join("file/board.bin"));
         journal.note(&entry_of(1));
         assert!(journal.settle(1).is_err());
         assert!(journal.settle(1).is_err(), "nor the second time");
         // Of two that share a write, neither is told.
+        std::fs::write(directory.path().join("later"), b"").unwrap();
         let (journal, _) = Journal::open(&directory.path().join("later/board.bin"));
         (1..=2).for_each(|revision| journal.note(&entry_of(revision)));
         assert!(journal.settle(1).is_err());
-        std::fs::create_dir(directory.path().join("later")).unwrap();
+        std::fs::remove_file(directory.path().join("later")).unwrap();
         assert!(journal.settle(2).is_err());
         journal.note(&entry_of(3));
         journal.settle(3).unwrap();

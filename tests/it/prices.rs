@@ -178,7 +178,7 @@ fn what_cannot_be_saved_is_not_told() {
     let here = Workplace::new();
     here.file("node-data/config.toml", "[prices]\nfile = \"state/lock/board.bin\"\n");
     let ran = price(&here, "offer 5");
-    let error = "error: cannot save the price board to `node-data/state/lock/board.bin`: ";
+    let error = "error: cannot save the price board to `node-data/state/lock/board.journal`: ";
     assert!(ran.code == 2 && ran.stdout.is_empty() && ran.stderr.contains(error), "{ran:?}");
     assert!(ran.stderr.starts_with("warning: the price board starts empty: "), "{ran:?}");
     assert!(here.path("node-data/state/lock").is_file());
@@ -193,8 +193,8 @@ fn offers_that_come_at_once_are_all_recorded() {
         for provider in 0..8 {
             let here = &here;
             scope.spawn(move || {
-                for _ in 0..4 {
-                    assert_eq!(price(here, &format!("offer 5 --provider p{provider}")).code, 0);
+                for n in 0..4 {
+                    assert_eq!(price(here, &format!("offer 5 --provider p{provider}-{n}")).code, 0);
                 }
             });
         }
