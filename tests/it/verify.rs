@@ -3,6 +3,7 @@
 mod claims;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
@@ -285,9 +286,11 @@ fn the_doctors_fingerprint_is_the_golden_one() {
 fn an_engine_that_answers_nonsense_has_failed() {
     let here = Workplace::new();
     let script = |name: &str, body: &str| {
-        use std::os::unix::fs::PermissionsExt as _;
-        let path = here.file(name, format!("#!/bin/sh\n{body}\n"));
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let text = here.file(format!("{name}.sh"), format!("#!/bin/sh\n{body}\n"));
+        let path = here.path(name);
+        // Another process writes it: a child that another test starts meanwhile would have it open, and nobody could run it.
+        let installed = Command::new("install").args(["-m", "755"]).args([&text, &path]).status().unwrap();
+        assert!(installed.success());
         path
     };
     let found = r#"{"Found":{"input":{"blake3":"00","bytes":0}}}"#;
