@@ -268,8 +268,9 @@ fn refused(file: &Path, report: &Report, json: bool) -> anyhow::Result<End> {
 fn check(file: &Path, json: bool, data_dir: &Path) -> anyhow::Result<End> {
     let config = Config::read(&data_dir.join("config.toml"))?;
     let compiler = Compiler::child(PROGRAM, CompileEngine::new()?.settings_digest());
-    let report = while_showing("checking", || compiler.report(&config.gate, &read(file)?).map_err(anyhow::Error::from));
-    let report = report.with_context(|| format!("cannot check `{}`", file.display()))?;
+    let bytes = read(file)?;
+    let report = while_showing("checking", || compiler.report(&config.gate, &bytes));
+    let report = report.map_err(|error| anyhow::anyhow!("cannot check `{}`: {error}", file.display()))?;
     let shown =
         if json { format!("{:#}\n", report::json(file, &report)) } else { report::text(file, &report, &config.gate) };
     print(shown.as_bytes())?;

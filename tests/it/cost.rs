@@ -226,6 +226,7 @@ fn a_bomb_is_refused_or_its_cost_goes_with_its_size() {
             "roots",
             "vector products",
             "vector minima",
+            "minima",
             "vector shifts",
             "sinks",
         ];
