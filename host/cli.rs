@@ -305,6 +305,9 @@ fn tell(notice: Notice) {
                 &format_args!("the proof store was damaged: moved to `{}`, and begun anew", to.display()),
             );
         }
+        Notice::ConfigWasEmpty { path } => {
+            complain("note", &format_args!("`{}` was empty, and shows the defaults now", path.display()));
+        }
         Notice::PricesLost { result } => complain("warning", &result),
     }
 }

@@ -67,6 +67,8 @@ pub struct Results {
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
     pub proofs_max: u64,
+    /// Free space on the disk that new work leaves alone.
+    pub reserve_bytes: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -95,7 +97,7 @@ impl Default for Results {
 
 impl Default for Store {
     fn default() -> Self {
-        Self { proofs_max: 100_000 }
+        Self { proofs_max: 100_000, reserve_bytes: 64 << 20 }
     }
 }
 
@@ -161,6 +163,7 @@ impl Config {
         within("results", "entries_max", self.results.entries_max, i64_max)?;
         within("results", "bytes_max", self.results.bytes_max, i64_max)?;
         within("store", "proofs_max", self.store.proofs_max, i64_max)?;
+        within("store", "reserve_bytes", self.store.reserve_bytes, i64_max)?;
         within("modules", "modules_max", self.modules.modules_max, i64_max)?;
         within("modules", "bytes_max", self.modules.bytes_max, i64_max)?;
         within("modules", "code_bytes_max", self.modules.code_bytes_max, i64_max)?;

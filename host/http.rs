@@ -8,6 +8,7 @@ mod accept;
 mod blocking;
 mod room;
 mod body;
+mod stores;
 mod outgoing;
 mod log;
 mod connection;
@@ -47,6 +48,7 @@ use self::problem::Problem;
 use self::room::Rooms;
 pub use self::serve::{DRAIN, Entrance, listen, serve_local, serve_network};
 use self::slices::tasks;
+use self::stores::{keep_reserve, not_ready};
 pub use self::tls::{Certificate, Tls, TlsError, certificate};
 use crate::courier::Courier;
 use crate::metrics::{self, Metrics, Scraped};
@@ -117,6 +119,7 @@ pub fn local_routes(served: Served) -> Router {
 }
 
 fn routes(served: Served) -> Router {
+    let reserve = served.node.reserve.clone();
     Router::new()
         .merge(carrier_routes(served.courier.clone()))
         .at("/v1/modules", get(modules::list).post(modules::add))
@@ -143,6 +146,7 @@ fn routes(served: Served) -> Router {
         .method_not_allowed_fallback(async || {
             Problem::new(405, "method_not_allowed", "this path does not take this method")
         })
+        .layer(from_fn_with_state(reserve, keep_reserve))
         .layer(from_fn_with_state(served.rooms.clone(), hold_room))
         .layer(from_fn(check_codings))
         .layer(map_response(take_at_its_word))
@@ -172,7 +176,11 @@ async fn ready(State(served): State<Served>) -> Response {
     if *served.stopping.borrow() {
         return Problem::new(503, "stopping", "this node is about to end").into_response();
     }
-    Json(json!({ "status": "ready" })).into_response()
+    match blocking::blocking(move || served.unwell()).await {
+        Ok(unwell) if unwell.is_empty() => Json(json!({ "status": "ready" })).into_response(),
+        Ok(unwell) => not_ready(&unwell).into_response(),
+        Err(problem) => problem.into_response(),
+    }
 }
 
 async fn scrape(State(served): State<Served>, caller: Caller) -> Result<Response, Problem> {

@@ -14,6 +14,8 @@ pub mod limits;
 pub mod shares;
 /// The line in front of what is scarce, by turns of owners.
 pub mod turns;
+/// What the system lets this process have: files and threads.
+pub mod process;
 /// Files that are their user's alone, written whole or not at all.
 pub mod private_file;
 /// Who says so: the node's key, and the keys that it trusts.

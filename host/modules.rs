@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 pub use self::code::CodeFiles;
 pub use self::names::{ModuleKey, ModuleName, NotAName};
-pub use self::stored::{Added, Listed, Quota, Record, StoredError, StoredModules, Totals};
+pub use self::stored::{Added, Addition, Listed, NameClaim, Quota, Record, StoredError, StoredModules, Totals};
 use crate::digest::Digest;
+use crate::process;
 use crate::sandbox::{
     Admitted, Compiler, Confinement, Form, GateLimits, NativeCode, NotAModule, PrepareError, Prepared, Program, Report,
     Sandbox, SandboxError, form_of,
@@ -23,6 +24,8 @@ use crate::workload::Guest;
 
 /// Native code that stays in memory, in the modules' own bytes of it.
 const PROGRAMS_BYTES_MAX: u64 = 512 << 20;
+/// Programs in memory, each of which may have a file for its memory's image.
+const PROGRAMS_MAX: u64 = 4_096;
 /// What a program weighs beside its code.
 const PROGRAM_BYTES: u64 = 16 << 10;
 
@@ -37,14 +40,6 @@ const COMPILATIONS_WAITING_MAX: u64 = 256;
 const COMPILERS_SPARE: usize = 2;
 /// When to come again: a compilation takes some seconds at most.
 pub const COMPILER_RETRY: Duration = Duration::from_secs(5);
-
-/// What adding a module has changed.
-#[derive(Clone, Copy, Debug)]
-pub struct Addition {
-    pub added: Added,
-    /// The module that the name stood for before.
-    pub renamed: Option<Digest>,
-}
 
 /// What befalls modules, for those who count.
 #[derive(Clone, Copy, Debug)]
@@ -126,8 +121,10 @@ impl Modules {
     /// there are cores.
     pub fn new(sandbox: Arc<Sandbox>, compiler: Compiler, gate: GateLimits) -> Self {
         let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-        let weight = |_: &Digest, program: &Program| {
-            u32::try_from((program.code_bytes() + PROGRAM_BYTES) >> 10).unwrap_or(u32::MAX)
+        // One weight bounds both the bytes and the files: no program counts for less than its share of the files.
+        let share = PROGRAMS_BYTES_MAX / process::programs_max(process::files_max()).clamp(1, PROGRAMS_MAX);
+        let weight = move |_: &Digest, program: &Program| {
+            u32::try_from((program.code_bytes() + PROGRAM_BYTES).max(share) >> 10).unwrap_or(u32::MAX)
         };
         Self {
             sandbox,
@@ -335,21 +332,20 @@ impl Modules {
         self.stored()?.find(key)
     }
 
-    /// Compiles `admitted`, and stores it if that went well. It is durable when this returns.
+    /// Compiles `admitted`, and stores it if that went well. It is durable when this returns. Who owns the name is asked
+    /// before the compilation, so that none is in vain, and again when the name is given.
     pub fn add(
         &self,
         admitted: &Admitted,
-        name: Option<&ModuleName>,
+        claim: Option<NameClaim<'_>>,
         record: &Record,
     ) -> Result<Addition, Arc<ModulesError>> {
+        let of_store = |error: StoredError| Arc::new(ModulesError::from(error));
+        if let Some(claim) = claim {
+            self.stored().and_then(|stored| stored.check_name(claim, &record.added_by)).map_err(of_store)?;
+        }
         self.program(Guest::Admitted(admitted))?;
-        let digest = admitted.digest();
-        let store = || {
-            let stored = self.stored()?;
-            let added = stored.add(&digest, admitted.wasm(), record)?;
-            let renamed = name.map(|name| stored.name(name, &digest)).transpose()?.flatten();
-            Ok(Addition { added, renamed })
-        };
-        store().map_err(|error: StoredError| Arc::new(error.into()))
+        let stored = self.stored().map_err(of_store)?;
+        stored.add_named(&admitted.digest(), admitted.wasm(), record, claim).map_err(of_store)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -13,17 +13,18 @@ use crate::digest::MacKey;
 use crate::key::{KeyError, Keyring, Signer};
 use crate::modules::{CodeFiles, Modules, StoredModules};
 use crate::prices::{LoadResult, SharedBoard};
-use crate::private_file;
+use crate::private_file::{self, Made};
 use crate::queue::{Queue, Settings};
 use crate::runner::{Capacity, WorkloadRunner};
 use crate::sandbox::{Compiler, Sandbox, SandboxError};
-use crate::store::{CourierStore, FsckReport, ProofStore, StoreError};
+use crate::store::{CourierStore, FsckReport, ProofStore, Reserve, StoreError};
 
 pub struct Node {
     pub config: Config,
     pub keyring: Keyring,
     pub signer: Arc<Signer>,
     pub runner: WorkloadRunner,
+    pub reserve: Reserve,
 }
 
 /// What serves: the node has the data directory for as long as it is open.
@@ -49,6 +50,8 @@ pub struct Look {
 pub enum Notice {
     /// Another process has the data directory; this one waits until it is done.
     Waiting { directory: PathBuf },
+    /// The config was empty, as a full disk leaves it at a first start. It has the defaults now, as comments.
+    ConfigWasEmpty { path: PathBuf },
     /// The proof store was damaged, moved to `to`, and begun anew.
     StoreMovedAside { to: PathBuf },
     /// The price board could not be read, and begins empty.
@@ -61,7 +64,7 @@ pub enum NodeError {
     DataDirectory { path: PathBuf, cause: io::Error },
     /// Another directory would be another node, so the cause has the remedy.
     #[error("cannot use the data directory `{}`: {cause}", path.display())]
-    NotPrivate { path: PathBuf, cause: io::Error },
+    Unfit { path: PathBuf, cause: io::Error },
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -77,8 +80,8 @@ pub enum NodeError {
 impl NodeError {
     fn data_directory(directory: &Path, cause: io::Error) -> Self {
         let path = directory.to_owned();
-        if private_file::is_not_private(&cause) {
-            Self::NotPrivate { path, cause }
+        if private_file::is_not_private(&cause) || private_file::is_not_a_file(&cause) {
+            Self::Unfit { path, cause }
         } else {
             Self::DataDirectory { path, cause }
         }
@@ -127,7 +130,7 @@ impl Node {
         capacity: Capacity,
         notify: &impl Fn(Notice),
     ) -> Result<Self, NodeError> {
-        let DataDirectory { state, cache, key, lock } = files;
+        let DataDirectory { state, cache, key, lock, .. } = files;
         let keyring = Keyring::new(state.clone());
         let signer = signer(&keyring)?;
         let opened = ProofStore::open(&state.join("proofs"), config.store.proofs_max)?;
@@ -137,13 +140,14 @@ impl Node {
         let sandbox = Arc::new(Sandbox::new(capacity.guests())?);
         // This very program, also where its file has been replaced since it started.
         let compiler = Compiler::child("/proc/self/exe", sandbox.settings_digest());
-        let stored = StoredModules::new(state.join("modules"), config.module_quota());
+        let reserve = Reserve::new(state.clone(), config.store.reserve_bytes);
+        let stored = StoredModules::new(state.join("modules"), config.module_quota()).with_reserve(reserve.clone());
         let code = CodeFiles::new(cache, key, config.modules.code_bytes_max);
         let modules = Modules::new(sandbox.clone(), compiler, config.gate).with_jobs(capacity.jobs);
         let modules = modules.with_store(stored).with_code(code);
         let runner =
             WorkloadRunner::new(sandbox, modules, signer.clone(), Some(opened.store.guarded_by(lock)), capacity);
-        Ok(Self { config, keyring, signer, runner })
+        Ok(Self { config, keyring, signer, runner, reserve })
     }
 
     /// The keys of the node whose files are in `directory`, which is made if it is not there.
@@ -191,6 +195,10 @@ impl Node {
             clock: system_clock,
         };
         let queue = Queue::open(&state.join("accepted"), node.runner.clone(), settings)?;
+        queue.store().keep_reserve(node.reserve.clone());
+        courier.store().keep_reserve(&node.reserve);
+        // Whoever asks for modules finds them counted.
+        let _ = node.runner.modules().stored().map(StoredModules::stored);
         let (file, now_ms) = (directory.join(&node.config.prices.file), system_clock());
         let (prices, result) = SharedBoard::open(file, &node.config.prices, now_ms);
         if result.is_loss() {
@@ -243,14 +251,28 @@ struct DataDirectory {
     cache: PathBuf,
     key: MacKey,
     lock: File,
+    config_was_empty: bool,
 }
+
+/// The socket of the node's owner, in the state directory.
+pub const SOCKET: &str = "node.sock";
+
+/// Directories in directories in the state directory: `accepted/queue/blobs`.
+const STATE_DEPTH: usize = 3;
+
+/// Directories of the stores that may hold millions of files, each of which is looked at when it is opened.
+const CHECKED_WHEN_OPENED: [&str; 4] = ["bundles", "received", "archive", "files"];
 
 impl DataDirectory {
     /// Waits until no other process has the directory.
     fn lock(directory: &Path, notify: &impl Fn(Notice)) -> Result<Self, NodeError> {
         let failed = |cause| NodeError::data_directory(directory, cause);
         let files = Self::prepare(directory).map_err(failed)?;
+        if files.config_was_empty {
+            notify(Notice::ConfigWasEmpty { path: directory.join("config.toml") });
+        }
         wait_for(&files.lock, || notify(Notice::Waiting { directory: directory.to_owned() })).map_err(failed)?;
+        files.check().map_err(failed)?;
         Ok(files)
     }
 
@@ -259,7 +281,10 @@ impl DataDirectory {
         let failed = |cause| NodeError::data_directory(directory, cause);
         let files = Self::prepare(directory).map_err(failed)?;
         match files.lock.try_lock() {
-            Ok(()) => Ok(Some(files)),
+            Ok(()) => {
+                files.check().map_err(failed)?;
+                Ok(Some(files))
+            }
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(cause)) => Err(failed(cause)),
         }
@@ -271,17 +296,27 @@ impl DataDirectory {
         // What is on disk in it is to be found there.
         private_file::make_directory(&state)?;
         private(&cache)?;
-        match create_new(&directory.join("config.toml"), 0o644) {
-            Ok(mut file) => file.write_all(COMMENTED.as_bytes())?,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        private_file::check_below(&state, 0, SOCKET, &[])?;
+        let config = directory.join("config.toml");
+        let made = private_file::create_shared(&config, COMMENTED.as_bytes());
+        let config_was_empty = match made {
+            Ok(made) => made == Made::OfEmpty,
+            // What cannot be replaced says as much as the defaults.
+            Err(_) if config.exists() => false,
             Err(error) => return Err(error),
-        }
-        let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(state.join("lock"))?;
+        };
+        let options = &mut OpenOptions::new();
+        let lock = private_file::open(&state.join("lock"), options.write(true).create(true).truncate(false))?;
         let key = cache_key(&state.join("cache.key"))?;
         // Whoever knows the key can have code loaded, and whoever can write the state decides what was proved.
         private_file::check(&state)?;
         private_file::check(&state.join("cache.key"))?;
-        Ok(Self { state, cache, key, lock })
+        Ok(Self { state, cache, key, lock, config_was_empty })
+    }
+
+    /// Looks at the files before any of them is opened.
+    fn check(&self) -> io::Result<()> {
+        private_file::check_below(&self.state, STATE_DEPTH, SOCKET, &CHECKED_WHEN_OPENED)
     }
 }
 
@@ -292,10 +327,6 @@ fn empty(directory: &Path) -> io::Result<()> {
         _ => {}
     }
     DirBuilder::new().mode(0o700).create(directory)
-}
-
-fn create_new(path: &Path, mode: u32) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(mode).open(path)
 }
 
 fn wait_for(lock: &File, waiting: impl FnOnce()) -> io::Result<()> {
@@ -313,7 +344,8 @@ fn wait_for(lock: &File, waiting: impl FnOnce()) -> io::Result<()> {
 /// all it costs is to compile again.
 fn cache_key(path: &Path) -> io::Result<MacKey> {
     let mut secret = [0; MacKey::BYTES];
-    match File::open(path).and_then(|mut file| file.read_exact(&mut secret)) {
+    let opened = private_file::open(path, OpenOptions::new().read(true));
+    match opened.and_then(|mut file| file.read_exact(&mut secret)) {
         Ok(()) => return Ok(MacKey::new(secret)),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => {}
         Err(error) => return Err(error),

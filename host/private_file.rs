@@ -1,9 +1,11 @@
 //! Files that are their user's alone: read only if they are, written whole or not at all, and on disk when they are said
 //! to be.
 
-use std::fs::{DirBuilder, File, Metadata, OpenOptions};
+use std::fs::{DirBuilder, File, FileType, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 
 /// What is there already may have been made by somebody else.
@@ -91,6 +93,99 @@ fn read_up_to(file: &File, bytes_max: u64) -> io::Result<Vec<u8>> {
     }
 }
 
+/// Makes a temporary file in a directory that need not last: where the directory is gone, it is made anew.
+pub fn temporary_in(directory: &Path, prefix: &str) -> io::Result<tempfile::NamedTempFile> {
+    let make = || tempfile::Builder::new().prefix(prefix).tempfile_in(directory);
+    match make() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+            make()
+        }
+        made => made,
+    }
+}
+
+/// Makes the file, with mode 0644, all of it or nothing, unless something is at `path` already. An empty file counts as nothing.
+pub fn create_shared(path: &Path, bytes: &[u8]) -> io::Result<Made> {
+    let is_empty = match std::fs::symlink_metadata(path) {
+        Ok(found) if found.is_file() && found.len() == 0 => true,
+        Ok(_) => return Ok(Made::Nothing),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(error),
+    };
+    let file = written(path, bytes)?;
+    file.as_file().set_permissions(Permissions::from_mode(0o644))?;
+    if is_empty {
+        file.persist(path)?;
+    } else if let Err(error) = file.persist_noclobber(path) {
+        // Another process has been quicker.
+        return if error.error.kind() == io::ErrorKind::AlreadyExists { Ok(Made::Nothing) } else { Err(error.error) };
+    }
+    sync_directory_of(path)?;
+    Ok(if is_empty { Made::OfEmpty } else { Made::New })
+}
+
+/// What [`create_shared`] has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Made {
+    Nothing,
+    New,
+    /// In the place of an empty file, which a write that failed may have left.
+    OfEmpty,
+}
+
+/// Refuses what is neither a regular file nor a directory in `directory` and below, but for sockets named `socket`. Whoever opens
+/// a pipe waits for ever, and a link leads elsewhere. A link to a directory is an operator's way to another disk, and allowed.
+/// `depth` directories deep, and not below those named in `but`.
+pub fn check_below(directory: &Path, depth: usize, socket: &str, but: &[&str]) -> io::Result<()> {
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let kind = match entry.file_type() {
+            // A temporary file has gone meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            kind => kind?,
+        };
+        let (path, name) = (entry.path(), entry.file_name());
+        if depth > 0 && kind.is_dir() && !but.iter().any(|but| name == *but) {
+            check_below(&path, depth - 1, socket, but)?;
+        }
+        let is_link_to_directory = kind.is_symlink() && path.is_dir();
+        let is_own_socket = kind.is_socket() && name == socket;
+        if !(kind.is_file() || kind.is_dir() || is_link_to_directory || is_own_socket) {
+            return Err(io::Error::other(NotAFile { path, kind: name_of(kind) }));
+        }
+    }
+    Ok(())
+}
+
+fn name_of(kind: FileType) -> &'static str {
+    if kind.is_symlink() {
+        "a link"
+    } else if kind.is_fifo() {
+        "a pipe"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    }
+}
+
+/// Whether an error of [`check_below`] says that.
+pub fn is_not_a_file(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<NotAFile>())
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("`{}` is {kind}, where this node has files and directories alone; remove it, or put the file in its place", path.display())]
+struct NotAFile {
+    path: PathBuf,
+    kind: &'static str,
+}
+
 /// Makes the file, with mode 0600, unless something is at `path` already: then nothing is changed, and the error is of
 /// kind [`io::ErrorKind::AlreadyExists`]. Of several who try at once one makes it.
 pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -140,9 +235,6 @@ fn directory_of(path: &Path) -> &Path {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::Permissions;
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]
@@ -187,5 +279,65 @@ mod tests {
         assert!(open(&link, OpenOptions::new().read(true)).is_err(), "a link is no file");
         assert!(open(&deep, OpenOptions::new().read(true)).is_err(), "a directory is no file");
         assert!(make_directory(&path.join("below")).is_err(), "and a file no directory");
+    }
+
+    #[test]
+    fn a_temporary_file_makes_its_directory_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = directory.path().join("cache/spool");
+        for _ in 0..2 {
+            let file = temporary_in(&cache, ".new-").unwrap();
+            assert!(file.path().starts_with(&cache));
+            std::fs::remove_dir_all(directory.path().join("cache")).unwrap();
+        }
+        std::fs::write(directory.path().join("cache"), b"a file").unwrap();
+        temporary_in(&cache, ".new-").unwrap_err();
+    }
+
+    #[test]
+    fn a_shared_file_is_made_whole_and_in_the_place_of_an_empty_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.toml");
+        assert_eq!(create_shared(&path, b"text").unwrap(), Made::New);
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o644);
+        std::fs::write(&path, b"other").unwrap();
+        assert_eq!(create_shared(&path, b"text").unwrap(), Made::Nothing);
+        assert_eq!(std::fs::read(&path).unwrap(), b"other");
+        std::fs::write(&path, b"").unwrap();
+        assert_eq!(create_shared(&path, b"text").unwrap(), Made::OfEmpty);
+        assert_eq!(std::fs::read(&path).unwrap(), b"text");
+    }
+
+    #[test]
+    fn odd_files_are_refused_by_name_at_any_depth() {
+        let directory = tempfile::tempdir().unwrap();
+        let (deep, skipped) = (directory.path().join("a/b"), directory.path().join("files/x"));
+        [&deep, &skipped].into_iter().for_each(|path| std::fs::create_dir_all(path).unwrap());
+        std::fs::write(deep.join("file"), b"").unwrap();
+        std::os::unix::fs::symlink(&skipped, directory.path().join("elsewhere")).unwrap();
+        let _own = std::os::unix::net::UnixListener::bind(directory.path().join("node.sock")).unwrap();
+        let check = || check_below(directory.path(), 2, "node.sock", &["files"]);
+        let pipe = |path: &Path| {
+            rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        };
+        pipe(&skipped.join("pipe"));
+        check().unwrap();
+        for parent in [directory.path(), &deep] {
+            let path = parent.join("odd");
+            let refused = |kind: &str| {
+                let error = check().unwrap_err().to_string();
+                assert!(error.contains("odd") && error.contains(kind) && error.contains("remove it"), "{error}");
+                std::fs::remove_file(&path).unwrap();
+            };
+            pipe(&path);
+            refused("a pipe");
+            std::os::unix::fs::symlink(deep.join("file"), &path).unwrap();
+            refused("a link");
+            std::os::unix::fs::symlink(deep.join("nothing"), &path).unwrap();
+            refused("a link");
+            drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+            refused("a socket");
+        }
+        check().unwrap();
     }
 }

@@ -167,6 +167,10 @@ impl Queue {
         }
     }
 
+    pub fn store(&self) -> &AcceptedStore {
+        &self.store
+    }
+
     pub fn depth(&self) -> Depth {
         let (_, bytes) = self.store.taken();
         let live = self.live();

@@ -152,6 +152,10 @@ impl WorkloadRunner {
         &self.0.modules
     }
 
+    pub fn store(&self) -> Option<&ProofStore> {
+        self.0.store.as_ref()
+    }
+
     pub fn counts(&self) -> Counts {
         self.0.tally.counts()
     }

@@ -4,9 +4,12 @@
 //! `database`: its panics are caught where it opens, what it returns is checked, and each store says what becomes of one
 //! that is damaged.
 
+mod reserve;
 mod group_commit;
 mod database;
 mod record;
+mod journal;
+mod kept;
 mod proofs;
 mod frame;
 mod bundles;
@@ -28,6 +31,7 @@ pub use self::courier::{
     ARCHIVED_AT_ONCE, CourierStore, Credit, FsckReport, Lane, LaneTag, Received, Submitted, Tally, Totals, Tried,
 };
 pub use self::proofs::{Opened, ProofStore};
+pub use self::reserve::Reserve;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -50,6 +54,12 @@ pub enum StoreError {
         path.display()
     )]
     AcceptedDamaged { path: PathBuf, message: String },
+    #[error(
+        "the disk of `{}` has {free} bytes left, and {reserved} are kept for what is under way (`store.reserve_bytes`); make room \
+         on it",
+        path.display()
+    )]
+    NoSpace { path: PathBuf, free: u64, reserved: u64 },
     #[error("what was accepted as task `{id}` is damaged; hand it in again")]
     TaskDamaged { id: TaskId },
     #[error("the output that is kept in `{}` is damaged, or was removed; hand the slice in again to have it", path.display())]

@@ -302,14 +302,15 @@ fn words(names: &[ModuleName]) -> String {
 fn show(module: &ModuleKey, json: bool, data_dir: &Path) -> anyhow::Result<End> {
     let Look { config, stored } = Node::look(data_dir)?;
     let digest = stored.find(module)?;
-    let (record, names) = (stored.record(&digest)?, stored.names()?.remove(&digest).unwrap_or_default());
+    let (record, names) = (stored.record(&digest)?, stored.names_of(&digest)?);
     let wasm = stored.read(&digest)?;
     if json {
         return show_line(true, &object(&digest, &record, &names), "");
     }
     let added = super::timestamp(record.added_unix_ms);
     let report = Report::of(&wasm, &config.gate);
-    let known = format!("names      {}\nadded      {added}, by {}\n", words(&names), record.added_by);
+    let adders = record.adders().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let known = format!("names      {}\nadded      {added}, by {adders}\n", words(&names));
     print((known + &report::text(Path::new(&digest.to_string()), &report, &config.gate)).as_bytes())?;
     Ok(End::Done)
 }

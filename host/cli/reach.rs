@@ -11,9 +11,13 @@ use super::{complain, tell};
 use crate::http::{ask_node, connect};
 use crate::node::{Node, NodeError, Notice};
 use crate::orders::{Answer, Order};
+use crate::process;
 
 /// How often it is looked whether a directory that another process has is free, or served.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Threads of a runtime that asks and waits.
+const RUNTIME_THREADS: usize = 2;
 
 pub enum By<T> {
     Node(UnixStream),
@@ -40,8 +44,9 @@ pub async fn reach<T>(data_dir: &Path, open: impl Fn() -> Result<Option<T>, Node
 
 /// For what asks and waits.
 pub fn runtime() -> anyhow::Result<Runtime> {
+    process::check_threads(RUNTIME_THREADS + process::THREADS_RESERVED)?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(2).enable_all().build().context("cannot start the threads that this takes")
+    builder.worker_threads(RUNTIME_THREADS).enable_all().build().context("cannot start the threads that this takes")
 }
 
 /// Has the running node carry out what does not take long, and returns its answers.

@@ -24,6 +24,7 @@ use crate::binary::Binary;
 use crate::http::ask_node;
 use crate::node::Node;
 use crate::orders::{Order, Told};
+use crate::process;
 use crate::runner::{ASSETS_BYTES_MAX, Answer};
 use crate::sandbox::Confinement;
 
@@ -50,6 +51,7 @@ pub fn run(args: RunArgs, data_dir: &Path) -> anyhow::Result<End> {
     let bytes_max = Node::config(data_dir)?.compute.slice_bytes_max;
     let copies = files.iter().map(|file| spool.copy_of(file, bytes_max)).collect::<anyhow::Result<Vec<_>>>()?;
     let jobs = args.jobs.map(|jobs| jobs as usize);
+    process::check_threads(1 + process::THREADS_RESERVED)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .max_blocking_threads(WRITERS)

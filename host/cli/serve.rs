@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -29,6 +28,8 @@ use crate::http::{
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::prices::SharedBoard;
+use crate::process;
+use crate::runner::Capacity;
 
 /// What fails for another reason than a bundle's is looked at again after that.
 const FLUSH_RETRY: Duration = Duration::from_secs(5);
@@ -38,6 +39,9 @@ const SAVE_PRICES_EVERY: Duration = Duration::from_secs(60);
 
 /// How long threads that are busy when all else has ended are waited for.
 const LAST_THREADS: Duration = Duration::from_secs(1);
+
+/// How often the stores are looked at.
+const LOOK_AT_STORES: Duration = Duration::from_secs(1);
 
 /// Nothing that is due later needs an earlier look; but a clock may be set.
 const LOOK_MAX: Duration = Duration::from_secs(60);
@@ -68,14 +72,24 @@ SIGTERM or Ctrl-C has it finish what is under way and end; a second one ends it 
 its certificate anew.";
 
 pub fn serve(args: &ServeArgs, data_dir: &Path) -> anyhow::Result<End> {
+    // Before the first thread, for those who start the next ones cannot say that there are too few.
+    let files_max = process::raise_limit_of_files();
+    let config = Config::read(&data_dir.join("config.toml"))?;
+    process::check_threads(workers() + config.capacity(None).jobs + process::THREADS_RESERVED)?;
     let log = log::start(args.log_format).context("cannot start the thread that writes the log")?;
-    let end = serve_and_log(args, data_dir, &log);
+    let connections_max = connections_max(config.serve.connections_max, files_max);
+    let end = connections_max.and_then(|connections_max| serve_and_log(args, data_dir, connections_max, &log));
     log.finish();
     end
 }
 
-fn serve_and_log(args: &ServeArgs, data_dir: &Path, log: &Log) -> anyhow::Result<End> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+/// Threads of the runtime.
+fn workers() -> usize {
+    Capacity::of_this_machine().jobs
+}
+
+fn serve_and_log(args: &ServeArgs, data_dir: &Path, connections_max: u64, log: &Log) -> anyhow::Result<End> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build();
     let runtime = runtime.context("cannot start the threads that serve")?;
     {
         let _in_runtime = runtime.enter();
@@ -89,7 +103,6 @@ fn serve_and_log(args: &ServeArgs, data_dir: &Path, log: &Log) -> anyhow::Result
     let exposure = Exposure::of(&addresses, &entry.tokens, entry.certificate.is_some(), args.behind_proxy)?;
     let keeper = Arc::new(Doorkeeper::new(entry.tokens, exposure, &settings.hosts));
     let tls = entry.certificate.map(Tls::new).transpose()?;
-    raise_limit_of_files();
     let (stop, stopped) = watch::channel(false);
     let served = Served::new(serving, stopped.clone());
     served.metrics.show_dropped_lines(log.dropped());
@@ -124,8 +137,8 @@ fn serve_and_log(args: &ServeArgs, data_dir: &Path, log: &Log) -> anyhow::Result
         let work = tokio::spawn(async move { queue.work(until_stopped).await });
         let save = tokio::spawn(save_prices(served.prices.clone(), stopping()));
         tokio::spawn(memory::give_back(stopping()));
+        let keep = tokio::spawn(keep_stores(served.clone(), stopping()));
         let routes = network_routes(served.clone(), keeper);
-        let connections_max = settings.connections_max;
         let addresses = exposure.tells_by_address().then(|| Addresses::new(connections_max, served.metrics.clone()));
         let entrance = Entrance { tls: tls.map(|tls| tls.acceptor), connections_max, addresses };
         tokio::join!(
@@ -135,6 +148,7 @@ fn serve_and_log(args: &ServeArgs, data_dir: &Path, log: &Log) -> anyhow::Result
         );
         flush.await.context("the task that forwards has failed")?;
         save.await.context("the task that saves the price board has failed")?;
+        keep.await.context("the task that keeps the stores open has failed")?;
         tracing::info!("stopped");
         Ok(End::Done)
     });
@@ -226,12 +240,16 @@ async fn end_runs(mut work: JoinHandle<()>, stopping: impl Future<Output = ()>) 
     }
 }
 
-/// Each connection is a file, of which a process may have 1,024 at first and far more if it asks.
-fn raise_limit_of_files() {
-    let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
-        tracing::warn!("cannot raise the limit of open files from {:?}: {error}", limit.current);
+/// The connections of the config, as far as the limit of open files has room for them beside the stores.
+fn connections_max(wanted: u64, files_max: u64) -> anyhow::Result<u64> {
+    let there = process::connections_max(files_max)?;
+    if there < wanted {
+        tracing::warn!(
+            "connections are limited to {there}, not `serve.connections_max` ({wanted}): this process may have {files_max} files \
+             open; raise the limit (`ulimit -Hn`)"
+        );
     }
+    Ok(wanted.min(there))
 }
 
 /// Acts on signals, until the second that is to end the node.
@@ -252,6 +270,27 @@ async fn heed(mut signals: Signals, stop: watch::Sender<bool>, reload: Reload) {
                 }
             }
             Effect::Nothing => {}
+        }
+    }
+}
+
+/// Opens stores again that have failed, because the disk was full for example, and says so once.
+async fn keep_stores(served: Served, stopping: impl Future<Output = ()>) {
+    let mut stopping = std::pin::pin!(stopping);
+    let mut told: Vec<&str> = Vec::new();
+    loop {
+        let look = served.clone();
+        let looked = tokio::task::spawn_blocking(move || (look.mend(), look.unwell())).await;
+        if let Ok((mended, unwell)) = looked {
+            mended.iter().for_each(|name| tracing::info!("the store `{name}` has been opened again"));
+            for (name, error) in unwell.iter().filter(|(name, _)| !told.contains(name)) {
+                tracing::error!("`{name}` takes nothing now: {error}");
+            }
+            told = unwell.iter().map(|(name, _)| *name).collect();
+        }
+        tokio::select! {
+            () = &mut stopping => return,
+            () = tokio::time::sleep(LOOK_AT_STORES) => {}
         }
     }
 }

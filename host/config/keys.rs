@@ -14,7 +14,7 @@ const KEYS: &[(&str, &[&str])] = &[
     ("compute", &["jobs", "slice_bytes_max", "timeout_ms"]),
     ("limits", &["gas", "memory_bytes", "output_bytes", "log_bytes"]),
     ("results", &["entries_max", "bytes_max"]),
-    ("store", &["proofs_max"]),
+    ("store", &["proofs_max", "reserve_bytes"]),
     ("queue", &["entries_max", "bytes_max", "finished_max", "outputs_bytes_max"]),
     ("modules", &["modules_max", "bytes_max", "code_bytes_max"]),
     (

@@ -6,7 +6,7 @@ mod address;
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 pub use self::address::{ADDRESS_BYTES_MAX, Address, NotAnAddress};
@@ -209,7 +209,7 @@ impl PeersFile {
     pub fn change<T>(&self, change: impl FnOnce(&mut Peers) -> Result<T, PeersError>) -> Result<T, PeersFileError> {
         let (path, lock) = (self.path(), self.directory.join("peers.lock"));
         self.make_directory()?;
-        let open = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock);
+        let open = private_file::open(&lock, OpenOptions::new().write(true).create(true).truncate(false));
         let _locked = open
             .and_then(|file| file.lock().map(|()| file))
             .map_err(|cause| PeersFileError::Io { path: lock, cause })?;

@@ -28,6 +28,7 @@ use super::Served;
 use super::problem::Problem;
 use crate::courier::answers::Answer;
 use crate::courier::orders::{ORDER_BYTES_MAX, perform};
+use crate::node::SOCKET;
 use crate::{courier, orders};
 
 pub const COURIER_PATH: &str = "/v1/local/courier";
@@ -35,8 +36,6 @@ pub const NODE_PATH: &str = "/v1/local/node";
 
 /// The largest order to the node: a module as text, or the names of very many files.
 const NODE_ORDER_BYTES_MAX: usize = 256 << 20;
-
-const SOCKET: &str = "node.sock";
 
 /// Answers on their way to a client. What a flush tells on its way is left out where the client does not keep up with it.
 const ANSWERS_MAX: usize = 4_096;

@@ -14,9 +14,10 @@ use super::answer::{Content, Stored, in_room};
 use super::body::{blocking, collect};
 use super::caller::Caller;
 use super::problem::Problem;
+use super::stores::no_space;
 use crate::access::Right;
 use crate::digest::Digest;
-use crate::modules::{Added, COMPILER_RETRY, ModuleKey, ModuleName, ModulesError, Record, StoredError};
+use crate::modules::{Added, COMPILER_RETRY, ModuleKey, ModuleName, ModulesError, NameClaim, Record, StoredError};
 use crate::sandbox::{Kind, LimitName, NotAModule};
 use crate::slice::Scope;
 use crate::text::explained;
@@ -61,15 +62,18 @@ fn store(
     turn: Turn<Scope>,
 ) -> Result<Response, Problem> {
     let modules = served.node.runner.modules();
+    let claim = name.map(|name| NameClaim { name, takes_over: caller.may(Right::Admin) });
+    if let Some(claim) = claim {
+        // So that no compilation is in vain; it is asked again when the name is given.
+        let stored = modules.stored().and_then(|stored| stored.check_name(claim, &caller.name()));
+        stored.map_err(|error| of_stored(&error))?;
+    }
     let admitted = modules.prepare_in(&turn, bytes).map_err(|error| of_module(&error))?;
     drop(turn);
     let record =
         Record::new(admitted.wasm().len() as u64, Kind::Compute.name().to_owned(), served.now_ms(), caller.name());
     let stored = modules.stored().map_err(|error| of_stored(&error))?;
-    if let Some(name) = name {
-        check_name_is_free(served, caller, name, &admitted.digest())?;
-    }
-    let addition = modules.add(&admitted, name, &record).map_err(|error| of_module(&error))?;
+    let addition = modules.add(&admitted, claim, &record).map_err(|error| of_module(&error))?;
     let digest = admitted.digest();
     let record = stored.record(&digest).map_err(|error| of_stored(&error))?;
     let is_new = addition.added == Added::New;
@@ -79,27 +83,6 @@ fn store(
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     let location = HeaderValue::try_from(format!("/v1/modules/{digest}")).map_err(|_| unspeakable())?;
     Ok((status, [(LOCATION, location)], Json(object)).into_response())
-}
-
-/// A name that stands for what another has added is its.
-fn check_name_is_free(served: &Served, caller: &Caller, name: &ModuleName, digest: &Digest) -> Result<(), Problem> {
-    let stored = served.node.runner.modules().stored().map_err(|error| of_stored(&error))?;
-    match stored.find(&ModuleKey::Name(name.clone())) {
-        Err(StoredError::NotThere(_)) => Ok(()),
-        Ok(found) if found == *digest => Ok(()),
-        Ok(found) => {
-            let record = stored.record(&found).map_err(|error| of_stored(&error))?;
-            check_is_own(caller, &record)
-        }
-        Err(error) => Err(of_stored(&error)),
-    }
-}
-
-fn check_is_own(caller: &Caller, record: &Record) -> Result<(), Problem> {
-    if record.added_by == caller.name() {
-        return Ok(());
-    }
-    caller.needs(Right::Admin).map_err(|_| Problem::new(403, "forbidden", "another has added this module"))
 }
 
 /// `GET /v1/modules`
@@ -136,7 +119,7 @@ pub async fn show(
             let bytes = Stored::Memory(stored.read(&digest)?.into());
             return Ok(in_room(Content { media_type: accept::WASM, digest, bytes }.answer(&headers)?, room));
         }
-        let names = stored.names()?.remove(&digest).unwrap_or_default();
+        let names = stored.names_of(&digest)?;
         Ok(Json(shown(&digest, &record, names)).into_response())
     });
     found.await?
@@ -153,8 +136,9 @@ pub async fn remove(
     blocking(move || {
         let stored = served.node.runner.modules().stored().map_err(|error| of_stored(&error))?;
         let digest = stored.find(&key).map_err(|error| of_stored(&error))?;
-        check_is_own(&caller, &stored.record(&digest).map_err(|error| of_stored(&error))?)?;
-        let gone = stored.remove(&key).map_err(|error| of_stored(&error))?;
+        let may_all = caller.may(Right::Admin);
+        let gone = if may_all { stored.remove(&key) } else { stored.remove_for(&key, &caller.name()) };
+        let gone = gone.map_err(|error| of_stored(&error))?;
         Ok(Json(json!({ "digest": digest, "module_removed": gone })))
     })
     .await?
@@ -172,6 +156,7 @@ fn shown(digest: &Digest, record: &Record, names: Vec<ModuleName>) -> Value {
         "kind": record.kind,
         "added_unix_ms": record.added_unix_ms,
         "added_by": record.added_by,
+        "also_added_by": record.also_added_by,
     })
 }
 
@@ -204,7 +189,9 @@ impl From<StoredError> for Problem {
 pub fn of_stored(error: &StoredError) -> Problem {
     let status = match error {
         StoredError::NotThere(_) => 404,
-        StoredError::TooMany { .. } | StoredError::TooLarge { .. } => 507,
+        StoredError::NoSpace(_) => return no_space(),
+        StoredError::NameTaken { .. } | StoredError::NotYours(_) => 403,
+        StoredError::TooMany { .. } | StoredError::TooLarge { .. } | StoredError::TooManyAdders { .. } => 507,
         StoredError::Io { .. } | StoredError::NoFiles | StoredError::Damaged { .. } => {
             return Problem::of_host(error.code(), error);
         }

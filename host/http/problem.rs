@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 /// Somebody may have made room on the disk by then.
-const HOST_RETRY: Duration = Duration::from_secs(30);
+pub const HOST_RETRY: Duration = Duration::from_secs(30);
 
 /// What went wrong, for people (`detail`) and for programs (`code`).
 #[derive(Debug)]

@@ -13,7 +13,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -264,7 +264,7 @@ impl Keyring {
     ) -> Result<T, KeyError> {
         let (path, lock) = (self.trusted_path(), self.keys().join("lock"));
         self.make_directories(&self.keys())?;
-        let open = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock);
+        let open = private_file::open(&lock, OpenOptions::new().write(true).create(true).truncate(false));
         let _locked =
             open.and_then(|file| file.lock().map(|()| file)).map_err(|cause| KeyError::Io { path: lock, cause })?;
         let mut keys = self.trusted()?;

@@ -4,13 +4,14 @@
 //! and the code, and is checked on the bytes that are then loaded, not on a file that could change in between. Whatever
 //! else lies there is compiled anew and replaced.
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use crate::digest::{Digest, MacKey};
+use crate::private_file;
 use crate::sandbox::{CODE_BYTES_MAX, NativeCode, Program, Sandbox};
 
 const MAC_BYTES: usize = 32;
@@ -32,7 +33,7 @@ impl CodeFiles {
 
     /// What was kept under `name`, if this node kept it and this engine takes it.
     pub fn load(&self, sandbox: &Sandbox, name: &Digest) -> Option<Program> {
-        let mut file = File::open(self.path(name)).ok()?;
+        let mut file = private_file::open(&self.path(name), OpenOptions::new().read(true)).ok()?;
         let len = file.metadata().ok()?.len().checked_sub(MAC_BYTES as u64).filter(|len| *len <= CODE_BYTES_MAX)?;
         let (mut mac, mut code) = ([0; MAC_BYTES], NativeCode::with_room(len as usize).ok()?);
         file.read_exact(&mut mac).and_then(|()| file.read_exact(code.bytes_mut())).ok()?;
@@ -61,7 +62,7 @@ impl CodeFiles {
     }
 
     fn write(&self, name: &Digest, code: &[u8]) -> io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(&self.directory)?;
+        let mut file = private_file::temporary_in(&self.directory, TEMPORARY)?;
         file.write_all(&self.key.mac(name, code))?;
         file.write_all(code)?;
         // The system's own stamp is of a coarser clock than that which `load` goes by.

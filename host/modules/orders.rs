@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::names::{ModuleKey, ModuleName};
-use super::{Added, Modules, ModulesError, Record};
+use super::{Added, Modules, ModulesError, NameClaim, Record};
 use crate::binary::Binary;
 use crate::digest::Digest;
 use crate::sandbox::{Confinement, Kind, Report};
@@ -55,7 +55,8 @@ pub fn perform(modules: &Modules, order: ModuleOrder, now_ms: u64) -> Result<Mod
             let bytes = admitted.wasm().len() as u64;
             let kind = Kind::Compute.name().to_owned();
             let record = Record::new(bytes, kind.clone(), now_ms, by);
-            let addition = modules.add(&admitted, name.as_ref(), &record)?;
+            let claim = name.as_ref().map(|name| NameClaim { name, takes_over: true });
+            let addition = modules.add(&admitted, claim, &record)?;
             let lacks = modules.confinement().map(Confinement::lacks).unwrap_or_default();
             Ok(ModuleAnswer::Added {
                 digest: admitted.digest(),

@@ -1,51 +1,37 @@
 //! Modules that were added, as files: `DIGEST.wasm`, beside it `DIGEST.json` with what is known of it, and `names/NAME`
-//! with the digest that the name stands for.
+//! with the digest that the name stands for and the name's owner.
 //!
 //! A module is there when its record is. The record is written last and removed first, so that a crash in between
 //! leaves a file that nobody refers to, which the next scan removes.
+//!
+//! Each adder of a module has a share of the store for it, and each name one owner. So nobody takes another's name or module,
+//! and one token cannot fill the store.
 
-use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read as _, Write as _};
+mod record;
+mod error;
+mod files;
+mod index;
+
+use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use serde::{Deserialize, Serialize};
-
+pub use self::error::StoredError;
+use self::files::{TEMPORARY, delete, entries, read_up_to, sync, write_whole};
+use self::index::Index;
+pub use self::record::Record;
+use self::record::{ADDERS_MAX, Named, RECORD_BYTES_MAX, scope_of};
 use super::names::{ModuleKey, ModuleName};
 use crate::digest::Digest;
+use crate::slice::Scope;
+use crate::store::Reserve;
 
-/// How much may be stored.
+/// How much may be stored. Of modules of several adders, each counts.
 #[derive(Clone, Copy, Debug)]
 pub struct Quota {
     pub modules_max: u64,
     pub bytes_max: u64,
-}
-
-/// What is known of a stored module.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Record {
-    /// Of this format.
-    version: u32,
-    pub bytes: u64,
-    /// `compute`: of the `compute` ABI.
-    pub kind: String,
-    pub added_unix_ms: u64,
-    /// Who added it: `user UID`.
-    pub added_by: String,
-}
-
-const VERSION: u32 = 1;
-
-/// A record is some 150 bytes, and a name's file 65.
-const RECORD_BYTES_MAX: u64 = 4096;
-
-impl Record {
-    pub const fn new(bytes: u64, kind: String, added_unix_ms: u64, added_by: String) -> Self {
-        Self { version: VERSION, bytes, kind, added_unix_ms, added_by }
-    }
 }
 
 /// A stored module, as a list shows it.
@@ -64,29 +50,28 @@ pub enum Added {
     Already,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum StoredError {
-    #[error("cannot use `{}`: {cause}", path.display())]
-    Io { path: PathBuf, cause: io::Error },
-    #[error("this node keeps no modules")]
-    NoFiles,
-    #[error("no module `{0}` is stored; `node compute module list` shows those that are")]
-    NotThere(ModuleKey),
-    #[error("`{}` is not what was stored; remove the module `{digest}`, and add it again", path.display())]
-    Damaged { path: PathBuf, digest: Digest },
-    #[error("{count} modules are stored, and `modules.modules_max` is {max}; remove some, or raise it")]
-    TooMany { count: u64, max: u64 },
-    #[error(
-        "{bytes} bytes of modules are stored, and with {more} more they are over `modules.bytes_max`, {max}; remove some, or raise it"
-    )]
-    TooLarge { bytes: u64, more: u64, max: u64 },
+/// What adding a module has changed.
+#[derive(Clone, Copy, Debug)]
+pub struct Addition {
+    pub added: Added,
+    /// The module that the name stood for before.
+    pub renamed: Option<Digest>,
+}
+
+/// A name for a module that is added.
+#[derive(Clone, Copy, Debug)]
+pub struct NameClaim<'a> {
+    pub name: &'a ModuleName,
+    /// Whether the adder may take the name of another.
+    pub takes_over: bool,
 }
 
 pub struct StoredModules {
     directory: PathBuf,
     quota: Quota,
-    /// What is there, once it has been looked at. Its lock is held by whoever changes it.
-    totals: Mutex<Option<Totals>>,
+    reserve: Option<Reserve>,
+    /// `None` until it is needed, and after a failed write. Its lock is held by whoever changes the files.
+    index: Mutex<Option<Index>>,
 }
 
 /// How much is stored.
@@ -99,42 +84,88 @@ pub struct Totals {
 impl StoredModules {
     /// The modules in `directory`, which is made when it is needed. No other process may change it.
     pub const fn new(directory: PathBuf, quota: Quota) -> Self {
-        Self { directory, quota, totals: Mutex::new(None) }
+        Self { directory, quota, reserve: None, index: Mutex::new(None) }
     }
 
-    /// Stores `wasm` durably. What is there already is checked, and put right if it was damaged.
+    /// Has modules that are added leave this reserve free.
+    pub fn with_reserve(self, reserve: Reserve) -> Self {
+        Self { reserve: Some(reserve), ..self }
+    }
+
+    /// Stores `wasm` durably, without a name.
     pub fn add(&self, digest: &Digest, wasm: &[u8], record: &Record) -> Result<Added, StoredError> {
-        let mut totals = self.totals()?;
-        match self.read(digest) {
-            Ok(_) => return Ok(Added::Already),
-            Err(StoredError::NotThere(_)) => {}
-            Err(StoredError::Damaged { .. }) => {
-                // What it took has room for it now.
-                self.delete(digest)?;
-                *totals = Some(self.scan()?);
-            }
-            Err(error) => return Err(error),
-        }
-        let (there, more, quota) = (totals.get_or_insert_default(), wasm.len() as u64, self.quota);
-        if there.modules >= quota.modules_max {
-            return Err(StoredError::TooMany { count: there.modules, max: quota.modules_max });
-        }
-        if there.bytes + more > quota.bytes_max {
-            return Err(StoredError::TooLarge { bytes: there.bytes, more, max: quota.bytes_max });
-        }
-        *there = Totals { modules: there.modules + 1, bytes: there.bytes + more };
-        let written = self.write(digest, wasm, record);
-        if written.is_err() {
-            // What is there now has to be looked at again.
-            *totals = None;
-        }
-        written.map(|()| Added::New)
+        Ok(self.add_named(digest, wasm, record, None)?.added)
     }
 
-    fn write(&self, digest: &Digest, wasm: &[u8], record: &Record) -> Result<(), StoredError> {
+    /// Stores `wasm` durably for the record's adder, and gives it a name in the same step: where the name is another's, nothing
+    /// is stored. What is there already is checked, and put right if it was damaged.
+    pub fn add_named(
+        &self,
+        digest: &Digest,
+        wasm: &[u8],
+        record: &Record,
+        claim: Option<NameClaim<'_>>,
+    ) -> Result<Addition, StoredError> {
+        self.change(|index| {
+            let (by, bytes) = (scope_of(&record.added_by), wasm.len() as u64);
+            claim.map_or(Ok(()), |claim| check_name(index, claim, &by))?;
+            let is_whole = match self.read(digest) {
+                Ok(_) => true,
+                Err(StoredError::NotThere(_) | StoredError::Damaged { .. }) => false,
+                Err(error) => return Err(error),
+            };
+            let former = index.module(digest).and_then(|module| module.record.clone());
+            let mut merged = former.clone().unwrap_or_else(|| record.clone());
+            merged.add(&record.added_by);
+            if merged.adders().count() > ADDERS_MAX {
+                return Err(StoredError::TooManyAdders { digest: *digest });
+            }
+            let has_share = index.module(digest).is_some_and(|module| module.adders().contains(&by));
+            if !is_whole {
+                self.reserve.as_ref().map_or(Ok(()), |reserve| reserve.check(bytes))?;
+            }
+            if !has_share {
+                index.take(&by, bytes)?;
+            }
+            if !is_whole {
+                write_whole(&self.wasm_path(digest), wasm)?;
+            }
+            if !is_whole || former.as_ref() != Some(&merged) {
+                self.write_record(digest, &merged)?;
+            }
+            index.insert(*digest, bytes, Some(merged), (!has_share).then_some(&by));
+            let renamed = match claim {
+                Some(NameClaim { name, .. }) => self.name(index, name, digest, &record.added_by)?,
+                None => None,
+            };
+            Ok(Addition { added: if is_whole { Added::Already } else { Added::New }, renamed })
+        })
+    }
+
+    /// Whether `by` may give this name to a module, as things are.
+    pub fn check_name(&self, claim: NameClaim<'_>, by: &str) -> Result<(), StoredError> {
+        self.change(|index| check_name(index, claim, &scope_of(by)))
+    }
+
+    fn name(
+        &self,
+        index: &mut Index,
+        name: &ModuleName,
+        digest: &Digest,
+        by: &str,
+    ) -> Result<Option<Digest>, StoredError> {
+        let former = index.named(name).cloned();
+        if former.as_ref().is_none_or(|former| former.digest != *digest || former.by != scope_of(by)) {
+            write_whole(&self.name_path(name), Named::text(digest, by).as_bytes())?;
+            sync(&self.directory.join("names"))?;
+            index.name(name.clone(), Named { digest: *digest, by: Some(by.to_owned()) });
+        }
+        Ok(former.map(|former| former.digest).filter(|former| former != digest))
+    }
+
+    fn write_record(&self, digest: &Digest, record: &Record) -> Result<(), StoredError> {
         let path = self.record_path(digest);
         let record = serde_json::to_vec(record).map_err(|error| StoredError::at(&path)(error.into()))?;
-        write_whole(&self.wasm_path(digest), wasm)?;
         write_whole(&path, &record)?;
         sync(&self.directory)
     }
@@ -151,8 +182,7 @@ impl StoredModules {
     pub fn record(&self, digest: &Digest) -> Result<Record, StoredError> {
         let path = self.record_path(digest);
         let text = read_up_to(&path, RECORD_BYTES_MAX)?.ok_or(StoredError::NotThere(ModuleKey::Digest(*digest)))?;
-        let record = serde_json::from_slice(&text).ok().filter(|record: &Record| record.version == VERSION);
-        record.ok_or(StoredError::Damaged { path, digest: *digest })
+        Record::parse(&text).ok_or(StoredError::Damaged { path, digest: *digest })
     }
 
     pub fn contains(&self, digest: &Digest) -> bool {
@@ -163,117 +193,168 @@ impl StoredModules {
     pub fn find(&self, key: &ModuleKey) -> Result<Digest, StoredError> {
         let digest = match key {
             ModuleKey::Digest(digest) => Some(*digest),
-            ModuleKey::Name(name) => self.named(name)?,
+            ModuleKey::Name(name) => self.named(name)?.map(|named| named.digest),
         };
         digest.filter(|digest| self.contains(digest)).ok_or_else(|| StoredError::NotThere(key.clone()))
     }
 
-    /// Has `name` stand for `digest`, which must be there, from now on; says for what it stood before.
-    pub fn name(&self, name: &ModuleName, digest: &Digest) -> Result<Option<Digest>, StoredError> {
-        // Nobody removes the module meanwhile, which would leave a name without one.
-        let _totals = self.totals()?;
-        self.find(&ModuleKey::Digest(*digest))?;
-        let before = self.named(name)?;
-        if before != Some(*digest) {
-            write_whole(&self.name_path(name), format!("{digest}\n").as_bytes())?;
-            sync(&self.directory.join("names"))?;
-        }
-        Ok(before.filter(|before| before != digest && self.contains(before)))
+    fn named(&self, name: &ModuleName) -> Result<Option<Named>, StoredError> {
+        Ok(read_up_to(&self.name_path(name), RECORD_BYTES_MAX)?.and_then(Named::parse))
     }
 
-    fn named(&self, name: &ModuleName) -> Result<Option<Digest>, StoredError> {
-        let text = read_up_to(&self.name_path(name), RECORD_BYTES_MAX)?;
-        Ok(text.and_then(|text| String::from_utf8(text).ok()?.trim().parse().ok()))
-    }
-
-    /// Removes what is meant: with a digest the module and its names, with a name the name, and the module if that was
-    /// its last. Says whether the module is gone. A guest that runs is not disturbed.
+    /// Removes a name, or with a digest a module and all its names, whoever added them. A module goes with the last of its
+    /// adders; an adder goes with its last name. Returns whether the module is gone. A guest that runs is not disturbed.
     pub fn remove(&self, key: &ModuleKey) -> Result<bool, StoredError> {
-        let mut totals = self.totals()?;
-        let digest = self.find(key)?;
-        let names = self.names()?.remove(&digest).unwrap_or_default();
-        let (removed, left): (Vec<_>, Vec<_>) = names
-            .into_iter()
-            .partition(|name| matches!(key, ModuleKey::Digest(_)) || key == &ModuleKey::Name(name.clone()));
-        removed.iter().try_for_each(|name| delete(&self.name_path(name)))?;
-        let gone = left.is_empty();
-        if gone {
-            *totals = None;
-            self.delete(&digest)?;
-        }
-        sync(&self.directory.join("names"))?;
-        sync(&self.directory)?;
-        Ok(gone)
+        self.remove_of(key, None)
     }
 
-    fn delete(&self, digest: &Digest) -> Result<(), StoredError> {
-        delete(&self.record_path(digest))?;
-        delete(&self.wasm_path(digest))
+    /// [`StoredModules::remove`] of what `by` added: with a digest its own names and no others.
+    pub fn remove_for(&self, key: &ModuleKey, by: &str) -> Result<bool, StoredError> {
+        self.remove_of(key, Some(&scope_of(by)))
+    }
+
+    fn remove_of(&self, key: &ModuleKey, by: Option<&Scope>) -> Result<bool, StoredError> {
+        self.change(|index| {
+            let digest = self.find(key)?;
+            let not_there = || StoredError::NotThere(key.clone());
+            let module = index.module(&digest).ok_or_else(not_there)?;
+            let owner_of = |name: &ModuleName| index.named(name).map(|owned| &owned.by);
+            let (names, leaver): (Vec<ModuleName>, Option<Scope>) = match key {
+                ModuleKey::Name(name) => {
+                    let owner = owner_of(name).ok_or_else(not_there)?;
+                    if by.is_some_and(|by| by != owner) {
+                        return Err(StoredError::NotYours(key.clone()));
+                    }
+                    (vec![name.clone()], Some(owner.clone()))
+                }
+                ModuleKey::Digest(_) => {
+                    let is_own = |name: &&ModuleName| by.is_none() || owner_of(name) == by;
+                    (module.names.iter().filter(is_own).cloned().collect(), by.cloned())
+                }
+            };
+            if by.is_some_and(|by| names.is_empty() && !module.adders().contains(by)) {
+                return Err(StoredError::NotYours(key.clone()));
+            }
+            let left: Vec<&ModuleName> = module.names.iter().filter(|name| !names.contains(name)).collect();
+            let record = match &leaver {
+                Some(leaver) if left.iter().any(|name| owner_of(name) == Some(leaver)) => module.record.clone(),
+                Some(leaver) => module.record.clone().and_then(|record| record.without(leaver)),
+                None => None,
+            };
+            let (is_gone, bytes) = (record.is_none() && left.is_empty(), module.bytes);
+            for name in &names {
+                delete(&self.name_path(name))?;
+                index.unname(name);
+            }
+            sync(&self.directory.join("names"))?;
+            if is_gone {
+                delete(&self.record_path(&digest))?;
+                delete(&self.wasm_path(&digest))?;
+                sync(&self.directory)?;
+                index.forget(&digest);
+            } else if let Some(record) = record {
+                self.write_record(&digest, &record)?;
+                index.insert(digest, bytes, Some(record), None);
+            }
+            Ok(is_gone)
+        })
     }
 
     /// How much there is. Waits for whoever changes that, and counts the files where nobody has yet.
     pub fn stored(&self) -> Result<Totals, StoredError> {
-        Ok(self.totals()?.unwrap_or_default())
+        self.change(|index| Ok(index.totals()))
     }
 
     /// All modules in the order in which they were added, those whose record is damaged last.
     pub fn list(&self) -> Result<Vec<Listed>, StoredError> {
-        let mut names = self.names()?;
-        let digests = entries(&self.directory)?.into_iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok());
-        let mut modules: Vec<Listed> = digests
-            .map(|digest| {
-                let names = names.remove(&digest).unwrap_or_default();
-                Listed { digest, names, record: self.record(&digest) }
-            })
-            .collect();
+        let named = |(digest, module): (&Digest, &index::Module)| (*digest, module.names.iter().cloned().collect());
+        let all: Vec<(Digest, Vec<ModuleName>)> = self.look(|index| index.modules().map(named).collect())?;
+        let mut modules = Vec::with_capacity(all.len());
+        for (digest, names) in all {
+            match self.record(&digest) {
+                Err(error @ StoredError::Io { .. }) => return Err(error),
+                // It has gone since.
+                Err(StoredError::NotThere(_)) => {}
+                record => modules.push(Listed { digest, names, record }),
+            }
+        }
         let added = |module: &Listed| module.record.as_ref().map_or(u64::MAX, |record| record.added_unix_ms);
         modules.sort_by_key(|module| (added(module), module.digest));
         Ok(modules)
     }
 
-    /// The names of each module that has one.
-    pub fn names(&self) -> Result<BTreeMap<Digest, Vec<ModuleName>>, StoredError> {
-        let mut names: BTreeMap<Digest, Vec<ModuleName>> = BTreeMap::new();
+    /// The names of a module, in their order.
+    pub fn names_of(&self, digest: &Digest) -> Result<Vec<ModuleName>, StoredError> {
+        self.look(|index| index.module(digest).into_iter().flat_map(|module| module.names.iter().cloned()).collect())
+    }
+
+    /// Looks at the index; it is made for this one look where nobody has changed anything yet, and the files are left as they
+    /// are: another process may be at work on them.
+    fn look<T>(&self, look: impl FnOnce(&Index) -> T) -> Result<T, StoredError> {
+        match &*self.lock() {
+            Some(index) => Ok(look(index)),
+            None => Ok(look(&self.scan()?)),
+        }
+    }
+
+    /// Makes a change. The directories are there then, and what a crash has left is not.
+    fn change<T>(&self, change: impl FnOnce(&mut Index) -> Result<T, StoredError>) -> Result<T, StoredError> {
+        let mut index = self.lock();
+        let made = match &mut *index {
+            Some(index) => change(index),
+            none => {
+                let names = self.directory.join("names");
+                DirBuilder::new().recursive(true).mode(0o700).create(&names).map_err(StoredError::at(&names))?;
+                self.clean()?;
+                change(none.insert(self.scan()?))
+            }
+        };
+        if matches!(made, Err(StoredError::Io { .. })) {
+            // The files have to be looked at again.
+            *index = None;
+        }
+        made
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Index>> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn scan(&self) -> Result<Index, StoredError> {
+        let mut index = Index::new(self.quota);
+        for digest in entries(&self.directory)?.iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok()) {
+            let bytes = fs::metadata(self.wasm_path(&digest)).map_or(0, |metadata| metadata.len());
+            match self.record(&digest) {
+                Ok(record) => index.insert(digest, bytes, Some(record), None),
+                Err(StoredError::NotThere(_)) => {}
+                Err(_) => index.insert(digest, bytes, None, None),
+            }
+        }
         for name in entries(&self.directory.join("names"))?.iter().filter_map(|name| name.parse().ok()) {
-            if let Some(digest) = self.named(&name)? {
-                names.entry(digest).or_default().push(name);
+            if let Some(named) = self.named(&name)? {
+                index.name(name, named);
             }
         }
-        names.values_mut().for_each(|names| names.sort());
-        Ok(names)
+        Ok(index)
     }
 
-    /// What is there, counted when that is first asked for, and the right to change it. The directories are there then.
-    fn totals(&self) -> Result<MutexGuard<'_, Option<Totals>>, StoredError> {
-        let mut totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
-        if totals.is_none() {
-            let names = self.directory.join("names");
-            DirBuilder::new().recursive(true).mode(0o700).create(&names).map_err(StoredError::at(&names))?;
-            *totals = Some(self.scan()?);
-        }
-        Ok(totals)
-    }
-
-    /// Counts the modules, and removes what a crash has left of others.
-    fn scan(&self) -> Result<Totals, StoredError> {
-        let mut totals = Totals::default();
+    /// Removes what a crash has left.
+    fn clean(&self) -> Result<(), StoredError> {
         for name in entries(&self.directory)? {
-            let path = self.directory.join(&name);
             let module = name.strip_suffix(".wasm").map(str::parse::<Digest>);
-            match module {
-                Some(Ok(digest)) if self.contains(&digest) => {
-                    totals.modules += 1;
-                    totals.bytes += fs::metadata(&path).map_err(StoredError::at(&path))?.len();
-                }
-                Some(_) => delete(&path)?,
-                None if name.starts_with(TEMPORARY) => delete(&path)?,
-                None => {}
+            let is_left = module.map_or_else(
+                || name.starts_with(TEMPORARY),
+                |digest| digest.map_or(true, |digest| !self.contains(&digest)),
+            );
+            if is_left {
+                delete(&self.directory.join(name))?;
             }
         }
-        for name in entries(&self.directory.join("names"))?.iter().filter(|name| name.starts_with(TEMPORARY)) {
-            delete(&self.directory.join("names").join(name))?;
-        }
-        Ok(totals)
+        let names = self.directory.join("names");
+        entries(&names)?
+            .iter()
+            .filter(|name| name.starts_with(TEMPORARY))
+            .try_for_each(|name| delete(&names.join(name)))
     }
 
     fn wasm_path(&self, digest: &Digest) -> PathBuf {
@@ -289,67 +370,11 @@ impl StoredModules {
     }
 }
 
-impl StoredError {
-    /// A stable name for programs.
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::Io { .. } | Self::NoFiles => "module_store",
-            Self::NotThere(_) => "no_such_module",
-            Self::Damaged { .. } => "module_damaged",
-            Self::TooMany { .. } | Self::TooLarge { .. } => "module_quota",
-        }
-    }
-
-    fn at(path: &Path) -> impl FnOnce(io::Error) -> Self {
-        |cause| Self::Io { path: path.to_owned(), cause }
-    }
+/// A name is free, or its owner's, or taken over.
+fn check_name(index: &Index, NameClaim { name, takes_over }: NameClaim<'_>, by: &Scope) -> Result<(), StoredError> {
+    let is_free = takes_over || index.named(name).is_none_or(|owned| owned.by == *by);
+    if is_free { Ok(()) } else { Err(StoredError::NameTaken { name: name.clone() }) }
 }
 
-/// How the names of files begin that are not finished.
-const TEMPORARY: &str = ".new-";
-
-/// Makes `path` hold `bytes`, all of them or none; they are on disk when its directory has been synced, too.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), StoredError> {
-    let directory = path.parent().unwrap_or(path);
-    let write = || {
-        let mut file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(directory)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().map_err(StoredError::at(path))
-}
-
-fn sync(directory: &Path) -> Result<(), StoredError> {
-    File::open(directory).and_then(|directory| directory.sync_all()).map_err(StoredError::at(directory))
-}
-
-/// What is in the file `path`, and a byte more than `bytes_max` where it is longer; `None` where there is no such file.
-fn read_up_to(path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>, StoredError> {
-    let read = || {
-        let mut bytes = Vec::new();
-        File::open(path)?.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    if_there(read()).map_err(StoredError::at(path))
-}
-
-fn delete(path: &Path) -> Result<(), StoredError> {
-    if_there(fs::remove_file(path)).map(drop).map_err(StoredError::at(path))
-}
-
-/// The names in a directory, of those that are text; none where there is no such directory.
-fn entries(directory: &Path) -> Result<Vec<String>, StoredError> {
-    let names = || fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>();
-    let names = if_there(names()).map_err(StoredError::at(directory))?.unwrap_or_default();
-    Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect())
-}
-
-fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,14 @@ pub fn delay(attempts: u32) -> Duration {
     DELAY_MIN.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(DELAY_MAX)
 }
 
+/// Delays go no further than this where the store failed: it is opened again by itself, and what was accepted waits for that.
+pub const STORE_ATTEMPTS: u32 = 4;
+
+/// Whether the node's own store failed, which is no attempt at the task.
+pub const fn is_the_stores(error: &RunError) -> bool {
+    matches!(error, RunError::Store(_))
+}
+
 /// Whether another attempt may go well.
 pub fn may_pass(error: &RunError) -> bool {
     match error {

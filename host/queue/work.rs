@@ -118,7 +118,7 @@ impl Queue {
             // There is a result, and it cannot be told before it is on disk. The place that it takes here slows the others down.
             tracing::error!(task = %waiting.id, "that a slice has ended cannot be written, and is tried again: {error}");
             tries += 1;
-            tokio::time::sleep(retry::delay(tries)).await;
+            tokio::time::sleep(retry::delay(tries.min(retry::STORE_ATTEMPTS))).await;
             if tries == retry::ATTEMPTS_MAX {
                 // Where there is no room for what the guest put out, there may be some for the end. Nobody waits for ever.
                 kept = None;
@@ -192,8 +192,12 @@ impl Queue {
     }
 
     fn is_tried_again(&self, waiting: &Waiting, error: &RunError) -> bool {
-        let attempts = self.live().tasks.get(&waiting.id).map_or(0, |task| task.attempts);
-        retry::may_pass(error) && attempts < retry::ATTEMPTS_MAX
+        let mut live = self.live();
+        let Some(task) = live.tasks.get_mut(&waiting.id) else { return false };
+        if retry::is_the_stores(error) {
+            task.attempts = task.attempts.min(retry::STORE_ATTEMPTS);
+        }
+        retry::may_pass(error) && task.attempts < retry::ATTEMPTS_MAX
     }
 
     fn failed(&self, waiting: &Waiting, error: &RunError) -> Attempt {

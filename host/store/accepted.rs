@@ -4,6 +4,7 @@
 //! | name     |                                                                                        |
 //! |----------|----------------------------------------------------------------------------------------|
 //! | `queue/` | the database, below                                                                    |
+//! | `journal` | its state, written after each flush, to notice what it silently lost                   |
 //! | `files/` | `<task>.slice`, `<task>.assets` and `<task>.output`, of what is too long for a record; `staged/`: what is being written |
 //!
 //! | key                  | value                                                                      |
@@ -13,32 +14,35 @@
 //! | `i` number, piece    | its slice, likewise                                                        |
 //! | `o` number, piece    | what its guest put out, from when it has ended on                          |
 //! | `t`                  | `Tally`                                                                    |
+//! | `n`                  | how many changes were ever made                                            |
 //!
 //! What was accepted was promised. So a store that is damaged is not begun anew: it is not opened, and the error says so.
 
 mod task;
 mod room;
-mod kept;
 mod content;
 mod record;
+mod index;
 mod accepting;
 mod ending;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 pub use self::accepting::{AcceptError, Accepting};
 use self::content::{ASSETS, OUTPUT, Part, SLICE, TAKEN_IN};
-use self::kept::Kept;
-use self::record::{Record, Tally};
+use self::index::{Doubt, Index, damaged, read};
+use self::record::{Record, State, Tally};
 pub use self::room::AcceptedQuota;
-use self::room::{Room, Taken};
 pub use self::task::{Content, Ending, Known, NotATaskId, Output, Task, TaskId, TaskWorkload};
 use super::StoreError;
 use super::bundles::BundleFiles;
-use super::database::{Batch, Database, lock};
-use super::record::{NotARecord, decode, encode};
+use super::database::{Batch, Database, Epoch, lock};
+use super::journal::{self, Journal};
+use super::kept::Taken;
+use super::record::encode;
+use super::reserve::Reserve;
 use crate::private_file;
 use crate::slice::Scope;
 
@@ -46,6 +50,7 @@ use crate::slice::Scope;
 const VERSION: u8 = 1;
 
 const TALLY: &[u8] = b"t";
+const CHANGES: &[u8] = b"n";
 const RECORD: u8 = b'e';
 
 /// A record's key, of its number, which grows with each task that is accepted.
@@ -55,22 +60,18 @@ fn record_key(number: u64) -> Vec<u8> {
 
 pub struct AcceptedStore {
     database: Database,
+    journal: Journal<State>,
     files: BundleFiles,
     directory: PathBuf,
     quota: AcceptedQuota,
+    /// Is left to what is under way by what is handed in.
+    reserve: OnceLock<Reserve>,
     /// Its lock is held by whoever makes a change.
     index: Mutex<Index>,
 }
 
-/// What is known without a look at the disk.
-struct Index {
-    /// Made since the store was opened.
-    changes: u64,
-    tally: Tally,
-    room: Room,
-    numbers: HashMap<TaskId, u64>,
-    kept: Kept,
-}
+/// A change that is not on disk as yet: its number, and the opening of the database that it was made in.
+type Unflushed = (u64, Epoch);
 
 /// A store, and what had not ended when it was closed or its process died.
 pub struct OpenedAccepted {
@@ -93,63 +94,79 @@ impl AcceptedStore {
     pub fn open(directory: &Path, quota: AcceptedQuota) -> Result<OpenedAccepted, StoreError> {
         let io = |cause| StoreError::Io { path: directory.to_owned(), cause };
         private_file::make_directory(directory).map_err(io)?;
-        let damaged =
-            |message: &str| StoreError::AcceptedDamaged { path: directory.to_owned(), message: message.to_owned() };
+        let damaged = |message: &str| damaged(directory, message);
         let database = Database::open(&directory.join("queue"), VERSION).map_err(|error| match error {
             StoreError::Failed { message, .. } => damaged(&message),
             other => other,
         })?;
         let files = directory.join("files");
-        let told = database.get(TALLY)?.map(|bytes| read(directory, &bytes)).transpose()?;
-        let is_new = told.is_none();
-        if is_new && content::files_in(&files)?.next().is_some() {
+        let is_new = index::read_state(&database, directory)?.is_none();
+        let (journal, latest) = Journal::open(&directory.join("journal"))?;
+        if is_new
+            && (latest.is_some_and(|state: State| state.changes > 0) || content::files_in(&files)?.next().is_some())
+        {
             return Err(damaged("its records are gone, and the files beside them are there"));
         }
-        let tally: Tally = told.unwrap_or_default();
-        let mut index =
-            Index { changes: 0, tally, room: Room::new(&quota), numbers: HashMap::new(), kept: Kept::default() };
-        let mut waiting = Vec::new();
-        for pair in database.prefixed(&[RECORD]) {
-            let (key, bytes) = pair?;
-            let record: Record = read(directory, &bytes)?;
-            let number = key.get(1..).and_then(|number| Some(u64::from_be_bytes(number.try_into().ok()?)));
-            let (number, task) = number.zip(record.task()).ok_or_else(|| damaged("a record is none"))?;
-            index.numbers.insert(task.id, number);
-            match &record.ended {
-                Some(ended) => {
-                    let output_bytes = record.output().map_or(0, |output| output.kept_bytes());
-                    index.kept.add(&task.scope, ended.order, task.id, output_bytes);
-                }
-                None => {
-                    index.room.retake(&task.scope, record.takes());
-                    waiting.push(Waiting { number, scope: task.scope, id: task.id });
-                }
-            }
+        let (index, waiting) = Index::read(&database, directory, &quota)?;
+        if journal::is_behind(&index.state, latest.as_ref()) {
+            return Err(damaged("it has lost changes that were on disk"));
         }
-        if (waiting.len() as u64, index.kept.all().entries) != (tally.waiting, tally.finished) {
-            return Err(damaged("records are missing in it"));
+        if latest.is_none() {
+            // One that was written before there was a journal has one from here on.
+            journal.write(&index.state)?;
         }
+        database.set_flushed(index.state.changes);
         let store = Self {
             database,
+            journal,
             files: BundleFiles::new(files),
             directory: directory.to_owned(),
             quota,
+            reserve: OnceLock::new(),
             index: Mutex::new(index),
         };
         if is_new {
             store.change(|_, _| Ok(()), |_, ()| ())?;
         }
         // The process may have died before all had gone that was to, or less may be kept now.
-        let mut last = 0;
+        let mut last = (0, store.database.epoch());
         if !store.make_room(&mut last)?.is_empty() {
             store.flush(last)?;
         }
         store.files.remove_staged_leftovers()?;
         let waits: HashSet<TaskId> = waiting.iter().map(|waiting| waiting.id).collect();
-        let has_output: HashSet<TaskId> = lock(&store.index).kept.with_output().collect();
+        let has_output: HashSet<TaskId> = lock(&store.index).kept.with_bytes().copied().collect();
         let is_needed = |id: &TaskId, what| if what == OUTPUT { &has_output } else { &waits }.contains(id);
         content::remove_but(&store.files_directory(), is_needed)?;
         Ok(OpenedAccepted { store: Arc::new(store), waiting })
+    }
+
+    /// Has what is handed in from now on leave this reserve free. The first counts.
+    pub fn keep_reserve(&self, reserve: Reserve) {
+        self.reserve.get_or_init(|| reserve);
+    }
+
+    /// Why the store takes nothing, if it does not.
+    pub fn check(&self) -> Result<(), StoreError> {
+        self.database.check()
+    }
+
+    /// Opens a store that has failed again, and returns whether it had. It holds what is on disk then: all that was told to be
+    /// accepted, and nothing of which its caller has heard that it failed.
+    pub fn mend(&self) -> Result<bool, StoreError> {
+        let withdrawn: Vec<TaskId> = {
+            let index = &mut *lock(&self.index);
+            if !self.database.has_failed() {
+                return Ok(false);
+            }
+            self.database.reopen()?;
+            let read = index.read_again(&self.database, &self.directory, &self.quota);
+            read.map_err(|error| self.database.fail(error))?;
+            let is_withdrawn = |(_, doubt): &(&TaskId, &Doubt)| **doubt == Doubt::Withdrawn;
+            index.unsure.iter().filter(is_withdrawn).map(|(id, _)| *id).collect()
+        };
+        withdrawn.iter().for_each(|id| self.withdraw(id));
+        Ok(true)
     }
 
     pub fn directory(&self) -> &Path {
@@ -202,6 +219,7 @@ impl AcceptedStore {
         };
         self.change(insert, |index, number| {
             index.numbers.insert(task.id, *number);
+            index.unsure.insert(task.id, Doubt::Flushing);
         })
     }
 
@@ -217,20 +235,25 @@ impl AcceptedStore {
             }
             Ok(())
         };
-        let _ = self.change(removes, |index, ()| {
+        let removed = self.change(removes, |index, ()| {
             index.numbers.remove(id);
         });
+        let mut index = lock(&self.index);
+        match removed {
+            Ok(()) => index.unsure.remove(id),
+            Err(_) => index.unsure.insert(*id, Doubt::Withdrawn),
+        };
     }
 
     /// Makes one change, notes it in the index, and returns when it is on disk, with those of others who wait for that. If it
-    /// cannot be made, nothing is changed; if the disk fails, no later change can be written either.
+    /// cannot be made, nothing is changed; if the disk fails, no later change can be written before the store is mended.
     fn change<T>(
         &self,
         make: impl FnOnce(&Index, &mut Change) -> Result<T, StoreError>,
         note: impl FnOnce(&mut Index, &T),
     ) -> Result<T, StoreError> {
-        let (made, sequence) = self.apply(make, note)?;
-        self.flush(sequence)?;
+        let (made, unflushed) = self.apply(make, note)?;
+        self.flush(unflushed)?;
         Ok(made)
     }
 
@@ -239,20 +262,26 @@ impl AcceptedStore {
         &self,
         make: impl FnOnce(&Index, &mut Change) -> Result<T, StoreError>,
         note: impl FnOnce(&mut Index, &T),
-    ) -> Result<(T, u64), StoreError> {
+    ) -> Result<(T, Unflushed), StoreError> {
         let mut index = lock(&self.index);
-        let mut change = Change { batch: Batch::default(), tally: index.tally };
+        let (number, epoch) = (index.state.changes, self.database.epoch());
+        let mut change = Change { batch: Batch::default(), tally: index.state.tally };
         let made = make(&index, &mut change)?;
-        change.batch.insert(TALLY, encode(&change.tally));
+        let state = State { changes: number + 1, tally: change.tally };
+        change.batch.insert(TALLY, encode(&state.tally));
+        change.batch.insert(CHANGES, encode(&state.changes));
         self.database.apply(change.batch)?;
-        index.tally = change.tally;
-        index.changes += 1;
+        index.state = state;
         note(&mut index, &made);
-        Ok((made, index.changes - 1))
+        Ok((made, (number, epoch)))
     }
 
-    fn flush(&self, sequence: u64) -> Result<(), StoreError> {
-        self.database.flush(sequence, || (lock(&self.index).changes, ()), |()| Ok(()))
+    fn flush(&self, unflushed: Unflushed) -> Result<(), StoreError> {
+        let applied = || {
+            let state = lock(&self.index).state;
+            (state.changes, state)
+        };
+        self.database.flush(unflushed, applied, |state| self.journal.write(&state))
     }
 
     fn record(&self, id: &TaskId) -> Result<Option<(u64, Record)>, StoreError> {
@@ -269,13 +298,6 @@ impl AcceptedStore {
     fn files_directory(&self) -> PathBuf {
         self.directory.join("files")
     }
-}
-
-fn read<T: serde::de::DeserializeOwned>(directory: &Path, bytes: &[u8]) -> Result<T, StoreError> {
-    decode(bytes).map_err(|error| match error {
-        NotARecord::Damaged => StoreError::AcceptedDamaged { path: directory.to_owned(), message: error.to_string() },
-        NotARecord::Newer(_) => StoreError::Version { path: directory.to_owned() },
-    })
 }
 
 /// A change that is being made.

@@ -15,13 +15,14 @@ use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use tempfile::{NamedTempFile, TempPath};
 
 pub use self::notes::Notes;
 use super::StoreError;
 use super::database::lock;
+use super::reserve::Reserve;
 use crate::digest::{Digest, Hasher};
 use crate::private_file;
 use crate::proof::Blob;
@@ -32,6 +33,7 @@ const READ_BYTES: usize = 128 << 10;
 /// The bundles in one directory. No other process, and no other `BundleFiles`, may change it.
 pub struct BundleFiles {
     directory: PathBuf,
+    reserve: OnceLock<Reserve>,
     /// Whether the directory of what is being written is known to be on disk.
     staged: Mutex<bool>,
     /// The same of each shard. Its lock is held by whoever changes a side file.
@@ -43,6 +45,7 @@ pub struct Staged {
     file: NamedTempFile,
     hasher: Hasher,
     bytes: u64,
+    reserve: Option<Reserve>,
 }
 
 /// A bundle that is on disk, and has no name yet. It disappears with this value.
@@ -62,7 +65,12 @@ pub enum Health {
 impl BundleFiles {
     /// The bundles in `directory`, which is made when it is needed.
     pub const fn new(directory: PathBuf) -> Self {
-        Self { directory, staged: Mutex::new(false), shards: [const { Mutex::new(false) }; 256] }
+        Self {
+            directory,
+            reserve: OnceLock::new(),
+            staged: Mutex::new(false),
+            shards: [const { Mutex::new(false) }; 256],
+        }
     }
 
     /// Begins to write a bundle.
@@ -71,7 +79,14 @@ impl BundleFiles {
         self.make(&directory, &mut lock(&self.staged))?;
         // A temporary file has mode 0600 from the start.
         let file = NamedTempFile::new_in(&directory).map_err(StoreError::at(&directory))?;
-        Ok(Staged { file, hasher: Hasher::default(), bytes: 0 })
+        let reserve = self.reserve.get().cloned();
+        reserve.as_ref().map_or(Ok(()), |reserve| reserve.check(0))?;
+        Ok(Staged { file, hasher: Hasher::default(), bytes: 0, reserve })
+    }
+
+    /// Has bundles that are written from now on leave this reserve free. The first counts.
+    pub fn keep_reserve(&self, reserve: Reserve) {
+        self.reserve.get_or_init(|| reserve);
     }
 
     /// Gives the bundle its name and appends `record`, of 1 to [`RECORD_BYTES_MAX`] bytes, to its side file, durably. What has
@@ -214,6 +229,7 @@ impl BundleFiles {
 impl Staged {
     /// Appends to the bundle. After an error it cannot be finished.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.reserve.as_ref().map_or(Ok(()), |reserve| reserve.check(bytes.len() as u64))?;
         self.file.as_file_mut().write_all(bytes).map_err(StoreError::at(self.file.path()))?;
         self.hasher.update(bytes);
         self.bytes += bytes.len() as u64;

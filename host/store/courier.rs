@@ -23,7 +23,7 @@ mod fsck;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -34,12 +34,14 @@ pub use self::keys::LaneTag;
 pub use self::ledger::{ARCHIVED_AT_ONCE, Credit, Totals};
 pub use self::outbox::{Lane, Submitted, Tried};
 pub use self::tally::Tally;
-use self::tally::{Journal, Latest, Look};
+use self::tally::{Latest, Look};
 use super::StoreError;
 use super::archive::Archive;
 use super::bundles::{BundleFiles, Staged};
 use super::database::{Batch, Database, lock};
+use super::journal::{self, Journal};
 use super::record::{self, NotARecord};
+use super::reserve::Reserve;
 use crate::private_file;
 
 /// The version of the database. An older one would be migrated where it is opened; this is the first.
@@ -48,7 +50,7 @@ const VERSION: u8 = 1;
 pub struct CourierStore {
     directory: PathBuf,
     database: Database,
-    journal: Journal,
+    journal: Journal<Tally>,
     /// Held by whoever makes a change.
     latest: Mutex<Latest>,
     /// Held by whoever looks through all records.
@@ -74,12 +76,8 @@ impl CourierStore {
         let database = Database::open(&directory.join("queue"), VERSION).map_err(damaged)?;
         let (journal, latest) = Journal::open(&directory.join("journal"))?;
         let tally: Tally = read(&database, keys::TALLY).map_err(damaged)?.unwrap_or_default();
-        let is_behind = latest.is_some_and(|latest| {
-            latest.changes > tally.changes || (latest.changes == tally.changes && latest != tally)
-        });
-        if is_behind {
-            let message = "it has lost changes that were on disk".to_owned();
-            return Err(StoreError::CourierDamaged { path: directory.join("queue"), message });
+        if journal::is_behind(&tally, latest.as_ref()) {
+            return Err(lost(directory));
         }
         if latest.is_none() {
             // A store has a tally in its journal before it has anything else.
@@ -107,6 +105,41 @@ impl CourierStore {
         Ok(store)
     }
 
+    /// Has bundles that come from now on leave this reserve free. The first counts.
+    pub fn keep_reserve(&self, reserve: &Reserve) {
+        [&self.bundles, &self.received].into_iter().for_each(|bundles| bundles.keep_reserve(reserve.clone()));
+    }
+
+    /// Why the store takes nothing, if it does not.
+    pub fn check_open(&self) -> Result<(), StoreError> {
+        self.database.check()
+    }
+
+    /// Opens a store that has failed again, and returns whether it had. It holds what is on disk then.
+    pub fn mend(&self) -> Result<bool, StoreError> {
+        if !self.database.has_failed() {
+            return Ok(false);
+        }
+        let _placing = self.placing.write().unwrap_or_else(PoisonError::into_inner);
+        let (mut archive, mut latest) = (lock(&self.archive), lock(&self.latest));
+        self.database.reopen()?;
+        let read = || {
+            let tally: Tally = read(&self.database, keys::TALLY)?.unwrap_or_default();
+            // What was told is at least what this process knows to be on disk.
+            if tally.changes < self.database.flushed() {
+                return Err(lost(&self.directory));
+            }
+            Ok((tally, Archive::open(self.directory.join("archive"), tally.archive_end)?))
+        };
+        let (tally, opened) = read().map_err(|error| self.database.fail(error))?;
+        *archive = opened;
+        // A look that is under way begins anew.
+        let look = latest.look.take().map(|_| Look::default());
+        *latest = Latest { tally, look };
+        self.database.set_flushed(tally.changes);
+        Ok(true)
+    }
+
     pub fn directory(&self) -> &Path {
         &self.directory
     }
@@ -127,34 +160,40 @@ impl CourierStore {
 
     /// Makes one change, and returns what `make` does when the change is on disk. If `make` fails, nothing is changed.
     fn change<T>(&self, make: impl FnOnce(&mut Change<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let (result, sequence) = {
+        let (result, sequence, epoch) = {
             let mut latest = lock(&self.latest);
+            let epoch = self.database.epoch();
             let (tally, look) = (latest.tally, latest.look.clone());
             let mut change = Change { database: &self.database, batch: Batch::default(), tally, look, is_empty: true };
             let result = make(&mut change)?;
             let Change { mut batch, tally: mut changed, look, is_empty, .. } = change;
             if is_empty && changed == tally {
-                (result, tally.changes.saturating_sub(1))
+                (result, tally.changes.saturating_sub(1), epoch)
             } else {
                 let sequence = changed.changes;
                 changed.changes += 1;
                 batch.insert(keys::TALLY, record::encode(&changed));
                 self.database.apply(batch)?;
                 *latest = Latest { tally: changed, look };
-                (result, sequence)
+                (result, sequence, epoch)
             }
         };
         let applied = || {
             let tally = self.tally();
             (tally.changes, tally)
         };
-        self.database.flush(sequence, applied, |tally| self.journal.write(&tally))?;
+        self.database.flush((sequence, epoch), applied, |tally| self.journal.write(&tally))?;
         Ok(result)
     }
 
     fn get<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
         read(&self.database, key)
     }
+}
+
+fn lost(directory: &Path) -> StoreError {
+    let message = "it has lost changes that were on disk".to_owned();
+    StoreError::CourierDamaged { path: directory.join("queue"), message }
 }
 
 /// Whether there are bundles or acknowledgements in the store's directory.

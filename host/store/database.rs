@@ -1,15 +1,16 @@
-//! sled, opened so that its faults stay in here, and flushed for all who wait at once.
+//! sled, opened so that its faults stay in here, flushed for all who wait at once, and opened again after a failure of the disk.
 
 use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use super::StoreError;
 use super::group_commit::GroupCommit;
+use super::reserve;
 use crate::private_file;
 
 /// sled's own cache; its default of 1 GiB is meant for servers that do nothing else.
@@ -22,21 +23,43 @@ const SEGMENT_BYTES: usize = 64 << 10;
 const LOCK_TRIES: u32 = 100;
 const LOCK_RETRY: Duration = Duration::from_millis(10);
 
+/// How often it is tried to open a database again.
+const REOPEN_RETRY: Duration = Duration::from_millis(500);
+
 /// The version of what else is written, itself under this key.
 const VERSION_KEY: &[u8] = b"v";
 
 pub struct Database {
     path: PathBuf,
+    version: u8,
+    /// `None` while it could not be opened again.
+    open: RwLock<Option<Open>>,
+    /// All changes before this sequence number are known to be on disk.
+    flushed: AtomicU64,
+    flushes: GroupCommit<Result<(), Arc<StoreError>>>,
+    /// What could not be written. The system takes it for written from then on, so that no later write says anything: all later
+    /// calls fail, until the database is opened again and holds what is on disk.
+    failed: Mutex<Option<Failure>>,
+    has_failed: AtomicBool,
+    epoch: AtomicU64,
+}
+
+struct Open {
     db: sled::Db,
     /// sled's log. Its `flush` has the system write it out (`sync_file_range`), which says nothing of how long the file is nor
     /// of what the disk still has in a cache of its own; so it is synced here.
     log: File,
-    /// All changes before this sequence number are known to be on disk.
-    flushed: AtomicU64,
-    flushes: GroupCommit<Result<(), Arc<StoreError>>>,
-    /// What could not be written. The system takes it for written from then on, so that no later write says anything.
-    failed: OnceLock<Arc<StoreError>>,
 }
+
+struct Failure {
+    error: Arc<StoreError>,
+    /// When it was last tried to open it again.
+    tried: Option<Instant>,
+}
+
+/// Which opening of the database a change was made in. Changes of an earlier one may be lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Epoch(u64);
 
 impl Database {
     /// Opens or makes the database in the directory `path`; its records are of this `version`. No other process may have it
@@ -50,6 +73,20 @@ impl Database {
             return Ok(database);
         }
         // A process that has just ended can hold sled's lock for a moment longer than all others.
+        let open = Self::open_when_unlocked(path, version)?;
+        Ok(Self {
+            path: path.to_owned(),
+            version,
+            open: RwLock::new(Some(open)),
+            flushed: AtomicU64::new(0),
+            flushes: GroupCommit::default(),
+            failed: Mutex::default(),
+            has_failed: AtomicBool::new(false),
+            epoch: AtomicU64::new(0),
+        })
+    }
+
+    fn open_when_unlocked(path: &Path, version: u8) -> Result<Open, StoreError> {
         for _ in 0..LOCK_TRIES {
             match Self::try_open(path, version) {
                 Err(StoreError::Io { cause, .. }) if is_locked(&cause) => std::thread::sleep(LOCK_RETRY),
@@ -74,7 +111,7 @@ impl Database {
         private_file::sync_directory_of(path).map_err(io)
     }
 
-    fn try_open(path: &Path, version: u8) -> Result<Self, StoreError> {
+    fn try_open(path: &Path, version: u8) -> Result<Open, StoreError> {
         let failed = |message: &str| StoreError::Failed { path: path.to_owned(), message: message.to_owned() };
         let sled_failed = |error| on_open(path, error);
         let existed = path.join("db").exists();
@@ -89,7 +126,12 @@ impl Database {
             let version = db.get(VERSION_KEY)?;
             Ok((db, version))
         };
-        let opened = catch_unwind(AssertUnwindSafe(open)).map_err(|_| failed("its files are damaged"))?;
+        // Where the disk is full, sled may panic as it does at damage; nothing is damaged then.
+        let panicked = || match reserve::is_full(path) {
+            true => StoreError::Io { path: path.to_owned(), cause: io::ErrorKind::StorageFull.into() },
+            false => failed("its files are damaged"),
+        };
+        let opened = catch_unwind(AssertUnwindSafe(open)).map_err(|_| panicked())?;
         let (db, found) = opened.map_err(sled_failed)?;
         match found.as_deref() {
             Some([found]) if *found == version => {}
@@ -109,14 +151,78 @@ impl Database {
         let log = File::open(path.join("db")).map_err(io)?;
         // What is read from it counts as being on disk, and a process that died may have written it a moment ago.
         log.sync_data().map_err(io)?;
-        Ok(Self {
-            path: path.to_owned(),
-            db,
-            log,
-            flushed: AtomicU64::new(0),
-            flushes: GroupCommit::default(),
-            failed: OnceLock::new(),
-        })
+        Ok(Open { db, log })
+    }
+
+    /// Opens the database again after a failure, so that it holds what is on disk and nothing else; returns whether that is so
+    /// now. Whoever calls it makes no change meanwhile, and reads anew all that it knows of the records. Is tried once a second.
+    pub fn reopen(&self) -> Result<(), StoreError> {
+        let mut failed = lock(&self.failed);
+        let Some(failure) = &mut *failed else { return Ok(()) };
+        let is_early = failure.tried.is_some_and(|tried| tried.elapsed() < REOPEN_RETRY);
+        if is_early || reserve::is_full(&self.path) {
+            return Err(StoreError::Shared(failure.error.clone()));
+        }
+        failure.tried = Some(Instant::now());
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        if let Some(Open { db, log }) = open.take() {
+            drop(db);
+            // What the system holds of the log may be what it could not write. It is read from the disk again.
+            let _ = rustix::fs::fadvise(&log, 0, None, rustix::fs::Advice::DontNeed);
+        }
+        match Self::open_when_unlocked(&self.path, self.version) {
+            Ok(opened) => *open = Some(opened),
+            Err(error) => {
+                failure.error = Arc::new(error);
+                return Err(StoreError::Shared(failure.error.clone()));
+            }
+        }
+        *failed = None;
+        self.has_failed.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Has all later calls fail until the database is opened again.
+    pub fn fail(&self, error: StoreError) -> StoreError {
+        StoreError::Shared(self.fail_shared(error))
+    }
+
+    fn fail_shared(&self, error: StoreError) -> Arc<StoreError> {
+        let mut failed = lock(&self.failed);
+        let failure = failed.get_or_insert_with(|| Failure { error: Arc::new(error), tried: None });
+        self.has_failed.store(true, Ordering::SeqCst);
+        failure.error.clone()
+    }
+
+    /// Whether it is to be opened again.
+    pub fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::SeqCst)
+    }
+
+    /// Why it has failed, if it has.
+    pub fn check(&self) -> Result<(), StoreError> {
+        if !self.has_failed() {
+            return Ok(());
+        }
+        lock(&self.failed).as_ref().map_or(Ok(()), |failure| Err(StoreError::Shared(failure.error.clone())))
+    }
+
+    /// For changes that are made now.
+    pub fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(Ordering::SeqCst))
+    }
+
+    fn db(&self) -> Result<sled::Db, StoreError> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        match &*open {
+            Some(open) => Ok(open.db.clone()),
+            None => {
+                drop(open);
+                self.check()?;
+                Err(self.failed(sled::Error::Io(io::ErrorKind::NotConnected.into())))
+            }
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -124,17 +230,29 @@ impl Database {
     }
 
     pub fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, StoreError> {
-        self.db.get(key).map_err(|error| self.failed(error))
+        self.db()?.get(key).map_err(|error| self.failed(error))
     }
 
     /// The records whose keys begin with `prefix`, in the order of their keys.
     pub fn prefixed(&self, prefix: &[u8]) -> impl DoubleEndedIterator<Item = Result<Pair, StoreError>> {
-        self.db.scan_prefix(prefix).map(|pair| pair.map_err(|error| self.failed(error)))
+        self.pairs(self.db().map(|db| db.scan_prefix(prefix)))
     }
 
     /// The records with keys from `from` on and before `to`.
     pub fn between(&self, from: &[u8], to: &[u8]) -> impl DoubleEndedIterator<Item = Result<Pair, StoreError>> {
-        self.db.range(from..to).map(|pair| pair.map_err(|error| self.failed(error)))
+        self.pairs(self.db().map(|db| db.range(from..to)))
+    }
+
+    fn pairs(
+        &self,
+        pairs: Result<sled::Iter, StoreError>,
+    ) -> impl DoubleEndedIterator<Item = Result<Pair, StoreError>> {
+        let (pairs, error) = match pairs {
+            Ok(pairs) => (Some(pairs), None),
+            Err(error) => (None, Some(Err(error))),
+        };
+        let pairs = pairs.into_iter().flatten().map(|pair| pair.map_err(|error| self.failed(error)));
+        error.into_iter().chain(pairs)
     }
 
     /// Whether any key begins with `prefix`, other than those in `but`.
@@ -150,7 +268,8 @@ impl Database {
 
     /// Makes all changes of the batch or none, also where the process is killed. Not yet on disk.
     pub fn apply(&self, batch: sled::Batch) -> Result<(), StoreError> {
-        self.db.apply_batch(batch).map_err(|error| self.failed(error))
+        self.check()?;
+        self.db()?.apply_batch(batch).map_err(|error| self.fail(self.failed(error)))
     }
 
     /// Whether the change with this number, counted from 0 since the database was opened, is on disk.
@@ -158,43 +277,57 @@ impl Database {
         sequence < self.flushed.load(Ordering::Acquire)
     }
 
+    /// All changes before this number are on disk.
+    pub fn flushed(&self) -> u64 {
+        self.flushed.load(Ordering::Acquire)
+    }
+
     /// Takes all changes before this number for being on disk.
     pub fn set_flushed(&self, before: u64) {
         self.flushed.store(before, Ordering::Release);
     }
 
-    /// Returns when the change with this number is on disk. Callers that come at once share one write. `applied` is asked
-    /// for how many have been made before that write; `then` is called after it, before anybody is told. Where the disk fails,
-    /// all later calls fail as well.
+    /// Returns when the change with this number, which was made in this epoch, is on disk. Callers that come at once share one
+    /// write. `applied` is asked for how many have been made before that write; `then` is called after it, before anybody is
+    /// told. Where the disk fails, all later calls fail as well, until the database is opened again.
     pub fn flush<T>(
         &self,
-        sequence: u64,
+        (sequence, epoch): (u64, Epoch),
         applied: impl FnOnce() -> (u64, T),
         then: impl FnOnce(T) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        if self.is_flushed(sequence) {
-            return Ok(());
+        let is_lost = || self.epoch() != epoch;
+        if is_lost() || !self.is_flushed(sequence) {
+            let flush = || {
+                let (before, what) = applied();
+                if before > self.flushed.load(Ordering::Acquire) {
+                    self.write_out().and_then(|()| then(what)).map_err(|error| self.fail_shared(error))?;
+                    self.set_flushed(before);
+                }
+                Ok(())
+            };
+            self.flushes.join(flush).map_err(StoreError::Shared)?;
         }
-        let flush = || {
-            let (before, what) = applied();
-            if before > self.flushed.load(Ordering::Acquire) {
-                self.write_out()?;
-                then(what)?;
-                self.set_flushed(before);
-            }
-            Ok(())
-        };
-        self.flushes.join(flush).map_err(StoreError::Shared)
+        if is_lost() {
+            let message = "what was changed while the disk failed may be lost".to_owned();
+            return Err(StoreError::Failed { path: self.path.clone(), message });
+        }
+        Ok(())
     }
 
-    fn write_out(&self) -> Result<(), Arc<StoreError>> {
-        if let Some(error) = self.failed.get() {
-            return Err(error.clone());
-        }
-        let flushed = self.db.flush().map_err(|error| self.failed(error));
-        let synced = flushed
-            .and_then(|_| self.log.sync_data().map_err(|cause| StoreError::Io { path: self.path.clone(), cause }));
-        synced.map_err(|error| self.failed.get_or_init(|| error.into()).clone())
+    fn write_out(&self) -> Result<(), StoreError> {
+        self.check()?;
+        self.db()?.flush().map_err(|error| self.failed(error))?;
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let synced = open.as_ref().map_or(Ok(()), |open| open.log.sync_data());
+        synced.map_err(|cause| StoreError::Io { path: self.path.clone(), cause })
+    }
+
+    /// Has the next sync fail, as that of a disk with a fault does; returns the log that it was to be of.
+    #[cfg(test)]
+    pub fn break_sync(&self) -> File {
+        let mut open = self.open.write().unwrap();
+        std::mem::replace(&mut open.as_mut().unwrap().log, File::open("/dev/null").unwrap())
     }
 
     fn failed(&self, error: sled::Error) -> StoreError {
@@ -261,34 +394,4 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_the_disk_has_refused_once_is_never_taken_for_written() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut database = Database::open(&directory.path().join("database"), 1).unwrap();
-        let flush = |database: &Database, sequence| database.flush(sequence, || (sequence + 1, ()), |()| Ok(()));
-        flush(&database, 0).unwrap();
-        // Nothing can be synced there.
-        let log = std::mem::replace(&mut database.log, File::open("/dev/null").unwrap());
-        flush(&database, 1).unwrap_err();
-        // Linux tells of a failed write once, and of the next one that all is well.
-        database.log = log;
-        let error = flush(&database, 1).unwrap_err();
-        assert!(error.to_string().contains("cannot use the store"), "{error}");
-        assert!(database.is_flushed(0) && !database.is_flushed(1));
-        flush(&database, 0).unwrap();
-    }
-
-    #[test]
-    fn what_cannot_be_noted_after_a_write_is_not_told_and_can_be_noted_later() {
-        let directory = tempfile::tempdir().unwrap();
-        let database = Database::open(&directory.path().join("database"), 1).unwrap();
-        let full = |()| Err(StoreError::Failed { path: PathBuf::new(), message: "full".to_owned() });
-        database.flush(0, || (1, ()), full).unwrap_err();
-        assert!(!database.is_flushed(0));
-        database.flush(0, || (1, ()), |()| Ok(())).unwrap();
-        assert!(database.is_flushed(0));
-    }
-}
+mod tests;

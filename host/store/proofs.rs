@@ -1,5 +1,5 @@
-//! Finished proofs, by scope and slice id, the oldest giving way to the newest. A damaged store is moved aside and begun anew: what
-//! is lost will be computed again.
+//! Finished proofs, by scope and slice id. Where there are too many, the scope that has most loses its oldest, so a flood of one
+//! token evicts its own. A damaged store is moved aside and begun anew: what is lost will be computed again.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -8,6 +8,7 @@ use std::sync::Mutex;
 
 use super::StoreError;
 use super::database::{Batch, Database, free_name, lock};
+use super::kept::{Kept, What};
 use crate::proof::SliceProof;
 use crate::slice::{Scope, SliceId};
 
@@ -17,13 +18,8 @@ const VERSION: u8 = 0;
 const PROOF_PREFIX: u8 = b'p';
 /// `s` + u64 sequence number, big-endian -> name. Proofs in the order in which they came.
 const SEQUENCE_PREFIX: u8 = b's';
-/// How many proofs there are, u64: sled would have to read them all to say.
-const COUNT_KEY: &[u8] = b"c";
 /// Stands in a name between a token's scope and the slice id; neither has it. In the owner's scope the name is the id alone.
 const SCOPE_END: u8 = 0;
-/// How many of the newest proofs are looked at for one scope's: who asks for what is hardly there may not have all of
-/// them read.
-const RECENT_LOOKED_AT_MAX: usize = 1_000;
 /// How many are written as one step.
 const AT_ONCE: usize = 256;
 
@@ -38,7 +34,17 @@ pub struct ProofStore {
 
 struct Next {
     sequence: u64,
-    count: u64,
+    /// The proofs of each scope by their sequence numbers. `None` after a failed write: read again before the next one.
+    kept: Option<Kept<()>>,
+}
+
+impl Next {
+    fn read(database: &Database) -> Result<Self, StoreError> {
+        let last = database.prefixed(&[SEQUENCE_PREFIX]).next_back().transpose()?;
+        let sequence = last.map_or(0, |(key, _)| number(&key[1..]) + 1);
+        database.set_flushed(sequence);
+        Ok(Self { sequence, kept: Some(read_kept(database)?) })
+    }
 }
 
 /// An opened store, and where a damaged predecessor was moved to.
@@ -69,12 +75,24 @@ impl ProofStore {
 
     fn try_open(path: &Path, proofs_max: u64) -> Result<Self, StoreError> {
         let database = Database::open(path, VERSION)?;
-        let count = database.get(COUNT_KEY)?.map_or(0, |bytes| number(&bytes));
-        let last = database.prefixed(&[SEQUENCE_PREFIX]).next_back().transpose()?;
-        let sequence = last.map_or(0, |(key, _)| number(&key[1..]) + 1);
-        database.set_flushed(sequence);
-        let next = Mutex::new(Next { sequence, count });
+        let next = Mutex::new(Next::read(&database)?);
         Ok(Self { database, proofs_max: proofs_max.max(1), next, _lock: None })
+    }
+
+    /// Why the store takes nothing, if it does not.
+    pub fn check(&self) -> Result<(), StoreError> {
+        self.database.check()
+    }
+
+    /// Opens a store that has failed again, and returns whether it had. It holds what is on disk then.
+    pub fn mend(&self) -> Result<bool, StoreError> {
+        let mut next = lock(&self.next);
+        if !self.database.has_failed() {
+            return Ok(false);
+        }
+        self.database.reopen()?;
+        *next = Next::read(&self.database).map_err(|error| self.database.fail(error))?;
+        Ok(true)
     }
 
     /// The proof under `id` in `scope`. One that is damaged, or that could not be written to disk, is not there: it will be
@@ -87,17 +105,23 @@ impl ProofStore {
         Ok(proof.filter(|proof| proof.slice_id() == id))
     }
 
-    /// The newest proofs in `scope`, `max` at most, the newest first. Those that have 1,000 newer ones of any scope are not
-    /// found.
+    /// The newest proofs in `scope`, `max` at most, the newest first.
     pub fn recent(&self, scope: &Scope, max: usize) -> Result<Vec<SliceProof>, StoreError> {
-        let mut found = Vec::new();
-        for pair in self.database.prefixed(&[SEQUENCE_PREFIX]).rev().take(RECENT_LOOKED_AT_MAX) {
-            if found.len() >= max {
-                break;
-            }
-            let (_, name) = pair?;
-            if let Some(id) = id_in(scope, &name) {
-                found.extend(self.proof(scope, &id)?);
+        let (mut found, mut before) = (Vec::new(), u64::MAX);
+        while found.len() < max {
+            let numbers: Vec<u64> = {
+                let next = lock(&self.next);
+                let kept = next.kept.iter();
+                kept.flat_map(|kept| kept.newest_first(scope, before)).take(max - found.len()).collect()
+            };
+            let Some(last) = numbers.last() else { break };
+            before = *last;
+            for number in numbers {
+                // It may have gone since.
+                let name = self.database.get(&sequence_key(number))?;
+                if let Some(id) = name.and_then(|name| id_in(scope, &name)) {
+                    found.extend(self.proof(scope, &id)?);
+                }
             }
         }
         Ok(found)
@@ -107,21 +131,27 @@ impl ProofStore {
     /// several under one name the last counts.
     pub fn keep(&self, proofs: &[(&Scope, &SliceProof)]) -> Result<(), StoreError> {
         let at_once = usize::try_from(self.proofs_max).unwrap_or(usize::MAX).min(AT_ONCE);
+        // Of the first, for the others were made in no earlier one.
+        let epoch = self.database.epoch();
         let mut last = None;
         for some in proofs.chunks(at_once) {
             last = Some(self.insert(some)?);
         }
         let applied = || (lock(&self.next).sequence, ());
-        last.map_or(Ok(()), |last| self.database.flush(last, applied, |()| Ok(())))
+        last.map_or(Ok(()), |last| self.database.flush((last, epoch), applied, |()| Ok(())))
     }
 
-    /// Writes the proofs, and forgets the oldest if there are too many, as one step. The last one's sequence number.
+    /// Writes the proofs, and evicts what is too much then, as one step. Returns the last one's sequence number.
     fn insert(&self, proofs: &[(&Scope, &SliceProof)]) -> Result<u64, StoreError> {
         let mut next = lock(&self.next);
-        let Next { mut sequence, mut count } = *next;
+        let mut kept = match next.kept.take() {
+            Some(kept) => kept,
+            None => read_kept(&self.database)?,
+        };
+        let mut sequence = next.sequence;
         let mut batch = Batch::default();
         // What the batch has by now, and the database does not show yet.
-        let mut written = HashMap::new();
+        let (mut written, mut names) = (HashMap::new(), HashMap::new());
         for (scope, proof) in proofs {
             let name = name(scope, proof.slice_id());
             let key = proof_key(&name);
@@ -131,30 +161,39 @@ impl ProofStore {
                 Some(older) => Some(older),
                 None => self.database.get(&key)?.map(|older| number(older.get(..8).unwrap_or_default())),
             };
-            match older {
-                Some(older) => batch.remove(&sequence_key(older)),
-                None => count += 1,
+            if let Some(older) = older {
+                batch.remove(&sequence_key(older));
+                kept.remove(scope, older, What::Entry);
             }
             batch.insert(key, value);
-            batch.insert(&sequence_key(sequence), name);
+            batch.insert(&sequence_key(sequence), &*name);
+            names.insert(sequence, name);
+            kept.add(scope, sequence, (), 0);
             sequence += 1;
         }
-        for oldest in self.database.prefixed(&[SEQUENCE_PREFIX]) {
-            if count <= self.proofs_max {
-                break;
-            }
-            let (sequence, oldest) = oldest?;
-            if !written.contains_key(&*oldest) {
-                batch.remove(sequence);
-                batch.remove(proof_key(&oldest));
-                count -= 1;
-            }
+        while let Some(goes) = kept.next_to_go(self.proofs_max, u64::MAX) {
+            let name = match names.get(&goes.number) {
+                Some(name) => Some(name.clone()),
+                None => self.database.get(&sequence_key(goes.number))?.map(|name| name.to_vec()),
+            };
+            name.into_iter().for_each(|name| batch.remove(proof_key(&name)));
+            batch.remove(&sequence_key(goes.number));
+            kept.evict(&goes);
         }
-        batch.insert(COUNT_KEY, &count.to_be_bytes());
         self.database.apply(batch)?;
-        *next = Next { sequence, count };
+        *next = Next { sequence, kept: Some(kept) };
         Ok(sequence.saturating_sub(1))
     }
+}
+
+/// The proofs that are there, of each scope.
+fn read_kept(database: &Database) -> Result<Kept<()>, StoreError> {
+    let mut kept = Kept::default();
+    for pair in database.prefixed(&[SEQUENCE_PREFIX]) {
+        let (key, name) = pair?;
+        kept.add(&scope_in(&name), number(&key[1..]), (), 0);
+    }
+    Ok(kept)
 }
 
 fn name(scope: &Scope, id: &SliceId) -> Vec<u8> {
@@ -170,6 +209,13 @@ fn id_in(scope: &Scope, name: &[u8]) -> Option<SliceId> {
         None => name,
     };
     id.parse().ok()
+}
+
+/// The scope in a name; the owner's where there is none that can be read.
+fn scope_in(name: &[u8]) -> Scope {
+    let token = name.split(|byte| *byte == SCOPE_END).next().filter(|token| token.len() < name.len());
+    let token = token.and_then(|token| std::str::from_utf8(token).ok()?.parse().ok());
+    token.unwrap_or(Scope::OWNER)
 }
 
 fn proof_key(name: &[u8]) -> Vec<u8> {
@@ -239,17 +285,37 @@ mod tests {
         batch.insert(b"c", &1_u64.to_be_bytes());
         let database = Database::open(&path, VERSION).unwrap();
         database.apply(batch).unwrap();
-        database.flush(0, || (1, ()), |()| Ok(())).unwrap();
+        database.flush((0, database.epoch()), || (1, ()), |()| Ok(())).unwrap();
         drop(database);
 
         let (store, token) = (ProofStore::open(&path, 2).unwrap().store, "a".parse::<Scope>().unwrap());
+        assert_eq!(lock(&store.next).kept.as_ref().unwrap().all().entries, 1);
         assert_eq!(store.proof(&Scope::OWNER, &id).unwrap().as_ref(), Some(&former));
         assert_eq!(store.proof(&token, &id).unwrap(), None);
         store.keep(&[(&token, &proof(&id, b"a token's"))]).unwrap();
         assert_eq!(store.proof(&Scope::OWNER, &id).unwrap(), Some(former), "each has its own");
         store.keep(&[(&token, &proof(&"other".parse().unwrap(), b""))]).unwrap();
-        assert_eq!(store.proof(&Scope::OWNER, &id).unwrap(), None, "it was the oldest");
-        assert_eq!(store.proof(&token, &id).unwrap(), Some(proof(&id, b"a token's")));
+        assert_eq!(store.proof(&Scope::OWNER, &id).unwrap(), Some(proof(&id, b"former")), "the token has most");
+        assert_eq!(store.proof(&token, &id).unwrap(), None);
+    }
+
+    #[test]
+    fn a_store_whose_disk_failed_keeps_proofs_again_once_it_is_mended() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = ProofStore::open(&directory.path().join("proofs"), 10).unwrap().store;
+        let proofs = ["before", "refused", "after"].map(|id| proof(&id.parse().unwrap(), b""));
+        let keep = |at: usize| store.keep(&[(&Scope::OWNER, &proofs[at])]);
+        let kept = |at: usize| store.proof(&Scope::OWNER, proofs[at].slice_id()).unwrap().is_some();
+        keep(0).unwrap();
+        drop(store.database.break_sync());
+        keep(1).unwrap_err();
+        keep(2).unwrap_err();
+        assert!(kept(0) && !kept(1) && store.check().is_err());
+        assert!(store.mend().unwrap() && !store.mend().unwrap() && store.check().is_ok());
+        keep(2).unwrap();
+        assert!(kept(0) && kept(2));
+        keep(1).unwrap();
+        assert_eq!(store.recent(&Scope::OWNER, 10).unwrap().len(), 3);
     }
 
     #[test]
@@ -264,8 +330,7 @@ mod tests {
                 let store = ProofStore::open(&path, max).unwrap().store;
                 pairs.chunks(at_once).for_each(|some| store.keep(some).unwrap());
                 let recent = store.recent(&Scope::OWNER, usize::MAX).unwrap();
-                let count = number(&store.database.get(COUNT_KEY).unwrap().unwrap());
-                (recent, count)
+                (recent, lock(&store.next).kept.as_ref().unwrap().all().entries)
             };
             let (all, one_by_one) = (kept("all", proofs.len()), kept("one", 1));
             assert_eq!(all.1, max.min(200));
@@ -294,19 +359,29 @@ mod tests {
         assert_eq!(recent(&a, 10), ["1", "4"]);
     }
 
+    /// A store as it was before scopes made room for each other: all numbers in one line, and a count that nobody needs any more.
     #[test]
-    fn what_lies_far_back_is_not_looked_for() {
+    fn a_flood_of_one_scope_evicts_its_own_also_in_a_store_of_before() {
         let directory = tempfile::tempdir().unwrap();
-        let store = ProofStore::open(&directory.path().join("proofs"), 10_000).unwrap().store;
+        let (path, flood) = (directory.path().join("proofs"), "flood".parse::<Scope>().unwrap());
         let id = |number: usize| number.to_string().parse::<SliceId>().unwrap();
-        let token = "a".parse::<Scope>().unwrap();
-        store.insert(&[(&token, &proof(&id(0), b""))]).unwrap();
-        for number in 1..RECENT_LOOKED_AT_MAX {
-            store.insert(&[(&Scope::OWNER, &proof(&id(number), b""))]).unwrap();
+        let scopes = [Scope::OWNER, "a".parse().unwrap(), "b".parse().unwrap()];
+        {
+            let store = ProofStore::open(&path, 40).unwrap().store;
+            let modest: Vec<_> =
+                scopes.iter().flat_map(|scope| (0..10).map(move |number| (scope, proof(&id(number), b"")))).collect();
+            store.keep(&modest.iter().map(|(scope, proof)| (*scope, proof)).collect::<Vec<_>>()).unwrap();
         }
-        store.keep(&[(&Scope::OWNER, &proof(&id(1), b""))]).unwrap();
-        assert_eq!(store.recent(&token, 10).unwrap().len(), 1, "the last that is looked at");
-        store.keep(&[(&Scope::OWNER, &proof(&id(RECENT_LOOKED_AT_MAX), b""))]).unwrap();
-        assert_eq!(store.recent(&token, 10).unwrap().len(), 0);
+        for at_once in [1, 7, 300] {
+            let store = ProofStore::open(&path, 40).unwrap().store;
+            let proofs: Vec<_> = (0..300).map(|number| proof(&id(number), b"")).collect();
+            let pairs: Vec<_> = proofs.iter().map(|proof| (&flood, proof)).collect();
+            pairs.chunks(at_once).for_each(|some| store.keep(some).unwrap());
+            for scope in &scopes {
+                assert_eq!(store.recent(scope, 100).unwrap().len(), 10, "{scope:?}, {at_once} at once");
+            }
+            let newest: Vec<_> = store.recent(&flood, 100).unwrap();
+            assert_eq!((newest.len(), newest[0] == proofs[299], newest[9] == proofs[290]), (10, true, true));
+        }
     }
 }

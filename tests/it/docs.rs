@@ -118,7 +118,7 @@ fn each_code_of_an_ending_stands_in_the_documents() {
     for source in [
         "sandbox/outcome",
         "sandbox",
-        "modules/stored",
+        "modules/stored/error",
         "runner/answer",
         "cli/run",
         "cli/proof",

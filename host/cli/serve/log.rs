@@ -140,6 +140,9 @@ pub fn notice(notice: Notice) {
         Notice::StoreMovedAside { to } => {
             tracing::warn!("the proof store was damaged: moved to `{}`, and begun anew", to.display());
         }
+        Notice::ConfigWasEmpty { path } => {
+            tracing::warn!("`{}` was empty, and shows the defaults now", path.display());
+        }
         Notice::PricesLost { result } => tracing::warn!("{result}"),
     }
 }

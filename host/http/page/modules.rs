@@ -73,7 +73,7 @@ fn row(module: &Listed, caller: &Caller, now_ms: u64) -> Markup {
 }
 
 fn may_remove(caller: &Caller, record: &Record) -> bool {
-    record.added_by == caller.name() || caller.may(Right::Admin)
+    record.is_added_by(&caller.name()) || caller.may(Right::Admin)
 }
 
 /// Where a module is brought, and where the gate's answer appears. It stands beside the part, so that no refresh

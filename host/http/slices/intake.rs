@@ -10,11 +10,14 @@ use super::super::Served;
 use super::super::body::{Form, Pieces, Source, blocking, check_length, content_length, is_form};
 use super::super::problem::Problem;
 use super::super::room::Memory;
+use super::super::stores::no_space;
+use crate::private_file;
 use crate::proof::ASSETS_MAX;
 use crate::queue::Incoming;
 use crate::runner::{ARGS_BYTES_MAX, ASSETS_BYTES_MAX};
 use crate::shares::Share;
 use crate::slice::{Scope, Slice};
+use crate::store::Reserve;
 use crate::workload::Asset;
 
 /// What is longer goes to the disk.
@@ -151,6 +154,8 @@ struct Spooling {
     file: NamedTempFile,
     bytes: u64,
     share: Share<Scope>,
+    /// Free space that is left alone.
+    reserve: Reserve,
 }
 
 async fn spool(
@@ -162,13 +167,16 @@ async fn spool(
 ) -> Result<(Placed, Option<Spooled>), Problem> {
     let (directory, bytes_max) = (served.spool.clone(), served.node.config.serve.slice_bytes_max);
     let share = served.rooms.spool.take(scope, 0)?;
-    let file = blocking(move || NamedTempFile::new_in(&directory)).await?.map_err(|error| of_disk(&error))?;
+    let reserve = served.node.reserve.clone();
+    let file =
+        blocking(move || private_file::temporary_in(&directory, "slice-")).await?.map_err(|error| of_disk(&error))?;
     let write = move |spooling: &mut Spooling, bytes: &[u8]| {
         spooling.bytes += bytes.len() as u64;
         if spooling.bytes > bytes_max {
             return Err(Problem::too_large(bytes_max));
         }
         spooling.share.cover(spooling.bytes)?;
+        spooling.reserve.check(bytes.len() as u64).map_err(|_| no_space())?;
         spooling.file.write_all(bytes).map_err(|error| of_disk(&error))
     };
     let finish = move |Spooling { file, share, .. }: Spooling| {
@@ -177,7 +185,7 @@ async fn spool(
         let slice = slice.map_err(|error| Problem::of_host("storage_failed", &error))?;
         Ok((Placed::Slice(slice), Some(Spooled { _path: path, _share: share })))
     };
-    let spooled = source.write_to(held, memory, Spooling { file, bytes: 0, share }, write, finish).await;
+    let spooled = source.write_to(held, memory, Spooling { file, bytes: 0, share, reserve }, write, finish).await;
     memory.trim();
     spooled
 }

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::content::{self, ASSETS, SLICE, Writer};
-use super::room::Taken;
 use super::task::Task;
 use super::{AcceptedStore, Waiting};
 use crate::slice::Scope;
 use crate::store::StoreError;
 use crate::store::database::lock;
+use crate::store::kept::Taken;
 use crate::workload::Asset;
 
 /// Why a slice is not accepted. Nothing of it is kept then.
@@ -78,7 +78,10 @@ impl Accepting {
         };
         let number = keep().inspect_err(|_| store.withdraw(&task.id))?;
         // It is the task's from here on.
-        reserved.taken = Taken::default();
+        let mut index = lock(&store.index);
+        index.unsure.remove(&task.id);
+        index.hand_over(&task.scope, std::mem::take(&mut reserved.taken));
+        drop(index);
         Ok(Waiting { number, scope: task.scope, id: task.id })
     }
 }
@@ -92,8 +95,9 @@ struct Reserved {
 
 impl Reserved {
     fn take(&mut self, more: Taken) -> Result<(), AcceptError> {
+        self.store.reserve.get().map_or(Ok(()), |reserve| reserve.check(more.bytes))?;
         let mut index = lock(&self.store.index);
-        index.room.take(&self.scope, more).map_err(|_| {
+        index.take(&self.scope, more).map_err(|_| {
             let Taken { entries, bytes } = index.room.all();
             AcceptError::Full { entries, bytes }
         })?;
@@ -104,6 +108,8 @@ impl Reserved {
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        lock(&self.store.index).room.release(&self.scope, self.taken);
+        let mut index = lock(&self.store.index);
+        index.hand_over(&self.scope, self.taken);
+        index.room.release(&self.scope, self.taken);
     }
 }

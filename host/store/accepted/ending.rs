@@ -1,14 +1,14 @@
 //! The end of a task, and what its guest put out: both are on disk before anybody is told; and what has to go for that.
 
 use super::content::{self, OUTPUT, Part, TAKEN_IN, Writer};
-use super::kept::{Goes, What};
+use super::index::Index;
 use super::record::Ended;
-use super::room::Taken;
 use super::task::{Ending, Output, TaskId};
-use super::{AcceptedStore, Change, Index, record_key};
+use super::{AcceptedStore, Change, Unflushed, record_key};
 use crate::slice::Scope;
 use crate::store::StoreError;
 use crate::store::database::lock;
+use crate::store::kept::{Goes, Taken, What};
 use crate::store::record::encode;
 
 enum Ends {
@@ -70,8 +70,8 @@ impl AcceptedStore {
 
     /// Has go what is over the quota, and returns the tasks that it was of, whose outputs may have files. A change each, for mostly
     /// it is one or none; `last` is the number of the last of them, where there was any, and they are not on disk as yet.
-    pub(super) fn make_room(&self, last: &mut u64) -> Result<Vec<TaskId>, StoreError> {
-        let next = |index: &Index| index.kept.next_to_go(&self.quota);
+    pub(super) fn make_room(&self, last: &mut Unflushed) -> Result<Vec<TaskId>, StoreError> {
+        let next = |index: &Index| index.kept.next_to_go(self.quota.finished_max, self.quota.outputs_bytes_max);
         let mut gone = Vec::new();
         while next(&lock(&self.index)).is_some() {
             let goes = |index: &Index, change: &mut Change| {
@@ -80,22 +80,22 @@ impl AcceptedStore {
                 self.let_go(index, change, &goes)?;
                 Ok(Some(goes))
             };
-            let (went, number) = self.apply(goes, |index, went| {
+            let (went, (number, _)) = self.apply(goes, |index, went| {
                 let Some(went) = went else { return };
-                index.kept.remove(went);
-                if went.what == What::Task {
-                    index.numbers.remove(&went.id);
+                index.kept.evict(went);
+                if went.what == What::Entry {
+                    index.numbers.remove(&went.entry);
                 }
             })?;
-            *last = number;
-            gone.extend(went.map(|went| went.id));
+            last.0 = number;
+            gone.extend(went.map(|went| went.entry));
         }
         Ok(gone)
     }
 
     /// One whose record is not there needs nothing more: it must not keep others from ending.
-    fn let_go(&self, index: &Index, change: &mut Change, goes: &Goes) -> Result<(), StoreError> {
-        let number = index.numbers.get(&goes.id).copied();
+    fn let_go(&self, index: &Index, change: &mut Change, goes: &Goes<TaskId>) -> Result<(), StoreError> {
+        let number = index.numbers.get(&goes.entry).copied();
         if let Some(number) = number
             && let Some(mut record) = self.record_at(number)?
         {
@@ -104,11 +104,11 @@ impl AcceptedStore {
                 record.set_output(Part::gone(part.blob()));
             }
             match goes.what {
-                What::Output => change.batch.insert(record_key(number), encode(&record)),
-                What::Task => change.batch.remove(record_key(number)),
+                What::Bytes => change.batch.insert(record_key(number), encode(&record)),
+                What::Entry => change.batch.remove(record_key(number)),
             }
         }
-        if goes.what == What::Task {
+        if goes.what == What::Entry {
             change.tally.finished = change.tally.finished.saturating_sub(1);
         }
         Ok(())

@@ -3,11 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::content::Part;
-use super::room::Taken;
 use super::task::{Ending, Task, TaskId, TaskWorkload};
 use crate::limits::Limits;
 use crate::sandbox::Outcome;
 use crate::slice::Scope;
+use crate::store::journal;
+use crate::store::kept::Taken;
 
 /// How many there are, to notice that some are missing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +20,20 @@ pub struct Tally {
     /// Now: those that have not ended, and those that have and are still here.
     pub waiting: u64,
     pub finished: u64,
+}
+
+/// The state of the database, as the journal has it too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Changes ever.
+    pub changes: u64,
+    pub tally: Tally,
+}
+
+impl journal::State for State {
+    fn changes(&self) -> u64 {
+        self.changes
+    }
 }
 
 /// A task, with the names in it as text.

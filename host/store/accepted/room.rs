@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use crate::shares::{NoShare, Shares};
 use crate::slice::Scope;
+use crate::store::kept::Taken;
 
 /// What the node's owner has set for accepted slices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -31,17 +32,11 @@ impl Default for AcceptedQuota {
     }
 }
 
-/// How much is taken, also by what is still being handed in.
+/// How much is taken, also by what is still being handed in; the owner may take all of it, a token its share.
 #[derive(Debug)]
 pub struct Room {
     entries: Shares<Scope>,
     bytes: Shares<Scope>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Taken {
-    pub entries: u64,
-    pub bytes: u64,
 }
 
 impl Room {
@@ -53,7 +48,7 @@ impl Room {
         Taken { entries: self.entries.taken(), bytes: self.bytes.taken() }
     }
 
-    /// Takes room for a task of `scope`, or for more bytes of one.
+    /// Takes room for a task of `scope`, or for more bytes of one, if there is some.
     pub fn take(&mut self, scope: &Scope, more: Taken) -> Result<(), NoShare> {
         self.entries.take(scope, more.entries)?;
         self.bytes.take(scope, more.bytes).inspect_err(|_| self.entries.release(scope, more.entries))
@@ -68,24 +63,6 @@ impl Room {
     pub fn release(&mut self, scope: &Scope, taken: Taken) {
         self.entries.release(scope, taken.entries);
         self.bytes.release(scope, taken.bytes);
-    }
-}
-
-impl Taken {
-    pub const fn entry() -> Self {
-        Self { entries: 1, bytes: 0 }
-    }
-
-    pub const fn bytes(bytes: u64) -> Self {
-        Self { entries: 0, bytes }
-    }
-
-    pub const fn and(self, more: Self) -> Self {
-        Self { entries: self.entries.saturating_add(more.entries), bytes: self.bytes.saturating_add(more.bytes) }
-    }
-
-    pub const fn without(self, less: Self) -> Self {
-        Self { entries: self.entries.saturating_sub(less.entries), bytes: self.bytes.saturating_sub(less.bytes) }
     }
 }
 

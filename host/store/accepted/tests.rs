@@ -1,3 +1,4 @@
+mod lost;
 mod outputs;
 
 use std::sync::atomic::AtomicU64;
@@ -214,7 +215,7 @@ fn tamper(directory: &Path, change: impl FnOnce(&Database, &mut Batch)) {
     let mut batch = Batch::default();
     change(&database, &mut batch);
     database.apply(batch).unwrap();
-    database.flush(0, || (1, ()), |()| Ok(())).unwrap();
+    database.flush((0, database.epoch()), || (1, ()), |()| Ok(())).unwrap();
 }
 
 #[test]

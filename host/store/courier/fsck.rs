@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 use super::super::archive::{Archive, Entry, Place};
 use super::super::bundles::BundleFiles;
 use super::super::database::{Batch, Database, free_name, lock};
+use super::super::journal::Journal;
 use super::super::{StoreError, record};
 use super::check::{FsckReport, damaged};
 use super::inbox::Received;
 use super::ledger::{Credit, Totals};
-use super::tally::{Journal, Tally};
+use super::tally::Tally;
 use super::{Change, CourierStore, VERSION, keys};
 use crate::key::PublicKey;
 use crate::receipt::{Acknowledgement, Receipt, ReceiptId};
@@ -61,7 +62,7 @@ impl CourierStore {
     /// Moves the database aside and makes another one of what lies beside it.
     fn rebuild(directory: &Path, report: &mut FsckReport) -> Result<Self, StoreError> {
         let journal = directory.join("journal");
-        let before = Journal::open(&journal)?.1.unwrap_or_default();
+        let before = Journal::<Tally>::open(&journal)?.1.unwrap_or_default();
         for name in ["queue", "journal"] {
             let path = directory.join(name);
             if path.exists() {

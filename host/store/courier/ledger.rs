@@ -81,6 +81,7 @@ impl CourierStore {
     /// moved; 0 when there are none left.
     pub fn archive(&self) -> Result<usize, StoreError> {
         let _removing = self.placing.write().unwrap_or_else(PoisonError::into_inner);
+        self.database.check()?;
         let mut archive = lock(&self.archive);
         let (mut ids, mut entries) = (Vec::new(), Vec::new());
         for pair in self.database.prefixed(&[keys::UNARCHIVED]).take(ARCHIVED_AT_ONCE) {
@@ -121,8 +122,11 @@ impl CourierStore {
         // made again, and finds them gone. And not in it, for all other changes would wait.
         let moved = self.remove_unneeded(&entries, &needed).and_then(|()| self.change(record));
         if let Err(error) = moved {
-            // They are in the database still, and must not stand in the archive twice.
-            archive.take_back(before)?;
+            // They are in the database still, and must not stand in the archive twice. Where the database has failed, they may be
+            // in either: it is seen when that is opened again.
+            if !self.database.has_failed() {
+                archive.take_back(before)?;
+            }
             return Err(error);
         }
         if archive.is_full() {

@@ -2,17 +2,10 @@
 //! database, changed with what it counts; and a copy of it is in a file of its own, the journal, written after each flush.
 //! A database that has silently lost its latest changes is behind the journal.
 
-use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use serde::{Deserialize, Serialize};
 
-use super::super::StoreError;
 use super::super::archive::Place;
-use super::super::record::{self, RECORD_BYTES_MAX};
+use super::super::journal;
 use crate::digest::Digest;
 
 const LIVE_DOMAIN: &str = "compute-host courier live record v1";
@@ -48,6 +41,12 @@ pub struct Tally {
     pub unarchived: u64,
     /// Where the archive ends.
     pub archive_end: Place,
+}
+
+impl journal::State for Tally {
+    fn changes(&self) -> u64 {
+        self.changes
+    }
 }
 
 impl Tally {
@@ -99,88 +98,9 @@ fn live_hash(key: &[u8], value: &[u8]) -> u128 {
     u128::from_le_bytes(*digest.as_bytes().first_chunk().expect("a digest has 32 bytes"))
 }
 
-/// The file has two places, written by turns, so that a write that is torn leaves the other.
-pub struct Journal {
-    path: PathBuf,
-    file: File,
-    writes: AtomicU64,
-}
-
-const PLACE_BYTES: usize = RECORD_BYTES_MAX;
-
-impl Journal {
-    /// Opens or makes the file, and returns the latest tally in it.
-    pub fn open(path: &Path) -> Result<(Self, Option<Tally>), StoreError> {
-        let failed = |cause| StoreError::Io { path: path.to_owned(), cause };
-        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-        let file = open.map_err(failed)?;
-        let mut bytes = vec![0; 2 * PLACE_BYTES];
-        let mut read = 0;
-        while let Some(rest) = bytes.get_mut(read..).filter(|rest| !rest.is_empty()) {
-            match file.read_at(rest, read as u64) {
-                Ok(0) => break,
-                Ok(more) => read += more,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(failed(error)),
-            }
-        }
-        let tally_at = |place: usize| {
-            let place = &bytes[place * PLACE_BYTES..][..PLACE_BYTES];
-            let len = u16::from_le_bytes(*place.first_chunk()?);
-            record::decode::<Tally>(place.get(2..2 + usize::from(len))?).ok()
-        };
-        let (first, second) = (tally_at(0), tally_at(1));
-        // The next write must not overwrite the latest.
-        let first_is_latest = first.map(|tally| tally.changes) >= second.map(|tally| tally.changes);
-        let (latest, writes) = if first_is_latest { (first, 1) } else { (second, 0) };
-        Ok((Self { path: path.to_owned(), file, writes: AtomicU64::new(writes) }, latest))
-    }
-
-    /// Returns when the tally is on disk.
-    pub fn write(&self, tally: &Tally) -> Result<(), StoreError> {
-        let record = record::encode(tally);
-        let len = u16::try_from(record.len()).expect("a record is shorter than 4 KiB");
-        let mut bytes = len.to_le_bytes().to_vec();
-        bytes.extend(record);
-        let place = self.writes.fetch_add(1, Ordering::Relaxed) % 2;
-        let written = self.file.write_all_at(&bytes, place * PLACE_BYTES as u64);
-        let synced = written.and_then(|()| self.file.sync_data());
-        synced.map_err(|cause| StoreError::Io { path: self.path.clone(), cause })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_latest_tally_that_is_whole_counts() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("journal");
-        let tally = |changes| Tally { changes, ..Tally::default() };
-        let (journal, latest) = Journal::open(&path).unwrap();
-        assert_eq!(latest, None);
-        journal.write(&tally(1)).unwrap();
-        journal.write(&tally(2)).unwrap();
-        journal.write(&tally(3)).unwrap();
-        let (journal, latest) = Journal::open(&path).unwrap();
-        assert_eq!(latest, Some(tally(3)));
-        journal.write(&tally(4)).unwrap();
-        journal.write(&tally(5)).unwrap();
-        assert_eq!(Journal::open(&path).unwrap().1, Some(tally(5)));
-
-        // A write that is torn leaves the one before.
-        let mut bytes = std::fs::read(&path).unwrap();
-        let (first, second) = bytes.split_at_mut(PLACE_BYTES);
-        let torn =
-            if record::decode::<Tally>(&first[2..][..usize::from(first[0])]) == Ok(tally(5)) { first } else { second };
-        torn[20] ^= 1;
-        std::fs::write(&path, &bytes).unwrap();
-        let (journal, latest) = Journal::open(&path).unwrap();
-        assert_eq!(latest, Some(tally(4)));
-        journal.write(&tally(6)).unwrap();
-        assert_eq!(Journal::open(&path).unwrap().1, Some(tally(6)));
-    }
 
     #[test]
     fn what_is_alive_adds_up_in_any_order() {

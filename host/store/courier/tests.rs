@@ -1,5 +1,7 @@
 //! The store against a model of it: the same changes at random on both, and both looked at.
 
+mod failing;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 

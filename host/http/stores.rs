@@ -1,0 +1,60 @@
+//! The stores of the node: new work is refused while the disk has too little space, and whoever asks hears whether they work.
+
+use axum::extract::{Request, State};
+use axum::http::Method;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use super::Served;
+use super::body::content_length;
+use super::problem::{HOST_RETRY, Problem};
+use crate::store::{Reserve, StoreError};
+
+/// What brings something that is kept.
+const BRING: [&str; 4] = ["/v1/modules", "/v1/slices", "/v1/courier/bundles", "/v1/prices"];
+
+/// Refuses a request that would go below the reserve of free space, before its body is read.
+pub async fn keep_reserve(State(reserve): State<Reserve>, request: Request, next: Next) -> Response {
+    if request.method() == Method::POST && BRING.contains(&request.uri().path()) {
+        let bytes = content_length(request.headers()).unwrap_or(0);
+        if reserve.check(bytes).is_err() {
+            return no_space().into_response();
+        }
+    }
+    next.run(request).await
+}
+
+/// The host's path and numbers are for its owner, who is told by the log.
+pub fn no_space() -> Problem {
+    let detail = "this node's disk has too little space left for that; ask again when its owner has made room";
+    Problem::new(507, "no_space", detail).after(Some(HOST_RETRY))
+}
+
+impl Served {
+    /// The stores that take nothing now, by name, and why.
+    pub fn unwell(&self) -> Vec<(&'static str, StoreError)> {
+        let proofs = self.node.runner.store().map_or(Ok(()), |store| store.check());
+        let all = [
+            ("proofs", proofs),
+            ("queue", self.queue.store().check()),
+            ("courier", self.courier.store().check_open()),
+            ("disk", self.node.reserve.check(0)),
+        ];
+        all.into_iter().filter_map(|(name, result)| Some((name, result.err()?))).collect()
+    }
+
+    /// Opens those stores again that have failed, and returns the names of those that work again.
+    pub fn mend(&self) -> Vec<&'static str> {
+        let proofs = self.node.runner.store().map_or(Ok(false), |store| store.mend());
+        let all = [("proofs", proofs), ("queue", self.queue.store().mend()), ("courier", self.courier.store().mend())];
+        all.into_iter().filter_map(|(name, mended)| mended.unwrap_or(false).then_some(name)).collect()
+    }
+}
+
+/// The answer to `/readyz` while some stores take nothing.
+pub fn not_ready(unwell: &[(&'static str, StoreError)]) -> Problem {
+    let names: Vec<&str> = unwell.iter().map(|(name, _)| *name).collect();
+    let detail = format!("these take nothing now: {}; the log of this node says why", names.join(", "));
+    Problem::new(503, "not_ready", detail).with("stores", json!(names)).after(Some(HOST_RETRY))
+}

@@ -1,0 +1,58 @@
+//! Files of the module store: written whole or not at all, and read only if they are regular files.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::path::Path;
+
+use super::StoredError;
+use crate::private_file;
+
+/// How the names of files begin that are not finished.
+pub const TEMPORARY: &str = ".new-";
+
+/// Replaces the content of `path` with `bytes`, all of them or none. They are on disk when the directory is synced, too.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), StoredError> {
+    let directory = path.parent().unwrap_or(path);
+    let write = || {
+        let mut file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(directory)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().map_err(StoredError::at(path))
+}
+
+pub fn sync(directory: &Path) -> Result<(), StoredError> {
+    fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(StoredError::at(directory))
+}
+
+/// Reads the file `path`, and one byte more than `bytes_max` where it is longer; `None` where there is no such file.
+pub fn read_up_to(path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>, StoredError> {
+    let read = || {
+        let mut bytes = Vec::new();
+        let file = private_file::open(path, OpenOptions::new().read(true))?;
+        file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    if_there(read()).map_err(StoredError::at(path))
+}
+
+pub fn delete(path: &Path) -> Result<(), StoredError> {
+    if_there(fs::remove_file(path)).map(drop).map_err(StoredError::at(path))
+}
+
+/// Lists the names in a directory that are text; none where there is no such directory.
+pub fn entries(directory: &Path) -> Result<Vec<String>, StoredError> {
+    let names = || fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>();
+    let names = if_there(names()).map_err(StoredError::at(directory))?.unwrap_or_default();
+    Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect())
+}
+
+fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,131 @@
+//! The index of the module store: adders, names and shares, in memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::names::ModuleName;
+use super::record::{Named, Record, scope_of};
+use super::{Quota, StoredError, Totals};
+use crate::digest::Digest;
+use crate::shares::Shares;
+use crate::slice::Scope;
+
+/// All modules and names of a directory. It is read again after a failed write.
+pub struct Index {
+    quota: Quota,
+    totals: Totals,
+    modules: BTreeMap<Digest, Module>,
+    names: BTreeMap<ModuleName, Owned>,
+    /// Each adder of a module has a share of its own for it.
+    counts: Shares<Scope>,
+    bytes: Shares<Scope>,
+}
+
+pub struct Module {
+    /// Of its file.
+    pub bytes: u64,
+    /// `None` where the record is damaged.
+    pub record: Option<Record>,
+    pub names: BTreeSet<ModuleName>,
+}
+
+/// A name with an owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owned {
+    pub digest: Digest,
+    pub by: Scope,
+}
+
+impl Module {
+    /// The scopes that have a share for it: the owner's where nobody knows.
+    pub fn adders(&self) -> Vec<Scope> {
+        self.record
+            .as_ref()
+            .map_or_else(|| vec![Scope::OWNER], |record| record.adders().map(|by| scope_of(by)).collect())
+    }
+}
+
+impl Index {
+    pub fn new(quota: Quota) -> Self {
+        let (counts, bytes) = (Shares::new(quota.modules_max), Shares::new(quota.bytes_max));
+        let (modules, names) = (BTreeMap::new(), BTreeMap::new());
+        Self { quota, totals: Totals::default(), modules, names, counts, bytes }
+    }
+
+    pub const fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    pub fn module(&self, digest: &Digest) -> Option<&Module> {
+        self.modules.get(digest)
+    }
+
+    pub fn modules(&self) -> impl Iterator<Item = (&Digest, &Module)> {
+        self.modules.iter()
+    }
+
+    pub fn named(&self, name: &ModuleName) -> Option<&Owned> {
+        self.names.get(name)
+    }
+
+    /// Takes a share for what `by` is about to add.
+    pub fn take(&mut self, by: &Scope, bytes: u64) -> Result<(), StoredError> {
+        let Totals { modules: count, bytes: there } = self.totals;
+        let quota = self.quota;
+        self.counts.take(by, 1).map_err(|_| StoredError::TooMany { count, max: quota.modules_max })?;
+        self.bytes.take(by, bytes).map_err(|_| {
+            self.counts.release(by, 1);
+            StoredError::TooLarge { bytes: there, more: bytes, max: quota.bytes_max }
+        })
+    }
+
+    /// Notes a module that is on disk. What of its shares is not `taken` is taken now, whether it is free or not.
+    pub fn insert(&mut self, digest: Digest, bytes: u64, record: Option<Record>, taken: Option<&Scope>) {
+        let names = self.remove(&digest, taken).map_or_else(BTreeSet::new, |former| former.names);
+        let module = Module { bytes, record, names };
+        for adder in module.adders().iter().filter(|adder| taken != Some(adder)) {
+            self.counts.retake(adder, 1);
+            self.bytes.retake(adder, bytes);
+        }
+        self.totals.modules += 1;
+        self.totals.bytes += bytes;
+        self.modules.insert(digest, module);
+    }
+
+    /// Forgets a module and releases its shares, but for that of `kept`. Its names are the caller's to remove.
+    fn remove(&mut self, digest: &Digest, kept: Option<&Scope>) -> Option<Module> {
+        let module = self.modules.remove(digest)?;
+        for adder in module.adders().iter().filter(|adder| kept != Some(adder)) {
+            self.counts.release(adder, 1);
+            self.bytes.release(adder, module.bytes);
+        }
+        self.totals.modules -= 1;
+        self.totals.bytes -= module.bytes;
+        Some(module)
+    }
+
+    /// Forgets a module and all its names.
+    pub fn forget(&mut self, digest: &Digest) {
+        let names = self.remove(digest, None).map(|module| module.names);
+        names.into_iter().flatten().for_each(|name| drop(self.names.remove(&name)));
+    }
+
+    /// Notes a name that is on disk. One of version 1 is the first adder's.
+    pub fn name(&mut self, name: ModuleName, Named { digest, by }: Named) {
+        let Some(module) = self.modules.get(&digest) else { return };
+        let first = || module.record.as_ref().map_or(Scope::OWNER, |record| scope_of(&record.added_by));
+        let by = by.map_or_else(first, |by| scope_of(&by));
+        self.unname(&name);
+        if let Some(module) = self.modules.get_mut(&digest) {
+            module.names.insert(name.clone());
+            self.names.insert(name, Owned { digest, by });
+        }
+    }
+
+    pub fn unname(&mut self, name: &ModuleName) {
+        if let Some(former) = self.names.remove(name)
+            && let Some(module) = self.modules.get_mut(&former.digest)
+        {
+            module.names.remove(name);
+        }
+    }
+}

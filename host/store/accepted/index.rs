@@ -1,0 +1,139 @@
+//! The index of the accepted slices: what is known of them without a look at the disk.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::record::{Record, State, Tally};
+use super::room::Room;
+use super::task::TaskId;
+use super::{AcceptedQuota, CHANGES, RECORD, TALLY, Waiting};
+use crate::shares::NoShare;
+use crate::slice::Scope;
+use crate::store::StoreError;
+use crate::store::database::Database;
+use crate::store::kept::{Kept, Taken};
+use crate::store::record::{NotARecord, decode};
+
+pub struct Index {
+    pub state: State,
+    pub room: Room,
+    pub numbers: HashMap<TaskId, u64>,
+    pub kept: Kept<TaskId>,
+    /// The part of the room that is held by slices that are being handed in, not by records.
+    pub incoming: HashMap<Scope, Taken>,
+    /// Records that nobody was told of. Their room is among `incoming`.
+    pub unsure: HashMap<TaskId, Doubt>,
+}
+
+/// Why nobody was told of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// It is not known to be on disk yet.
+    Flushing,
+    /// It is to go: its caller has heard that it failed.
+    Withdrawn,
+}
+
+impl Index {
+    /// Reads all records, and returns those tasks that have not ended.
+    pub fn read(
+        database: &Database,
+        directory: &Path,
+        quota: &AcceptedQuota,
+    ) -> Result<(Self, Vec<Waiting>), StoreError> {
+        let mut index = Self {
+            state: read_state(database, directory)?.unwrap_or_default(),
+            room: Room::new(quota),
+            numbers: HashMap::new(),
+            kept: Kept::default(),
+            incoming: HashMap::new(),
+            unsure: HashMap::new(),
+        };
+        let waiting = index.read_records(database, directory)?;
+        Ok((index, waiting))
+    }
+
+    /// Reads all records again, of a database that was opened again. What is being handed in has its room as before.
+    pub fn read_again(
+        &mut self,
+        database: &Database,
+        directory: &Path,
+        quota: &AcceptedQuota,
+    ) -> Result<(), StoreError> {
+        let state = read_state(database, directory)?.unwrap_or_default();
+        if state.changes < database.flushed() {
+            return Err(damaged(directory, "it has lost changes that were on disk"));
+        }
+        (self.state, self.room) = (state, Room::new(quota));
+        (self.numbers, self.kept) = (HashMap::new(), Kept::default());
+        self.read_records(database, directory)?;
+        self.incoming.iter().for_each(|(scope, taken)| self.room.retake(scope, *taken));
+        database.set_flushed(state.changes);
+        Ok(())
+    }
+
+    fn read_records(&mut self, database: &Database, directory: &Path) -> Result<Vec<Waiting>, StoreError> {
+        let mut waiting = Vec::new();
+        for pair in database.prefixed(&[RECORD]) {
+            let (key, bytes) = pair?;
+            let record: Record = read(directory, &bytes)?;
+            let number = key.get(1..).and_then(|number| Some(u64::from_be_bytes(number.try_into().ok()?)));
+            let (number, task) = number.zip(record.task()).ok_or_else(|| damaged(directory, "a record is none"))?;
+            self.numbers.insert(task.id, number);
+            match &record.ended {
+                Some(ended) => {
+                    let output_bytes = record.output().map_or(0, |output| output.kept_bytes());
+                    self.kept.add(&task.scope, ended.order, task.id, output_bytes);
+                }
+                None => {
+                    if !self.unsure.contains_key(&task.id) {
+                        self.room.retake(&task.scope, record.takes());
+                    }
+                    waiting.push(Waiting { number, scope: task.scope, id: task.id });
+                }
+            }
+        }
+        let Tally { waiting: all_waiting, finished, .. } = self.state.tally;
+        if (waiting.len() as u64, self.kept.all().entries) == (all_waiting, finished) {
+            Ok(waiting)
+        } else {
+            Err(damaged(directory, "records are missing in it"))
+        }
+    }
+
+    /// Takes room for what is being handed in.
+    pub fn take(&mut self, scope: &Scope, more: Taken) -> Result<(), NoShare> {
+        self.room.take(scope, more)?;
+        let incoming = self.incoming.entry(scope.clone()).or_default();
+        *incoming = incoming.and(more);
+        Ok(())
+    }
+
+    /// Takes room from what is being handed in: it is a record's, or free.
+    pub fn hand_over(&mut self, scope: &Scope, taken: Taken) {
+        if let Some(incoming) = self.incoming.get_mut(scope) {
+            *incoming = incoming.without(taken);
+            if *incoming == Taken::default() {
+                self.incoming.remove(scope);
+            }
+        }
+    }
+}
+
+/// `None` in a database that has nothing yet. One that was written before there was a journal has no count of its changes.
+pub fn read_state(database: &Database, directory: &Path) -> Result<Option<State>, StoreError> {
+    let Some(tally) = database.get(TALLY)? else { return Ok(None) };
+    let changes = database.get(CHANGES)?.map_or(Ok(0), |bytes| read(directory, &bytes))?;
+    Ok(Some(State { changes, tally: read(directory, &tally)? }))
+}
+
+pub fn read<T: serde::de::DeserializeOwned>(directory: &Path, bytes: &[u8]) -> Result<T, StoreError> {
+    decode(bytes).map_err(|error| match error {
+        NotARecord::Damaged => damaged(directory, &error.to_string()),
+        NotARecord::Newer(_) => StoreError::Version { path: directory.to_owned() },
+    })
+}
+
+pub fn damaged(directory: &Path, message: &str) -> StoreError {
+    StoreError::AcceptedDamaged { path: directory.to_owned(), message: message.to_owned() }
+}

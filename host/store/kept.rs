@@ -1,0 +1,202 @@
+//! What is kept until there is too much of it, by owner: the owner that has most makes room first, with its oldest.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+
+use crate::slice::Scope;
+
+/// An amount: entries, and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    pub entries: u64,
+    pub bytes: u64,
+}
+
+impl Taken {
+    pub const fn entry() -> Self {
+        Self { entries: 1, bytes: 0 }
+    }
+
+    pub const fn bytes(bytes: u64) -> Self {
+        Self { entries: 0, bytes }
+    }
+
+    pub const fn and(self, more: Self) -> Self {
+        Self { entries: self.entries.saturating_add(more.entries), bytes: self.bytes.saturating_add(more.bytes) }
+    }
+
+    pub const fn without(self, less: Self) -> Self {
+        Self { entries: self.entries.saturating_sub(less.entries), bytes: self.bytes.saturating_sub(less.bytes) }
+    }
+}
+
+/// Entries of several owners, each with a number that grows with time. So a flood of one owner evicts its own entries.
+#[derive(Debug)]
+pub struct Kept<T> {
+    all: Taken,
+    /// Scopes that have something here, and nothing else.
+    by_scope: HashMap<Scope, Own<T>>,
+}
+
+/// The entries of one scope, by number.
+#[derive(Debug)]
+struct Own<T> {
+    taken: Taken,
+    entries: BTreeMap<u64, T>,
+    /// The bytes that entries hold. An entry without any is not among them.
+    bytes: BTreeMap<u64, u64>,
+}
+
+/// The next eviction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Goes<T> {
+    pub what: What,
+    pub entry: T,
+    pub scope: Scope,
+    pub number: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// An entry, with its bytes.
+    Entry,
+    /// The bytes of an entry that stays known.
+    Bytes,
+}
+
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Self { all: Taken::default(), by_scope: HashMap::new() }
+    }
+}
+
+impl<T: Clone> Kept<T> {
+    pub const fn all(&self) -> Taken {
+        self.all
+    }
+
+    /// The entries that hold bytes.
+    pub fn with_bytes(&self) -> impl Iterator<Item = &T> {
+        self.by_scope.values().flat_map(|own| own.bytes.keys().filter_map(|number| own.entries.get(number)))
+    }
+
+    /// The numbers of a scope's entries below `before`, the newest first.
+    pub fn newest_first(&self, scope: &Scope, before: u64) -> impl Iterator<Item = u64> {
+        let own = self.by_scope.get(scope);
+        own.into_iter().flat_map(move |own| own.entries.range(..before).rev().map(|(number, _)| *number))
+    }
+
+    /// Adds an entry under a `number` that no other has.
+    pub fn add(&mut self, scope: &Scope, number: u64, entry: T, bytes: u64) {
+        let empty = || Own { taken: Taken::default(), entries: BTreeMap::new(), bytes: BTreeMap::new() };
+        let own = self.by_scope.entry(scope.clone()).or_insert_with(empty);
+        own.entries.insert(number, entry);
+        if bytes > 0 {
+            own.bytes.insert(number, bytes);
+        }
+        let taken = Taken { entries: 1, bytes };
+        own.taken = own.taken.and(taken);
+        self.all = self.all.and(taken);
+    }
+
+    /// The oldest entry, or bytes, of the scope that has most, while there is more than these limits allow. There are as many
+    /// scopes as tokens, and they are gone through.
+    pub fn next_to_go(&self, entries_max: u64, bytes_max: u64) -> Option<Goes<T>> {
+        if self.all.entries > entries_max.max(1) {
+            self.first_of_most(What::Entry, |own| own.taken.entries, |own| own.entries.keys().next())
+        } else if self.all.bytes > bytes_max {
+            self.first_of_most(What::Bytes, |own| own.taken.bytes, |own| own.bytes.keys().next())
+        } else {
+            None
+        }
+    }
+
+    fn first_of_most(
+        &self,
+        what: What,
+        has: impl Fn(&Own<T>) -> u64,
+        first: impl Fn(&Own<T>) -> Option<&u64>,
+    ) -> Option<Goes<T>> {
+        let firsts = self.by_scope.iter().filter_map(|(scope, own)| Some((has(own), *first(own)?, scope, own)));
+        // Of scopes that have as much, the one with the oldest entry.
+        let (_, number, scope, own) = firsts.max_by_key(|(has, number, ..)| (*has, Reverse(*number)))?;
+        Some(Goes { what, entry: own.entries.get(&number)?.clone(), scope: scope.clone(), number })
+    }
+
+    pub fn evict(&mut self, goes: &Goes<T>) {
+        self.remove(&goes.scope, goes.number, goes.what);
+    }
+
+    pub fn remove(&mut self, scope: &Scope, number: u64, what: What) {
+        let Some(own) = self.by_scope.get_mut(scope) else { return };
+        let bytes = own.bytes.remove(&number).unwrap_or(0);
+        let entries = match what {
+            What::Entry => u64::from(own.entries.remove(&number).is_some()),
+            What::Bytes => 0,
+        };
+        let gone = Taken { entries, bytes };
+        own.taken = own.taken.without(gone);
+        self.all = self.all.without(gone);
+        if own.entries.is_empty() {
+            self.by_scope.remove(scope);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Adds these, one after another, and returns what had to go.
+    fn gone((entries_max, bytes_max): (u64, u64), added: &[(&str, u64)]) -> (Vec<(What, usize)>, Kept<usize>) {
+        let (mut kept, mut gone) = (Kept::default(), Vec::new());
+        for (at, (name, bytes)) in added.iter().enumerate() {
+            kept.add(&name.parse().unwrap(), at as u64, at, *bytes);
+            while let Some(goes) = kept.next_to_go(entries_max, bytes_max) {
+                kept.evict(&goes);
+                gone.push((goes.what, goes.entry));
+            }
+        }
+        (gone, kept)
+    }
+
+    #[test]
+    fn what_ended_first_goes_first() {
+        let ended: Vec<_> = (0..6).map(|_| ("a", 0)).collect();
+        assert_eq!(gone((4, 100), &ended).0, [(What::Entry, 0), (What::Entry, 1)]);
+        assert_eq!(gone((0, 100), &ended[..2]).0, [(What::Entry, 0)], "the last is always known");
+    }
+
+    #[test]
+    fn a_flood_of_tasks_pushes_out_the_floods_own() {
+        let modest = [("modest", 1), ("modest", 1)];
+        let flood = [("greedy", 1); 20];
+        let (gone, kept) = gone((10, 100), &[&modest[..], &flood].concat());
+        assert_eq!(gone, (2..14).map(|at| (What::Entry, at)).collect::<Vec<_>>());
+        assert_eq!(kept.all(), Taken { entries: 10, bytes: 10 }, "an output goes with its task");
+    }
+
+    #[test]
+    fn a_flood_of_outputs_pushes_out_the_floods_own_and_its_tasks_stay_known() {
+        let ended = [("modest", 40), ("greedy", 30), ("greedy", 30), ("greedy", 0), ("greedy", 30), ("other", 20)];
+        let (gone, kept) = gone((100, 110), &ended);
+        assert_eq!(gone, [(What::Bytes, 1), (What::Bytes, 2)]);
+        assert_eq!(kept.all(), Taken { entries: 6, bytes: 90 });
+        let mut with_bytes: Vec<usize> = kept.with_bytes().copied().collect();
+        with_bytes.sort_unstable();
+        assert_eq!(with_bytes, [0, 4, 5]);
+    }
+
+    #[test]
+    fn one_output_that_is_more_than_all_others_have_makes_no_room_for_itself() {
+        let (gone, _) = gone((100, 100), &[("a", 30), ("b", 30), ("c", 90)]);
+        assert_eq!(gone, [(What::Bytes, 2)]);
+    }
+
+    #[test]
+    fn of_those_that_have_as_much_the_one_goes_that_was_here_first() {
+        let (gone, kept) = gone((3, 100), &[("b", 0), ("a", 0), ("d", 0), ("c", 0)]);
+        assert_eq!(gone, [(What::Entry, 0)]);
+        assert_eq!(kept.by_scope.len(), 3, "nothing is kept of who has nothing here");
+    }
+}
