@@ -64,6 +64,9 @@ pub enum ModulesError {
     /// By the gate; the first of the refusals is why.
     #[error("the module is refused: {}", first(.0))]
     Refused(Box<Report>),
+    /// The module was admitted once; the limits are tighter now.
+    #[error("the stored module is not admitted any more: {}", first(.0))]
+    NoLonger(Box<Report>),
     /// As many wait for a compiler as may, all in all or of this token.
     #[error("too many modules wait to be compiled; try again later")]
     Busy(#[from] LineIsFull),
@@ -96,7 +99,9 @@ impl ModulesError {
             Self::Sandbox(error) => error.code(),
             Self::Stored(error) => error.code(),
             Self::NotAModule(_) => "not_a_module",
-            Self::Refused(report) => report.refusals.first().map_or("refused", |refusal| refusal.code()),
+            Self::Refused(report) | Self::NoLonger(report) => {
+                report.refusals.first().map_or("refused", |refusal| refusal.code())
+            }
             Self::Busy(_) => "busy",
         }
     }
@@ -236,7 +241,10 @@ impl Modules {
                 Guest::Admitted(admitted) => self.compiled(|| self.compiler.compile(admitted)),
                 Guest::Stored(_) => {
                     let wasm = self.stored()?.read(&digest)?;
-                    Ok(self.compiled(|| self.compiler.prepare(&self.gate, wasm))?.code)
+                    match self.compiled(|| self.compiler.prepare(&self.gate, wasm)) {
+                        Err(ModulesError::Refused(report)) => Err(ModulesError::NoLonger(report)),
+                        prepared => Ok(prepared?.code),
+                    }
                 }
             }
         })

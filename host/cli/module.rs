@@ -270,7 +270,7 @@ fn check(file: &Path, json: bool, data_dir: &Path) -> anyhow::Result<End> {
     let compiler = Compiler::child(PROGRAM, CompileEngine::new()?.settings_digest());
     let bytes = read(file)?;
     let report = while_showing("checking", || compiler.report(&config.gate, &bytes));
-    let report = report.map_err(|error| anyhow::anyhow!("cannot check `{}`: {error}", file.display()))?;
+    let report = report.map_err(|error| anyhow::anyhow!("cannot use `{}`: {error}", file.display()))?;
     let shown =
         if json { format!("{:#}\n", report::json(file, &report)) } else { report::text(file, &report, &config.gate) };
     print(shown.as_bytes())?;

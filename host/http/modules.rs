@@ -170,7 +170,7 @@ pub fn of_module(error: &ModulesError) -> Problem {
         ModulesError::NotAModule(NotAModule::TextTooLarge(_)) => {
             return Problem::new(413, "too_large", error.to_string());
         }
-        ModulesError::NotAModule(_) => 422,
+        ModulesError::NotAModule(_) | ModulesError::NoLonger(_) => 422,
         ModulesError::Busy(_) => {
             return Problem::new(429, error.code(), error.to_string()).after(Some(COMPILER_RETRY));
         }

@@ -38,7 +38,7 @@ pub fn may_pass(error: &RunError) -> bool {
             ModulesError::Sandbox(error) => may_pass_in_sandbox(error),
             ModulesError::Stored(error) => matches!(error, StoredError::Io { .. }),
             ModulesError::Busy(_) => true,
-            ModulesError::NotAModule(_) | ModulesError::Refused(_) => false,
+            ModulesError::NotAModule(_) | ModulesError::Refused(_) | ModulesError::NoLonger(_) => false,
         },
         RunError::SliceIdConflict(_)
         | RunError::TooManyAssets(_)

@@ -227,6 +227,9 @@ fn a_bomb_is_refused_or_its_cost_goes_with_its_size() {
             "vector products",
             "vector minima",
             "minima",
+            "precisions",
+            "ceilings",
+            "truncations",
             "vector shifts",
             "sinks",
         ];

@@ -215,7 +215,7 @@ impl<'a> Pass<'a> {
         self.count(LimitName::NameBytes, import.module.len().max(import.name.len()) as u64, at.clone())?;
         self.shape.imports.push((shortened(import.module), shortened(import.name)));
         if let TypeRef::FuncExact(_) = import.ty {
-            return self.end(exact_function(), at);
+            return self.end(Rule::exact_function(), at);
         }
         if let TypeRef::Func(ty) = import.ty {
             let known = ABI_FUNCTIONS.iter().find(|(name, ..)| import.module == ABI_MODULE && import.name == *name);
@@ -233,7 +233,7 @@ impl<'a> Pass<'a> {
         self.count(LimitName::NameBytes, export.name.len() as u64, at.clone())?;
         self.shape.exports.push(shortened(export.name));
         if export.kind == ExternalKind::FuncExact {
-            return self.end(exact_function(), at);
+            return self.end(Rule::exact_function(), at);
         }
         if export.kind == ExternalKind::Func {
             self.cost(cost::ESCAPED * cost::MILLI)?;
@@ -391,11 +391,6 @@ impl<'a> Pass<'a> {
     fn readable<T>(&mut self, read: Result<T, BinaryReaderError>) -> Result<T, Stop> {
         read.or_else(|error| self.end(error.clone().into(), place(error.offset())).and(Err(Stop)))
     }
-}
-
-/// The validator takes these for functions, whether the proposal is admitted or not.
-fn exact_function() -> Rule {
-    Rule::Invalid { message: "exact function types require the custom descriptors proposal".to_owned() }
 }
 
 const fn place(offset: usize) -> Place {

@@ -61,6 +61,13 @@ pub enum Rule {
     },
 }
 
+impl Rule {
+    /// The validator takes exact function types for functions, whether the proposal is admitted or not.
+    pub fn exact_function() -> Self {
+        Self::Invalid { message: "exact function types require the custom descriptors proposal".to_owned() }
+    }
+}
+
 impl Refusal {
     /// The stable name of the rule, for programs.
     pub fn code(&self) -> &'static str {
