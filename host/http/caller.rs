@@ -50,6 +50,11 @@ impl Caller {
         self.token.as_ref().is_none_or(|token| token.may(right))
     }
 
+    /// Whether a token of this caller has the right. Where there are no tokens, nobody holds one.
+    pub fn holds(&self, right: Right) -> bool {
+        self.token.as_ref().is_some_and(|token| token.may(right))
+    }
+
     pub fn needs(&self, right: Right) -> Result<(), Problem> {
         if self.may(right) {
             return Ok(());

@@ -29,6 +29,13 @@ const TAKEN: [&str; 3] = [accept::WASM, accept::BYTES, "text/plain"];
 /// The longest module that a config can admit, and the longest text.
 const READ_BYTES_MAX: u64 = LimitName::ModuleBytes.limit().highest;
 
+/// Modules in one page of a list, where nothing is asked for, and at most.
+const PAGE_MODULES: usize = 100;
+const PAGE_MODULES_MAX: usize = 1_000;
+
+/// One of them, about, as text and while it is made.
+const LISTED_BYTES: u64 = 2 << 10;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Naming {
@@ -85,15 +92,44 @@ fn store(
     Ok((status, [(LOCATION, location)], Json(object)).into_response())
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Paging {
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
 /// `GET /v1/modules`
-pub async fn list(State(served): State<Served>, caller: Caller) -> Result<Response, Problem> {
+pub async fn list(
+    State(served): State<Served>,
+    caller: Caller,
+    paging: Result<Query<Paging>, axum::extract::rejection::QueryRejection>,
+) -> Result<Response, Problem> {
     caller.needs(Right::Run).or_else(|_| caller.needs(Right::Upload))?;
+    let Query(Paging { after, limit }) = paging.map_err(|error| Problem::malformed(explained(&error.body_text())))?;
+    let after = after.map(|after| after.parse::<Digest>()).transpose();
+    let after = after.map_err(|_| Problem::malformed("`after` is a module's digest, 64 hexadecimal digits"))?;
+    let limit = limit.unwrap_or(PAGE_MODULES);
+    if !(1..=PAGE_MODULES_MAX).contains(&limit) {
+        return Err(Problem::malformed(format!("`limit` is a number from 1 to {PAGE_MODULES_MAX}")));
+    }
     let (rooms, scope) = (served.rooms.clone(), caller.scope.clone());
     let listed = rooms.look(&scope, move || {
-        let listed = served.node.runner.modules().stored()?.list()?;
-        let known = listed.into_iter().filter_map(|one| Some(shown(&one.digest, &one.record.ok()?, one.names)));
-        let text = json!({ "modules": known.collect::<Vec<_>>() }).to_string();
-        let room = served.rooms.answer(&caller.scope, text.len() as u64)?;
+        // Room first: what is made without it is memory that nobody counts.
+        let mut room = served.rooms.answer(&caller.scope, limit as u64 * LISTED_BYTES)?;
+        let stored = served.node.runner.modules().stored()?;
+        // The files are read once, and not again for each list.
+        stored.stored()?;
+        let page = stored.page(after.as_ref(), limit)?;
+        let next = page.last().filter(|_| page.len() == limit).map(|last| last.digest);
+        let known = page.into_iter().filter_map(|one| Some(shown(&one.digest, &one.record.ok()?, one.names)));
+        let mut object = json!({ "modules": known.collect::<Vec<_>>() });
+        if let Some(next) = next {
+            object["next"] = json!(next);
+        }
+        let text = object.to_string();
+        room.cover(text.len() as u64)?;
+        room.shrink_to(text.len() as u64);
         Ok(in_room(([(CONTENT_TYPE, accept::JSON)], text), room))
     });
     listed.await?

@@ -11,6 +11,7 @@ mod record;
 mod error;
 mod files;
 mod index;
+mod list;
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -20,6 +21,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub use self::error::StoredError;
 use self::files::{TEMPORARY, delete, entries, read_up_to, sync, write_whole};
 use self::index::Index;
+pub use self::list::Listed;
 pub use self::record::Record;
 use self::record::{ADDERS_MAX, Named, RECORD_BYTES_MAX, scope_of};
 use super::names::{ModuleKey, ModuleName};
@@ -32,14 +34,6 @@ use crate::store::Reserve;
 pub struct Quota {
     pub modules_max: u64,
     pub bytes_max: u64,
-}
-
-/// A stored module, as a list shows it.
-#[derive(Debug)]
-pub struct Listed {
-    pub digest: Digest,
-    pub names: Vec<ModuleName>,
-    pub record: Result<Record, StoredError>,
 }
 
 /// What became of an addition.
@@ -263,24 +257,6 @@ impl StoredModules {
     /// How much there is. Waits for whoever changes that, and counts the files where nobody has yet.
     pub fn stored(&self) -> Result<Totals, StoredError> {
         self.change(|index| Ok(index.totals()))
-    }
-
-    /// All modules in the order in which they were added, those whose record is damaged last.
-    pub fn list(&self) -> Result<Vec<Listed>, StoredError> {
-        let named = |(digest, module): (&Digest, &index::Module)| (*digest, module.names.iter().cloned().collect());
-        let all: Vec<(Digest, Vec<ModuleName>)> = self.look(|index| index.modules().map(named).collect())?;
-        let mut modules = Vec::with_capacity(all.len());
-        for (digest, names) in all {
-            match self.record(&digest) {
-                Err(error @ StoredError::Io { .. }) => return Err(error),
-                // It has gone since.
-                Err(StoredError::NotThere(_)) => {}
-                record => modules.push(Listed { digest, names, record }),
-            }
-        }
-        let added = |module: &Listed| module.record.as_ref().map_or(u64::MAX, |record| record.added_unix_ms);
-        modules.sort_by_key(|module| (added(module), module.digest));
-        Ok(modules)
     }
 
     /// The names of a module, in their order.

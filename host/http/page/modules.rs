@@ -15,19 +15,20 @@ use crate::text::printable;
 const MODULES_MAX: usize = 100;
 
 pub fn render(served: &Served, caller: &Caller) -> Result<Markup, Problem> {
-    let listed = served.node.runner.modules().stored().and_then(|stored| stored.list());
-    let listed = listed.map_err(|error| of_stored(&error))?;
+    let look = || {
+        let stored = served.node.runner.modules().stored()?;
+        Ok((stored.stored()?, stored.newest(MODULES_MAX)?))
+    };
+    let (all, listed) = look().map_err(|error| of_stored(&error))?;
     if listed.is_empty() {
         return Ok(html! { p .none { "No module is stored." } });
     }
-    let all_bytes: u64 = listed.iter().filter_map(|module| Some(module.record.as_ref().ok()?.bytes)).sum();
-    let all = listed.len();
     let now_ms = served.now_ms();
     Ok(html! {
         table .stacks {
             caption {
-                (counted(all as u64, "module")) ", " (bytes(all_bytes))
-                @if all > MODULES_MAX { "; the newest " (MODULES_MAX) " of them" }
+                (counted(all.modules, "module")) ", " (bytes(all.bytes))
+                @if all.modules > MODULES_MAX as u64 { "; the newest " (MODULES_MAX) " of them" }
             }
             thead {
                 tr {
@@ -39,7 +40,7 @@ pub fn render(served: &Served, caller: &Caller) -> Result<Markup, Problem> {
                     @if caller.may(Right::Upload) { th scope="col" { span .unseen { "Actions" } } }
                 }
             }
-            tbody { @for module in listed.iter().rev().take(MODULES_MAX) { (row(module, caller, now_ms)) } }
+            tbody { @for module in &listed { (row(module, caller, now_ms)) } }
         }
     })
 }

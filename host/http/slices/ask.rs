@@ -146,10 +146,10 @@ fn joined(mut args: Vec<Vec<u8>>, more: Vec<Vec<u8>>) -> Arc<[u8]> {
     Arc::from(args.join(&0))
 }
 
-/// What a caller asks for, up to what the config allows, where the caller does not own the node.
+/// What a caller asks for, up to what the config allows; beyond it where the caller holds a token that administers the node.
 fn lowered(caller: &Caller, name: &str, asked: Option<u64>, max: u64) -> Result<u64, Problem> {
     match asked {
-        Some(asked) if asked > max && !caller.may(Right::Admin) => {
+        Some(asked) if asked > max && !caller.holds(Right::Admin) => {
             Err(Problem::new(422, "limit_too_high", format!("`{name}` is {asked}; this node allows {max}")))
         }
         asked => Ok(asked.unwrap_or(max)),

@@ -1,6 +1,7 @@
 //! The index of the module store: adders, names and shares, in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use super::super::names::ModuleName;
 use super::record::{Named, Record, scope_of};
@@ -61,6 +62,12 @@ impl Index {
 
     pub fn modules(&self) -> impl Iterator<Item = (&Digest, &Module)> {
         self.modules.iter()
+    }
+
+    /// Those behind `after`, by their digests.
+    pub fn modules_after(&self, after: Option<&Digest>) -> impl Iterator<Item = (&Digest, &Module)> {
+        let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(*after));
+        self.modules.range((from, Bound::Unbounded))
     }
 
     pub fn named(&self, name: &ModuleName) -> Option<&Owned> {

@@ -72,6 +72,13 @@ fn what_the_head_decides_is_refused_before_the_body() {
 }
 
 #[test]
+fn the_limits_of_the_config_hold_where_there_are_no_tokens() {
+    let service = Service::start();
+    let above = service.post("/v1/slices?workload=transcode&gas=9000000000000000000", b"a");
+    assert_eq!(above.said(), (422, "limit_too_high".to_owned()));
+}
+
+#[test]
 fn codings_that_are_not_understood_are_refused() {
     let service = Service::start();
     let line = "POST /v1/slices?workload=transcode HTTP/1.1\r\nhost: localhost\r\n";

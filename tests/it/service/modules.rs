@@ -34,6 +34,31 @@ fn a_module_is_stored_shown_and_removed() {
 }
 
 #[test]
+fn a_list_of_modules_comes_in_pages() {
+    let service = Service::start();
+    let mut added: Vec<String> = (0..5)
+        .map(|number| {
+            let module = ECHO.replace("i32.const 7", &format!("i32.const {}", 10 + number));
+            service.post("/v1/modules", module.as_bytes()).json()["digest"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    let (mut seen, mut path) = (Vec::new(), "/v1/modules?limit=2".to_owned());
+    loop {
+        let page = service.get(&path).json();
+        let modules = page["modules"].as_array().unwrap();
+        assert!(modules.len() <= 2);
+        seen.extend(modules.iter().map(|module| module["digest"].as_str().unwrap().to_owned()));
+        let Some(next) = page["next"].as_str() else { break };
+        path = format!("/v1/modules?limit=2&after={next}");
+    }
+    added.sort_unstable();
+    assert_eq!(seen, added);
+    for wrong in ["limit=0", "limit=1001", "limit=x", "after=x", "before=x"] {
+        assert_eq!(service.get(&format!("/v1/modules?{wrong}")).said(), (422, "malformed".to_owned()), "{wrong}");
+    }
+}
+
+#[test]
 fn a_refusal_says_all_that_the_command_line_says() {
     let service = Service::start();
     service.here.file("refused.wat", REFUSED);
