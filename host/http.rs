@@ -120,6 +120,7 @@ pub fn local_routes(served: Served) -> Router {
 
 fn routes(served: Served) -> Router {
     let reserve = served.node.reserve.clone();
+    let bytes_max = served.node.config.serve.slice_bytes_max;
     Router::new()
         .merge(carrier_routes(served.courier.clone()))
         .at("/v1/modules", get(modules::list).post(modules::add))
@@ -146,7 +147,7 @@ fn routes(served: Served) -> Router {
         .method_not_allowed_fallback(async || {
             Problem::new(405, "method_not_allowed", "this path does not take this method")
         })
-        .layer(from_fn_with_state(reserve, keep_reserve))
+        .layer(from_fn_with_state((reserve, bytes_max), keep_reserve))
         .layer(from_fn_with_state(served.rooms.clone(), hold_room))
         .layer(from_fn(check_codings))
         .layer(map_response(take_at_its_word))

@@ -2,7 +2,7 @@
 //! one after another, and each owner's callers in the order in which they came.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 use tokio::sync::oneshot;
 
@@ -85,11 +85,12 @@ impl<K: Owner + Send + 'static> Turns<K> {
         Ok(turn.expect("a place in the line is served or left"))
     }
 
-    /// The same for a caller that may block its thread.
+    /// The same for a caller that may block its thread, whatever that thread belongs to.
     pub fn wait_blocking(&self, owner: &K) -> Result<Turn<K>, LineIsFull> {
-        let (sender, turn) = oneshot::channel();
+        // No owner: one turn goes through it.
+        let (sender, turn) = mpsc::channel();
         let place = self.start(owner, move |turn| drop(sender.send(turn)))?;
-        let turn = turn.blocking_recv();
+        let turn = turn.recv();
         drop(place);
         Ok(turn.expect("a place in the line is served or left"))
     }

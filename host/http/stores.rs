@@ -11,13 +11,18 @@ use super::body::content_length;
 use super::problem::{HOST_RETRY, Problem};
 use crate::store::{Reserve, StoreError};
 
-/// What brings something that is kept.
-const BRING: [&str; 4] = ["/v1/modules", "/v1/slices", "/v1/courier/bundles", "/v1/prices"];
+/// Paths whose requests bring something that is kept. Bundles are not among them: a carrier's signature is checked first.
+const BRING: [&str; 3] = ["/v1/modules", "/v1/slices", "/v1/prices"];
 
-/// Refuses a request that would go below the reserve of free space, before its body is read.
-pub async fn keep_reserve(State(reserve): State<Reserve>, request: Request, next: Next) -> Response {
+/// Refuses a request that would go below the reserve of free space, before its body is read. A body of more than
+/// `bytes_max` is left to the handler, which refuses it for its length.
+pub async fn keep_reserve(
+    State((reserve, bytes_max)): State<(Reserve, u64)>,
+    request: Request,
+    next: Next,
+) -> Response {
     if request.method() == Method::POST && BRING.contains(&request.uri().path()) {
-        let bytes = content_length(request.headers()).unwrap_or(0);
+        let bytes = content_length(request.headers()).filter(|bytes| *bytes <= bytes_max).unwrap_or(0);
         if reserve.check(bytes).is_err() {
             return no_space().into_response();
         }

@@ -5,6 +5,7 @@ use std::io::{self, BufReader, BufWriter};
 use std::path::Path;
 use std::process::{ChildStdin, ChildStdout};
 use std::sync::atomic::AtomicU64;
+use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use super::order::{Answer, Found, Order, Source};
@@ -49,10 +50,13 @@ pub fn run(program: &Path, order: &Order) -> Vec<(Answer, Option<Vec<u8>>)> {
     let mut answers = Vec::new();
     let deadline = Duration::from_secs(bounds(&order).cpu_seconds.saturating_mul(DEADLINE_FACTOR));
     let talk = |input: ChildStdin, output| {
-        // The child answers when it has read its order, so nobody waits for the other.
-        let asked = order.write(&mut BufWriter::new(input));
-        // What it says tells more than that it did not listen.
-        listen(output, order.runs, &mut answers).and(asked)
+        std::thread::scope(|scope| {
+            let asking = Builder::new().spawn_scoped(scope, || order.write(&mut BufWriter::new(input)))?;
+            // Its answer tells more than that it did not listen. Where the answer is wrong, the pipe that it comes by is
+            // closed, so a child that goes on answering instead of reading its order ends, and the thread with it.
+            let told = listen(output, order.runs, &mut answers);
+            told.and(asking.join().unwrap_or(Ok(())))
+        })
     };
     match watched(child, deadline, talk) {
         Ok((Ok(()), _)) => answers,

@@ -3,9 +3,9 @@ use std::os::unix::fs::symlink;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::super::orders::{PriceAnswer, PriceOrder};
 use super::super::{AGE_MAX_MS, Offer, SharedBoard};
 use super::*;
+use crate::prices::orders::{PriceAnswer, PriceOrder};
 
 const NOW_MS: u64 = 1_700_000_000_000;
 
