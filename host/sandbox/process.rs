@@ -69,6 +69,7 @@ pub fn watched<T, E>(
     talk: impl FnOnce(ChildStdin, ChildStdout) -> Result<T, E>,
 ) -> io::Result<(Result<T, E>, End)> {
     let pid = Pid::from_child(&child);
+    // No owner: it is one process's watchdog's.
     let (over, waited) = mpsc::channel::<()>();
     let told = std::thread::scope(|scope| {
         let watchdog = Builder::new().spawn_scoped(scope, move || {
