@@ -48,6 +48,10 @@ impl<T: State> Journal<T> {
                 Err(error) => return Err(failed(error)),
             }
         }
+        if read == 0 {
+            // The file is new, perhaps. Its name is to outlast a power cut as its bytes do.
+            private_file::sync_directory_of(path).map_err(failed)?;
+        }
         let state_at = |place: usize| {
             let place = &bytes[place * PLACE_BYTES..][..PLACE_BYTES];
             let len = u16::from_le_bytes(*place.first_chunk()?);
