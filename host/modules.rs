@@ -44,7 +44,7 @@ pub const COMPILER_RETRY: Duration = Duration::from_secs(5);
 /// What befalls modules, for those who count.
 #[derive(Clone, Copy, Debug)]
 pub enum ModuleEvent<'a> {
-    /// The gate has refused one: by this rule first, in the words of [`Refusal::code`].
+    /// The gate has refused one: by this rule first, in the words of `sandbox::Refusal::code`.
     Refused { rule: &'static str },
     /// The compiler was asked.
     Compiled { duration: Duration, result: Result<(), &'a SandboxError> },

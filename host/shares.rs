@@ -1,6 +1,6 @@
 //! Shares: one thing of fixed size that several owners use at once, such as memory, places or disk space.
 //!
-//! An owner may hold [`TIMES_WHAT_IS_FREE`] times what it leaves free. One owner alone therefore holds nine tenths at most,
+//! An owner may hold `TIMES_WHAT_IS_FREE` times what it leaves free. One owner alone therefore holds nine tenths at most,
 //! a second nine tenths of the rest, and so on: while `n` owners hold something, a tenth to the power of `n` is free, in
 //! whatever order they took it. (Dynamic thresholds: Choudhury and Hahne, "Dynamic queue length thresholds for
 //! shared-memory packet switches", 1998.)

@@ -17,7 +17,7 @@ pub struct Report {
     pub digest: Digest,
     pub bytes: u64,
     pub kind: Kind,
-    /// Module and name of each, up to [`NAMES_MAX`], as are the exports.
+    /// Module and name of each, up to `NAMES_MAX`, as are the exports.
     pub imports: Vec<(String, String)>,
     pub exports: Vec<String>,
     pub code_bytes: u64,
