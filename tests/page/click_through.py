@@ -28,6 +28,9 @@ from selenium.webdriver.common.keys import Keys
 # What takes longer never comes.
 PATIENCE_S = 30
 
+# What a slice may use where nobody says less: more than an endless one can while this runs.
+LIMITS = "[limits]\ngas = 9000000000000000000\n"
+
 GUEST = '(module (memory (export "memory") 1) (func (export "run") (result i32) (i32.const 0)))'
 OTHER_GUEST = GUEST.replace("(i32.const 0)))", "(i32.const 7)))")
 ENDLESS = """(module (memory (export "memory") 1)
@@ -42,7 +45,7 @@ TOKEN_HASH = "61675b1586dc6c4f7fa9783ae2ffed4468a085351cebcc1d563c96a2dacbf712"
 class Node:
     """A node that serves, in a directory of its own."""
 
-    def __init__(self, program, config=""):
+    def __init__(self, program, config=LIMITS):
         self.directory = Path(tempfile.mkdtemp(prefix="click-through-"))
         data = self.directory / "node-data"
         data.mkdir()
@@ -297,7 +300,7 @@ def run_slices(browser, node):
     node.run("module=fails&id=one-that-fails", b"x")
     digest = json.loads(node.ask("POST", "/v1/modules?name=endless", ENDLESS.encode()))["digest"]
     tasks = [
-        node.run(f"module={digest}&gas=9000000000000000000&id=long-{at}", bytes([at]), Prefer="respond-async")["task"]
+        node.run(f"module={digest}&id=long-{at}", bytes([at]), Prefer="respond-async")["task"]
         for at in range(6)
     ]
     browser.until("one to run", lambda: "long-" in browser.text("#slices tbody"))
