@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
@@ -22,6 +23,10 @@ use super::problem::Problem;
 use crate::access::{Exposure, Right, Token, Tokens};
 use crate::shares::Pool;
 use crate::slice::Scope;
+
+/// How long a token that asks too often waits to hear it. A client that asks again at once would otherwise take the cores
+/// with refusals alone.
+const TOO_OFTEN_PAUSE: Duration = Duration::from_millis(100);
 
 /// What needs no token: what says nothing of anybody, and what its sender signs.
 const OPEN: [(&str, Method); 4] = [
@@ -183,7 +188,12 @@ pub async fn let_in(
                 next.run(request).await
             }
         }
-        Err(problem) => problem.into_response(),
+        Err(problem) => {
+            if known_as.is_some() {
+                tokio::time::sleep(TOO_OFTEN_PAUSE).await;
+            }
+            problem.into_response()
+        }
     };
     if let Some(scope) = known_as {
         response.extensions_mut().insert(AskedBy(scope));

@@ -30,6 +30,7 @@ mod proofs;
 mod queue;
 mod runner;
 mod running;
+mod security;
 mod service;
 mod starting;
 mod store;
