@@ -94,10 +94,10 @@ fn a_module_uses_only_modules_above_it() {
     }
 }
 
-/// The rows of the table of dependencies in ARCHITECTURE.md: a crate, and the modules that it is at home in.
+/// The rows of the table in docs/dependencies.md: a crate, and the modules that it is at home in.
 fn homes() -> BTreeMap<String, Vec<String>> {
-    let text = read(root().join("ARCHITECTURE.md"));
-    let table = text.split("## Dependencies").nth(1).expect("ARCHITECTURE.md has a table of dependencies");
+    let text = read(root().join("docs/dependencies.md"));
+    let table = text.split("## Dependencies").nth(1).expect("docs/dependencies.md has a table of dependencies");
     let rows = table.lines().skip_while(|line| !line.starts_with("|--")).skip(1);
     rows.take_while(|line| line.starts_with('|'))
         .map(|row| {
@@ -117,7 +117,7 @@ fn each_dependency_has_a_reason_and_a_home() {
         .collect();
     named.sort();
     let homes = homes();
-    assert_eq!(named, homes.keys().collect::<Vec<_>>(), "Cargo.toml and ARCHITECTURE.md name other crates");
+    assert_eq!(named, homes.keys().collect::<Vec<_>>(), "Cargo.toml and docs/dependencies.md name other crates");
 
     let host = root().join("host");
     for module in declared(&host.join("lib.rs")) {
