@@ -1,4 +1,4 @@
-//! What ARCHITECTURE.md promises of the sources, held to.
+//! Rules for the sources, as the documents state them, and rules for the documents.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,26 @@ use crate::common::root;
 
 /// Longer files have more than one subject.
 const LINES_MAX: usize = 400;
+
+/// A longer map takes more than five minutes to read.
+const MAP_BYTES_MAX: usize = 10_000;
+
+/// Longer lines of prose are hard to read.
+const COLUMNS_MAX: usize = 100;
+
+/// Documents with longer lines, from before the rule. The list may only shrink.
+const WIDE_DOCUMENTS: [&str; 10] = [
+    "SECURITY.md",
+    "courier.md",
+    "limits.md",
+    "metrics.md",
+    "outcomes.md",
+    "prices.md",
+    "proofs.md",
+    "service.md",
+    "tutorial.md",
+    "verify.md",
+];
 
 /// The `.rs` files below a directory of the repository.
 pub fn sources(directory: &Path) -> Vec<PathBuf> {
@@ -153,6 +173,79 @@ fn files_have_one_subject() {
                 "{} is named for nothing",
                 file.display()
             );
+        }
+    }
+}
+
+/// The documents at the top of the repository and in `docs/`.
+fn documents() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for folder in ["", "docs", "docs/design"] {
+        for entry in std::fs::read_dir(root().join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "md") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn the_map_is_short() {
+    let bytes = read(root().join("ARCHITECTURE.md")).len();
+    assert!(bytes <= MAP_BYTES_MAX, "ARCHITECTURE.md has {bytes} bytes; {MAP_BYTES_MAX} are enough");
+}
+
+/// Functions on the map are named as `Type::function`.
+#[test]
+fn each_function_on_the_map_exists() {
+    let map = read(root().join("ARCHITECTURE.md"));
+    let mut host = String::new();
+    for source in sources(&root().join("host")) {
+        host.push_str(&read(source));
+    }
+    let mut found = 0;
+    for (owner, function) in map.split('`').filter_map(|span| span.split_once("::")) {
+        found += 1;
+        let is_there = host.contains(&format!("fn {function}(")) || host.contains(&format!("fn {function}<"));
+        assert!(is_there && host.contains(owner), "ARCHITECTURE.md names `{owner}::{function}`, which is not there");
+    }
+    assert!(found >= 20, "only {found} functions were found");
+}
+
+/// Tables, code and lines with a link may be longer.
+#[test]
+fn prose_has_at_most_100_columns() {
+    for document in documents() {
+        let name = document.file_name().unwrap().to_str().unwrap();
+        if WIDE_DOCUMENTS.contains(&name) {
+            continue;
+        }
+        let mut is_code = false;
+        for (i, line) in read(&document).lines().enumerate() {
+            if line.starts_with("```") {
+                is_code = !is_code;
+            }
+            if is_code || line.starts_with('|') || line.contains("](") {
+                continue;
+            }
+            let columns = line.chars().count();
+            assert!(columns <= COLUMNS_MAX, "{}:{} has {columns} columns", document.display(), i + 1);
+        }
+    }
+}
+
+#[test]
+fn each_link_between_documents_leads_somewhere() {
+    for document in documents() {
+        let folder = document.parent().unwrap();
+        let text = read(&document);
+        for rest in text.split("](").skip(1) {
+            let target = rest.split([')', '#']).next().unwrap();
+            let is_elsewhere = target.is_empty() || target.contains("://");
+            assert!(is_elsewhere || folder.join(target).exists(), "{} links to `{target}`", document.display());
         }
     }
 }
