@@ -41,66 +41,80 @@ macro_rules! table {
 
 table! {
     SLICES: Counter "node_slices_total" ["workload", "outcome", "source"],
-        "slices that were asked for, by how they ended: an outcome's code, or that of an error, which has no source";
+        "slices requested, by outcome: the code of the outcome, or of the error, whose source is `none`";
     SLICE_SECONDS: Histogram "node_slice_duration_seconds" ["workload"],
-        "from when a slice that was run was asked for until its proof was kept, all waiting included";
-    GUEST_SECONDS: Histogram "node_guest_duration_seconds" ["workload"], "how long the guest itself ran";
+        "time from the request for a slice that was run until its proof was stored, all waiting included";
+    GUEST_SECONDS: Histogram "node_guest_duration_seconds" ["workload"],
+        "time that the guest itself ran";
     GAS: Histogram "node_slice_gas" ["workload"], "gas that a run used";
-    CACHE_HITS: Counter "node_cache_hits_total" ["cache"], "answers from memory, and from the proof store";
+    CACHE_HITS: Counter "node_cache_hits_total" ["cache"],
+        "answers from memory, and from the proof store";
     CACHE_MISSES: Counter "node_cache_misses_total" [], "answers for which a guest was run";
     GUESTS_RUNNING: Gauge "node_guests_running" [], "requests that have a thread for guests";
-    GUESTS_WAITING: Gauge "node_guests_waiting" [], "requests that wait for one";
+    GUESTS_WAITING: Gauge "node_guests_waiting" [], "requests that wait for a thread for guests";
     QUEUE_WAITING: Gauge "node_queue_waiting" [], "accepted slices that wait for their turn";
-    QUEUE_RUNNING: Gauge "node_queue_running" [], "accepted slices that are under way";
-    QUEUE_BYTES: Gauge "node_queue_bytes" [], "bytes of both, and of what is being handed in";
+    QUEUE_RUNNING: Gauge "node_queue_running" [], "accepted slices that are in progress";
+    QUEUE_BYTES: Gauge "node_queue_bytes" [],
+        "bytes of the accepted slices that wait or are in progress, and of those being uploaded";
     QUEUE_OUTPUT_BYTES: Gauge "node_queue_output_bytes" [],
-        "bytes that guests put out, as they are kept of accepted slices that have ended";
+        "bytes of the stored outputs of accepted slices that have ended";
     COMPILATIONS: Counter "node_compilations_total" ["result"],
-        "modules that the compiler was given: `compiled`, or the code of its error";
-    COMPILE_SECONDS: Histogram "node_compile_duration_seconds" [], "how long it took over one, whatever came of it";
+        "modules passed to the compiler, by result: `compiled`, or the code of the error";
+    COMPILE_SECONDS: Histogram "node_compile_duration_seconds" [],
+        "time to compile one module, whatever the result";
     CONFINED: Gauge "node_compiler_confined" ["by"],
-        "1 where the kernel confines the compiler by this, 0 where it cannot; nothing until a compiler was started";
+        "1 if the kernel confines the compiler by this mechanism, 0 if it cannot; absent until a compiler has started";
     COMPILES_WAITING: Gauge "node_compiles_waiting" [], "modules that wait for a compiler";
-    REFUSALS: Counter "node_gate_refusals_total" ["rule"], "modules that the gate refused, by the first rule that they broke";
+    REFUSALS: Counter "node_gate_refusals_total" ["rule"],
+        "modules refused by the gate, by the first rule that they broke";
     MODULES: Gauge "node_modules" [], "stored modules";
-    MODULE_BYTES: Gauge "node_modules_bytes" [], "their bytes";
+    MODULE_BYTES: Gauge "node_modules_bytes" [], "bytes of the stored modules";
     REQUESTS: Counter "node_http_requests_total" ["route", "method", "status"],
-        "requests, by the pattern of their path and the class of their status";
+        "requests, by the pattern of the path and the class of the status";
     REQUEST_SECONDS: Histogram "node_http_request_duration_seconds" ["route", "method"],
-        "from a request's head until the head of its answer";
-    BUSY: Counter "node_http_too_many_requests_total" ["route"], "requests that were answered with 429";
+        "time from the head of a request to the head of its response";
+    BUSY: Counter "node_http_too_many_requests_total" ["route"], "requests answered with 429";
     CONNECTIONS_REFUSED: Counter "node_connections_refused_total" [],
-        "connections that were closed at once, because their address had as many as one may have";
+        "connections closed at once because their address had as many as one address may have";
     TOKEN_RUNS: Counter "node_token_runs_total" ["token"],
-        "runs of guests, by whose token asked for them; `owner` for the node's owner, `other` beyond 100 tokens";
-    TOKEN_GAS: Counter "node_token_gas_total" ["token"], "gas that these were granted, also where their caller left";
-    TOKEN_BYTES: Counter "node_token_bytes_total" ["token"], "bytes of slices that were read and hashed for them";
+        "runs of guests, by the token that requested them; `owner` for the node's owner, `other` beyond 100 tokens";
+    TOKEN_GAS: Counter "node_token_gas_total" ["token"],
+        "gas granted to the runs of a token, also to runs whose caller left";
+    TOKEN_BYTES: Counter "node_token_bytes_total" ["token"],
+        "bytes of slices that were read and hashed for the requests of a token";
     TOKEN_REFUSALS: Counter "node_token_refusals_total" ["token", "status"],
         "requests of a token that were refused: with 429, with 503, or with another status from 400 on";
-    LOG_DROPPED: Counter "node_log_dropped_lines_total" [], "lines of the log that its reader did not take in time";
-    BAND_P25: Gauge "price_band_p25" ["lane"], "a quarter of the prices that count in a lane are at most this";
-    BAND_MEDIAN: Gauge "price_band_median" ["lane"], "half of them are";
-    BAND_P75: Gauge "price_band_p75" ["lane"], "three quarters of them are";
+    LOG_DROPPED: Counter "node_log_dropped_lines_total" [],
+        "log lines dropped because their reader did not read them in time";
+    BAND_P25: Gauge "price_band_p25" ["lane"], "first quartile of the prices that count in a lane";
+    BAND_MEDIAN: Gauge "price_band_median" ["lane"], "median of the prices that count in a lane";
+    BAND_P75: Gauge "price_band_p75" ["lane"], "third quartile of the prices that count in a lane";
     BAND_SAMPLES: Gauge "price_band_samples" ["lane"], "offers that count in a lane";
-    BAND_PROVIDERS: Gauge "price_band_providers" ["lane"], "who made them";
-    BOARD_LOADS: Counter "price_board_load_total" ["result"], "what came of loading the price board's file";
-    ATTEMPTS: Counter "courier_flush_attempt_total" [], "tries of one receipt";
-    FAILURES: Counter "courier_flush_failure_total" [], "tries that did not end in a verified acknowledgement";
+    BAND_PROVIDERS: Gauge "price_band_providers" ["lane"],
+        "providers of the offers that count in a lane";
+    BOARD_LOADS: Counter "price_board_load_total" ["result"],
+        "loads of the price board's file, by result";
+    ATTEMPTS: Counter "courier_flush_attempt_total" [], "attempts to forward a receipt";
+    FAILURES: Counter "courier_flush_failure_total" [],
+        "attempts that did not end in a verified acknowledgement";
     INVALID: Counter "courier_invalid_acknowledgement_total" [],
-        "those of them that were answered by what is no acknowledgement of what was sent";
+        "failed attempts whose response was not a valid acknowledgement of the bundle sent";
     CREDITED: Counter "courier_credited_total" [], "receipts acknowledged and credited";
-    CREDITED_BYTES: Counter "courier_credited_bytes_total" [], "their bundles' bytes";
-    CREDIT: Counter "courier_credit_total" [], "units of credit";
+    CREDITED_BYTES: Counter "courier_credited_bytes_total" [], "bytes of the credited bundles";
+    CREDIT: Counter "courier_credit_total" [], "units of credit earned";
     STORAGE: Counter "courier_storage_failures_total" [],
-        "faults of the courier's store that this process met; each is in the log";
-    PENDING: Gauge "courier_pending" [], "receipts that are to be forwarded";
-    PENDING_BYTES: Gauge "courier_pending_bytes" [], "their bundles' bytes";
-    OLDEST: Gauge "courier_oldest_pending_seconds" [], "since the oldest of them was sent";
-    DEAD: Gauge "courier_dead" [], "receipts that are tried no more";
-    RECEIVED: Gauge "courier_received" [], "received bundles that are here";
-    RECEIVED_BYTES: Gauge "courier_received_bytes" [], "their bytes";
-    ATTEMPT_SECONDS: Histogram "courier_attempt_duration_seconds" [], "how long one try took, by this process";
-    START: Gauge "node_start_time_seconds" [], "when this process began to serve, in seconds since 1970-01-01 UTC";
+        "failures of the courier's store in this process; the log has each of them";
+    PENDING: Gauge "courier_pending" [], "receipts to be forwarded";
+    PENDING_BYTES: Gauge "courier_pending_bytes" [], "bytes of the bundles to be forwarded";
+    OLDEST: Gauge "courier_oldest_pending_seconds" [],
+        "time since the oldest receipt to be forwarded was sent";
+    DEAD: Gauge "courier_dead" [], "receipts that are no longer tried";
+    RECEIVED: Gauge "courier_received" [], "received bundles that are stored here";
+    RECEIVED_BYTES: Gauge "courier_received_bytes" [], "bytes of the received bundles";
+    ATTEMPT_SECONDS: Histogram "courier_attempt_duration_seconds" [],
+        "duration of one attempt, in this process";
+    START: Gauge "node_start_time_seconds" [],
+        "time at which this process began to serve, in seconds since 1970-01-01 UTC";
     BUILD: Gauge "node_build_info" ["version"], "1, with the version as a label";
 }
 
