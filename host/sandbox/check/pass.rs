@@ -1,5 +1,4 @@
-//! Validation pass over the sections of a module. The count of a section is checked before the
-//! section is read.
+//! Validation pass over a module. The count of a section is checked before the section.
 
 mod metered;
 
@@ -44,16 +43,15 @@ pub struct Pass<'a> {
     cost: u64,
     /// Bytes of the module without its custom sections.
     compiled_bytes: u64,
-    /// The metered module, which the compiler gets; `None` if the module was not read to its end.
+    /// The metered module; `None` if the module was not read to its end.
     pub metered: Option<Vec<u8>>,
 }
 
-/// Structure of the module, for the rules about the whole module and for the report.
+/// Structure of the module, for the rules about the whole module and the report.
 #[derive(Default)]
 pub struct Shape {
     pub imports: Vec<(String, String)>,
-    /// The ABI function of each imported function. Imported functions come first in the index
-    /// space.
+    /// The ABI function of each imported function; these come first in the index space.
     abi: Vec<Option<&'static AbiFunction>>,
     pub exports: Vec<String>,
     declared: Declared,
@@ -109,8 +107,7 @@ impl<'a> Pass<'a> {
         self.compiled_bytes = wasm.len() as u64;
         self.count(LimitName::ModuleBytes, wasm.len() as u64, Place::default())?;
         if wasm.len() as u64 > self.limits.module_bytes {
-            // A report is for an author's mistakes. Reading an oversized module would cost without
-            // bound.
+            // A report is for an author's mistakes; an oversized module costs without bound.
             return Err(Stop);
         }
         let (mut validator, mut parser) = (Validator::new_with_features(super::features()), Parser::new(0));
@@ -206,8 +203,7 @@ impl<'a> Pass<'a> {
                 let at = place(custom.range().start);
                 self.add(LimitName::CustomSections, 1, at.clone())?;
                 self.add(LimitName::CustomBytes, custom.range().len() as u64, at.clone())?;
-                // The compiler does not get custom sections, so they add nothing to the cost
-                // budget.
+                // The compiler does not get custom sections, so they add no budget.
                 self.compiled_bytes -= custom.range().len() as u64;
                 self.count(LimitName::NameBytes, custom.name().len() as u64, at)
             }
@@ -283,8 +279,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Checks an active segment. Its offset must be a constant and must not depend on anything
-    /// else.
+    /// Checks an active segment, whose offset must be a constant.
     fn segment(
         &mut self,
         what: &'static str,
@@ -322,8 +317,7 @@ impl<'a> Pass<'a> {
         self.cost(cost)
     }
 
-    /// Adds to the compile cost. In [`Mode::UpToFirst`], the pass stops as soon as the cost exceeds
-    /// the limit.
+    /// Adds to the compile cost; [`Mode::UpToFirst`] stops when the cost exceeds its limit.
     fn cost(&mut self, milli: u64) -> Result<(), Stop> {
         self.cost = self.cost.saturating_add(milli);
         match self.mode {
@@ -375,8 +369,7 @@ impl<'a> Pass<'a> {
         if found > max { self.refuse(Rule::Limit { name, max, found }, at) } else { Ok(()) }
     }
 
-    /// Adds `more` to a sum that `name` limits over the whole module. The refusal is reported only
-    /// once, when the sum crosses the limit.
+    /// Adds `more` to a sum over the module, which is refused once it crosses its limit.
     fn add(&mut self, name: LimitName, more: u64, at: Place) -> Result<(), Stop> {
         let max = self.limits.of(name);
         let used = self.used.of_mut(name);
