@@ -134,9 +134,9 @@ impl Queue {
         }))
     }
 
-    /// Watches the task's phase. It changes when the task starts, makes progress, waits again, and
-    /// ends; the end is the last change. Returns `None` if the task has ended or belongs to another
-    /// scope.
+    /// Watches the task's phase. The phase changes when the task starts, makes progress, waits
+    /// again, and ends; the end is the last change. Returns `None` if the task has ended or belongs
+    /// to another scope.
     pub fn watch(&self, scope: &Scope, id: &TaskId) -> Option<watch::Receiver<Phase>> {
         let mut live = self.live();
         live.changes(scope, id)

@@ -1,9 +1,10 @@
 //! `WorkloadRunner`: the route of a slice from a request to its answer.
 //!
-//! Each result is made once. It is found in memory or in the store, or taken from another caller's
-//! run (single flight), or computed by a new run. Runs use the sandbox's blocking threads, whose
-//! number is limited. Within its scope, a slice id stands for everything that decides the result.
-//! If the same id returns with other content, the only answer is `RunError::SliceIdConflict`.
+//! Each result is made once. A lookup in memory and in the store comes first, then a wait for
+//! another caller's run (single flight), then a new run. Runs use the sandbox's blocking threads,
+//! whose number is limited. Within its scope, a slice id stands for everything that decides the
+//! result. If the same id returns with other content, the only answer is
+//! `RunError::SliceIdConflict`.
 
 mod answer;
 mod request;
@@ -90,7 +91,7 @@ fn cores() -> usize {
 /// scope: HTTP by active runs, the queue by active tasks, a batch by slices ahead.
 const WAITING_MAX: u64 = 1 << 32;
 
-/// Cache key of a result: the scope and the slice id. This key separates scopes: no scope can see
+/// Cache key of a result: the scope and the slice id. The key separates scopes: no scope can see
 /// another's results.
 type Name = (Scope, SliceId);
 
@@ -144,8 +145,8 @@ impl WorkloadRunner {
         }))
     }
 
-    /// Creates a runner that keeps results only in memory. It signs them with a random key that is
-    /// lost with the runner.
+    /// Creates a runner that keeps results only in memory. The signing key is random and is lost
+    /// with the runner.
     pub fn in_memory(capacity: Capacity) -> Result<Self, RunError> {
         let sandbox = Arc::new(Sandbox::new(capacity.guests())?);
         let modules = Modules::in_process(sandbox.clone())?;
@@ -166,8 +167,8 @@ impl WorkloadRunner {
     }
 
     /// Registers `observer`, which is called at the end of each request, in the caller's task. The
-    /// caller waits for it. It is not called for a caller that left earlier. Only the first
-    /// registered observer counts.
+    /// caller waits for it. A caller that left earlier is not observed. Only the first registered
+    /// observer counts.
     pub fn observe(&self, observer: impl Fn(&Observation<'_>) + Send + Sync + 'static) {
         self.0.tally.observe(observer);
     }
@@ -286,7 +287,7 @@ impl WorkloadRunner {
     }
 }
 
-/// Guard of a waiting caller. Its drop cancels the run.
+/// Guard of a waiting caller. Dropping the guard cancels the run.
 #[derive(Default)]
 struct Waits {
     is_over: Arc<AtomicBool>,

@@ -56,8 +56,8 @@ pub use self::trace::{Call, Checkpoint, START as TRACED_START, Trace, Window};
 use crate::digest::Digest;
 use crate::limits::{Limits, Usage};
 
-/// The host cannot run the guest. This error proves nothing about the guest, and another attempt
-/// may succeed.
+/// The host cannot run the guest. The error proves nothing about the guest, and another attempt may
+/// succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     #[error("the engine failed: {0}")]
@@ -335,8 +335,7 @@ fn conclude(
     Ok(execution(outcome, run, Usage { gas, memory_bytes: growth.memory_bytes }))
 }
 
-/// Ends a run that was stopped at its start: its gas does not pay for the start, or it was
-/// cancelled or reached its deadline.
+/// Ends a run that was stopped at its start: too little gas, cancelled, or past its deadline.
 fn stopped_at_start(stop: Stop, growth: Growth, run: RunState) -> Result<Execution, SandboxError> {
     conclude(Err(Broken::Engine(String::new())), Some(stop), growth, run)
 }

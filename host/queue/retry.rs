@@ -25,7 +25,8 @@ pub fn delay(attempts: u32) -> Duration {
 /// again, and accepted tasks wait for that.
 pub const STORE_ATTEMPTS: u32 = 4;
 
-/// Returns whether the node's own store failed. That does not count as an attempt at the task.
+/// Returns whether the node's own store failed. Such a failure does not count as an attempt at the
+/// task.
 pub const fn is_the_stores(error: &RunError) -> bool {
     matches!(error, RunError::Store(_))
 }

@@ -11,7 +11,8 @@ use crate::sandbox::Input as _;
 use crate::slice::{OpenSlice, Scope, Slice, SliceId};
 use crate::workload::{Asset, Workload};
 
-/// Maximum bytes of arguments. They are hashed for each slice, so larger data should be an asset.
+/// Maximum bytes of arguments. Arguments are hashed for each slice, so larger data should be an
+/// asset.
 pub const ARGS_BYTES_MAX: u64 = 1 << 20;
 /// Maximum bytes of all assets of a job, which are held in memory together.
 pub const ASSETS_BYTES_MAX: u64 = 1 << 30;

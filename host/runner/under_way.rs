@@ -1,4 +1,4 @@
-//! List of active runs. It has at most one entry for each guest thread, so reading it is always
+//! List of active runs: at most one entry for each guest thread, so reading the list is always
 //! cheap.
 
 use std::sync::atomic::{AtomicU64, Ordering};

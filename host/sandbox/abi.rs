@@ -21,7 +21,7 @@ use crate::limits::Limits;
 pub trait Input: Send {
     fn len(&self) -> u64;
 
-    /// Returns the BLAKE3 digest of all bytes. It is known before the run begins.
+    /// Returns the BLAKE3 digest of all bytes, which is known before the run begins.
     fn digest(&self) -> Digest;
 
     /// Fills `buffer` with the bytes from `offset` on. The caller never reads beyond
@@ -73,8 +73,8 @@ pub struct RunState {
     hasher: Option<Box<Hasher>>,
 }
 
-/// Bytes that a hash over a part of the input reads at a time. They fit a level-1 cache beside the
-/// hash's own state.
+/// Bytes that a hash over a part of the input reads at a time. As many fit a level-1 cache beside
+/// the hash's own state.
 const HASH_PIECE_BYTES: usize = 16 * 1024;
 
 /// Bytes that are handled between two checks of the deadline. A piece takes a millisecond at most,
@@ -128,8 +128,8 @@ impl RunState {
         Ok((answer, state.to_i64()))
     }
 
-    /// Returns whether a checkpoint is taken at this refill. It is called once per refill, before
-    /// the globals are read.
+    /// Returns whether a checkpoint is taken at this refill. Called once per refill, before the
+    /// globals are read.
     pub fn is_at_checkpoint(&mut self, memory_bytes: usize) -> bool {
         let granted = self.purse.granted();
         self.tracer.as_mut().is_some_and(|tracer| tracer.is_due(granted, memory_bytes))

@@ -1,8 +1,8 @@
 //! The gate: checks a module before any other code reads it. A module must be valid under the
-//! allowed features, have the shape of the `compute` ABI, and stay within limits that keep its
-//! compile cost in proportion to its size. One pass reads the bytes; each check comes before the
-//! work that it saves. A second pass reads the metered module, because the compiler gets that one.
-//! [`Admitted`] is the evidence that a module passed.
+//! allowed features and have the shape of the `compute` ABI. Limits keep its compile cost in
+//! proportion to its size. One pass reads the bytes; each check comes before the work that it
+//! saves. A second pass reads the metered module, because the compiler gets that one. [`Admitted`]
+//! is the evidence that a module passed.
 
 mod limits;
 mod refusal;
@@ -42,7 +42,7 @@ pub fn features() -> WasmFeatures {
         | WasmFeatures::EXTENDED_CONST
 }
 
-/// A module that passed the gate. Its bytes can no longer change.
+/// A module that passed the gate, whose bytes can no longer change.
 #[derive(Clone)]
 pub struct Admitted {
     wasm: Arc<[u8]>,
@@ -97,7 +97,7 @@ impl Admitted {
         names::functions(&self.wasm)
     }
 
-    /// Returns the BLAKE3 digest of the module's bytes. It identifies the module.
+    /// Returns the BLAKE3 digest of the module's bytes, which identifies the module.
     pub fn digest(&self) -> Digest {
         self.digest
     }

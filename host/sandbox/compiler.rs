@@ -2,8 +2,8 @@
 //! process that keeps only its pipes, with bounded time and memory.
 //!
 //! The result is native code that this process runs. The child process protects us from the cost of
-//! a module, and from crashes of the code that reads it. It does not protect us from a compiler
-//! that was tricked into writing bad code.
+//! a module, and from crashes of the code that reads it. A compiler that was tricked into writing
+//! bad code remains a risk.
 
 mod pipe;
 mod make;
@@ -96,7 +96,7 @@ fn first(report: &Report) -> String {
     report.refusals.first().map(Refusal::to_string).unwrap_or_default()
 }
 
-/// The compiler failed. This says nothing about the module, and another attempt may succeed.
+/// The compiler failed. The failure says nothing about the module, and another attempt may succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum CompilerError {
     #[error("cannot start the compiler, {0}")]
@@ -188,7 +188,7 @@ impl Compiler {
     }
 }
 
-/// Hidden subcommand that runs the compiler. Its arguments are the CPU seconds and the memory bytes
+/// Hidden subcommand that runs the compiler. The arguments are the CPU seconds and the memory bytes
 /// that it may use.
 pub const COMMAND: &str = "compile-one-module";
 

@@ -1,4 +1,5 @@
-//! Confinement: removes a process's rights before it touches untrusted bytes. It cannot be undone.
+//! Confinement: removes a process's rights before it touches untrusted bytes. Confinement cannot be
+//! undone.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -29,9 +29,9 @@ const MEMORY_GUARD_BYTES: u64 = 32 << 20;
 pub const IMAGE_BYTES_ALWAYS: u64 = 4 << 20;
 
 /// Bytes of a run's touched memory that are zeroed in place instead of returned to the system. The
-/// kernel reports which pages were touched (`PAGEMAP_SCAN`, Linux 6.7). That takes 0.8 us more for
-/// a guest that touches one page. It takes much less for a guest whose data lies a mebibyte in,
-/// where compilers put it. `benches/README.md` has the figures.
+/// kernel reports which pages were touched (`PAGEMAP_SCAN`, Linux 6.7). The scan takes 0.8 us more
+/// for a guest that touches one page. The whole takes much less time for a guest whose data lies a
+/// mebibyte in, where compilers put data. `benches/README.md` has the figures.
 const MEMORY_KEEP_RESIDENT_BYTES: usize = 1 << 20;
 
 /// Native stack for the guest's frames: four times the stack that the meter allows. The meter
@@ -91,7 +91,7 @@ impl Engine {
     }
 }
 
-/// An engine that only compiles. It runs nothing, so it reserves no address space.
+/// An engine that only compiles, runs nothing, and so reserves no address space.
 pub struct CompileEngine(wasmtime::Engine);
 
 impl CompileEngine {
@@ -121,8 +121,8 @@ fn settings() -> Config {
         .max_wasm_stack(NATIVE_STACK_BYTES)
         // Nothing here is asynchronous, but wasmtime compares the two stack sizes.
         .async_stack_size(NATIVE_STACK_BYTES)
-        // The meter emits branch hints for rare branches. It also makes the guest's NaNs canonical,
-        // so the engine need not.
+        // The meter emits branch hints for rare branches. The meter also makes the guest's NaNs
+        // canonical, so the engine need not.
         .wasm_branch_hinting(true)
         .cranelift_opt_level(OptLevel::Speed)
         // Data for debuggers and profilers takes a fifth to two fifths of the code's size, and
@@ -135,9 +135,9 @@ fn settings() -> Config {
     config
 }
 
-/// Computes a digest of everything except the module that compiled code depends on: the compiler's
-/// version and settings, the processor, and the form in which the meter writes modules. wasmtime
-/// does not compare all of these when it loads code.
+/// Computes a digest of everything except the module that compiled code depends on. These are the
+/// compiler's version and settings, the processor, and the meter's `FORM_VERSION` and gas schedule.
+/// Reason: wasmtime does not compare all of these when it loads code.
 fn settings_digest(engine: &wasmtime::Engine) -> Digest {
     let mut hasher = SettingsHasher::default();
     engine.precompile_compatibility_hash().hash(&mut hasher);

@@ -22,9 +22,9 @@ pub struct Guest {
     pub growth: Growth,
 }
 
-/// Resource limiter for the growth of memory and tables. It refuses growth beyond the limits before
+/// Resource limiter for the growth of memory and tables. Growth beyond the limits is refused before
 /// the host tries, and the guest reads -1. So a failed attempt to grow is always the host's
-/// failure, and must not look to the guest like the job's limit.
+/// failure, and must not appear to the guest as the job's limit.
 pub struct Growth {
     memory_bytes_max: u64,
     /// The largest size that the memory has had.

@@ -2,7 +2,7 @@
 //! canonical NaNs. The counts are the same on every engine, because every engine runs the same
 //! instructions.
 //!
-//! The meter's state is one `i64`. It is the last parameter and the last result of each function,
+//! The meter's state is one `i64`: the last parameter and the last result of each function,
 //! including host functions. Within a function it is a local. So it lives in a register, needs no
 //! memory access, and the guest has no name for it. The low half is the remaining gas of the grant.
 //! The high half is the remaining stack in bytes. Both are signed; a negative half is overdrawn,
@@ -68,7 +68,8 @@ use super::interface::ABI_MODULE;
 pub const FORM_VERSION: u16 = 2;
 
 /// Function that a metered module imports from the ABI's module, in addition to the guest's
-/// imports. It takes an overdrawn state and returns one that is not overdrawn, or ends the run.
+/// imports. The function takes an overdrawn state and returns one that is not overdrawn, or ends
+/// the run.
 pub const REFILL: &str = "refill";
 
 /// Returns the export names of the mutable numeric globals of a metered module, in order.
@@ -77,13 +78,13 @@ pub fn global_names() -> impl Iterator<Item = String> {
     (0..).map(|index| format!("compute_global_{index}"))
 }
 
-/// Returns the export names of the counters of [`counting`]: one for each function with a body, in
-/// order, then one for the helper of `memory.fill` and one for that of `memory.copy`.
+/// Returns the export names of the counters of [`counting`]. Each function with a body has one, in
+/// order. The helpers of `memory.fill` and `memory.copy` have the last two.
 pub fn counter_names() -> impl Iterator<Item = String> {
     (0..).map(|index| format!("compute_gas_{index}"))
 }
 
-/// The reason why a module cannot be rewritten. It never occurs for an admitted module.
+/// The reason why a module cannot be rewritten. An admitted module never has one.
 #[derive(Debug, thiserror::Error)]
 pub enum MeterError {
     #[error("it is not valid: {0}")]

@@ -1,7 +1,7 @@
 //! Native code in memory from which it can run without a copy.
 //!
-//! wasmtime would copy the code to its own memory. That costs a page fault per 4 KiB: 1.3 ms for
-//! the code of a 1 MiB module. With 2 MiB pages, 0.1 ms remain (`benches/modules.rs`).
+//! wasmtime would copy the code to its own memory. The copy costs a page fault per 4 KiB: 1.3 ms
+//! for the code of a 1 MiB module. With 2 MiB pages, 0.1 ms remain (`benches/modules.rs`).
 
 use std::io;
 use std::ptr::NonNull;
@@ -59,8 +59,8 @@ impl NativeCode {
     pub unsafe fn load(self, engine: &Engine) -> wasmtime::Result<(Module, Arc<Mmap>)> {
         let (map, len) = (Arc::new(self.map.make_read_only()?), self.len);
         let code = NonNull::from(&map[..len]);
-        // SAFETY: the caller vouches for the bytes. They are read-only, and do not move while `map`
-        // lives.
+        // SAFETY: the caller vouches for the bytes. The bytes are read-only, and do not move while
+        // `map` lives.
         let module = unsafe {
             if IS_PUBLISHED_HERE {
                 Module::deserialize_raw(engine, code)

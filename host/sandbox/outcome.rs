@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-/// The end of a run. It is the same on every engine.
+/// The end of a run, which is the same on every engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// `run` returned 0.

@@ -21,7 +21,7 @@ use super::{Execution, Program, Sandbox, SandboxError, with_guest_stack};
 /// | pulley    | wasmtime's interpreter of code from Cranelift  |
 /// | wasmi     | an interpreter by other authors                |
 ///
-/// Winch cannot run SIMD on processors without AVX. It runs only on x86-64 and arm64.
+/// Winch cannot run SIMD on processors without AVX, and runs only on x86-64 and arm64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EngineKind {
     Cranelift,

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::meter::QUANTUM;
 use crate::digest::{Digest, Hasher};
 
-/// Checkpoints kept for one run. When a run has more, it drops every second one, and takes only
-/// every second one from then on. So a trace is at most about 2 MiB of JSON, however long the run
-/// was.
+/// Maximum checkpoints recorded for one run. When a run has more, it drops every second one, and
+/// takes only every second one from then on. So a trace is at most about 2 MiB of JSON, however
+/// long the run was.
 pub const CHECKPOINTS_MAX: usize = 1 << 12;
 
 /// Host calls recorded one by one for one run. Later calls are only counted.
@@ -89,7 +89,7 @@ pub struct Call {
 #[derive(Clone, Debug, Default)]
 pub struct Trace {
     pub checkpoints: Vec<Checkpoint>,
-    /// One checkpoint was kept out of this many: a power of two.
+    /// One checkpoint is recorded out of this many: a power of two.
     pub kept_every: u64,
     /// Digest of all checkpoints, including dropped ones, of all host calls, and of the final
     /// memory.

@@ -14,8 +14,8 @@ pub struct Limit {
     /// The noun phrase for what is counted.
     pub what: &'static str,
     pub default: u64,
-    /// The largest value that the config can set. It equals the default, except for the two limits
-    /// with an `up to`.
+    /// The largest value that the config can set: the default, except for the two limits with an
+    /// `up to`.
     pub highest: u64,
     pub reason: &'static str,
     pub hint: &'static str,

@@ -327,7 +327,7 @@ impl Live {
 
     /// Begins the second arm of an `if`, with the locals and parameters from before the first.
     pub fn otherwise(&mut self, params: usize) {
-        // Its parameters are known only as the merge of all values before the first arm.
+        // The parameters are known only as the merge of all values before the first arm.
         let before = self.frames.last().map_or(Value::NONE, |frame| frame.carried.or(Value::UNKNOWN));
         let (is_dead, position) = (self.is_dead, self.position);
         let carried = self.top(self.label(0));

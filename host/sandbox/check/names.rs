@@ -1,5 +1,5 @@
-//! Names of functions, from the exports or else from the `name` section. They are looked up only
-//! for display.
+//! Names of functions, from the exports or else from the `name` section. Only messages and reports
+//! need names.
 
 use std::collections::HashMap;
 

@@ -106,8 +106,8 @@ fn types(kept: Kept) -> Vec<ValType> {
     KEPT_TYPES.iter().zip(kept).flat_map(|(ty, count)| std::iter::repeat_n(*ty, count.into())).collect()
 }
 
-/// Builds a function with `params` parameters, of which the state is the last. It returns all of
-/// them, with the state that `refill` returns.
+/// Builds a function with `params` parameters, of which the state is the last. The function returns
+/// all of them, with the state that `refill` returns.
 fn keep(params: u32, refill: u32) -> Function {
     let mut function = Function::new([]);
     let mut sink = function.instructions();

@@ -9,7 +9,7 @@ use wasmparser::Operator;
 use super::gas::GAS_OVERDRAWN;
 use super::schedule::BYTES_SHIFT;
 
-/// The largest piece. Its page faults take some milliseconds.
+/// Bytes of the largest piece, whose page faults take some milliseconds.
 pub const PIECE_BYTES: i32 = 16 << 20;
 
 /// Maximum bytes moved without a poll point. Moving them costs less than [`super::gas::SMALL_MAX`].
@@ -71,9 +71,9 @@ fn act(sink: &mut InstructionSink<'_>, bulk: Bulk) {
     };
 }
 
-/// Emits a fill or copy whose length is short and may be 0. A fill of length 0 took up to 30 times
-/// as long as a copy of length 0, on an untouched page (a masked store in the C library's
-/// `memset`). So a copy replaces it; both trap alike out of bounds.
+/// Emits a fill or copy whose length is short and may be 0. On an untouched page, a fill of length
+/// 0 took up to 30 times as long as a copy of length 0. The cause is a masked store in the C
+/// library's `memset`. So a copy replaces such a fill; both trap alike out of bounds.
 pub fn act_short(sink: &mut InstructionSink<'_>, bulk: Bulk, [to, from, len]: [u32; 3]) {
     if bulk == Bulk::Fill {
         sink.local_get(len).i32_eqz().if_(BlockType::Empty);

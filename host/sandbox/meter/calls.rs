@@ -2,9 +2,12 @@
 //! When the last callee returns, all these frames continue one after another. So each of them polls
 //! before it spends a significant amount of gas.
 //!
-//! A function is *deep* if it is in a cycle of the call graph, calls through a table, calls a deep
-//! function, or has more than [`CALL_HEIGHT_MAX`] levels of calls below it. Below any other
-//! function, the number of frames is at most that limit.
+//! A function is *deep* if one of these holds:
+//! - the function is in a cycle of the call graph;
+//! - the function calls through a table, or calls a deep function;
+//! - more than [`CALL_HEIGHT_MAX`] levels of calls are below it.
+//!
+//! Below any other function, the number of frames is at most that limit.
 
 use wasmparser::{FunctionBody, Operator};
 

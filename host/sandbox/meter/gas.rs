@@ -24,13 +24,13 @@ use super::stack::{FRAME_MIN_BYTES, STACK_BYTES};
 /// Maximum gas that one frame spends between two poll points.
 pub const UNCHECKED_MAX: u64 = 1_000;
 
-/// Maximum gas of a function without a poll point. Such a function has neither loops nor calls. Its
-/// caller polls for it.
+/// Maximum gas of a function without a poll point. Such a function has neither loops nor calls. The
+/// caller polls instead.
 pub const SMALL_MAX: u64 = 100;
 
-/// Maximum gas that a frame spends without a poll point after a deep call has returned to it: one
-/// or two additions and its own return. All frames of a full stack together then take a tenth of a
-/// second.
+/// Maximum gas that a frame spends without a poll point after a deep call has returned to it. The
+/// amount pays for one or two additions and the frame's own return. All frames of a full stack
+/// together then take a tenth of a second.
 pub const RETURN_MAX: u64 = 16;
 
 /// Maximum gas that a run spends between two poll points, over all frames.

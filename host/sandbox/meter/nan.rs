@@ -4,9 +4,10 @@
 //!
 //! Each value on the operand stack has a *source*: the operator that made it, or the local that it
 //! was read from. The walk over a body records for each source how it is read. A local is *lazy* in
-//! a shape if each write to it is arithmetic of that shape, a constant without a NaN, or another
-//! such local. A lazy value may be made canonical late, where it is observed. All other values keep
-//! their exact bits, because programs do copy memory through floats.
+//! a shape if each write to it is of one of three kinds. The kinds are arithmetic of that shape, a
+//! constant without a NaN, and another lazy local. A lazy value may be made canonical late, where
+//! it is observed. All other values keep their exact bits, because programs do copy memory through
+//! floats.
 
 /// Version of the NaN rule. An observed NaN is canonical if arithmetic made it, as if each operator
 /// made its result canonical. Otherwise it keeps its exact bits.

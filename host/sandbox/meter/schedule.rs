@@ -1,8 +1,9 @@
 //! `gas schedule v2`: the gas cost of each operator. One unit is the time of one to five dependent
-//! integer additions, the shortest operators, in code from Cranelift with all data in the
-//! first-level cache. That is 0.25 ns to 1 ns on a processor of 3.9 GHz. No unit takes longer than
-//! 8 ns on the processors of either maker, except for memory that is in no cache (docs/gas.md).
-//! `benches/calibration.rs` measures the schedule; `tests/vectors/gas-schedule-v2.txt` pins it.
+//! integer additions, the shortest operators. The code comes from Cranelift, and all data is in the
+//! first-level cache. So a unit is 0.25 ns to 1 ns on a processor of 3.9 GHz. No unit takes longer
+//! than 8 ns on the processors of either maker, except for memory that is in no cache
+//! (docs/gas.md). `benches/calibration.rs` measures the schedule;
+//! `tests/vectors/gas-schedule-v2.txt` pins it.
 
 use std::fmt::Write as _;
 
@@ -26,9 +27,9 @@ pub const QUANTUM: u64 = 1 << 18;
 pub const TURN: u64 = 1;
 
 /// Nearly free operators per unit of gas. Operators without a machine instruction are counted
-/// through a body, and each group of this many costs 1, because some engines do a little work for
-/// each. The same holds for locals that are cleared at function entry, and for values that are
-/// carried by a branch or enter or leave a block or a call.
+/// through a body, and each group of this many costs 1. The reason is that some engines do a little
+/// work for each. The same rule applies to locals that are cleared at function entry. So it does to
+/// values that a branch carries, and to values that enter or leave a block or a call.
 pub const FREE_PER_UNIT: u64 = 8;
 
 /// Bytes that `memory.fill`, `memory.copy` and `memory.init` move per unit: 64, as a shift of the
@@ -80,7 +81,7 @@ pub const ELEMENT: i64 = 1;
 /// that copies it.
 pub const START_SEGMENT: u64 = 128;
 
-/// Cost of each element of such a segment. Its reference is created on first use.
+/// Cost of each element of such a segment. The reference is created on first use.
 pub const START_ELEMENT: u64 = 16;
 
 /// Cost of initialising a global.
@@ -296,10 +297,10 @@ fn text_name(visit: &str) -> String {
     }
 }
 
-/// The role of an operator in [`super::nan`]: the shape in which it reads floats without observing
-/// their bits, and the shape of the floats that it makes.
+/// The role of an operator in [`super::nan`]: how it reads floats, and which floats it makes.
 pub struct Role {
-    /// `None` if the operator observes the bits. That holds for every operator that is not listed.
+    /// The shape in which the operator reads floats without observing their bits. `None` if it
+    /// observes the bits, as every unlisted operator does.
     pub reads: Option<Shapes>,
     pub makes: Option<Shapes>,
     /// Whether its result is never a NaN.

@@ -7,7 +7,7 @@ pub const STACK_RULE_VERSION: u16 = 1;
 pub const STACK_BYTES: u64 = 64 << 20;
 
 /// Base charge of a frame: return address, frame pointer, saved registers, the meter's own values,
-/// and a reserve. It also bounds the number of frames (`gas.rs`).
+/// and a reserve. The base also bounds the number of frames (`gas.rs`).
 pub const FRAME_MIN_BYTES: u64 = 256;
 
 /// Bytes of a stack slot. Compilers keep a value in a register or in a slot of at most 16 bytes.

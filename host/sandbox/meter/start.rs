@@ -1,4 +1,4 @@
-//! Start of a guest. Its start function becomes an ordinary function that the host calls. The
+//! Start of a guest. The start function becomes an ordinary function that the host calls. The
 //! host's work before the guest's first function also has a price.
 
 use wasm_encoder::{ExportKind, ExportSection};
@@ -52,8 +52,7 @@ impl Start {
         Ok(())
     }
 
-    /// Returns the cost of the initial memory. It is the same as growing the memory by as many
-    /// pages.
+    /// Returns the cost of the initial memory: the same as growing the memory by as many pages.
     fn memories(&mut self, section: MemorySectionReader<'_>) -> Result<u64, MeterError> {
         let mut gas = 0_u64;
         for memory in section {

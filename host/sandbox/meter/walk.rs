@@ -15,8 +15,8 @@ pub struct Walked {
     pub canonical: Vec<(usize, Shapes)>,
     /// For each operator, whether it is reachable.
     pub reached: Vec<bool>,
-    /// Stack charge of the frame. It is zero for a function without calls, because only one such
-    /// frame exists at a time.
+    /// Stack charge of the frame; zero for a function without calls, because only one such frame
+    /// exists at a time.
     pub frame_bytes: u64,
 }
 

@@ -63,7 +63,7 @@ pub fn body(meter: &mut Meter, ty: u32, body: &FunctionBody<'_>, to: &mut CodeSe
 struct Writer<'a> {
     meter: &'a mut Meter,
     refill: u32,
-    /// The local that holds the state. It is the last parameter.
+    /// The local that holds the state: the last parameter.
     state: u32,
     bytes: Vec<u8>,
     /// The global that counts this function's gas, for a profile.
