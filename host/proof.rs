@@ -162,7 +162,7 @@ pub struct SliceProof {
 }
 
 impl SliceProof {
-    /// Signs the result of a run. Returns an error if no run can have this result. Takes about 15
+    /// Signs the result of a run. Returns an error if no run can have this result. Takes some 15
     /// us.
     pub fn sign(claim: Claim, observed: Observed, key: &NodeKey) -> Result<Self, Contradiction> {
         rules::check(&claim, &observed)?;

@@ -1,6 +1,6 @@
 //! `Queue`: runs each accepted slice to an end. An accepted task is on disk before its id is
-//! returned. A task that had not ended when the process died starts again at the next start. If it
-//! had already run, the proof store provides its answer.
+//! returned. A task that had not ended when the process died starts again at the next start. If the
+//! task had already run, the proof store provides the answer.
 
 mod turns;
 mod retry;
@@ -115,7 +115,7 @@ impl Queue {
         let mut live = Live::default();
         waiting.into_iter().for_each(|waiting| live.add(waiting));
         let permits = settings.jobs.max(1).saturating_mul(UNDER_WAY_PER_JOB);
-        // The wait list is empty: waiting tasks have their own fair queue.
+        // No wait list (0 places): waiting tasks have their own fair queue.
         let places = crate::turns::Turns::new(permits, settings.spare_jobs, 0);
         Ok(Arc::new(Self { store, runner, settings, live: Mutex::new(live), places, new_work: Notify::new() }))
     }

@@ -1,10 +1,10 @@
 //! `WorkloadRunner`: the route of a slice from a request to its answer.
 //!
-//! Each result is made once. A lookup in memory and in the store comes first, then a wait for
-//! another caller's run (single flight), then a new run. Runs use the sandbox's blocking threads,
-//! whose number is limited. Within its scope, a slice id stands for everything that decides the
-//! result. If the same id returns with other content, the only answer is
-//! `RunError::SliceIdConflict`.
+//! Each result is made once (single flight). The first caller looks in memory, then in the store,
+//! and otherwise runs the guest. Callers that arrive meanwhile wait for the first caller's result.
+//! Runs use the sandbox's blocking threads, whose number is limited. Within its scope, a slice id
+//! stands for everything that decides the result. If the same id returns with other content, the
+//! only answer is `RunError::SliceIdConflict`.
 
 mod answer;
 mod request;
@@ -57,7 +57,8 @@ impl Capacity {
     /// Minimum of spare jobs if several scopes send requests.
     const SPARE_JOBS_MIN: usize = 4;
 
-    /// Returns this capacity for several scopes, with as many spare jobs as jobs.
+    /// Returns this capacity for several scopes, with as many spare jobs as jobs, and at least
+    /// `SPARE_JOBS_MIN`.
     #[must_use]
     pub fn for_several(self) -> Self {
         Self { spare_jobs: self.jobs.max(Self::SPARE_JOBS_MIN), ..self }
