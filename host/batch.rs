@@ -1,5 +1,5 @@
-//! Slices of one job each, as the command line has them run: by the running node, or by itself. The order is one value, and the
-//! answers come in the order of the files.
+//! Batches of slices for the command line. The running node executes a batch, or the command itself
+//! does. A batch is one order, and its answers come in the order of the files.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,19 +18,20 @@ use crate::runner::{ASSETS_BYTES_MAX, Answer, Request, Reuse, RunError, Workload
 use crate::slice::{NotASliceId, Slice, SliceId};
 use crate::workload::{Asset, REFERENCE_NAMES, Workload};
 
-/// Slices that are under way or wait for the ones before them to be told: enough for the proofs of many small ones to share a
-/// write to disk, and a handle each.
+/// Slices that run or wait for earlier answers. Enough for the proofs of many small slices to share
+/// one write to disk. Each costs one handle.
 const AHEAD: usize = 256;
 
-/// The files to run, and what is the same for all of them. Paths are absolute where another process reads them.
+/// The files to run, and the parameters that they share. Paths must be absolute if another process
+/// reads them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchOrder {
     pub files: Vec<BatchFile>,
     pub guest: BatchGuest,
-    /// What the guest is called in messages.
+    /// Name of the guest in messages.
     pub guest_name: String,
     pub args: Binary,
-    /// What each is called in messages, and where it is.
+    /// Name in messages and source of each asset.
     pub assets: Vec<(String, AssetFrom)>,
     pub gas: Option<u64>,
     pub memory_bytes: Option<u64>,
@@ -40,33 +41,33 @@ pub struct BatchOrder {
     pub with_output: bool,
 }
 
-/// A slice, as it is called.
+/// A slice file, under its name in messages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchFile {
     pub path: Binary,
-    /// Where its bytes are, if it came by a pipe.
+    /// File with its bytes, if the slice came through a pipe.
     pub copy: Option<Binary>,
 }
 
-/// Where an asset is.
+/// The source of an asset.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AssetFrom {
     File(Binary),
-    /// It came by a pipe, say.
+    /// The bytes themselves, for example from a pipe.
     Here(Binary),
 }
 
 /// The guest of a batch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BatchGuest {
-    /// Each file's name tells.
+    /// The name of each file tells the guest.
     OfFile,
     Named(String),
     Stored(Digest),
     Module(Binary),
 }
 
-/// Why there is nothing to run.
+/// The reason why a batch cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
     #[error("cannot read asset `{name}`, `{}`: {cause}", path.display())]
@@ -90,7 +91,7 @@ impl BatchError {
         }
     }
 
-    /// A stable name for programs.
+    /// Returns a stable name for programs.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Asset { .. } => "asset_unreadable",
@@ -101,7 +102,7 @@ impl BatchError {
     }
 }
 
-/// Why a slice has no answer: a stable code for programs, and a sentence.
+/// The reason why a slice has no answer: a stable code for programs, and a sentence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     pub code: String,
@@ -118,7 +119,7 @@ impl Failure {
     }
 }
 
-/// Slices that are about to be run.
+/// A batch that is ready to run.
 pub struct Batch {
     runner: WorkloadRunner,
     slices: Vec<(PathBuf, Result<Request, Failure>)>,
@@ -126,7 +127,8 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Gets ready what is the same for all: reads the assets, and compiles the module. May wait for the disk.
+    /// Prepares the shared parameters: reads the assets and compiles the module. May wait for the
+    /// disk.
     pub fn open(order: BatchOrder, node: &Node) -> Result<Self, BatchError> {
         let workload = match order.guest {
             BatchGuest::OfFile => None,
@@ -171,12 +173,12 @@ impl Batch {
         Ok(Self { runner: node.runner.clone(), slices: slices.collect(), with_output: order.with_output })
     }
 
-    /// Of all slices together.
+    /// Returns the total bytes of all slices.
     pub fn bytes(&self) -> u64 {
         self.slices.iter().filter_map(|(_, request)| Some(request.as_ref().ok()?.slice.bytes())).sum()
     }
 
-    /// Runs them, several at once, and answers in their order.
+    /// Runs the slices, several at once, and returns the answers in the order of the files.
     pub fn run(self) -> impl Stream<Item = Result<Answer, Failure>> {
         let Self { runner, slices, with_output } = self;
         stream::iter(slices)
@@ -193,9 +195,9 @@ impl Batch {
     }
 }
 
-/// What is the same for all slices.
+/// The parameters that all slices share.
 struct Pattern {
-    /// `None` where each file's name tells.
+    /// `None` if the name of each file tells the workload.
     workload: Option<Workload>,
     id: Option<SliceId>,
     args: Arc<[u8]>,
@@ -206,7 +208,7 @@ struct Pattern {
 }
 
 impl Pattern {
-    /// `content` has the bytes of the slice that is called `file`.
+    /// Creates the request for the slice called `file`, whose bytes are in `content`.
     fn request(&self, file: &Path, content: &Path, bytes_max: u64) -> Result<Request, Failure> {
         let slice = Slice::from_file(content, bytes_max).map_err(|error| Failure::of(file, &error.into()))?;
         let workload = self.workload.clone().or_else(|| Workload::of_file(file));

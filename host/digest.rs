@@ -1,8 +1,9 @@
-//! The BLAKE3 name of some bytes: one value for "which bytes", wherever bytes have to be told apart.
+//! BLAKE3 digests: one value that identifies some bytes, wherever bytes must be compared.
 //!
-//! BLAKE3 is a tree over 1 KiB chunks (specification: <https://github.com/BLAKE3-team/BLAKE3-specs>), which is what
-//! `Tree` rests on: it hashes a long input on several threads and keeps the chaining value of each group, so that a
-//! later read of any part can be checked against the digest that stands in the proof.
+//! BLAKE3 is a tree over 1 KiB chunks (specification:
+//! <https://github.com/BLAKE3-team/BLAKE3-specs>). `Tree` uses this: it hashes a long input on
+//! several threads and keeps the chaining value of each group. So a later read of any part can be
+//! checked against the digest in the proof.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,17 +12,19 @@ use std::sync::OnceLock;
 use blake3::hazmat::{self, ChainingValue, HasherExt as _};
 use rayon::prelude::*;
 
-/// 32 bytes; shown and read as 64 lowercase hexadecimal digits, and serialised so where people read it.
+/// A BLAKE3 digest of 32 bytes. Human-readable formats use 64 lowercase hexadecimal digits; binary
+/// formats use the bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// The digest of `bytes` as `b3sum` prints it.
+    /// Returns the digest of `bytes`, as `b3sum` prints it.
     pub fn of(bytes: &[u8]) -> Self {
         blake3::hash(bytes).into()
     }
 
-    /// A digest in a domain of its own (BLAKE3's `derive_key` mode): equal bytes in two contexts have unrelated digests.
+    /// Returns a digest in its own domain (the `derive_key` mode of BLAKE3). Equal bytes in two
+    /// contexts have unrelated digests.
     pub fn in_domain(context: &'static str, bytes: &[u8]) -> Self {
         blake3::derive_key(context, bytes).into()
     }
@@ -30,7 +33,7 @@ impl Digest {
         &self.0
     }
 
-    /// Whether this is `other`, in a time that does not depend on either.
+    /// Compares with `other` in a time that does not depend on either.
     pub fn is_in_constant_time(&self, other: &Self) -> bool {
         blake3::Hash::from_bytes(self.0) == blake3::Hash::from_bytes(other.0)
     }
@@ -60,7 +63,6 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// `{0}` is not a digest.
 #[derive(Debug, thiserror::Error)]
 #[error("`{0}` is not a BLAKE3 digest: 64 hexadecimal digits are expected")]
 pub struct NotADigest(String);
@@ -89,7 +91,7 @@ impl<'de> serde::Deserialize<'de> for Digest {
     }
 }
 
-/// A digest of bytes that come in pieces.
+/// Incremental hasher for bytes that arrive in pieces.
 #[derive(Default)]
 pub struct Hasher(blake3::Hasher);
 
@@ -103,7 +105,7 @@ impl Hasher {
     }
 }
 
-/// A secret with which this node tells its own files from others' (BLAKE3's keyed mode).
+/// A secret by which this node recognises its own files (the keyed mode of BLAKE3).
 pub struct MacKey([u8; 32]);
 
 impl MacKey {
@@ -113,7 +115,7 @@ impl MacKey {
         Self(secret)
     }
 
-    /// Authenticates `name` and `bytes` as belonging together.
+    /// Authenticates `name` and `bytes` together.
     pub fn mac(&self, name: &Digest, bytes: &[u8]) -> [u8; 32] {
         *self.hash(name, bytes).as_bytes()
     }
@@ -128,7 +130,7 @@ impl MacKey {
     }
 }
 
-/// The threads that hash long inputs: started at the first long input, shared by all.
+/// Thread pool that hashes long inputs: started at the first long input, and shared by all.
 pub struct HashThreads {
     count: usize,
     pool: OnceLock<Option<rayon::ThreadPool>>,
@@ -139,8 +141,8 @@ impl HashThreads {
         Self { count, pool: OnceLock::new() }
     }
 
-    /// Runs `work` where rayon's iterators spread over these threads; on the caller's thread if there is only one, or
-    /// if the system refuses more.
+    /// Runs `work` in the pool, so that rayon's iterators use its threads. With only one thread, or
+    /// if the system refuses more, `work` runs on the caller's thread.
     fn install<R: Send>(&self, work: impl FnOnce(bool) -> R + Send) -> R {
         let pool = self.pool.get_or_init(|| {
             let threads = rayon::ThreadPoolBuilder::new().num_threads(self.count);
@@ -153,11 +155,12 @@ impl HashThreads {
     }
 }
 
-/// What one checked read of a long input costs at most, and what one digest of it remembers: 32 bytes a group.
-/// A power of two of chunks, so that each group is a subtree. Smaller groups hash measurably slower (`benches/`).
+/// Bytes of a group: the maximum cost of one checked read of a long input. The tree stores 32 bytes
+/// for each group. The size is a power of two of chunks, so that each group is a subtree. Smaller
+/// groups hash measurably slower (`benches/`).
 pub const GROUP_BYTES: usize = 256 * 1024;
 
-/// The digest of a long input together with the chaining value of each of its groups.
+/// The digest of a long input, with the chaining value of each group.
 pub struct Tree {
     bytes: u64,
     groups: Vec<ChainingValue>,
@@ -165,8 +168,9 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Hashes `bytes` bytes, more than one group of them, which `read(offset, buffer)` fills in any order and from
-    /// several threads. The first error ends it.
+    /// Hashes an input of `bytes` bytes, which must be more than one group. `read(offset, buffer)`
+    /// fills the buffer; it is called in any order and from several threads. The first error ends
+    /// the hashing.
     pub fn build<E: Send>(
         bytes: u64,
         threads: &HashThreads,
@@ -197,12 +201,12 @@ impl Tree {
         self.root
     }
 
-    /// The length in bytes of the group at `index`; only the last can be short.
+    /// Returns the length of the group at `index`, in bytes. Only the last group can be short.
     pub fn group_len(&self, index: u64) -> usize {
         group_len(self.bytes, index)
     }
 
-    /// Whether `bytes` are what the group at `index` was made of.
+    /// Returns whether `bytes` are the content of the group at `index`.
     pub fn holds(&self, index: u64, bytes: &[u8]) -> bool {
         self.groups[index as usize] == chaining_value(index * GROUP_BYTES as u64, bytes)
     }
@@ -216,7 +220,8 @@ fn chaining_value(offset: u64, bytes: &[u8]) -> ChainingValue {
     blake3::Hasher::new().set_input_offset(offset).update(bytes).finalize_non_root()
 }
 
-/// The left subtree of a BLAKE3 tree is the largest power of two that leaves something for the right one.
+/// Splits into subtrees. In a BLAKE3 tree, the left subtree is the largest power of two that leaves
+/// something for the right one.
 fn split(groups: &[ChainingValue]) -> (&[ChainingValue], &[ChainingValue]) {
     groups.split_at(groups.len().div_ceil(2).next_power_of_two())
 }

@@ -1,62 +1,64 @@
-//! A host for untrusted WebAssembly: a module and a slice of data in, a proof that anyone can check again out.
+//! A host for untrusted WebAssembly. The input is a module and a slice of data; the output is a
+//! proof that anyone can check again.
 //!
-//! The modules below stand in reading order, and each uses only those above it; `tests/it/tidy.rs` holds them to that.
+//! The modules below are in reading order, and each uses only those above it. `tests/it/tidy.rs`
+//! checks that.
 
-/// The BLAKE3 name of some bytes.
+/// BLAKE3 digests of bytes, and of long inputs as a tree.
 pub mod digest;
-/// Bytes where JSON is written.
+/// Bytes as base64 in JSON.
 pub mod binary;
-/// Text for people: what strangers bring, unable to steer; times.
+/// Text for people: untrusted text made safe for terminals and pages; times.
 pub mod text;
-/// What a run may use, and what it did use.
+/// Limits of a run, and its usage.
 pub mod limits;
-/// What several owners share, and how much of it each may hold.
+/// Shares of a common resource, and how much each owner may hold.
 pub mod shares;
-/// The line in front of what is scarce, by turns of owners.
+/// Fair queue in front of a scarce resource, round-robin over owners.
 pub mod turns;
-/// What the system lets this process have: files and threads.
+/// Resources that the system grants this process: files and threads.
 pub mod process;
-/// Files that are their user's alone, written whole or not at all.
+/// Private files: readable only by their user, and written as a whole or not at all.
 pub mod private_file;
-/// Who says so: the node's key, and the keys that it trusts.
+/// The node's signing key, and the keys that it trusts.
 pub mod key;
-/// Bytes in, bytes out: everything that touches a guest.
+/// Sandbox: runs one guest on one input. All code that touches a guest is here.
 pub mod sandbox;
-/// `Slice`, `SliceId`; slice files.
+/// `Slice` and `SliceId`: input bytes, also in files.
 pub mod slice;
 /// `Workload`: Transcode, Inference, Module; the reference guests.
 pub mod workload;
-/// `SliceProof`: what came out, signed; its canonical bytes.
+/// `SliceProof`: the signed result of a run, and its canonical bytes.
 pub mod proof;
-/// What the courier promises: `Receipt`; what it is promised: `Acknowledgement`.
+/// Receipts of the courier: `Receipt` is its own promise, `Acknowledgement` the receiver's.
 pub mod receipt;
-/// What must last: proofs, and what the courier has promised.
+/// Durable storage: proofs, and the courier's obligations.
 pub mod store;
 /// Compiled modules, in memory and as files.
 pub mod modules;
 /// `WorkloadRunner`: cache, single flight, dispatch.
 pub mod runner;
-/// `Queue`: accepted slices, each run to an end, across restarts.
+/// `Queue`: runs each accepted slice to an end, across restarts.
 pub mod queue;
-/// What was run, run again: on each engine, in a process of its own.
+/// Verification: runs a job again on each engine, in its own process.
 pub mod verify;
-/// `PriceBoard`: what work is offered at lately, in exact quantiles; its file.
+/// `PriceBoard`: recent offers for work, with exact quantiles; its file.
 pub mod prices;
-/// Bundles carried to whom they are for, and who was paid for it.
+/// Courier: delivers bundles to their recipients, and records who was paid.
 pub mod courier;
-/// What is scraped from a node.
+/// Metrics that can be scraped from a node.
 pub mod metrics;
-/// Who may ask what over the network.
+/// Permissions of callers over the network.
 pub mod access;
-/// The settings file, parsed once, checked once.
+/// The configuration file, parsed and checked once.
 pub mod config;
-/// Owns the parts and wires them.
+/// Node: owns the parts and connects them.
 pub mod node;
-/// Files of slices, as the command line has them run.
+/// Batches of slice files for the command line.
 pub mod batch;
-/// What the command line asks of the running node.
+/// Commands from the command line to the running node.
 pub mod orders;
-/// The door for HTTP: routes, limits, status codes.
+/// HTTP interface: routes, limits, status codes.
 pub mod http;
-/// The command line: one short function a command.
+/// Command line: one short function for each command.
 pub mod cli;

@@ -1,8 +1,8 @@
-//! `SliceProof`: what came of running a workload on a slice, and who says so. What any other node must find again (the
-//! `Claim`) stands apart from what was merely observed; the node's key has signed both.
+//! `SliceProof`: the signed result of running a workload on a slice. The `Claim`, which any other
+//! node must reproduce, is separate from what was merely observed. The node's key signs both.
 //!
-//! A claim can be made only of what a guest has come to. That the host gave up, by a deadline, for want of memory or by an
-//! error, is no `Outcome`, so there is nothing to sign.
+//! A claim states only what a guest did. If the host stopped a run (deadline, lack of memory,
+//! error), there is no `Outcome`, so there is nothing to sign.
 
 mod profile;
 mod rules;
@@ -24,13 +24,13 @@ pub use self::json::JSON_BYTES_MAX;
 pub use self::profile::{ExecutionProfile, former_profile, profile};
 pub use self::rules::Contradiction;
 
-/// The version of the format, in the canonical bytes and in the JSON form.
+/// Version of the format, in the canonical bytes and in the JSON form.
 pub const VERSION: u16 = 1;
 
-/// What a job may bring: as many digests fit into a proof of [`PROOF_BYTES_MAX`].
+/// Maximum assets of a job. As many digests fit into a proof of [`PROOF_BYTES_MAX`].
 pub const ASSETS_MAX: usize = 1_000;
 
-/// All that decides what comes of a run: equal jobs have equal results on any node.
+/// Everything that decides the result of a run. Equal jobs have equal results on any node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Job {
@@ -38,16 +38,16 @@ pub struct Job {
     /// The module's digest.
     pub module: Digest,
     pub input: Blob,
-    /// The digest of the job's parameters.
+    /// The digest of the job's arguments.
     pub args: Digest,
     pub limits: JobLimits,
-    /// The digests of what the job brings, in the order of their indices.
+    /// The digests of the job's assets, in the order of their indices.
     pub assets: Vec<Digest>,
     /// The digest of the [`ExecutionProfile`].
     pub profile: Digest,
 }
 
-/// Some bytes, by name and length.
+/// Digest and length of some bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Blob {
@@ -55,7 +55,7 @@ pub struct Blob {
     pub bytes: u64,
 }
 
-/// Those of the [`Limits`] that can decide what comes out. What a log may hold cannot.
+/// The subset of [`Limits`] that can affect the result. The limit on the log cannot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JobLimits {
@@ -71,20 +71,20 @@ impl From<Limits> for JobLimits {
     }
 }
 
-/// What another run of the job finds again, on any node.
+/// The part of a proof that another run of the job reproduces, on any node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
     slice_id: SliceId,
     job: Job,
     outcome: Outcome,
-    /// `Some` where the outcome is [`Outcome::Done`], and only there.
+    /// `Some` if and only if the outcome is [`Outcome::Done`].
     proof: Option<Digest>,
     output: Blob,
     gas: u64,
 }
 
 impl Claim {
-    /// What `execution` of `job` came to.
+    /// Creates the claim for `execution` of `job`.
     pub fn of(slice_id: SliceId, job: Job, execution: &Execution) -> Self {
         let Execution { outcome, proof, output, usage, log: _, trace: _ } = execution;
         let output_digest = Digest::of(output);
@@ -110,7 +110,8 @@ impl Claim {
         self.outcome
     }
 
-    /// The proof hash: what the guest committed, or else the digest of its output. A guest that failed has none.
+    /// Returns the proof hash: the digest that the guest committed, or else the digest of its
+    /// output. A guest that failed has none.
     pub const fn proof(&self) -> Option<Digest> {
         self.proof
     }
@@ -119,20 +120,20 @@ impl Claim {
         self.output
     }
 
-    /// The gas that the run used.
+    /// Returns the gas that the run used.
     pub const fn gas(&self) -> u64 {
         self.gas
     }
 }
 
-/// What was observed of one run; another will observe something else.
+/// Observations of one run. Another run will observe other values.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Observed {
     /// Milliseconds since 1970-01-01 UTC.
     pub started_unix_ms: u64,
     pub duration_us: u64,
-    /// The largest size of the guest's memory.
+    /// The largest size of the guest's memory, in bytes.
     pub memory_bytes: u64,
     pub engine: String,
 }
@@ -149,8 +150,9 @@ impl Observed {
     }
 }
 
-/// A claim, signed, that does not contradict itself. It is made of a run ([`SliceProof::sign`]) or of bytes in which the signature is its signer's. Whether
-/// the claim is true, and whether the signer is to be believed, is for others to find.
+/// A signed claim that does not contradict itself. Sources are a run ([`SliceProof::sign`]) and
+/// bytes whose signature was verified. Whether the claim is true, and whether to trust the signer,
+/// is for others to decide.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SliceProof {
     claim: Claim,
@@ -160,7 +162,8 @@ pub struct SliceProof {
 }
 
 impl SliceProof {
-    /// Signs what a run came to, unless no run can have come to it. Takes some 15 us.
+    /// Signs the result of a run. Returns an error if no run can have this result. Takes some 15
+    /// us.
     pub fn sign(claim: Claim, observed: Observed, key: &NodeKey) -> Result<Self, Contradiction> {
         rules::check(&claim, &observed)?;
         Ok(Self::sign_unchecked(claim, observed, key))
@@ -188,7 +191,7 @@ impl SliceProof {
         self.claim.outcome()
     }
 
-    /// The proof hash; see [`Claim::proof`].
+    /// Returns the proof hash; see [`Claim::proof`].
     pub const fn proof(&self) -> Option<Digest> {
         self.claim.proof()
     }
@@ -209,13 +212,13 @@ impl SliceProof {
         self.signature
     }
 
-    /// Names what is claimed; see [`Claim::digest`].
+    /// Returns the digest of the claim; see [`Claim::digest`].
     pub fn claim_digest(&self) -> Digest {
         self.claim.digest()
     }
 
-    /// Reads a proof in either form, and checks its structure and its signature: JSON if it begins with `{`, or else the
-    /// canonical bytes.
+    /// Reads a proof in either form, and checks its structure and its signature. Bytes that begin
+    /// with `{` are JSON; others are the canonical bytes.
     pub fn read(bytes: &[u8]) -> Result<Self, DecodeError> {
         if bytes.starts_with(b"{") { Self::from_json(bytes) } else { Self::from_bytes(bytes) }
     }
@@ -287,7 +290,8 @@ mod tests {
         }
     }
 
-    /// What a guest of no output committed is its proof, or else the digest of what it put out; one that failed has none.
+    /// A claim has a proof hash only if the run is done. The hash is the digest that the guest
+    /// committed, or else the output's digest.
     #[test]
     fn a_claim_of_a_run_has_a_proof_hash_where_the_run_is_done() {
         let claim = claim(Outcome::Done, None);

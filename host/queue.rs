@@ -1,5 +1,6 @@
-//! `Queue`: accepted slices, each run to an end. What is told to be accepted is on disk; what had not ended when the process died
-//! begins anew at the next start, and is answered from the proof store where it had been run.
+//! `Queue`: runs each accepted slice to an end. An accepted task is on disk before its id is
+//! returned. A task that had not ended when the process died starts again at the next start. If the
+//! task had already run, the proof store provides the answer.
 
 mod turns;
 mod retry;
@@ -19,20 +20,21 @@ use crate::runner::{Progress, WorkloadRunner};
 use crate::slice::Scope;
 use crate::store::{AcceptedQuota, AcceptedStore, Ending, Known, OpenedAccepted, Output, StoreError, TaskId, Waiting};
 
-/// Tasks under way for each thread that runs guests: while one is run, the end of another is written to disk.
+/// Active tasks for each guest thread. While one task runs, the outcome of another is written to
+/// disk.
 const UNDER_WAY_PER_JOB: usize = 2;
 
-/// How the queue may use the machine.
+/// Settings of the queue, including its limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     pub quota: AcceptedQuota,
-    /// The longest slice.
+    /// Maximum bytes of a slice.
     pub slice_bytes_max: u64,
-    /// Guests that the runner runs at once.
+    /// Number of guests that the runner runs at once.
     pub jobs: usize,
-    /// Guests beyond these, of scopes that run nothing.
+    /// Additional guests for scopes that run nothing.
     pub spare_jobs: usize,
-    /// The time in milliseconds since 1970-01-01 UTC.
+    /// Returns the time in milliseconds since 1970-01-01 UTC.
     pub clock: fn() -> u64,
 }
 
@@ -41,17 +43,17 @@ pub struct Queue {
     runner: WorkloadRunner,
     settings: Settings,
     live: Mutex<Live>,
-    /// For tasks under way.
+    /// Permits for active tasks.
     places: crate::turns::Turns<Scope>,
-    /// There is something to run that was not there before.
+    /// Wakes the worker loop when a new task can run.
     new_work: Notify,
 }
 
-/// What has not ended.
+/// State of the tasks that have not ended.
 #[derive(Default)]
 struct Live {
     turns: Turns,
-    /// What failed and is tried again at some time.
+    /// Failed tasks, by the time of their next attempt.
     delayed: BTreeMap<(Instant, u64), Waiting>,
     tasks: HashMap<TaskId, LiveTask>,
     running: u64,
@@ -60,21 +62,21 @@ struct Live {
 struct LiveTask {
     number: u64,
     scope: Scope,
-    /// Begun since this process started.
+    /// Attempts since this process started.
     attempts: u32,
     running: Option<Running>,
-    /// Made when somebody first asks for it, and closed when the task has ended.
+    /// Created on the first call of `watch`, and closed when the task has ended.
     changes: Option<watch::Sender<Phase>>,
 }
 
 #[derive(Clone, Default)]
 struct Running {
     progress: Progress,
-    /// Has it end without a result.
+    /// Cancels the task, which then ends without a result.
     cancel: Arc<Notify>,
 }
 
-/// A task as it is when it is asked for.
+/// Snapshot of a task.
 #[derive(Clone, Debug)]
 pub struct Status {
     pub known: Known,
@@ -83,7 +85,7 @@ pub struct Status {
 
 #[derive(Clone, Debug)]
 pub enum Phase {
-    /// So many have their turn before it. `attempts` have been made, and failed.
+    /// `ahead` tasks run before this one. `attempts` attempts have been made and have failed.
     Waiting {
         ahead: u64,
         attempts: u32,
@@ -94,33 +96,33 @@ pub enum Phase {
     Ended(Ending),
 }
 
-/// How much there is.
+/// Size of the queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Depth {
     pub waiting: u64,
     pub running: u64,
-    /// Of slices, arguments and assets of both, and of what is being handed in.
+    /// Bytes of slices, arguments and assets of these tasks, and of uploads in progress.
     pub bytes: u64,
-    /// Of what guests put out, of tasks that have ended.
+    /// Bytes of the stored output of ended tasks.
     pub output_bytes: u64,
 }
 
 impl Queue {
-    /// Opens or makes the queue in `directory`. No other process may have it open. A damaged one is refused:
-    /// [`StoreError::AcceptedDamaged`].
+    /// Opens or creates the queue in `directory`. No other process may have it open. Returns
+    /// [`StoreError::AcceptedDamaged`] if it is damaged.
     pub fn open(directory: &Path, runner: WorkloadRunner, settings: Settings) -> Result<Arc<Self>, StoreError> {
         let OpenedAccepted { store, waiting } = AcceptedStore::open(directory, settings.quota)?;
         let mut live = Live::default();
         waiting.into_iter().for_each(|waiting| live.add(waiting));
         let permits = settings.jobs.max(1).saturating_mul(UNDER_WAY_PER_JOB);
-        // Nobody waits in line for these places: the tasks that wait have turns of their own.
+        // No wait list (0 places): waiting tasks have their own fair queue.
         let places = crate::turns::Turns::new(permits, settings.spare_jobs, 0);
         Ok(Arc::new(Self { store, runner, settings, live: Mutex::new(live), places, new_work: Notify::new() }))
     }
 
-    /// The task, if there is one in `scope`; those of others are not there. Reads the disk.
+    /// Returns the task if it belongs to `scope`. Reads the disk.
     pub fn status(&self, scope: &Scope, id: &TaskId) -> Result<Option<Status>, StoreError> {
-        // What is live has not been told to have ended, whatever the store has of it by now.
+        // A live task is reported as not ended, even if the store already has its outcome.
         let phase = {
             let live = self.live();
             live.tasks.get(id).map(|task| live.phase(task))
@@ -132,15 +134,16 @@ impl Queue {
         }))
     }
 
-    /// The task's phase, which changes when it begins to run, gets on, waits again and ends; its end is the last. `None` where
-    /// it has ended, or is none of `scope`.
+    /// Watches the task's phase. The phase changes when the task starts, makes progress, waits
+    /// again, and ends; the end is the last change. Returns `None` if the task has ended or belongs
+    /// to another scope.
     pub fn watch(&self, scope: &Scope, id: &TaskId) -> Option<watch::Receiver<Phase>> {
         let mut live = self.live();
         live.changes(scope, id)
     }
 
-    /// What of one scope waits, those first that have their turn next: how many there are, and `max` of them. Reads the
-    /// disk.
+    /// Returns how many tasks of one scope wait, and the first `max` of them in the order of their
+    /// turns. Reads the disk.
     pub fn waiting(&self, scope: &Scope, max: usize) -> Result<(u64, Vec<Status>), StoreError> {
         let (count, first) = {
             let live = self.live();
@@ -152,14 +155,15 @@ impl Queue {
         };
         let mut waiting = Vec::new();
         for id in first {
-            // It may have begun since.
+            // The task may have started in the meantime.
             waiting.extend(self.status(scope, &id)?.filter(|status| matches!(status.phase, Phase::Waiting { .. })));
         }
         Ok((count, waiting))
     }
 
-    /// What the guest of a task put out, as it is kept; nothing but [`Output::Gone`] of one that is not done, or of another scope.
-    /// Reads all of it, to check it; [`StoreError::OutputDamaged`] says that it is not what it was.
+    /// Returns the stored output of a task's guest. Returns [`Output::Gone`] if the task is not
+    /// done or belongs to another scope. Reads all of the output to check it;
+    /// [`StoreError::OutputDamaged`] means that the check failed.
     pub fn output(&self, scope: &Scope, id: &TaskId) -> Result<Output, StoreError> {
         match self.store.task(id)?.filter(|known| known.task.scope == *scope) {
             Some(Known { ending: Some(Ending::Done { .. }), .. }) => self.store.output(id),
@@ -203,7 +207,7 @@ impl Live {
         Some(task.changes.get_or_insert_with(|| watch::Sender::new(phase)).subscribe())
     }
 
-    /// Wakes whoever watches the task.
+    /// Notifies the watchers of the task.
     fn tell(&self, id: &TaskId) {
         if let Some((task, changes)) = self.tasks.get(id).and_then(|task| Some((task, task.changes.as_ref()?))) {
             changes.send_replace(self.phase(task));
@@ -216,7 +220,7 @@ impl Live {
         self.turns.push(waiting);
     }
 
-    /// Begins the next whose turn it is.
+    /// Dequeues the next task and marks it as running.
     fn take<P>(&mut self, now: Instant, place: impl Fn(&Scope) -> Option<P>) -> Option<(Waiting, Running, P)> {
         while let Some(due) = self.delayed.first_entry().filter(|due| due.key().0 <= now) {
             let waiting = due.remove();
@@ -231,7 +235,7 @@ impl Live {
         Some((waiting, running, place))
     }
 
-    /// Takes one that waits out of its turn.
+    /// Takes a waiting task out of the queue, for its cancellation.
     fn take_out(&mut self, scope: &Scope, id: &TaskId) -> Option<TakenOut> {
         let task = self.tasks.get_mut(id).filter(|task| task.scope == *scope)?;
         if let Some(running) = &task.running {
@@ -246,7 +250,7 @@ impl Live {
         Some(TakenOut::Waited(waiting))
     }
 
-    /// Has what was taken wait again.
+    /// Requeues a task after a failed attempt.
     fn put_back(&mut self, waiting: Waiting, now: Instant) {
         if let Some(task) = self.tasks.get_mut(&waiting.id) {
             self.running -= 1;
@@ -257,7 +261,7 @@ impl Live {
         }
     }
 
-    /// Forgets what was taken and has ended.
+    /// Removes an ended task and notifies its watchers.
     fn end(&mut self, id: &TaskId, ending: &Ending) {
         if let Some(task) = self.tasks.remove(id) {
             self.running -= 1;

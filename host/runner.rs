@@ -1,8 +1,10 @@
 //! `WorkloadRunner`: the route of a slice from a request to its answer.
 //!
-//! Each result is made once: found in memory or in the store, waited for if another caller is at it, or else run, on a
-//! thread that may block, while fewer than the allowed number do. In its scope the id of a slice stands for all that decides
-//! its result; under an id that comes back with other content there is no answer but `RunError::SliceIdConflict`.
+//! Each result is made once (single flight). The first caller looks in memory, then in the store,
+//! and otherwise runs the guest. Callers that arrive meanwhile wait for the first caller's result.
+//! Runs use the sandbox's blocking threads, whose number is limited. Within its scope, a slice id
+//! stands for everything that decides the result. If the same id returns with other content, the
+//! only answer is `RunError::SliceIdConflict`.
 
 mod answer;
 mod request;
@@ -37,38 +39,41 @@ use crate::slice::{OpenSlice, Scope, SliceError, SliceId};
 use crate::store::{ProofStore, StoreError};
 use crate::turns::Turns;
 
-/// How the runner may use the machine.
+/// Limits on the runner's use of the machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Capacity {
-    /// Guests at once; and, up to the number of cores, threads that hash long slices.
+    /// Number of guests at once. Up to the number of cores, also the number of threads that hash
+    /// long slices.
     pub jobs: usize,
-    /// Guests beyond these, of scopes that run nothing: so that one scope's long runs do not keep another from its first.
+    /// Additional guests for scopes that run nothing. So one scope's long runs do not delay the
+    /// first run of another.
     pub spare_jobs: usize,
-    /// Results that are kept in memory, in all and by their bytes.
+    /// Maximum results in memory, by number and by bytes.
     pub results_max: u64,
     pub results_bytes_max: u64,
 }
 
 impl Capacity {
-    /// The fewest spare jobs where several scopes ask.
+    /// Minimum of spare jobs if several scopes send requests.
     const SPARE_JOBS_MIN: usize = 4;
 
-    /// The same, for several scopes: as many jobs are spare as there are others.
+    /// Returns this capacity for several scopes, with as many spare jobs as jobs, and at least
+    /// `SPARE_JOBS_MIN`.
     #[must_use]
     pub fn for_several(self) -> Self {
         Self { spare_jobs: self.jobs.max(Self::SPARE_JOBS_MIN), ..self }
     }
 
-    /// A kibibyte each, where results have no output.
+    /// About one KiB each, for results without output.
     pub const RESULTS_MAX: u64 = 100_000;
     pub const RESULTS_BYTES_MAX: u64 = 128 << 20;
 
-    /// The threads and places for guests that the sandbox is to have.
+    /// Returns the number of guests for which the sandbox needs threads and address space.
     pub fn guests(&self) -> u32 {
         u32::try_from(self.jobs.max(1).saturating_add(self.spare_jobs)).unwrap_or(u32::MAX)
     }
 
-    /// As many jobs as the system says there are cores for.
+    /// Returns as many jobs as the system reports cores.
     pub fn of_this_machine() -> Self {
         Self {
             jobs: cores(),
@@ -83,14 +88,15 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Requests that wait for a thread. Where they come in, they are bounded sooner and by scope: over HTTP as runs under way, in
-/// the queue as tasks under way, in a batch as slices ahead.
+/// Maximum requests that wait for a thread. In practice each entry point bounds them earlier and by
+/// scope: HTTP by active runs, the queue by active tasks, a batch by slices ahead.
 const WAITING_MAX: u64 = 1 << 32;
 
-/// By what results are found: an id, and whose it is. All that a scope could learn of another goes by this.
+/// Cache key of a result: the scope and the slice id. The key separates scopes: no scope can see
+/// another's results.
 type Name = (Scope, SliceId);
 
-/// Cheap to clone; all clones are one runner.
+/// The runner. A clone is cheap and shares the same state.
 #[derive(Clone)]
 pub struct WorkloadRunner(Arc<Core>);
 
@@ -104,13 +110,13 @@ struct Core {
     keeping: Arc<Keeping>,
     hash_threads: HashThreads,
     under_way: UnderWay,
-    /// In front of the sandbox's threads.
+    /// Fair queue in front of the sandbox's threads.
     turns: Turns<Scope>,
     tally: Tally,
 }
 
 impl WorkloadRunner {
-    /// A runner that has its proofs signed by `signer`, and keeps them in `store`.
+    /// Creates a runner that signs its proofs with `signer` and stores them in `store`.
     pub fn new(
         sandbox: Arc<Sandbox>,
         modules: Modules,
@@ -119,11 +125,11 @@ impl WorkloadRunner {
         capacity: Capacity,
     ) -> Self {
         let jobs = capacity.jobs.max(1);
-        // One weight bounds both: no result counts for less than its share of the entries.
+        // One weight bounds both numbers: each result counts at least its share of the entries.
         let share = (capacity.results_bytes_max / capacity.results_max.max(1)).max(1);
         let weight =
             move |_: &Name, finished: &Arc<Finished>| u32::try_from(finished.bytes().max(share)).unwrap_or(u32::MAX);
-        // No owner: a result that is not here any more is run again, or its proof read.
+        // No owner: an evicted result is computed again, or its proof is read from the store.
         let results = moka::sync::Cache::builder().max_capacity(capacity.results_bytes_max).weigher(weight).build();
         Self(Arc::new(Core {
             sandbox,
@@ -140,7 +146,8 @@ impl WorkloadRunner {
         }))
     }
 
-    /// A runner that keeps its results in memory alone, and signs them with a key that nobody knows and that ends with it.
+    /// Creates a runner that keeps results only in memory. The signing key is random and is lost
+    /// with the runner.
     pub fn in_memory(capacity: Capacity) -> Result<Self, RunError> {
         let sandbox = Arc::new(Sandbox::new(capacity.guests())?);
         let modules = Modules::in_process(sandbox.clone())?;
@@ -160,43 +167,45 @@ impl WorkloadRunner {
         self.0.tally.counts()
     }
 
-    /// Tells `observer` of each request when it ends, in the task that asked; of whoever leaves before that, it hears nothing.
-    /// Whoever asks waits for it. There is one observer, the first.
+    /// Registers `observer`, which is called at the end of each request, in the caller's task. The
+    /// caller waits for it. A caller that left earlier is not observed. Only the first registered
+    /// observer counts.
     pub fn observe(&self, observer: impl Fn(&Observation<'_>) + Send + Sync + 'static) {
         self.0.tally.observe(observer);
     }
 
-    /// Tells `observer` what each request has used, also where its caller has left. There is one observer, the first.
+    /// Registers `observer` for the usage of each request, including requests whose caller has
+    /// left. Only the first registered observer counts.
     pub fn observe_usage(&self, observer: impl Fn(&Usage<'_>) + Send + Sync + 'static) {
         self.0.tally.observe_usage(observer);
     }
 
-    /// Bytes of slices hashed since the start, for progress bars.
+    /// Returns the bytes of slices hashed since the start, for progress bars.
     pub fn bytes_read(&self) -> u64 {
         self.0.under_way.bytes_read()
     }
 
-    /// Gas that guests were granted since the start, likewise.
+    /// Returns the gas granted to guests since the start, for progress bars.
     pub fn gas_granted(&self) -> u64 {
         self.0.under_way.gas_granted()
     }
 
-    /// What runs now: no more than there are jobs and spare ones.
+    /// Returns the active runs: at most as many as jobs and spare jobs.
     pub fn running(&self) -> Vec<Running> {
         self.0.under_way.running()
     }
 
-    /// How many requests wait for a thread.
+    /// Returns the number of requests that wait for a thread.
     pub fn waiting(&self) -> u64 {
         self.0.turns.waiting()
     }
 
-    /// By which others know the proofs that are made here.
+    /// Returns the public key that verifies the proofs made here.
     pub fn public_key(&self) -> PublicKey {
         self.0.signer.public()
     }
 
-    /// The proof under `id`, whether or not it is in memory still. May wait for the disk.
+    /// Returns the proof under `id`, from memory or from the store. May wait for the disk.
     pub fn proof(&self, scope: &Scope, id: &SliceId) -> Result<Option<SliceProof>, StoreError> {
         match self.finished(scope, id) {
             Some(finished) => Ok(Some(finished.proof.clone())),
@@ -204,30 +213,33 @@ impl WorkloadRunner {
         }
     }
 
-    /// The newest proofs of a scope that are kept, as [`ProofStore::recent`] finds them. Reads the disk.
+    /// Returns the newest stored proofs of a scope, like [`ProofStore::recent`]. Reads the disk.
     pub fn recent(&self, scope: &Scope, max: usize) -> Result<Vec<SliceProof>, StoreError> {
         self.0.store.as_ref().map_or_else(|| Ok(Vec::new()), |store| store.recent(scope, max))
     }
 
-    /// The result under `id`, while it is in memory.
+    /// Returns the result under `id` if it is in memory.
     pub fn finished(&self, scope: &Scope, id: &SliceId) -> Option<Arc<Finished>> {
         self.0.results.get(&(scope.clone(), id.clone()))
     }
 
-    /// [`WorkloadRunner::run`], with what the guest puts out: runs once more what is known, where only the proof was kept.
+    /// Answers like [`WorkloadRunner::run`], and includes the guest's output. If only the proof is
+    /// stored, the guest runs again.
     pub async fn run_for_output(&self, request: Request) -> Result<Answer, RunError> {
         let again = Request { reuse: Reuse::Never, ..request.clone() };
         let answer = self.run(request).await?;
         if answer.finished.output.is_none() { self.run(again).await } else { Ok(answer) }
     }
 
-    /// Answers `request`. A slice that waits for its turn is only a handle. If the future is dropped, the run ends at its
-    /// next look at who waits for it, if it has begun at all; another caller who waited for it too runs it anew.
+    /// Answers `request`. A waiting slice is only a handle. If the future is dropped, the run is
+    /// cancelled at its next poll point, or never starts. Another caller that waited for the same
+    /// result then runs it again.
     pub async fn run(&self, request: Request) -> Result<Answer, RunError> {
         self.run_watched(request, &Progress::default()).await
     }
 
-    /// [`WorkloadRunner::run`], for a caller who watches `progress` meanwhile. It shows one run at a time.
+    /// Answers like [`WorkloadRunner::run`], and reports to `progress`. Use one `Progress` for one
+    /// run at a time.
     pub async fn run_watched(&self, request: Request, progress: &Progress) -> Result<Answer, RunError> {
         let (workload, began) = (request.workload.name(), Instant::now());
         let _metered = Metered { tally: &self.0.tally, scope: request.scope.clone(), progress };
@@ -246,7 +258,8 @@ impl WorkloadRunner {
             let progress = progress.clone();
             let watch =
                 Watch { is_cancelled: waits.is_over.clone(), gas_granted: progress.gas_counter(), ..Watch::default() };
-            // A free thread begins at once; otherwise the one that becomes free takes this up itself.
+            // A free thread starts at once. Otherwise the next thread that becomes free takes this
+            // job itself.
             let place = self.0.turns.start(&request.scope, move |turn| {
                 let sandbox = core.sandbox.clone();
                 sandbox.submit(move || {
@@ -275,7 +288,7 @@ impl WorkloadRunner {
     }
 }
 
-/// A caller who waits, until it is dropped.
+/// Guard of a waiting caller. Dropping the guard cancels the run.
 #[derive(Default)]
 struct Waits {
     is_over: Arc<AtomicBool>,
@@ -287,10 +300,11 @@ impl Drop for Waits {
     }
 }
 
-/// What came of a turn.
+/// The result of one attempt on a sandbox thread.
 enum Served {
     Done(Result<Answer, RunError>),
-    /// Another is at it. Whoever waits for that has let go of the slice and of the thread.
+    /// Another caller already makes this result. While the caller waits for it, the slice and the
+    /// thread are released.
     Wait {
         id: SliceId,
         job: Digest,
@@ -298,7 +312,7 @@ enum Served {
     },
 }
 
-/// One turn, on a thread that may block. Another may have it when this returns.
+/// Executes one attempt on a blocking thread. The thread is free again when this returns.
 fn serve(core: Arc<Core>, request: &Request, watch: Watch, shown: Shown, reply: oneshot::Sender<Served>) {
     if reply.is_closed() {
         return;
@@ -321,7 +335,7 @@ fn serve(core: Arc<Core>, request: &Request, watch: Watch, shown: Shown, reply: 
         Claim::Lead(lead) => Duty { core, lead, reply },
         Claim::Follow(other) => return drop(reply.send(Served::Wait { id, job: job_digest, other })),
     };
-    // Whoever is answered is no longer shown as running.
+    // Before an answer is sent, the run is removed from the list of active runs.
     let known = match duty.core.known(&name, job_digest) {
         Ok(Some(answer)) if request.reuse == Reuse::Allowed => {
             drop(shown);
@@ -342,7 +356,8 @@ fn serve(core: Arc<Core>, request: &Request, watch: Watch, shown: Shown, reply: 
 }
 
 impl Core {
-    /// What `name` stands for already: in memory, or else in the store.
+    /// Looks up the result of `name`: in memory, then in the store. Returns an error if it belongs
+    /// to another job.
     fn known(&self, name: &Name, job: Digest) -> Result<Option<Answer>, RunError> {
         let (scope, id) = name;
         let in_memory = self.results.get(name).map(|finished| Answer { finished, source: Source::Memory });

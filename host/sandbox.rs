@@ -1,4 +1,6 @@
-//! Bytes in, bytes out: everything that touches a guest. Synchronous; a store and an instance a run, never shared.
+//! The sandbox: runs one guest on one input, and returns its output. All code that touches a guest
+//! is here. The sandbox is synchronous. Each run gets its own store and instance; runs never share
+//! them.
 
 mod outcome;
 mod stop;
@@ -54,7 +56,8 @@ pub use self::trace::{Call, Checkpoint, START as TRACED_START, Trace, Window};
 use crate::digest::Digest;
 use crate::limits::{Limits, Usage};
 
-/// The host cannot run the guest. It proves nothing about the guest, and another try may go well.
+/// The host cannot run the guest. The error proves nothing about the guest, and another attempt may
+/// succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     #[error("the engine failed: {0}")]
@@ -65,10 +68,11 @@ pub enum SandboxError {
     Thread(io::Error),
     #[error("the module passed the gate, but {0}")]
     Meter(MeterError),
-    /// The compiler's verdict on the module: the same whenever it is asked.
+    /// The compiler rejects the module. The result is the same on each attempt.
     #[error("the module cannot be compiled: {0}")]
     Compile(String),
-    /// What the module costs, of whatever the child could use for one of its size.
+    /// Checking or compiling the module exceeded `took`, the limit of the child process for a
+    /// module of this size.
     #[error(
         "the module cannot be compiled: {what} it took more than {took}, the most for a module of its size; split its functions, and lower the limit for inlining"
     )]
@@ -87,13 +91,13 @@ pub enum SandboxError {
     Deadline,
     #[error("the run was cancelled")]
     Cancelled,
-    /// Only of a run that is checked against a claim.
+    /// Only for a run that is checked against a claim.
     #[error("the run used more than is claimed of it")]
     BeyondClaim(Beyond),
 }
 
 impl SandboxError {
-    /// A stable name for programs.
+    /// Returns the stable name of the error, for programs.
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Compile(_) | Self::TooDear { .. } => "not_compilable",
@@ -124,45 +128,48 @@ pub struct Sandbox {
     threads: GuestThreads,
 }
 
-/// A compiled module, ready to run any number of times, at once too.
+/// A compiled module. One program can run any number of times, also concurrently.
 #[derive(Clone)]
 pub struct Program {
     instance: InstancePre<Guest>,
     run: ModuleExport,
-    /// What is called before `run`: the guest's start function, and what a reactor has for one.
+    /// Exports that the host calls before `run`: the guest's start function, and `_initialize` of a
+    /// reactor.
     starts: Vec<ModuleExport>,
-    /// What the host does before any of these, in gas.
+    /// Gas for the host's own work before any of these functions, such as instantiation.
     start_gas: u64,
     memory: ModuleExport,
     memory_bytes_min: u64,
-    /// The last field, because fields are dropped in their order: the module that is in it goes first.
+    /// Must be the last field. Fields are dropped in order, and the module inside `instance` must
+    /// be dropped before its code.
     code: Option<Arc<Mmap>>,
 }
 
 impl Program {
-    /// What its native code takes in memory.
+    /// Returns the memory that the native code takes, in bytes.
     pub fn code_bytes(&self) -> u64 {
         self.code.as_ref().map_or(0, |code| code.len() as u64)
     }
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Execution {
     pub outcome: Outcome,
-    /// What the guest committed, or else the digest of its output; only where it is done.
+    /// The digest that the guest committed, or else the digest of its output. `None` unless the
+    /// outcome is [`Outcome::Done`].
     pub proof: Option<Digest>,
-    /// What the guest wrote, up to where it ended.
+    /// The output that the guest wrote, up to the point where the run ended.
     pub output: Vec<u8>,
     pub log: Vec<u8>,
     pub usage: Usage,
-    /// Where one was asked for.
+    /// Present if the work asked for a trace.
     pub trace: Option<Trace>,
 }
 
 impl Sandbox {
-    /// Reserves address space for `concurrent_runs` guests at once, and starts as many threads. One guest more is an
-    /// error, not a wait.
+    /// Reserves address space for `concurrent_runs` guests at once, and starts as many threads.
+    /// Starting one more guest than that is an error; it does not wait.
     pub fn new(concurrent_runs: u32) -> Result<Self, SandboxError> {
         let engine = Engine::new(concurrent_runs)?;
         let linker = link::linker(engine.inner()).map_err(SandboxError::engine)?;
@@ -170,38 +177,39 @@ impl Sandbox {
         Ok(Self { engine, linker, threads })
     }
 
-    /// For one run at a time, on an engine to verify with.
+    /// Creates a sandbox on a verification engine, for one run at a time.
     fn to_verify(engine: Engine) -> Result<Self, SandboxError> {
         let linker = link::linker(engine.inner()).map_err(SandboxError::engine)?;
         let threads = GuestThreads::start(0).map_err(SandboxError::Thread)?;
         Ok(Self { engine, linker, threads })
     }
 
-    /// Has `work` done in its turn on a thread that can run guests.
+    /// Queues `work` for a thread that can run guests.
     pub fn submit(&self, work: impl FnOnce() + Send + 'static) {
         self.threads.submit(work);
     }
 
-    /// Compiles in this process: for modules of one's own.
+    /// Compiles in this process. Use it only for modules that the node's owner trusts.
     pub fn compile(&self, admitted: &Admitted) -> Result<Program, SandboxError> {
         let code = NativeCode::of(&Compiler::in_process()?.compile(admitted)?)?;
-        // SAFETY: the code is what our own compiler gave just now.
+        // SAFETY: our own compiler has just produced the code.
         unsafe { self.load(code) }
     }
 
-    /// Makes a program of native code.
+    /// Makes a program from native code.
     ///
     /// # Safety
     ///
-    /// `code` must be what [`Compiler::compile`] gave for an engine of the same [`Sandbox::settings_digest`]: it becomes
-    /// native code in this process.
+    /// `code` must be the result of [`Compiler::compile`] for an engine with the same
+    /// [`Sandbox::settings_digest`]. The code becomes executable in this process.
     pub unsafe fn load(&self, code: NativeCode) -> Result<Program, SandboxError> {
-        // SAFETY: the caller's promise is `NativeCode::load`'s condition.
+        // SAFETY: the caller's promise is the condition of `NativeCode::load`.
         let (module, code) = unsafe { code.load(self.engine.inner()) }.map_err(SandboxError::engine)?;
         self.program(&module, Some(code))
     }
 
-    /// Compiles a metered module for this process, and for an engine that need not be the one that serves.
+    /// Compiles a metered module in this process. The engine may be another one than the serving
+    /// engine.
     fn compile_here(&self, metered: &[u8]) -> Result<Program, SandboxError> {
         let module = wasmtime::Module::from_binary(self.engine.inner(), metered).map_err(SandboxError::compile)?;
         self.program(&module, None)
@@ -226,13 +234,13 @@ impl Sandbox {
         })
     }
 
-    /// What native code depends on beside its module.
+    /// Returns a digest of everything except the module that native code depends on.
     pub fn settings_digest(&self) -> Digest {
         self.engine.settings_digest()
     }
 
-    /// Runs `program` on `work` to its end: on this thread if [`Sandbox::submit`] led here, else on one that is started
-    /// for it.
+    /// Runs `program` on `work` to its end. The run uses this thread if [`Sandbox::submit`] started
+    /// it, and a new thread otherwise.
     pub fn run(&self, program: &Program, work: Work) -> Result<Execution, SandboxError> {
         with_guest_stack(|| self.run_here(program, work)).map_err(SandboxError::Thread)?
     }
@@ -264,7 +272,8 @@ impl Sandbox {
     }
 }
 
-/// Instantiates the program in `store`, and calls what it starts with and then its `run`, with `state` left.
+/// Instantiates the program in `store`, then calls its start functions and `run`. `state` is the
+/// meter's state at the start.
 fn call(store: &mut Store<Guest>, program: &Program, mut state: i64) -> wasmtime::Result<(i32, i64)> {
     let instance = program.instance.instantiate(&mut *store)?;
     let no_such_export = || wasmtime::format_err!("an export that the gate saw is gone");
@@ -279,13 +288,14 @@ fn call(store: &mut Store<Guest>, program: &Program, mut state: i64) -> wasmtime
     run.ok_or_else(no_such_export)?.typed::<i64, (i32, i64)>(&*store)?.call(store, state)
 }
 
-/// What came of a call of `run`: what it returned, or how the engine broke it off.
+/// The result of calling `run`: its return value and the final state, or the reason why the engine
+/// stopped.
 type Returned = Result<(i32, i64), Broken>;
 
 enum Broken {
-    /// By the guest's fault.
+    /// The guest caused it.
     Trap(Outcome),
-    /// By a host call, or by the engine's own.
+    /// A host call caused it, or the engine itself failed.
     Engine(String),
 }
 
@@ -296,7 +306,7 @@ impl From<wasmtime::Error> for Broken {
     }
 }
 
-/// Tells the guest's endings from the host's, and how much gas each has used.
+/// Separates endings that the guest caused from failures of the host, and computes the gas used.
 fn conclude(
     returned: Returned,
     stop: Option<Stop>,
@@ -325,12 +335,12 @@ fn conclude(
     Ok(execution(outcome, run, Usage { gas, memory_bytes: growth.memory_bytes }))
 }
 
-/// The end of a run whose gas does not pay for its start, or for which nobody waits any more.
+/// Ends a run that was stopped at its start: too little gas, cancelled, or past its deadline.
 fn stopped_at_start(stop: Stop, growth: Growth, run: RunState) -> Result<Execution, SandboxError> {
     conclude(Err(Broken::Engine(String::new())), Some(stop), growth, run)
 }
 
-/// The end of a run that cannot even begin, because its module declares more memory than the job allows.
+/// Ends a run before it begins, because its module declares more memory than the job allows.
 fn memory_limit(run: RunState) -> Execution {
     execution(Outcome::MemoryLimit, run, Usage::default())
 }

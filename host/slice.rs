@@ -1,8 +1,9 @@
-//! `Slice`: a blob of input, in memory or in a file; `SliceId`, the name that a caller gives it; and `Scope`, whose name it
-//! is.
+//! `Slice`: a blob of input, in memory or in a file. `SliceId` is the name that a caller gives it,
+//! and `Scope` is the owner of that name.
 //!
-//! A slice that waits is a handle; it is opened when its turn comes. A file is read with `pread`, never mapped: a mapped
-//! file that shrinks kills the process. What a guest reads is checked against the digest that stands in its proof.
+//! A waiting slice is only a handle; it is opened when it runs. A file is read with `pread` and
+//! never mapped, because a mapped file that shrinks kills the process. The bytes that a guest reads
+//! are checked against the digest in its proof.
 
 mod scope;
 
@@ -18,7 +19,8 @@ pub use self::scope::{NotATokenName, Scope};
 use crate::digest::{Digest, GROUP_BYTES, HashThreads, Tree};
 use crate::sandbox::{Input, InputError};
 
-/// A file up to this length is read once and held while it runs; a longer one is read in groups.
+/// Maximum bytes of a file that is read once and held during the run. A longer file is read in
+/// groups.
 pub const HELD_BYTES_MAX: u64 = 1 << 20;
 
 /// The name that a caller gives a slice: 1 to 128 printable ASCII characters without a space.
@@ -28,7 +30,7 @@ pub struct SliceId(Arc<str>);
 impl SliceId {
     pub const BYTES_MAX: usize = 128;
 
-    /// The id of a slice that was given none: the digest of all that decides its result.
+    /// Returns the id of a slice without one: the digest of everything that decides its result.
     pub fn derived(job: Digest) -> Self {
         Self(job.to_string().into())
     }
@@ -57,7 +59,8 @@ impl FromStr for SliceId {
     }
 }
 
-/// Why a slice cannot be used. The message names the file and, where there is one, the remedy.
+/// The reason why a slice cannot be used. The message names the file and, if there is one, the
+/// remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum SliceError {
     #[error("cannot open slice `{}`: {cause}", path.display())]
@@ -73,7 +76,7 @@ pub enum SliceError {
 }
 
 impl SliceError {
-    /// A file that ends early has shrunk since its length was taken.
+    /// Converts a read error. A file that ends early has shrunk since its length was read.
     fn reading(path: &Path, cause: io::Error) -> Self {
         let path = path.to_owned();
         match cause.kind() {
@@ -82,7 +85,7 @@ impl SliceError {
         }
     }
 
-    /// What the guest's run reported of the slice at `path`.
+    /// Converts an error that a guest's run reported for the slice at `path`.
     pub fn from_input(path: &Path, error: InputError) -> Self {
         match error {
             InputError::Changed => Self::Changed { path: path.to_owned() },
@@ -91,7 +94,7 @@ impl SliceError {
     }
 }
 
-/// A handle on some input.
+/// A handle to some input.
 #[derive(Clone)]
 pub struct Slice(Source);
 
@@ -107,7 +110,8 @@ impl Slice {
         Self(Source::Held { digest: Digest::of(&bytes), bytes })
     }
 
-    /// A handle on a regular file of at most `bytes_max` bytes. Its content is not read yet.
+    /// Creates a handle to a regular file of at most `bytes_max` bytes. The content is not read
+    /// yet.
     pub fn from_file(path: impl Into<PathBuf>, bytes_max: u64) -> Result<Self, SliceError> {
         let path = path.into();
         let bytes = match std::fs::metadata(&path) {
@@ -117,7 +121,8 @@ impl Slice {
         Ok(Self(Source::File { path, bytes, bytes_max, expected: None }))
     }
 
-    /// A file whose bytes are not those that `digest` names will be [`SliceError::Changed`] when it is opened.
+    /// Sets the expected digest of a file. If its bytes differ, opening it returns
+    /// [`SliceError::Changed`].
     pub fn expecting(mut self, digest: Digest) -> Self {
         if let Source::File { expected, .. } = &mut self.0 {
             *expected = Some(digest);
@@ -125,7 +130,7 @@ impl Slice {
         self
     }
 
-    /// The length in bytes, when the handle was made.
+    /// Returns the length in bytes at the time when the handle was created.
     pub fn bytes(&self) -> u64 {
         match &self.0 {
             Source::Held { bytes, .. } => bytes.len() as u64,
@@ -140,7 +145,8 @@ impl Slice {
         }
     }
 
-    /// Reads and hashes the slice; `progress` is advanced by the bytes that are hashed by now, of one in memory by all at once.
+    /// Reads and hashes the slice. `progress` advances by the bytes that are hashed; for a slice in
+    /// memory, by all bytes at once.
     pub fn open(&self, threads: &HashThreads, progress: &AtomicU64) -> Result<OpenSlice, SliceError> {
         match &self.0 {
             Source::Held { bytes, digest } => {
@@ -179,7 +185,7 @@ fn open_file(
     threads: &HashThreads,
     progress: &AtomicU64,
 ) -> Result<OpenSlice, SliceError> {
-    // Without O_NONBLOCK, opening what has become a FIFO since would wait for a writer.
+    // Without O_NONBLOCK, opening a path that has become a FIFO would wait for a writer.
     let nonblock = rustix::fs::OFlags::NONBLOCK.bits() as i32;
     let opened = OpenOptions::new().read(true).custom_flags(nonblock).open(path);
     let file = opened.map_err(|cause| SliceError::Open { path: path.to_owned(), cause })?;
@@ -190,7 +196,8 @@ fn open_file(
     let read = |offset: u64, buffer: &mut [u8]| {
         file.read_exact_at(buffer, offset).map_err(|cause| {
             let is_short = cause.kind() == io::ErrorKind::UnexpectedEof;
-            // It ends before its length, and has not shrunk: a file of sysfs says 4096, whatever it holds.
+            // The file ends before its length but has not shrunk. Files of sysfs report 4096 bytes,
+            // whatever they hold.
             if is_short && file.metadata().is_ok_and(|after| after.len() == before.len()) {
                 SliceError::NotAFile { path: path.to_owned(), kind: UNTRUE_LENGTH }
             } else {
@@ -226,10 +233,10 @@ fn open_file(
     })
 }
 
-/// What procfs and sysfs have.
+/// Kind of the files in procfs and sysfs.
 const UNTRUE_LENGTH: &str = "a file that does not tell its length";
 
-/// What the first reading of a file leaves.
+/// The result of the first reading of a file.
 enum Read {
     Held(Arc<[u8]>),
     Tree(Tree),
@@ -239,7 +246,7 @@ enum Read {
 pub struct OpenSlice {
     digest: Digest,
     content: Content,
-    /// The group of [`GROUP_BYTES`] that the last byte was read of.
+    /// The index of the [`GROUP_BYTES`] group that contained the last byte read.
     group_at_hand: Option<u64>,
 }
 
@@ -254,7 +261,7 @@ enum Content {
     File(FileContent),
 }
 
-/// A long file; what is read of it again is checked, a group at a time.
+/// A long file. Later reads are checked one group at a time.
 struct FileContent {
     file: File,
     bytes: u64,
@@ -275,8 +282,10 @@ impl Input for OpenSlice {
         self.digest
     }
 
-    /// Of a long slice each group that is not at hand counts as a whole, because of a file it is read and hashed, however
-    /// little of it is wanted. A slice that is held costs the same: what a guest is charged must not tell how it came.
+    /// Returns the bytes that a read costs. For a long slice, each touched group counts as a whole,
+    /// except the current one. The reason: in a file, the whole group is read and hashed, however
+    /// small the read is. A slice in memory costs the same, so that the charge does not reveal how
+    /// it arrived.
     fn cost(&self, offset: u64, len: u64) -> u64 {
         if self.len() <= HELD_BYTES_MAX {
             return len;
@@ -315,7 +324,7 @@ impl FileContent {
         Ok(())
     }
 
-    /// The bytes of one group, just as they were when the digest was taken.
+    /// Returns the bytes of one group, unchanged since the digest was computed.
     fn group(&mut self, index: u64) -> Result<&[u8], InputError> {
         if self.group_index != Some(index) {
             self.group_index = None;
@@ -359,7 +368,7 @@ mod tests {
         assert!(matches!(SliceError::from_input(file.path(), shrunk), SliceError::Changed { .. }));
     }
 
-    /// One says that it is empty, the other that it has a page.
+    /// Files of procfs report length zero; files of sysfs report one page.
     #[test]
     fn a_file_that_does_not_tell_its_length_is_named_as_such() {
         for path in ["/proc/self/status", "/sys/kernel/mm/transparent_hugepage/enabled", "/sys/kernel/profiling"] {

@@ -1,4 +1,4 @@
-//! What was run, run again: on each engine, in a process of its own that can do nothing else.
+//! Verification: runs a job again on each engine, in a confined process for each.
 
 mod order;
 mod child;

@@ -1,5 +1,6 @@
-//! `Workload`: which guest runs. The reference guests are part of this binary, as the bytes that are checked in beside
-//! their text, so that no version of a tool changes their digests. They go through the same gate as anybody's.
+//! `Workload`: selects the guest that runs. The reference guests are part of this binary, as the
+//! checked-in bytes beside their text. So no version of a tool can change their digests. Reference
+//! guests pass the same gate as any other module.
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -10,29 +11,30 @@ use crate::sandbox::{Admitted, GateLimits, NotAModule, Refusal, binary_form};
 /// The guest that runs on a slice.
 #[derive(Clone)]
 pub enum Workload {
-    /// The reference transcode job; its proof is BLAKE3 of the slice.
+    /// The reference transcode job, whose proof is BLAKE3 of the slice.
     Transcode,
-    /// The reference inference job; its proof is BLAKE3 of the slice.
+    /// The reference inference job, whose proof is BLAKE3 of the slice.
     Inference,
-    /// Anybody's module.
+    /// A module that a caller provides.
     Module(Admitted),
-    /// Anybody's module, that the node has stored under this digest.
+    /// A module that the node has stored under this digest.
     Stored(Digest),
 }
 
-/// What a workload can be called on a command line.
+/// Names of the reference workloads on the command line.
 pub const REFERENCE_NAMES: [&str; 2] = ["transcode", "inference"];
 
-/// All that [`Workload::name`] says.
+/// All possible values of [`Workload::name`].
 pub const NAMES: [&str; 3] = ["transcode", "inference", "module"];
 
 impl Workload {
-    /// Reads a module in its text or its binary form, within the limits that a node has by default.
+    /// Reads a module in text or binary form, within the node's default limits.
     pub fn from_module(bytes: &[u8]) -> Result<Self, ModuleError> {
         Ok(Self::Module(Admitted::within(&GateLimits::DEFAULT, &*binary_form(bytes)?)?))
     }
 
-    /// The workload that `file` names by how it begins: `transcode.slice`, `inference-7.slice`.
+    /// Returns the workload named at the beginning of a file name: `transcode.slice`,
+    /// `inference-7.slice`.
     pub fn of_file(file: &Path) -> Option<Self> {
         let name = file.file_name()?.as_encoded_bytes();
         let begins = |kind: &&str| {
@@ -42,7 +44,7 @@ impl Workload {
         REFERENCE_NAMES.into_iter().find(begins).and_then(Self::named)
     }
 
-    /// The reference workload of that name.
+    /// Returns the reference workload with this name.
     pub fn named(name: &str) -> Option<Self> {
         match name {
             "transcode" => Some(Self::Transcode),
@@ -51,7 +53,7 @@ impl Workload {
         }
     }
 
-    /// `transcode`, `inference` or `module`.
+    /// Returns `transcode`, `inference` or `module`.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Transcode => "transcode",
@@ -60,7 +62,7 @@ impl Workload {
         }
     }
 
-    /// BLAKE3 of the module.
+    /// Returns the BLAKE3 digest of the module.
     pub fn digest(&self) -> Digest {
         match self.module() {
             Guest::Admitted(module) => module.digest(),
@@ -68,7 +70,7 @@ impl Workload {
         }
     }
 
-    /// The module, or where to look it up.
+    /// Returns the module, or the digest under which it is stored.
     pub fn module(&self) -> Guest<'_> {
         static TRANSCODE: LazyLock<Admitted> =
             LazyLock::new(|| reference(include_bytes!("../guest-workloads/transcode.wasm")));
@@ -90,7 +92,8 @@ pub enum Guest<'a> {
     Stored(Digest),
 }
 
-/// The streaming sister of [`Workload::Transcode`]: the same proof, by way of the guest's memory.
+/// Returns the streaming variant of [`Workload::Transcode`]: the same proof, but the guest reads
+/// the slice through its memory.
 pub fn transcode_streaming() -> Workload {
     Workload::Module(reference(include_bytes!("../guest-workloads/transcode-streaming.wasm")))
 }
@@ -99,7 +102,7 @@ fn reference(wasm: &[u8]) -> Admitted {
     Admitted::new(wasm.to_vec()).expect("a reference guest passes the gate")
 }
 
-/// Why a module is not one that runs here.
+/// The reason why a module cannot run here.
 #[derive(Debug, thiserror::Error)]
 pub enum ModuleError {
     #[error(transparent)]
@@ -108,7 +111,8 @@ pub enum ModuleError {
     Refused(#[from] Refusal),
 }
 
-/// A blob that a job brings beside its slice, such as a model's weights; the guest reads it by its index.
+/// A blob that a job provides in addition to its slice, such as a model's weights. The guest reads
+/// it by its index.
 #[derive(Clone)]
 pub struct Asset {
     bytes: Arc<[u8]>,

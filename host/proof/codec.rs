@@ -1,46 +1,50 @@
-//! The canonical bytes of a proof, version 1. Integers are little-endian; `text` is a u32 length and that many bytes of
-//! UTF-8; `digest` is 32 bytes.
+//! The canonical bytes of a proof, version 1. Integers are little-endian. `text` is a u32 length
+//! and that many bytes of UTF-8. `digest` is 32 bytes.
 //!
 //! | file      | type     |                                                                      |
 //! |-----------|----------|----------------------------------------------------------------------|
 //! | magic     | 8 bytes  | `SLCPROOF`                                                           |
 //! | version   | u16      | 1                                                                    |
-//! | claim     | u32 length, bytes | what another run finds again, below                         |
-//! | observed  | u32 length, bytes | what it need not, below                                     |
+//! | claim     | u32 length, bytes | what another run reproduces, below                          |
+//! | observed  | u32 length, bytes | what it need not reproduce, below                           |
 //! | signer    | 32 bytes | its public key: ed25519, compressed as in RFC 8032                   |
-//! | signature | 64 bytes | of all before, as below                                              |
-//! | checksum  | digest   | BLAKE3 of all before, in the domain `compute-host proof file v1`     |
+//! | signature | 64 bytes | over all bytes before it, as below                                   |
+//! | checksum  | digest   | BLAKE3 of all bytes before it, in the domain below                   |
 //!
-//! The signature is ed25519's (RFC 8032, verified strictly) over the 27 bytes `compute-host slice proof v1` without a
-//! length, followed by the BLAKE3 digest, in the domain of that very text, of all before the signature. The checksum tells
-//! damage from forgery, and proves nothing.
+//! The signature is ed25519 (RFC 8032, verified strictly). The signed message is the 27 bytes
+//! `compute-host slice proof v1` without a length, followed by a BLAKE3 digest. The digest covers
+//! all bytes before the signature, in the domain of that same text. The checksum's domain is
+//! `compute-host proof file v1`. The checksum distinguishes damage from forgery, and proves
+//! nothing.
 //!
-//! | claim        | type                      |                                                        |
-//! |--------------|---------------------------|--------------------------------------------------------|
-//! | slice id     | text                      | 1 to 128 printable ASCII characters                    |
-//! | job          | (the next nine)           | BLAKE3 of these, in the domain `compute-host job v1`, names the job |
-//! | workload     | text                      | `transcode`, `inference` or `module`                   |
-//! | module       | digest                    |                                                        |
-//! | input        | digest, u64               | and its length in bytes                                |
-//! | args         | digest                    |                                                        |
-//! | gas          | u64                       | limit                                                  |
-//! | memory       | u64                       | limit in bytes                                         |
-//! | output       | u64                       | limit in bytes                                         |
-//! | assets       | u32 count, digests        | in the order of their indices                          |
-//! | profile      | digest                    | of the execution profile (`profile.rs`)                |
-//! | outcome      | text, u8, i32 if 1        | the code; whether a failure code follows; that         |
-//! | proof        | u8, digest if 1           | whether one follows: only where the outcome is `done`  |
-//! | output       | digest, u64               | and its length in bytes                                |
-//! | gas          | u64                       | used                                                   |
+//! | claim        | type                      |                                                 |
+//! |--------------|---------------------------|-------------------------------------------------|
+//! | slice id     | text                      | 1 to 128 printable ASCII characters             |
+//! | job          | (the next nine)           | identified by the job digest, below             |
+//! | workload     | text                      | `transcode`, `inference` or `module`            |
+//! | module       | digest                    |                                                 |
+//! | input        | digest, u64               | and its length in bytes                         |
+//! | args         | digest                    |                                                 |
+//! | gas          | u64                       | limit                                           |
+//! | memory       | u64                       | limit in bytes                                  |
+//! | output       | u64                       | limit in bytes                                  |
+//! | assets       | u32 count, digests        | in the order of their indices                   |
+//! | profile      | digest                    | of the execution profile (`profile.rs`)         |
+//! | outcome      | text, u8, i32 if 1        | code; whether a failure code follows; the code  |
+//! | proof        | u8, digest if 1           | 1 if and only if the outcome is `done`          |
+//! | output       | digest, u64               | and its length in bytes                         |
+//! | gas          | u64                       | used                                            |
 //!
-//! BLAKE3 of the claim, in the domain `compute-host slice proof claim v1`, is the claim digest: equal for equal results.
+//! The job digest is BLAKE3 of the job's nine fields, in the domain `compute-host job v1`. The
+//! claim digest is BLAKE3 of the claim, in the domain `compute-host slice proof claim v1`. Equal
+//! results have equal claim digests.
 //!
-//! | observed | type |                                         |
-//! |----------|------|-----------------------------------------|
-//! | started  | u64  | milliseconds since 1970-01-01 UTC       |
-//! | duration | u64  | microseconds                            |
-//! | memory   | u64  | largest size of the guest's, in bytes   |
-//! | engine   | text |                                         |
+//! | observed | type |                                               |
+//! |----------|------|-----------------------------------------------|
+//! | started  | u64  | milliseconds since 1970-01-01 UTC             |
+//! | duration | u64  | microseconds                                  |
+//! | memory   | u64  | largest size of the guest's memory, in bytes  |
+//! | engine   | text |                                               |
 
 use super::rules::{self, Contradiction};
 use super::{ASSETS_MAX, Blob, Claim, Job, JobLimits, Observed, SliceProof, VERSION};
@@ -53,13 +57,13 @@ const FILE_DOMAIN: &str = "compute-host proof file v1";
 const CLAIM_DOMAIN: &str = "compute-host slice proof claim v1";
 const JOB_DOMAIN: &str = "compute-host job v1";
 
-/// What a proof is signed for.
+/// Signing context of a proof.
 pub const PROOF_CONTEXT: &str = "compute-host slice proof v1";
 
-/// The largest proof: 64 KiB hold some two thousand digests.
+/// Maximum bytes of a proof: 64 KiB hold about two thousand digests.
 pub const PROOF_BYTES_MAX: usize = 64 << 10;
 
-/// Why some bytes are not a proof.
+/// The reason why some bytes are not a proof.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     #[error("not a slice proof: it does not begin with `SLCPROOF`, nor with `{{` as its JSON form does")]
@@ -87,7 +91,7 @@ impl DecodeError {
         }
     }
 
-    /// A stable name for programs.
+    /// Returns a stable name for programs.
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Magic => "no_proof",
@@ -107,7 +111,8 @@ impl From<Contradiction> for DecodeError {
 }
 
 impl Job {
-    /// Names the job: equal for equal jobs, whatever their slices are called.
+    /// Returns the digest of the job. Equal jobs have equal digests, whatever the ids of their
+    /// slices.
     pub fn digest(&self) -> Digest {
         let mut bytes = Vec::with_capacity(256);
         self.write(&mut bytes);
@@ -152,7 +157,8 @@ impl Blob {
 }
 
 impl Claim {
-    /// Names what is claimed, without what was merely observed: equal on every node that finds the same.
+    /// Returns the digest of the claim, without the observations. Every node with the same result
+    /// gets the same digest.
     pub fn digest(&self) -> Digest {
         Digest::in_domain(CLAIM_DOMAIN, &self.to_bytes())
     }
@@ -203,7 +209,7 @@ impl Observed {
     }
 }
 
-/// All of a proof that stands before its signature.
+/// Encodes the part of a proof before its signature.
 pub fn signed_bytes(claim: &Claim, observed: &Observed, signer: &PublicKey) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(1024);
     bytes.extend(MAGIC);
@@ -215,7 +221,8 @@ pub fn signed_bytes(claim: &Claim, observed: &Observed, signer: &PublicKey) -> V
 }
 
 impl SliceProof {
-    /// The canonical bytes: equal proofs have equal bytes, and no other bytes are read back as this proof.
+    /// Encodes the proof as canonical bytes. Equal proofs have equal bytes, and no other bytes
+    /// decode to this proof.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = signed_bytes(&self.claim, &self.observed, &self.signer);
         bytes.extend(self.signature.as_bytes());
@@ -224,8 +231,8 @@ impl SliceProof {
         bytes
     }
 
-    /// Reads canonical bytes, and checks their structure and the signature. That a claim is well formed and signed does
-    /// not make it true: run it again to see. Takes some 50 us.
+    /// Decodes canonical bytes, and checks their structure and the signature. A well-formed, signed
+    /// claim need not be true: run it again to check. Takes about 50 us.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
         let proof = Self::from_kept_bytes(bytes)?;
         PublicKey::from_bytes(proof.signer.as_bytes()).ok_or(DecodeError::Damaged("its signer is no key"))?;
@@ -234,8 +241,9 @@ impl SliceProof {
         if is_signed { Ok(proof) } else { Err(DecodeError::Signature) }
     }
 
-    /// [`SliceProof::from_bytes`] without the check of the signer's key and the signature: for what this very node has
-    /// kept where nobody else can write, and whose checksum tells whether it is damaged.
+    /// Decodes like [`SliceProof::from_bytes`], without checking the signer's key and the
+    /// signature. Use it for proofs that this node stored where nobody else can write. Their
+    /// checksum shows damage.
     pub(crate) fn from_kept_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
         if bytes.len() > PROOF_BYTES_MAX {
             return Err(DecodeError::TooLarge { bytes: bytes.len(), max: PROOF_BYTES_MAX });
@@ -282,7 +290,7 @@ fn write_optional<const N: usize>(to: &mut Vec<u8>, bytes: Option<[u8; N]>) {
     to.extend(bytes.into_iter().flatten());
 }
 
-/// What is left to read. A length is compared with it before anything is allocated.
+/// Unread rest of the bytes. A length is compared with the rest before anything is allocated.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {

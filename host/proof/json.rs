@@ -1,5 +1,6 @@
-//! The JSON form of a proof: all that the canonical bytes say, for people and for programs that read JSON. Digests, keys
-//! and signatures are lowercase hexadecimal digits, numbers are exact integers.
+//! The JSON form of a proof: the same content as the canonical bytes, for people and for programs
+//! that read JSON. Digests, keys and signatures are lowercase hexadecimal digits. Numbers are exact
+//! integers.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -9,14 +10,14 @@ use crate::digest::Digest;
 use crate::sandbox::Outcome;
 use crate::text::explained;
 
-/// The largest JSON form that is read: text takes at most six times as much as in the canonical bytes, and space between
-/// the words is no content.
+/// Maximum bytes of a JSON form. JSON text is at most six times as long as its canonical bytes;
+/// space between tokens is not content.
 pub const JSON_BYTES_MAX: usize = 512 << 10;
 
-/// What a message shows of a proof that is not one.
+/// Maximum characters of a parser's message about text that is not a proof.
 const SHOWN_CHARS_MAX: usize = 200;
 
-/// The version is read first: what another one holds is not known.
+/// The version, which is read first, because the content of other versions is unknown.
 #[derive(Deserialize)]
 struct Versioned {
     version: u64,
@@ -48,7 +49,7 @@ struct OutcomeForm {
 }
 
 impl SliceProof {
-    /// The JSON form; [`SliceProof::from_json`] makes of it the proof that it was made of.
+    /// Returns the JSON form. [`SliceProof::from_json`] decodes it to the same proof.
     pub fn to_json(&self) -> Value {
         let Claim { slice_id, job, outcome, proof, output, gas } = &self.claim;
         let (code, failure) = outcome.code();
@@ -71,8 +72,9 @@ impl SliceProof {
         })
     }
 
-    /// Reads the JSON form, and checks all that [`SliceProof::from_bytes`] checks. Order and spacing are free; beside that
-    /// it must say what the proof's own JSON form says: each key once, no other, each value as it would be written.
+    /// Decodes the JSON form, and makes all checks of [`SliceProof::from_bytes`]. Order and spacing
+    /// are free. Otherwise the text must match the proof's own JSON form: each key once, no other
+    /// key, and each value written the same way.
     pub fn from_json(text: &[u8]) -> Result<Self, DecodeError> {
         if text.len() > JSON_BYTES_MAX {
             return Err(DecodeError::TooLarge { bytes: text.len(), max: JSON_BYTES_MAX });
@@ -109,7 +111,7 @@ impl Form {
     }
 }
 
-/// What is wrong may be as long as whoever wrote it wanted.
+/// Cuts the error message, because it may contain a text of any length.
 fn said(error: impl std::fmt::Display) -> DecodeError {
     DecodeError::Json(explained(&error.to_string()).chars().take(SHOWN_CHARS_MAX).collect())
 }

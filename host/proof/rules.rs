@@ -1,5 +1,6 @@
-//! What a reader can see in a proof alone: rules that hold for all that any run comes to. A proof that breaks one
-//! contradicts itself. It is checked where a proof is read and again where one is signed.
+//! Consistency rules that hold for the result of any run, and that a reader can check from the
+//! proof alone. A proof that breaks one contradicts itself. The rules are checked when a proof is
+//! read, and again when one is signed.
 
 use std::sync::LazyLock;
 
@@ -9,14 +10,14 @@ use crate::limits::Limits;
 use crate::sandbox::{Outcome, QUANTUM};
 use crate::workload::NAMES;
 
-/// How a proof contradicts itself.
+/// The rule by which a proof contradicts itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Contradiction(pub &'static str);
 
 type Holds = fn(&Claim, &Observed) -> bool;
 
-/// Each rule, by what is said of a proof that breaks it.
+/// Each rule, with the message for a proof that breaks it.
 const RULES: [(&str, Holds); 15] = [
     ("its workload has no known name", |claim, _| NAMES.contains(&&*claim.job.workload)),
     ("its memory limit is more than WebAssembly can address", |claim, _| {
@@ -46,7 +47,7 @@ const RULES: [(&str, Holds); 15] = [
     ("it was ended, and what it forfeits is no whole number of quanta", |claim, _| {
         let Claim { outcome, gas, job, .. } = claim;
         let forfeits = !matches!(outcome, Outcome::Done | Outcome::Failed(_));
-        // Of other profiles the quantum is not known.
+        // The quantum of other profiles is unknown.
         !forfeits || job.profile != profile().digest() || *gas == job.limits.gas || gas.is_multiple_of(QUANTUM)
     }),
     ("its memory grew beyond what its job allows", |claim, observed| {
@@ -59,19 +60,19 @@ const RULES: [(&str, Holds); 15] = [
     }),
 ];
 
-/// Names of engines have some 20.
+/// Maximum bytes of an engine's name. Real names have about 20.
 const ENGINE_BYTES_MAX: usize = 64;
 
-/// A page of WebAssembly's memory.
+/// Bytes of a page of WebAssembly memory.
 const PAGE_BYTES: u64 = 1 << 16;
 
-/// The digest of nothing is that of no bytes, and of nothing else.
+/// Checks that the empty blob, and only the empty blob, has the digest of no bytes.
 fn fits(blob: Blob) -> bool {
     static NOTHING: LazyLock<Digest> = LazyLock::new(|| Digest::of(b""));
     (blob.blake3 == *NOTHING) == (blob.bytes == 0)
 }
 
-/// Whether a run can have come to `claim`, and been observed so.
+/// Checks whether a run can have this result and these observations.
 pub fn check(claim: &Claim, observed: &Observed) -> Result<(), Contradiction> {
     match RULES.iter().find(|(_, holds)| !holds(claim, observed)) {
         Some((broken, _)) => Err(Contradiction(broken)),
@@ -114,7 +115,7 @@ mod tests {
 
     type Break = fn(&mut Claim, &mut Observed);
 
-    /// In the order of the rules: what breaks this one and no rule before it.
+    /// Changes that break one rule and no rule before it, in the order of the rules.
     const BREAKS: [&[Break]; RULES.len()] = [
         &[
             |claim, _| claim.job.workload.clear(),

@@ -1,4 +1,5 @@
-//! Taking a slice in: its bytes as they come, then what is to be done with it; a task's id, when all of that is on disk.
+//! Upload of a task: first the bytes of the slice as they arrive, then the request. The task's id
+//! is returned when all of it is on disk.
 
 use std::io;
 use std::sync::Arc;
@@ -11,17 +12,17 @@ use crate::slice::{Scope, SliceId};
 use crate::store::{AcceptError, Accepting, Task, TaskId, TaskWorkload};
 use crate::workload::Asset;
 
-/// What is to be done with a slice.
+/// The workload and parameters for a slice.
 #[derive(Clone)]
 pub struct TaskRequest {
-    /// Without one, the digest of all that decides the result.
+    /// If `None`, the id is the digest of everything that decides the result.
     pub slice_id: Option<SliceId>,
     pub workload: TaskWorkload,
     pub args: Arc<[u8]>,
     pub assets: Vec<Asset>,
     pub limits: Limits,
     pub reuse: Reuse,
-    /// How long the guest may run; without one, until its gas is spent.
+    /// Maximum time of the guest; `None` lets it run until its gas is spent.
     pub timeout: Option<Duration>,
 }
 
@@ -39,7 +40,7 @@ impl TaskRequest {
     }
 }
 
-/// Why a slice is not accepted. Nothing of it is kept then.
+/// The reason why a slice is not accepted. Nothing of it is stored then.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
     #[error(transparent)]
@@ -53,7 +54,7 @@ pub enum QueueError {
 }
 
 impl QueueError {
-    /// A stable name for programs.
+    /// Returns a stable name for programs.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Accept(AcceptError::Full { .. }) => "queue_full",
@@ -65,21 +66,21 @@ impl QueueError {
     }
 }
 
-/// A slice that is being handed in. If it is dropped, nothing of it is kept.
+/// An upload in progress. If it is dropped, nothing of it is stored.
 pub struct Incoming {
     queue: Arc<Queue>,
     accepting: Accepting,
 }
 
 impl Queue {
-    /// Begins to take in a slice from `scope`.
+    /// Starts the upload of a slice from `scope`.
     pub fn begin(self: &Arc<Self>, scope: &Scope) -> Result<Incoming, QueueError> {
         Ok(Incoming { queue: self.clone(), accepting: self.store.begin(scope)? })
     }
 }
 
 impl Incoming {
-    /// Refuses a slice of `bytes` for which there is no room now, before any of it is taken in.
+    /// Checks, before any byte is received, that the quota has space for a slice of `bytes`.
     pub fn check_room(&self, bytes: u64) -> Result<(), QueueError> {
         let max = self.queue.settings.slice_bytes_max;
         if bytes > max {
@@ -88,7 +89,7 @@ impl Incoming {
         Ok(self.accepting.check_room(bytes)?)
     }
 
-    /// Takes more of the slice's bytes. Writes to disk.
+    /// Appends bytes to the slice. Writes to disk.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), QueueError> {
         let max = self.queue.settings.slice_bytes_max;
         if self.accepting.bytes().saturating_add(bytes.len() as u64) > max {
@@ -97,7 +98,8 @@ impl Incoming {
         Ok(self.accepting.write(bytes)?)
     }
 
-    /// Returns when all of it is on disk: from then on the task will have an end, whatever happens to the process.
+    /// Makes the whole task durable and returns its id. From then on the task will have an outcome,
+    /// whatever happens to the process.
     pub fn finish(self, request: TaskRequest) -> Result<TaskId, QueueError> {
         let Self { queue, accepting } = self;
         check_brought(&request.args, &request.assets).map_err(QueueError::Refused)?;

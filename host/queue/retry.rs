@@ -1,4 +1,5 @@
-//! What is tried again, and when. What the caller is at fault for ends a task; what befell the host may pass.
+//! Retry policy: which errors are retried, and when. A caller's error ends the task; a host failure
+//! may be transient.
 
 use std::time::Duration;
 
@@ -8,27 +9,29 @@ use crate::sandbox::{InputError, SandboxError};
 use crate::slice::SliceError;
 use crate::store::{Ending, StoreError, TaskId};
 
-/// Some four minutes, with the delays below: a full disk may have been cleared by then, and what a failed compiler left is
-/// forgotten after one.
+/// With the delays below, the attempts take about four minutes. By then a full disk may have been
+/// cleared. A failed compiler's result is forgotten after one minute.
 pub const ATTEMPTS_MAX: u32 = 10;
 
 const DELAY_MIN: Duration = Duration::from_secs(1);
 const DELAY_MAX: Duration = Duration::from_secs(60);
 
-/// How long to wait after so many attempts, from 1 on.
+/// Returns the delay after so many attempts, from 1 on.
 pub fn delay(attempts: u32) -> Duration {
     DELAY_MIN.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(DELAY_MAX)
 }
 
-/// Delays go no further than this where the store failed: it is opened again by itself, and what was accepted waits for that.
+/// Maximum number of attempts counted for the delay when the store failed. The store opens itself
+/// again, and accepted tasks wait for that.
 pub const STORE_ATTEMPTS: u32 = 4;
 
-/// Whether the node's own store failed, which is no attempt at the task.
+/// Returns whether the node's own store failed. Such a failure does not count as an attempt at the
+/// task.
 pub const fn is_the_stores(error: &RunError) -> bool {
     matches!(error, RunError::Store(_))
 }
 
-/// Whether another attempt may go well.
+/// Returns whether the error is transient, so that another attempt may succeed.
 pub fn may_pass(error: &RunError) -> bool {
     match error {
         RunError::Store(_) | RunError::Random(_) | RunError::Busy | RunError::Lost => true,
@@ -68,7 +71,8 @@ const fn may_pass_in_sandbox(error: &SandboxError) -> bool {
     }
 }
 
-/// How a task ends whose last attempt failed so. Whoever handed it in is not told of the host's files.
+/// Returns the outcome of a task whose last attempt failed with `error`. The message does not
+/// reveal the host's files to the caller.
 pub fn ending(id: &TaskId, error: &RunError) -> Ending {
     let host_failed = || Ending::failed(error.code(), "the node failed at it; hand it in again later");
     match error {
@@ -81,7 +85,7 @@ pub fn ending(id: &TaskId, error: &RunError) -> Ending {
     }
 }
 
-/// How a task ends whose bytes are not what was accepted.
+/// Returns the outcome of a task whose stored bytes differ from what was accepted.
 pub fn damaged(id: &TaskId) -> Ending {
     Ending::failed("task_damaged", &StoreError::TaskDamaged { id: *id }.to_string())
 }

@@ -1,5 +1,5 @@
-//! Whose turn it is: the scopes by turns, and of each the task that was accepted first. However many one has handed in, a task of
-//! another comes after at most one of them for each of its own.
+//! Fair queue of tasks: round-robin over scopes, and first-in first-out within a scope. However
+//! many tasks one scope has, each task of another scope waits for at most one of them per own task.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -8,9 +8,9 @@ use crate::store::{TaskId, Waiting};
 
 #[derive(Default)]
 pub struct Turns {
-    /// Scopes that have something waiting, and nothing else.
+    /// Waiting tasks of each scope. Scopes without waiting tasks are absent.
     waiting: HashMap<Scope, BTreeMap<u64, TaskId>>,
-    /// The same scopes; whose turn is next stands first.
+    /// The same scopes in the order of their turns; the first is next.
     turns: VecDeque<Scope>,
 }
 
@@ -23,7 +23,7 @@ impl Turns {
         own.insert(number, id);
     }
 
-    /// The next task of a scope that `place` has a place for, and that place.
+    /// Dequeues the next task of a scope for which `place` returns a permit, and returns both.
     pub fn next<P>(&mut self, place: impl Fn(&Scope) -> Option<P>) -> Option<(Waiting, P)> {
         let found = self.turns.iter().enumerate().find_map(|(at, scope)| Some((at, place(scope)?)));
         let (at, place) = found?;
@@ -47,13 +47,13 @@ impl Turns {
         }
     }
 
-    /// How many of a scope wait, and the first `max` of them.
+    /// Returns how many tasks of a scope wait, and the first `max` of them.
     pub fn first_of(&self, scope: &Scope, max: usize) -> (u64, Vec<TaskId>) {
         let Some(own) = self.waiting.get(scope) else { return (0, Vec::new()) };
         (own.len() as u64, own.values().take(max).copied().collect())
     }
 
-    /// How many have their turn before this one, as things are.
+    /// Returns how many tasks would run before this one, in the current state.
     pub fn ahead(&self, scope: &Scope, number: u64) -> u64 {
         let Some(own) = self.waiting.get(scope) else { return 0 };
         let own_ahead = own.range(..number).count();

@@ -1,4 +1,4 @@
-//! Carrying tasks out, several at once, until told to stop.
+//! Worker of the queue: runs several tasks at once, until it is stopped.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -13,23 +13,24 @@ use crate::runner::{Answer, Finished, Progress, Request, Reuse, RunError};
 use crate::slice::Scope;
 use crate::store::{Ending, StoreError, TaskId, Waiting};
 
-/// How often those who watch a task that runs are told how far it is.
+/// Interval at which the watchers of a running task get its progress.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 
-/// What came of an attempt.
+/// The result of an attempt.
 enum Attempt {
     Ended {
         ending: Ending,
-        /// Where there is a result.
+        /// Present if the run has a result.
         finished: Option<Arc<Finished>>,
     },
     Again,
 }
 
-/// A task that is under way. Dropped before it has ended, it waits again: on disk it never did anything else.
+/// Guard of an active task. If it is dropped before the task has ended, the task is requeued. On
+/// disk the task never stopped waiting.
 struct Taken {
     queue: Arc<Queue>,
-    /// `None` once it has ended.
+    /// `None` once the task has ended.
     waiting: Option<Waiting>,
 }
 
@@ -43,10 +44,11 @@ impl Drop for Taken {
 }
 
 impl Queue {
-    /// Carries tasks out until `stop` ends; then begins no more, and returns when those that are under way have ended. Whoever
-    /// cannot wait for that drops the future: what is under way then begins anew at the next start.
+    /// Runs tasks until `stop` completes. Then it starts no more, and returns when the active tasks
+    /// have ended. A caller that cannot wait drops the future; active tasks then start again at the
+    /// next start.
     pub async fn work(self: &Arc<Self>, stop: impl Future<Output = ()>) {
-        // No owner: each of them has a place, which has one.
+        // No owner: each task holds a permit, which has an owner.
         let mut under_way = JoinSet::new();
         let mut stop = pin!(stop);
         loop {
@@ -70,8 +72,8 @@ impl Queue {
         while under_way.join_next().await.is_some() {}
     }
 
-    /// Ends a task that has not ended yet, without a result; where it comes to an end of its own first, that counts. `None`
-    /// where there is none in `scope`.
+    /// Cancels a task, which then ends without a result. If the task reaches an outcome first, that
+    /// outcome counts. Returns `None` if `scope` has no such task.
     pub async fn cancel(self: &Arc<Self>, scope: &Scope, id: &TaskId) -> Result<Option<Ending>, StoreError> {
         loop {
             let taken = self.live().take_out(scope, id);
@@ -85,7 +87,7 @@ impl Queue {
                 }
                 Some(TakenOut::Runs { cancel, mut changes }) => {
                     cancel.notify_one();
-                    // Where it waits again, it is looked at again.
+                    // A requeued task is cancelled by the next iteration.
                     if changes.changed().await.is_ok() {
                         continue;
                     }
@@ -111,16 +113,18 @@ impl Queue {
         let ended = loop {
             let error = match self.end(&waiting, &ending, kept.clone()).await {
                 Ok(ended) => break ended,
-                // Of what is not there any more, there is nothing to be told.
+                // The task's record is gone, so there is nothing to store.
                 Err(StoreError::TaskDamaged { .. }) => break ending.clone(),
                 Err(error) => error,
             };
-            // There is a result, and it cannot be told before it is on disk. The place that it takes here slows the others down.
+            // The result must not be reported before it is on disk. The permit that this task holds
+            // meanwhile slows the other tasks down.
             tracing::error!(task = %waiting.id, "that a slice has ended cannot be written, and is tried again: {error}");
             tries += 1;
             tokio::time::sleep(retry::delay(tries.min(retry::STORE_ATTEMPTS))).await;
             if tries == retry::ATTEMPTS_MAX {
-                // Where there is no room for what the guest put out, there may be some for the end. Nobody waits for ever.
+                // Drop the output: the outcome alone may fit on a full disk. No caller should wait
+                // for ever.
                 kept = None;
             }
         };
@@ -129,7 +133,7 @@ impl Queue {
         tell(&waiting.id, &ending, finished.as_deref());
     }
 
-    /// Tells those who watch a task how far it is, for as long as this is polled.
+    /// Notifies the watchers of a task about its progress, as long as the future is polled.
     async fn tell_progress(&self, id: &TaskId, progress: &Progress) -> Infallible {
         let far = || (progress.gas_granted(), progress.bytes_read());
         let mut told = far();
@@ -164,14 +168,14 @@ impl Queue {
         }
     }
 
-    /// Only the proof was kept, and the output could be.
+    /// Returns whether only the proof is stored, although the output would fit the quota.
     fn lacks_output(&self, answer: &Answer) -> bool {
         let finished = &answer.finished;
         finished.output.is_none() && finished.proof.output().bytes <= self.settings.quota.outputs_bytes_max
     }
 
-    /// Runs once more what is known. Where that is not possible any more, because its module is gone for example, the proof is the
-    /// result all the same.
+    /// Runs a known job again for its output. If that is impossible, for example because its module
+    /// is gone, the known proof is still the result.
     async fn run_for_output(
         &self,
         waiting: &Waiting,
@@ -223,7 +227,7 @@ impl Queue {
         })
     }
 
-    /// Returns when the end is on disk, and with it what the guest put out.
+    /// Makes the outcome and the guest's output durable.
     async fn end(
         &self,
         waiting: &Waiting,
@@ -248,7 +252,8 @@ impl Attempt {
     }
 }
 
-/// The door has logged the task's id with that of the request that brought it.
+/// Logs the outcome. The HTTP layer has already logged the task's id with the id of the request
+/// that created it.
 fn tell(id: &TaskId, ending: &Ending, finished: Option<&Finished>) {
     match ending {
         Ending::Done { slice_id, outcome, .. } => {
@@ -264,7 +269,7 @@ fn cancelled() -> Ending {
     Ending::failed("cancelled", "whoever handed it in has cancelled it")
 }
 
-/// Never, where there is nothing to wait for.
+/// Waits until `due`, or for ever if there is none.
 async fn until(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due.into()).await,

@@ -1,4 +1,4 @@
-//! What the runner answers.
+//! Answers of the runner, and its errors.
 
 use std::io;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::sandbox::{Execution, Outcome, SandboxError};
 use crate::slice::{SliceError, SliceId};
 use crate::store::StoreError;
 
-/// Where an answer comes from.
+/// The source of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
@@ -30,15 +30,15 @@ impl Source {
     }
 }
 
-/// A finished run.
+/// The result of a finished run.
 #[derive(Debug)]
 pub struct Finished {
     pub outcome: Outcome,
     pub proof: SliceProof,
-    /// `None` where only the proof was kept.
+    /// `None` if only the proof is stored.
     pub output: Option<Vec<u8>>,
     pub log: Vec<u8>,
-    /// Names all that decided it.
+    /// Digest of the job: of everything that decides the result.
     pub(super) job: Digest,
 }
 
@@ -48,7 +48,7 @@ pub struct Answer {
     pub source: Source,
 }
 
-/// Why there is no answer. The guest's own failures are answers.
+/// The reason why there is no answer. A guest's own failure is an answer, not an error.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error(
@@ -80,7 +80,7 @@ pub enum RunError {
 }
 
 impl RunError {
-    /// A stable name for programs.
+    /// Returns a stable name for programs.
     pub fn code(&self) -> &'static str {
         match self {
             Self::SliceIdConflict(_) => "slice_id_conflict",
@@ -101,20 +101,21 @@ impl RunError {
 }
 
 impl Answer {
-    /// Refuses what was made of another job.
+    /// Returns an error if the answer belongs to another job.
     pub(super) fn of_job(self, id: &SliceId, job: Digest) -> Result<Self, RunError> {
         if self.finished.job == job { Ok(self) } else { Err(RunError::SliceIdConflict(id.clone())) }
     }
 }
 
 impl Finished {
-    /// What another process of this node's owner tells of a run: the proof's bytes as they are kept.
+    /// Decodes a result that another process of this node's owner sent: the proof in its stored
+    /// form, the output and the log.
     pub fn told(proof: &[u8], output: Option<Vec<u8>>, log: Vec<u8>) -> Result<Self, DecodeError> {
         let stored = Self::stored(SliceProof::from_kept_bytes(proof)?);
         Ok(Self { output, log, ..stored })
     }
 
-    /// What is left of a run whose proof was kept.
+    /// Creates the result of a run of which only the proof is stored.
     pub(super) fn stored(proof: SliceProof) -> Self {
         let output = (proof.output().bytes == 0).then(Vec::new);
         Self { outcome: proof.outcome(), output, log: Vec::new(), job: proof.job().digest(), proof }
@@ -124,14 +125,14 @@ impl Finished {
         self.proof.claim()
     }
 
-    /// What it takes in memory, about.
+    /// Returns its approximate size in memory, in bytes.
     pub(super) fn bytes(&self) -> u64 {
         const RECORD: usize = 1024;
         (RECORD + self.output.as_ref().map_or(0, Vec::len) + self.log.len()) as u64
     }
 }
 
-/// A run that has come to its end, and whose claim is not signed yet.
+/// A finished run whose claim is not signed yet.
 pub(super) struct Ended {
     pub(super) claim: Claim,
     observed: Observed,

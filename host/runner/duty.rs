@@ -1,4 +1,4 @@
-//! The end of a run: its proof is signed, durable, and told, in this order.
+//! End of a run: its proof is signed, then made durable, then sent to the caller, in this order.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,7 +9,7 @@ use super::flights::Lead;
 use super::{Core, Name, Served};
 use crate::store::StoreError;
 
-/// The duty to answer one caller, and whoever follows.
+/// The pending reply to one caller and to its followers.
 pub struct Duty {
     pub core: Arc<Core>,
     pub lead: Lead<Name, Answer>,
@@ -24,13 +24,15 @@ impl Duty {
             lead.land(answer.clone());
             core.tally.count(answer.source);
         }
-        // Whoever has the last answer can close the runner, and open its store again.
+        // Drop the runner before the reply: a caller with the last answer may close the runner and
+        // open its store again.
         drop(core);
-        // Who has left needs no answer.
+        // Ignored: the caller may have left.
         let _ = reply.send(Served::Done(result));
     }
 
-    /// Signs a new proof, makes it durable, then tells of it. Where there is one already, the new one must claim the same.
+    /// Signs a new proof, makes it durable, then sends it. If there already is a proof, the new one
+    /// must make the same claim.
     pub fn keep(self, ended: Ended, known: Option<Answer>) {
         if known.as_ref().is_some_and(|known| *known.finished.claim() != ended.claim) {
             let (_, id) = self.lead.key().clone();
@@ -50,15 +52,16 @@ impl Duty {
     }
 }
 
-/// New answers on their way to disk. While some are being written, the next ones gather, and then are written at once by the
-/// same thread: a thread for each would be woken for no more than to wait. There are no more than requests under way.
+/// Group commit of new proofs. While one thread writes a batch, further answers collect, and the
+/// same thread then writes them together. One thread for each answer would wake up only to wait.
+/// The number of answers is bounded by the number of active requests.
 #[derive(Default)]
 pub struct Keeping(Mutex<Gathered>);
 
 #[derive(Default)]
 struct Gathered {
     answers: Vec<(Duty, Answer)>,
-    /// Whether a thread is at it, which takes these as well.
+    /// Whether a writer thread is active, which will take these answers too.
     is_kept: bool,
 }
 
@@ -78,7 +81,7 @@ impl Keeping {
     }
 }
 
-/// One thread's turn, until there is nothing left.
+/// Guard of the writer thread, which runs until no answers are left.
 struct Shift {
     keeping: Arc<Keeping>,
     is_over: bool,
@@ -106,7 +109,8 @@ impl Shift {
 }
 
 impl Drop for Shift {
-    /// Where the work has not begun, for the runtime ends, or has panicked, whoever waits hears that the answer is lost.
+    /// Reports the pending answers as lost, if the writer never started because the runtime is
+    /// shutting down, or if it panicked.
     fn drop(&mut self) {
         if !self.is_over {
             let lost = std::mem::take(&mut *self.keeping.gathered());
@@ -115,7 +119,7 @@ impl Drop for Shift {
     }
 }
 
-/// Returns when they are on disk. All are one runner's.
+/// Makes the proofs durable. All answers must belong to one runner.
 fn keep(answers: &[(Duty, Answer)]) -> Result<(), StoreError> {
     let proofs: Vec<_> = answers.iter().map(|(duty, answer)| (&duty.lead.key().0, &answer.finished.proof)).collect();
     match answers.first().and_then(|(duty, _)| duty.core.store.as_ref()) {

@@ -1,6 +1,7 @@
-//! Single flight: of all who want one result at once, one makes it and the others wait.
+//! Single flight: of all callers that want one result at once, one makes it and the others wait.
 //!
-//! moka could do this too, but would have those who wait hold on to what they brought (an open slice, a lane) until they are answered.
+//! moka offers this too, but its waiting callers would keep their resources (an open slice, a
+//! thread) until they are answered.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -10,7 +11,7 @@ use tokio::sync::watch;
 
 type Waiting<K, V> = Mutex<HashMap<K, watch::Receiver<Option<V>>>>;
 
-/// What is being made now.
+/// The results that are being made.
 pub struct Flights<K, V>(Arc<Waiting<K, V>>);
 
 impl<K, V> Default for Flights<K, V> {
@@ -20,9 +21,9 @@ impl<K, V> Default for Flights<K, V> {
 }
 
 pub enum Claim<K: Hash + Eq, V> {
-    /// The caller makes it.
+    /// The caller must make the result.
     Lead(Lead<K, V>),
-    /// Another does.
+    /// Another caller makes the result.
     Follow(Follow<V>),
 }
 
@@ -38,7 +39,8 @@ impl<K: Hash + Eq + Clone, V> Flights<K, V> {
     }
 }
 
-/// The duty to make a result. Dropped without [`Lead::land`], it falls to one of those who wait.
+/// The leader, which must make the result. If it is dropped without [`Lead::land`], one of the
+/// followers becomes the leader.
 pub struct Lead<K: Hash + Eq, V> {
     flights: Arc<Waiting<K, V>>,
     key: K,
@@ -64,7 +66,7 @@ impl<K: Hash + Eq, V> Drop for Lead<K, V> {
 pub struct Follow<V>(watch::Receiver<Option<V>>);
 
 impl<V: Clone> Follow<V> {
-    /// The result, or `None` if whoever was to make it could not.
+    /// Waits for the result. Returns `None` if the leader failed to make it.
     pub async fn landed(&mut self) -> Option<V> {
         self.0.wait_for(Option::is_some).await.ok()?.clone()
     }

@@ -1,4 +1,4 @@
-//! What became of requests, for those who count.
+//! Observation of requests, for metrics and usage accounts.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use super::answer::{Answer, RunError, Source};
 use super::under_way::Progress;
 use crate::slice::Scope;
 
-/// How many answers came from where since the start.
+/// Number of answers since the start, by source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub runs: u64,
@@ -16,21 +16,21 @@ pub struct Counts {
     pub from_store: u64,
 }
 
-/// One request, at its end.
+/// One finished request.
 #[derive(Clone, Copy, Debug)]
 pub struct Observation<'a> {
     /// `transcode`, `inference` or `module`.
     pub workload: &'static str,
-    /// From when it was asked until there is an answer, all waiting included.
+    /// Time from the request to its answer, including all waiting.
     pub duration: Duration,
     pub result: Result<&'a Answer, &'a RunError>,
 }
 
-/// What one request has used of this node, at its end or when its caller left.
+/// Resources of this node that one request used, when it ended or its caller left.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage<'a> {
     pub scope: &'a Scope,
-    /// Gas that a guest was granted; 0 where none was run for this request.
+    /// Gas granted to a guest; 0 if no guest ran for this request.
     pub gas: u64,
     /// Bytes of the slice that were read and hashed.
     pub bytes: u64,
@@ -48,7 +48,7 @@ pub struct Tally {
     usage_observer: OnceLock<UsageObserver>,
 }
 
-/// Tells of the usage of a request when it is dropped.
+/// Guard that reports the usage of a request when it is dropped.
 pub struct Metered<'a> {
     pub tally: &'a Tally,
     pub scope: Scope,
@@ -80,7 +80,7 @@ impl Tally {
     }
 
     pub fn observe(&self, observer: impl Fn(&Observation<'_>) + Send + Sync + 'static) {
-        // Whoever came first is told already.
+        // Ignored: the first observer stays.
         let _ = self.observer.set(Box::new(observer));
     }
 

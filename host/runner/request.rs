@@ -1,4 +1,4 @@
-//! What is asked of the runner.
+//! Requests to the runner.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,17 +11,18 @@ use crate::sandbox::Input as _;
 use crate::slice::{OpenSlice, Scope, Slice, SliceId};
 use crate::workload::{Asset, Workload};
 
-/// Arguments are hashed for each slice, and what is larger is better brought as an asset.
+/// Maximum bytes of arguments. Arguments are hashed for each slice, so larger data should be an
+/// asset.
 pub const ARGS_BYTES_MAX: u64 = 1 << 20;
-/// Assets are held in memory, all of a job's at once.
+/// Maximum bytes of all assets of a job, which are held in memory together.
 pub const ASSETS_BYTES_MAX: u64 = 1 << 30;
 
-/// What to run on what, and under which name.
+/// A request: the workload, its slice, and the slice's id.
 #[derive(Clone)]
 pub struct Request {
-    /// Whose the id is: results and proofs are found again in the scope that they were asked for in.
+    /// The scope of the id. Results and proofs are found only in the scope that requested them.
     pub scope: Scope,
-    /// Without one, the digest of all that decides the result.
+    /// If `None`, the id is the digest of everything that decides the result.
     pub id: Option<SliceId>,
     pub workload: Workload,
     pub slice: Slice,
@@ -29,7 +30,8 @@ pub struct Request {
     pub assets: Vec<Asset>,
     pub limits: Limits,
     pub reuse: Reuse,
-    /// How long the guest may run; without one, until its gas is spent. What ends by it proves nothing.
+    /// Maximum time of the guest; `None` lets it run until its gas is spent. A run that ends by its
+    /// timeout proves nothing.
     pub timeout: Option<Duration>,
 }
 
@@ -52,7 +54,7 @@ impl Request {
         check_brought(&self.args, &self.assets)
     }
 
-    /// All that decides the result.
+    /// Returns everything that decides the result.
     pub(super) fn job(&self, slice: &OpenSlice) -> Job {
         Job {
             workload: self.workload.name().to_owned(),
@@ -66,7 +68,7 @@ impl Request {
     }
 }
 
-/// Whether a job may bring so much beside its slice.
+/// Checks the number and size of the arguments and assets of a job.
 pub fn check_brought(args: &[u8], assets: &[Asset]) -> Result<(), RunError> {
     if assets.len() > ASSETS_MAX {
         return Err(RunError::TooManyAssets(assets.len()));
@@ -79,11 +81,12 @@ pub fn check_brought(args: &[u8], assets: &[Asset]) -> Result<(), RunError> {
     within("assets", assets.iter().map(|asset| asset.bytes().len() as u64).sum(), ASSETS_BYTES_MAX)
 }
 
-/// Whether an earlier result will do.
+/// Whether an earlier result may be returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reuse {
     Allowed,
-    /// Runs anew, unless another caller is running it at this moment. An id that stands for other content is refused
-    /// all the same, and a result that differs from the earlier one is an error.
+    /// Runs again, unless another caller is running the same slice at this moment. An id that
+    /// stands for other content is still refused. A result that differs from the earlier one is an
+    /// error.
     Never,
 }

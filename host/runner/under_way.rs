@@ -1,4 +1,5 @@
-//! What runs now: as many entries as there are threads for guests, so that anybody may look at them at any time.
+//! List of active runs: at most one entry for each guest thread, so reading the list is always
+//! cheap.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,8 +9,8 @@ use super::request::Request;
 use crate::digest::Digest;
 use crate::slice::{Scope, SliceId};
 
-/// What one run has used so far, for whoever watches it. All clones are one. The gas stays at 0 where another caller's run or
-/// an earlier one gives the answer.
+/// Resources that one run has used so far. All clones share the same counters. The gas stays 0 if
+/// another caller's run or an earlier run provides the answer.
 #[derive(Clone, Debug, Default)]
 pub struct Progress(Arc<Counters>);
 
@@ -20,12 +21,12 @@ struct Counters {
 }
 
 impl Progress {
-    /// Gas that the guest was granted, in whole quanta but for the last.
+    /// Returns the gas granted to the guest: whole quanta, except for the last.
     pub fn gas_granted(&self) -> u64 {
         self.0.gas_granted.load(Ordering::Relaxed)
     }
 
-    /// Bytes of the slice that were hashed before the guest began.
+    /// Returns the bytes of the slice that were hashed before the guest began.
     pub fn bytes_read(&self) -> u64 {
         self.0.bytes_read.load(Ordering::Relaxed)
     }
@@ -44,11 +45,11 @@ impl Progress {
     }
 }
 
-/// One that runs, as it was when it was looked at.
+/// Snapshot of one active run.
 #[derive(Clone, Debug)]
 pub struct Running {
     pub scope: Scope,
-    /// Of a slice that was given none it is known once the slice is hashed.
+    /// If the caller gave no id, it is known only after the slice is hashed.
     pub id: Option<SliceId>,
     pub workload: &'static str,
     pub module: Digest,
@@ -59,7 +60,7 @@ pub struct Running {
     pub bytes_read: u64,
 }
 
-/// Its lock is held for some loads and stores, three times a run.
+/// The active runs. The lock is held for a few loads and stores, three times per run.
 #[derive(Default)]
 pub struct UnderWay(Arc<Mutex<Slots>>);
 
@@ -67,7 +68,8 @@ pub struct UnderWay(Arc<Mutex<Slots>>);
 struct Slots {
     runs: Vec<Option<Run>>,
     free: Vec<usize>,
-    /// By runs that have ended. What still runs is added to it when it is asked for, so no run counts for two.
+    /// Gas of runs that have ended. The gas of active runs is added when it is read, so no run
+    /// counts twice.
     gas_granted: u64,
     bytes_read: u64,
 }
@@ -78,7 +80,7 @@ struct Run {
 }
 
 impl UnderWay {
-    /// Shows what `request` asks for as running, until what is returned is dropped.
+    /// Adds an entry for `request`. The drop of the returned guard removes it.
     pub fn begin(&self, request: &Request, progress: &Progress) -> Shown {
         let shown = Running {
             scope: request.scope.clone(),
@@ -133,7 +135,7 @@ fn lock(slots: &Mutex<Slots>) -> MutexGuard<'_, Slots> {
     slots.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A run that is shown, until it is dropped.
+/// Guard of an entry in the list of active runs.
 pub struct Shown {
     slots: Arc<Mutex<Slots>>,
     slot: usize,
@@ -145,7 +147,7 @@ impl Shown {
         &self.progress
     }
 
-    /// The slice is hashed, so its id is known.
+    /// Sets the id, which is known once the slice is hashed.
     pub fn identify(&self, id: &SliceId) {
         if let Some(run) = &mut lock(&self.slots).runs[self.slot] {
             run.shown.id = Some(id.clone());

@@ -1,9 +1,10 @@
-//! The `compute` ABI, version 1: each host function as a plain one over the guest's memory and the state of its run.
-//! Nothing else reads or writes guest memory, and nothing here knows which engine runs the guest.
+//! The `compute` ABI, version 1. Each host function is a plain function of the guest's memory and
+//! the state of its run. No other code reads or writes guest memory, and nothing here knows which
+//! engine runs the guest.
 //!
-//! A pointer is checked over the whole range that the call names, also where fewer bytes are moved, so that whether a
-//! call is allowed does not depend on the data. What handles many bytes does so in pieces, between which it is asked
-//! whether anybody still waits for the run.
+//! Each pointer is checked over the whole range that the call names, even if fewer bytes are moved.
+//! So whether a call is allowed does not depend on the data. Functions that handle many bytes do so
+//! in pieces, and check for an interrupt (cancellation, deadline) between pieces.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,17 +17,19 @@ use super::trace::{Tracer, Window};
 use crate::digest::{Digest, Hasher};
 use crate::limits::Limits;
 
-/// The bytes that a guest works on. Long ones are not held in memory, so each read can fail.
+/// The input bytes of a guest. Long inputs are not held in memory, so each read can fail.
 pub trait Input: Send {
     fn len(&self) -> u64;
 
-    /// BLAKE3 of all bytes; known before the run begins.
+    /// Returns the BLAKE3 digest of all bytes, which is known before the run begins.
     fn digest(&self) -> Digest;
 
-    /// Fills `buffer` with the bytes from `offset` on; never asked beyond [`Input::len`].
+    /// Fills `buffer` with the bytes from `offset` on. The caller never reads beyond
+    /// [`Input::len`].
     fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), InputError>;
 
-    /// How many bytes the host handles to give the guest `len` bytes from `offset` on; the guest is charged for these.
+    /// Returns how many bytes the host handles to give the guest `len` bytes from `offset` on. The
+    /// guest is charged for this number.
     fn cost(&self, _offset: u64, len: u64) -> u64 {
         len
     }
@@ -38,25 +41,25 @@ pub trait Input: Send {
 
 pub type Called<T> = Result<T, Stop>;
 
-/// What one run works on.
+/// The input, arguments, assets and limits of one run.
 pub struct Work {
     pub input: Box<dyn Input>,
     pub args: Arc<[u8]>,
     pub assets: Arc<[Arc<[u8]>]>,
     pub limits: Limits,
     pub watch: Watch,
-    /// Where checkpoints are taken.
+    /// The window of gas in which checkpoints are taken; `None` for a run without a trace.
     pub trace: Option<Window>,
 }
 
 impl Work {
-    /// Work that brings no arguments and no assets, and that is waited for until its gas is spent.
+    /// Creates work without arguments, assets, deadline or trace.
     pub fn new(input: Box<dyn Input>, limits: Limits) -> Self {
         Self { input, args: Arc::default(), assets: Arc::default(), limits, watch: Watch::default(), trace: None }
     }
 }
 
-/// What host calls have to work with in one run, and what they leave behind.
+/// The data that host calls use in one run, and the results that they produce.
 pub struct RunState {
     pub input: Box<dyn Input>,
     pub args: Arc<[u8]>,
@@ -70,10 +73,12 @@ pub struct RunState {
     hasher: Option<Box<Hasher>>,
 }
 
-/// How much a hash over a part of the input reads at a time: what a level-1 cache holds beside the hash's own state.
+/// Bytes that a hash over a part of the input reads at a time. As many fit a level-1 cache beside
+/// the hash's own state.
 const HASH_PIECE_BYTES: usize = 16 * 1024;
 
-/// What is handled without a look at the deadline: a millisecond at most, also where it has to come from a disk.
+/// Bytes that are handled between two checks of the deadline. A piece takes a millisecond at most,
+/// even if it comes from a disk.
 const PIECE_BYTES: usize = 1 << 20;
 
 impl RunState {
@@ -93,7 +98,7 @@ impl RunState {
         }
     }
 
-    /// Takes the gas that the run's start costs, and gives the state that the guest begins with.
+    /// Charges the gas of the run's start, and returns the state that the guest begins with.
     pub fn start(&mut self, gas: u64) -> Called<i64> {
         self.purse.look()?;
         let state = self.purse.charge(State::BEGIN, gas)?;
@@ -103,7 +108,7 @@ impl RunState {
         Ok(state.to_i64())
     }
 
-    /// Does a host call for a guest that has `state` left.
+    /// Executes a host call for a guest whose meter state is `state`.
     pub fn call<R: Answer>(
         &mut self,
         memory: &mut [u8],
@@ -123,14 +128,15 @@ impl RunState {
         Ok((answer, state.to_i64()))
     }
 
-    /// Whether a checkpoint is taken at this refill. Asked once a refill, before the globals are read for it.
+    /// Returns whether a checkpoint is taken at this refill. Called once per refill, before the
+    /// globals are read.
     pub fn is_at_checkpoint(&mut self, memory_bytes: usize) -> bool {
         let granted = self.purse.granted();
         self.tracer.as_mut().is_some_and(|tracer| tracer.is_due(granted, memory_bytes))
     }
 
-    /// Gives a guest more gas that has overdrawn `state`, or ends its run. `globals` are its
-    /// numbers, where a checkpoint is taken.
+    /// Grants more gas to a guest that has overdrawn `state`, or ends its run. `globals` holds the
+    /// bytes of the guest's mutable numeric globals if a checkpoint is taken.
     pub fn refill(&mut self, state: i64, memory: &[u8], globals: Option<&[u8]>) -> Called<i64> {
         let state = State::from_i64(state);
         if let (Some(tracer), Some(globals)) = (&mut self.tracer, globals) {
@@ -139,7 +145,7 @@ impl RunState {
         self.purse.refill(state).map(State::to_i64)
     }
 
-    /// Notes, for a trace, what the run has left of its memory, and what its module has counted.
+    /// Records the final memory and the counters of the module in the trace.
     pub fn end(&mut self, memory: &[u8], counters: Vec<u64>) {
         if let Some(tracer) = &mut self.tracer {
             tracer.end(self.purse.granted(), memory, counters);
@@ -147,7 +153,7 @@ impl RunState {
     }
 }
 
-/// What a host call answers: nothing, or a number.
+/// The return value of a host call: nothing, or a number.
 pub trait Answer {
     fn number(&self) -> Option<u64>;
 }
@@ -176,7 +182,7 @@ impl Answer for i64 {
     }
 }
 
-/// One call of the host: the guest's memory, its run, and what it has left.
+/// One host call: the guest's memory, its run, and the meter's state.
 pub struct HostCall<'a> {
     pub memory: &'a mut [u8],
     pub run: &'a mut RunState,
@@ -204,7 +210,8 @@ impl HostCall<'_> {
         Ok(count as u32)
     }
 
-    /// The host has hashed the whole input before the run, so this range alone costs no second pass.
+    /// Writes the digest of a range of the input. The host hashed the whole input before the run,
+    /// so the whole range needs no second pass.
     pub fn input_blake3(&mut self, offset: u64, len: u64, dst: u32) -> Called<()> {
         self.charge_hash(self.run.input.cost(offset, len))?;
         let Self { memory, run, .. } = self;
@@ -234,7 +241,8 @@ impl HostCall<'_> {
         hash(run.hasher.get_or_insert_default(), source, &run.purse)
     }
 
-    /// Writes the digest of what was given to [`HostCall::blake3_update`] since the last call, and begins anew.
+    /// Writes the digest of all bytes given to [`HostCall::blake3_update`] since the last call, and
+    /// resets the hasher.
     pub fn blake3_finish(&mut self, dst: u32) -> Called<()> {
         self.charge_hash(HASH_END_BYTES)?;
         let target = range(self.memory, dst, 32)?;
@@ -254,7 +262,8 @@ impl HostCall<'_> {
         copy(&self.run.args, offset, target, &self.run.purse)
     }
 
-    /// -1 for an index that the job brings no asset for, so that a guest can ask how many there are.
+    /// Returns the length of an asset, or -1 if the job has no asset with this index. So a guest
+    /// can find out how many assets there are.
     pub fn asset_len(&mut self, index: u32) -> Called<i64> {
         self.charge(0)?;
         Ok(self.run.assets.get(index as usize).map_or(-1, |asset| asset.len() as i64))
@@ -296,8 +305,8 @@ impl HostCall<'_> {
         }
     }
 
-    /// A line for the operator; what is beyond the limit is dropped without a word, because what the guest hears must not
-    /// depend on the operator's taste.
+    /// Appends a line to the operator's log. Bytes beyond the limit are dropped silently, because
+    /// the guest's result must not depend on the operator's settings.
     pub fn log(&mut self, ptr: u32, len: u32) -> Called<()> {
         self.charge(len.into())?;
         let Self { memory, run, .. } = self;
@@ -308,12 +317,12 @@ impl HostCall<'_> {
         Ok(())
     }
 
-    /// Takes what the call costs that moves `bytes`, before it does.
+    /// Charges a call that moves `bytes`, before the bytes move.
     fn charge(&mut self, bytes: u64) -> Called<()> {
         self.charge_gas(host_call_gas(bytes))
     }
 
-    /// Takes what the call costs that hashes `bytes`, before it does.
+    /// Charges a call that hashes `bytes`, before the hash.
     fn charge_hash(&mut self, bytes: u64) -> Called<()> {
         self.charge_gas(hash_gas(bytes))
     }
@@ -360,7 +369,7 @@ fn part_mut(memory: &mut [u8], ptr: u32, len: u32) -> Result<&mut [u8], Outcome>
     Ok(&mut memory[range])
 }
 
-/// Copies what `source` has from `offset` on, and says how much that was.
+/// Copies bytes of `source` from `offset` on into `target`, and returns how many.
 fn copy(source: &[u8], offset: u64, target: &mut [u8], purse: &Purse) -> Called<u32> {
     let rest = usize::try_from(offset).ok().and_then(|offset| source.get(offset..)).unwrap_or_default();
     let count = rest.len().min(target.len());

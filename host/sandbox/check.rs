@@ -1,7 +1,8 @@
-//! What a module must look like before anything else reads it: valid under the features that we allow, of the `compute`
-//! ABI's shape, and within limits that keep what it costs to compile in proportion to its size. One pass over the bytes, each
-//! check before the work that it saves, and one over what the meter makes of them, which is what the compiler gets.
-//! [`Admitted`] is the evidence that a module passed.
+//! The gate: checks a module before any other code reads it. A module must be valid under the
+//! allowed features and have the shape of the `compute` ABI. Limits keep its compile cost in
+//! proportion to its size. One pass reads the bytes; each check comes before the work that it
+//! saves. A second pass reads the metered module, because the compiler gets that one. [`Admitted`]
+//! is the evidence that a module passed.
 
 mod limits;
 mod refusal;
@@ -26,8 +27,9 @@ pub use self::report::{Kind, Report};
 use super::meter::{self, MeterError};
 use crate::digest::Digest;
 
-/// What compilers emit today and every engine runs alike. Everything else is refused: floats stay, threads, relaxed
-/// SIMD and the rest of what could give two answers do not.
+/// Returns the WebAssembly features that compilers emit today and that every engine runs alike. All
+/// others are refused. Floats are allowed; threads, relaxed SIMD and other features with more than
+/// one possible result are not.
 pub fn features() -> WasmFeatures {
     WasmFeatures::MUTABLE_GLOBAL
         | WasmFeatures::SATURATING_FLOAT_TO_INT
@@ -40,14 +42,14 @@ pub fn features() -> WasmFeatures {
         | WasmFeatures::EXTENDED_CONST
 }
 
-/// A module that passed; its bytes cannot change any more.
+/// A module that passed the gate, whose bytes can no longer change.
 #[derive(Clone)]
 pub struct Admitted {
     wasm: Arc<[u8]>,
     digest: Digest,
-    /// The limits that it passed.
+    /// The limits under which the module passed.
     limits: Arc<GateLimits>,
-    /// With the meter in it; none of a module that passed in another process.
+    /// The metered module; `None` for a module that passed in another process.
     metered: Option<Arc<[u8]>>,
 }
 
@@ -57,7 +59,7 @@ impl Admitted {
         Self::within(&GateLimits::DEFAULT, wasm)
     }
 
-    /// Checks `wasm` up to the first rule that it breaks.
+    /// Checks `wasm` until the first rule that it breaks.
     pub fn within(limits: &GateLimits, wasm: impl Into<Arc<[u8]>>) -> Result<Self, Refusal> {
         let wasm = wasm.into();
         let mut pass = Pass::new(limits, Mode::UpToFirst);
@@ -71,8 +73,8 @@ impl Admitted {
         }
     }
 
-    /// A module that has passed elsewhere, within `limits`: in the confined child, or else there would be no native code
-    /// of it.
+    /// Wraps a module that passed within `limits` in the confined child process. The child returns
+    /// native code only for such a module.
     pub fn passed(limits: &GateLimits, wasm: Arc<[u8]>) -> Self {
         Self { digest: Digest::of(&wasm), limits: Arc::new(*limits), metered: None, wasm }
     }
@@ -81,7 +83,7 @@ impl Admitted {
         &self.limits
     }
 
-    /// The module with the meter in it, as the compiler gets it.
+    /// Returns the metered module, which is what the compiler gets.
     pub fn metered(&self) -> Result<Arc<[u8]>, MeterError> {
         self.metered.clone().map_or_else(|| Ok(meter::metered(&self.wasm)?.into()), Ok)
     }
@@ -90,12 +92,12 @@ impl Admitted {
         &self.wasm
     }
 
-    /// Its functions that have bodies, in their order: the index of each, and the name that the module gives it.
+    /// Returns the index and the name, if any, of each function that has a body, in order.
     pub fn functions(&self) -> Vec<(u32, Option<String>)> {
         names::functions(&self.wasm)
     }
 
-    /// BLAKE3 of the module's bytes: its name.
+    /// Returns the BLAKE3 digest of the module's bytes, which identifies the module.
     pub fn digest(&self) -> Digest {
         self.digest
     }

@@ -1,8 +1,9 @@
-//! Compiler: reads, checks, meters and compiles modules; a stranger's in a process of its own, which has given up all but
-//! its pipes and is bounded in time and memory.
+//! Compiler: reads, checks, meters and compiles modules. An untrusted module is compiled in a child
+//! process that keeps only its pipes, with bounded time and memory.
 //!
-//! What comes back is native code that we run: that process protects us from what a module costs and from the crashes of
-//! all that reads it, not from a compiler that is made to write bad code.
+//! The result is native code that this process runs. The child process protects us from the cost of
+//! a module, and from crashes of the code that reads it. A compiler that was tricked into writing
+//! bad code remains a risk.
 
 mod pipe;
 mod make;
@@ -27,58 +28,64 @@ use super::process::{self, End, StartError};
 use super::text::{Form, NotAModule, binary_form, form_of};
 use crate::digest::Digest;
 
-/// Ordinary code costs 0.8 to 1.4 s of CPU a MiB, and the gate admits nothing that costs more than four times that: this
-/// is twice the dearest, and a start.
+/// Bounds of CPU time. Ordinary code costs 0.8 to 1.4 s of CPU per MiB, and the gate admits at most
+/// four times that. The bound is twice the most expensive code, plus a start.
 const CPU_SECONDS: u64 = 5;
 const CPU_SECONDS_A_MIB: u64 = 10;
-/// Text is read at some 10 MiB a second; some of it costs the square of its length, and is not read to its end.
+/// Text is read at about 10 MiB per second. Some text costs the square of its length; such text is
+/// not read to its end.
 const CPU_SECONDS_A_MIB_OF_TEXT: u64 = 1;
-/// On a machine that is busy, a second of CPU takes longer.
+/// Deadline in multiples of the CPU bound. On a busy machine, one second of CPU takes longer than a
+/// second.
 const DEADLINE_FACTOR: u32 = 4;
-/// Real modules of up to 4 MiB take at most 400 MiB with the meter in them, and of all shapes that the gate admits, none
-/// takes more than this when it fills 4 MiB (docs/limits.md). A node that takes larger ones has to give their compiler more.
+/// Metered modules of up to 4 MiB, from real programs, take at most 400 MiB. No admitted shape of 4
+/// MiB takes more than this bound (docs/limits.md). A node that admits larger modules must give
+/// their compiler more.
 const MEMORY_BYTES_A_4_MIB: u64 = 768 << 20;
-/// What a byte of ordinary text takes while it is read, and half as much again.
+/// Memory for each byte of text: 1.5 times what ordinary text takes while it is read.
 const MEMORY_A_BYTE_OF_TEXT: u64 = 32;
 
-/// Native code is some three times the size of its module; a module of which it is more than this many times is an attack.
+/// Native code is about three times the size of its module. Code larger than this multiple is an
+/// attack.
 const CODE_FACTOR: u64 = 16;
-/// What even an empty module has, and the image of a memory whose data lies far apart.
+/// Code size that even an empty module may have, plus the image of a memory whose data segments lie
+/// far apart.
 const CODE_BYTES_BASE: u64 = (1 << 20) + IMAGE_BYTES_ALWAYS;
 pub const CODE_BYTES_MAX: u64 = 64 << 20;
 
-/// What the program said when an allocation failed: the bounds of its address space are the usual reason.
+/// Message of the runtime when an allocation fails. The usual reason is the bound on address space.
 const OUT_OF_MEMORY: &str = "memory allocation of";
 
-/// Makes native code of modules.
+/// Compiles modules to native code.
 pub enum Compiler {
-    /// In this process: for modules of one's own.
+    /// Compiles in this process. Use it only for trusted modules.
     InProcess(CompileEngine),
-    /// In a child for each.
+    /// Compiles each module in its own child process.
     Child(Children),
 }
 
-/// Children that are `program`, which must be this `node`, started anew.
+/// Child processes that run `program`, which must be the same binary as this `node`.
 pub struct Children {
     program: PathBuf,
     settings: Digest,
-    /// What the first child said.
+    /// Confinement that the first child reported.
     confinement: OnceLock<Confinement>,
 }
 
-/// A module that was brought, admitted and compiled.
+/// A module that was received, admitted and compiled.
 pub struct Prepared {
     pub admitted: Admitted,
-    /// For [`Sandbox::load`](super::Sandbox::load), and for nobody who does not trust this compiler.
+    /// Native code for [`Sandbox::load`](super::Sandbox::load). Load it only if you trust this
+    /// compiler.
     pub code: Vec<u8>,
 }
 
-/// Why there is no native code of what was brought.
+/// The reason why a received module has no native code.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
     #[error(transparent)]
     NotAModule(#[from] NotAModule),
-    /// The first of the refusals is why; there is at least one.
+    /// The module is refused. The report holds at least one refusal; the first one is the reason.
     #[error("{}", first(.0))]
     Refused(Box<Report>),
     #[error(transparent)]
@@ -89,7 +96,7 @@ fn first(report: &Report) -> String {
     report.refusals.first().map(Refusal::to_string).unwrap_or_default()
 }
 
-/// The compiler failed. It says nothing about the module: another try may go well.
+/// The compiler failed. The failure says nothing about the module, and another attempt may succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum CompilerError {
     #[error("cannot start the compiler, {0}")]
@@ -111,12 +118,13 @@ impl Compiler {
         CompileEngine::new().map(Self::InProcess)
     }
 
-    /// For an engine of these [`Sandbox::settings_digest`](super::Sandbox::settings_digest).
+    /// Creates a compiler that starts a child for each module. The engine must have this
+    /// [`Sandbox::settings_digest`](super::Sandbox::settings_digest).
     pub fn child(program: impl Into<PathBuf>, settings: Digest) -> Self {
         Self::Child(Children { program: program.into(), settings, confinement: OnceLock::new() })
     }
 
-    /// How the kernel confines children, once there was one.
+    /// Returns how the kernel confines children. `None` before the first child has run.
     pub fn confinement(&self) -> Option<Confinement> {
         match self {
             Self::InProcess(_) => None,
@@ -124,7 +132,7 @@ impl Compiler {
         }
     }
 
-    /// Starts a child that is given nothing to do, so that [`Compiler::confinement`] is known.
+    /// Starts a child without a module, so that [`Compiler::confinement`] is known.
     pub fn probe(&self) -> Result<(), SandboxError> {
         match self {
             Self::InProcess(_) => Ok(()),
@@ -132,7 +140,7 @@ impl Compiler {
         }
     }
 
-    /// Takes `bytes`, a module in either form, through the gate and the compiler.
+    /// Checks and compiles `bytes`, a module in text or binary form.
     pub fn prepare(&self, limits: &GateLimits, bytes: impl Into<Arc<[u8]>>) -> Result<Prepared, PrepareError> {
         let bytes = bytes.into();
         match self {
@@ -152,7 +160,7 @@ impl Compiler {
         }
     }
 
-    /// All that can be said of `bytes`, a module in either form; and its binary form, if it was text.
+    /// Returns the full report on `bytes`, a module in text or binary form.
     pub fn report(&self, limits: &GateLimits, bytes: &[u8]) -> Result<Report, PrepareError> {
         match self {
             Self::InProcess(_) => Ok(Report::of(&binary_form(bytes)?, limits)),
@@ -165,8 +173,8 @@ impl Compiler {
         }
     }
 
-    /// The native code of `admitted`, for [`Sandbox::load`](super::Sandbox::load), and for nobody who does not trust
-    /// this compiler.
+    /// Compiles `admitted` to native code for [`Sandbox::load`](super::Sandbox::load). Load it only
+    /// if you trust this compiler.
     pub fn compile(&self, admitted: &Admitted) -> Result<Vec<u8>, SandboxError> {
         match self {
             Self::InProcess(engine) => make::native_code(engine, admitted),
@@ -180,10 +188,12 @@ impl Compiler {
     }
 }
 
-/// The hidden subcommand that is a compiler: its arguments are the seconds and the bytes that it may use.
+/// Hidden subcommand that runs the compiler. The arguments are the CPU seconds and the memory bytes
+/// that it may use.
 pub const COMMAND: &str = "compile-one-module";
 
-/// What a child may use for `bytes` of one form, of which the gate admits a module of `module_bytes_max`.
+/// Computes the bounds of a child for `bytes` of one form. The gate admits modules of at most
+/// `module_bytes_max`.
 fn bounds(form: Form, bytes: u64, module_bytes_max: u64) -> Bounds {
     let text_bytes = if form == Form::Text { bytes } else { 0 };
     let mib = bytes.min(module_bytes_max).div_ceil(1 << 20);
@@ -197,13 +207,13 @@ fn code_bytes_max(metered_bytes: usize) -> u64 {
     (metered_bytes as u64 * CODE_FACTOR + CODE_BYTES_BASE).min(CODE_BYTES_MAX)
 }
 
-/// What a child came to.
+/// The successful answer of a child.
 enum Reply {
     Code(Vec<u8>),
     Report(Box<Report>),
 }
 
-/// Why a child came to nothing.
+/// The reason why a child gave no answer.
 enum Broken {
     OtherBuild,
     Pipe(io::Error),
@@ -217,7 +227,7 @@ impl From<io::Error> for Broken {
     }
 }
 
-/// What a child has told so far.
+/// The messages that a child has sent so far.
 #[derive(Default)]
 struct Told {
     stage: Option<Stage>,
@@ -239,11 +249,12 @@ impl Children {
         told.map_err(|broken| failure(broken, &Told::default(), end, bounds))
     }
 
-    /// Has a child make what is `wanted` of `bytes`. Its binary form comes with that, if it is text.
+    /// Starts a child and requests `wanted` for `bytes`. For text, the result includes its binary
+    /// form.
     fn ask(&self, wanted: Wanted, limits: &GateLimits, bytes: &[u8]) -> Result<(Reply, Option<Vec<u8>>), PrepareError> {
         let form = form_of(bytes)?;
         if form == Form::Binary && bytes.len() as u64 > limits.module_bytes {
-            // The gate would say the same, and read no more of it.
+            // The gate would refuse it for the same reason, without reading more of it.
             return Ok((Reply::Report(Box::new(Report::of(bytes, limits))), None));
         }
         let bounds = bounds(form, bytes.len() as u64, limits.module_bytes);
@@ -254,7 +265,7 @@ impl Children {
             .map_err(|error| SandboxError::from(CompilerError::Watch(error)))?;
         match (reply, told.refused.take()) {
             (Ok(reply), _) => Ok((reply, told.binary)),
-            // It died over the report of a module that is refused in any case.
+            // The child died while it wrote the full report, but the module is refused in any case.
             (Err(Broken::Pipe(_)), Some(refused)) => Ok((Reply::Report(refused), told.binary)),
             (Err(Broken::NotText(message)), _) => Err(NotAModule::Text(message).into()),
             (Err(broken), _) => Err(of_stage(broken, &told, end, bounds)),
@@ -270,7 +281,7 @@ impl Children {
         Ok(())
     }
 
-    /// Gives the child its module and takes what it made of it.
+    /// Sends the child its module and reads the answer.
     fn talk(
         &self,
         mut input: ChildStdin,
@@ -290,7 +301,7 @@ impl Children {
                     return Ok(Reply::Report(report));
                 }
                 Frame::Code(code) if wanted == Wanted::Code => {
-                    // Text has a binary form, and nothing else has another than it came with.
+                    // Only text gets a binary form; a binary module already is its own.
                     let is_text = form_of(bytes).is_ok_and(|form| form == Form::Text);
                     let fits = told.binary.as_ref().map(|binary| binary.len() as u64 <= limits.module_bytes);
                     if fits != is_text.then_some(true) {
@@ -315,7 +326,8 @@ fn deadline(bounds: Bounds) -> Duration {
     Duration::from_secs(bounds.cpu_seconds) * DEADLINE_FACTOR
 }
 
-/// What a child died of, by what it was at: what a module costs is the module's fault.
+/// Maps the death of a child to an error by its last stage. Exceeding a bound while checking or
+/// compiling is the module's fault.
 fn of_stage(broken: Broken, told: &Told, end: End, bounds: Bounds) -> PrepareError {
     let took = match &broken {
         Broken::Pipe(_) if end.is_late => None,

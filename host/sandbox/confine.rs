@@ -1,4 +1,5 @@
-//! What a process gives up before it touches a stranger's bytes. There is no way back.
+//! Confinement: removes a process's rights before it touches untrusted bytes. Confinement cannot be
+//! undone.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,34 +10,34 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
-/// What a confined process may still use.
+/// The resources that a confined process may still use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     pub cpu_seconds: u64,
-    /// Address space beyond that which the process has when it is confined.
+    /// Address space in addition to what the process has when it is confined.
     pub memory_bytes: u64,
 }
 
-/// What a process is for, after it is confined.
+/// The task of a process after confinement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// It compiles, and writes down what came of it.
+    /// The process compiles, and writes the result.
     Compile,
-    /// It compiles, runs what came of it, and reads on in files that are open.
+    /// The process compiles, runs the code, and keeps reading files that are already open.
     Run,
 }
 
-/// What the kernel did confine; the limits on resources always hold.
+/// The confinement that the kernel provides. The resource limits always apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Confinement {
-    /// No system call but those that compute and that speak through the pipes which are open.
+    /// A filter that allows only the system calls for computing and for using the open pipes.
     pub seccomp: bool,
-    /// No file, no network, no signal to others, by a second mechanism.
+    /// No file, no network, no signal to other processes: a second mechanism beside seccomp.
     pub landlock: bool,
 }
 
 impl Confinement {
-    /// What of it the kernel lacks.
+    /// Returns the names of the mechanisms that the kernel lacks.
     pub fn lacks(self) -> Vec<&'static str> {
         let parts = [(self.seccomp, "seccomp"), (self.landlock, "Landlock")];
         parts.into_iter().filter(|(holds, _)| !holds).map(|(_, name)| name).collect()
@@ -51,50 +52,53 @@ impl Confinement {
     }
 }
 
-/// Closes every file but standard input, output and error: the parent may have left others open.
+/// Closes every file except standard input, output and error. The parent may have left others open.
 pub fn close_inherited_files() {
-    // SAFETY: the caller has one thread, and nothing in this process has opened a file that something in it still owns.
+    // SAFETY: the caller has one thread, and no code in this process still owns a file it opened.
     if unsafe { libc::close_range(3, libc::c_uint::MAX, 0) } == 0 {
         return;
     }
-    // Linux has that call since 5.9.
+    // Fallback: the system call exists since Linux 5.9.
     let highest = getrlimit(Resource::Nofile).current.unwrap_or(FILES_MAX).min(FILES_MAX);
     for file in 3..i32::try_from(highest).unwrap_or(i32::MAX) {
-        // SAFETY: as above.
+        // SAFETY: same as above.
         unsafe { libc::close(file) };
     }
 }
 
-/// How many files a process is looked through for, on a kernel that cannot close a range.
+/// Highest file number that the fallback closes, on a kernel that cannot close a range.
 const FILES_MAX: u64 = 1 << 20;
 
-/// Confines this process, which has one thread. Call it while nothing else is done in it.
+/// Confines this process, which must have one thread. Call it while the process does nothing else.
 pub fn confine(bounds: Bounds, purpose: Purpose) -> io::Result<Confinement> {
     deny_access(bounds)?.confine(purpose)
 }
 
-/// A process that can reach no file and no network any more.
+/// A process that has lost access to files and the network.
 pub struct Denied {
     bounds: Bounds,
     address_space_bytes: u64,
     landlock: bool,
 }
 
-/// First half of [`confine`], for a process that starts threads before the second half: Landlock holds for the thread
-/// that asks for it and for those that it starts from then on, so the process must have one.
+/// Executes the first half of [`confine`], for a process that starts threads before the second
+/// half. Landlock applies to the calling thread and to threads that it starts later. So the process
+/// must have one thread at this point.
 pub fn deny_access(bounds: Bounds) -> io::Result<Denied> {
-    // What is read must be read before nothing can be opened any more.
+    // `statm` must be read before files become inaccessible.
     let address_space_bytes = address_space_bytes()?.saturating_add(bounds.memory_bytes);
     let landlock = restrict_access().map_err(io::Error::other)?;
     Ok(Denied { bounds, address_space_bytes, landlock })
 }
 
 impl Denied {
-    /// Second half of [`confine`], for all threads that there are: no call but those that compute, and bounds.
+    /// Executes the second half of [`confine`], for all threads of the process: it installs the
+    /// system call filter and the resource limits.
     pub fn confine(self, purpose: Purpose) -> io::Result<Confinement> {
         let filter = filter(purpose).map_err(io::Error::other)?;
         limit_resources(self.address_space_bytes, self.bounds.cpu_seconds)?;
-        // A kernel without seccomp says EINVAL; everything else that could fail is ours.
+        // A kernel without seccomp returns EINVAL. All other possible failures are our own
+        // mistakes.
         let seccomp = seccompiler::apply_filter_all_threads(&filter).is_ok();
         Ok(Confinement { seccomp, landlock: self.landlock })
     }
@@ -107,9 +111,9 @@ fn limit_resources(address_space_bytes: u64, cpu_seconds: u64) -> io::Result<()>
         setrlimit(resource, Rlimit { current: Some(current), maximum: Some(maximum) })
     };
     limit(Resource::As, address_space_bytes, 0)?;
-    // The first is a signal that tells why (SIGXCPU), the second is SIGKILL.
+    // The soft limit sends SIGXCPU, which names the reason; the hard limit sends SIGKILL.
     limit(Resource::Cpu, cpu_seconds, 1)?;
-    // Standard input, output and error are open; there is no number left for another.
+    // Standard input, output and error take all three file numbers, so no file can be opened.
     limit(Resource::Nofile, 3, 0)?;
     limit(Resource::Fsize, 0, 0)?;
     limit(Resource::Core, 0, 0)?;
@@ -118,7 +122,8 @@ fn limit_resources(address_space_bytes: u64, cpu_seconds: u64) -> io::Result<()>
     Ok(())
 }
 
-/// The address space of this process, as `proc(5)` has it: the first number of `statm`, in pages.
+/// Returns the address space of this process: the first number of `statm`, in pages (see
+/// `proc(5)`).
 fn address_space_bytes() -> io::Result<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm");
     let statm =
@@ -128,7 +133,8 @@ fn address_space_bytes() -> io::Result<u64> {
     Ok(pages.saturating_mul(rustix::param::page_size() as u64))
 }
 
-/// Denies what the kernel's Landlock knows of; `false` where the kernel has none.
+/// Denies every access right that the kernel's Landlock supports. Returns `false` if the kernel has
+/// no Landlock.
 fn restrict_access() -> Result<bool, RulesetError> {
     let status = Ruleset::default()
         .handle_access(AccessFs::from_all(ABI::V7))?
@@ -139,8 +145,9 @@ fn restrict_access() -> Result<bool, RulesetError> {
     Ok(status.ruleset != RulesetStatus::NotEnforced)
 }
 
-/// Whatever is not listed answers `EPERM`: the allocator, the hasher's seed, the end of the process, and the pipes.
-/// Memory cannot be made executable where code is only written down.
+/// Builds the system call filter. Any call that is not listed fails with `EPERM`. The listed calls
+/// serve the allocator, the hasher's seed, the end of the process, and the pipes. A process that
+/// only compiles cannot make memory executable.
 fn filter(purpose: Purpose) -> Result<BpfProgram, seccompiler::BackendError> {
     let executable = libc::PROT_EXEC as u64;
     let not_executable = || {
@@ -186,7 +193,7 @@ mod tests {
 
     #[test]
     fn landlock_alone_denies_files_and_connections() {
-        // It holds for the thread that asks for it.
+        // Landlock applies to the calling thread, so the test uses a thread of its own.
         let denied = std::thread::spawn(|| {
             assert!(restrict_access().unwrap(), "this kernel has Landlock");
             let file = std::fs::File::open("/etc/passwd").map(drop);

@@ -1,16 +1,17 @@
-//! Constant expressions, computed. Sums, differences and products of constants (the proposal `extended-const`) come to one
-//! constant, whoever computes them; so no engine is given anything else.
+//! Constant expressions, evaluated. Sums, differences and products of constants (the
+//! `extended-const` proposal) have one result on every engine. So engines receive only plain
+//! constants.
 
 use wasmparser::{ConstExpr, Operator};
 
-/// What an expression of integers comes to.
+/// The value of an integer constant expression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Constant {
     I32(i32),
     I64(i64),
 }
 
-/// `None` for an expression that is no integer, or that reads a global.
+/// Evaluates an expression. Returns `None` if it is not an integer or reads a global.
 pub fn computed(expression: &ConstExpr<'_>) -> Option<Constant> {
     let mut operands = Vec::new();
     let mut reader = expression.get_operators_reader();
@@ -49,7 +50,7 @@ mod tests {
 
     use super::*;
 
-    /// What the expression comes to that these bytes are.
+    /// Evaluates the expression with these bytes.
     fn of(bytes: &[u8]) -> Option<Constant> {
         computed(&ConstExpr::new(BinaryReader::new(bytes, 0)))
     }
@@ -70,7 +71,8 @@ mod tests {
 
     #[test]
     fn whatever_else_an_expression_is_is_left_alone() {
-        // Nothing, two values, a missing operand, a mixture of types, a global, a reference, a float.
+        // In order: nothing, two values, a missing operand, mixed types, a global, a reference, a
+        // float.
         let others: [&[u8]; 7] = [
             &[0x0b],
             &[0x41, 1, 0x41, 1, 0x0b],

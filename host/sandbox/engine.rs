@@ -1,4 +1,5 @@
-//! The engine and its settings, one place. What only wasmtime has (traps, serialised code) is translated here.
+//! The wasmtime engine and its settings, in one place. Concepts that only wasmtime has (traps,
+//! serialised code) are translated here.
 
 use std::hash::Hash as _;
 use std::sync::Arc;
@@ -15,30 +16,33 @@ use super::outcome::{Outcome, Trap};
 use crate::digest::Digest;
 use crate::limits::Limits;
 
-/// Shown in proofs beside what was observed.
+/// Engine name that proofs show beside the observed values.
 pub const NAME: &str = "wasmtime 48 cranelift";
 
-/// Address space a run: with 4 GiB reserved and a guard behind it, no 32-bit access needs a bounds check.
+/// Address space per run: 4 GiB reserved, with a guard behind it. So no 32-bit access needs a
+/// bounds check.
 const MEMORY_RESERVATION_BYTES: u64 = Limits::MEMORY_BYTES_MAX;
 const MEMORY_GUARD_BYTES: u64 = 32 << 20;
 
-/// The image of a memory may have so many bytes however little data is in it; a longer one is at least half data. What
-/// lies further apart is copied at each start.
+/// A memory image may have this many bytes even if it holds little data. A longer image must be at
+/// least half data. Data segments that lie further apart are copied at each start.
 pub const IMAGE_BYTES_ALWAYS: u64 = 4 << 20;
 
-/// How much of what a run has touched is zeroed in place rather than given back to the system. The kernel is asked
-/// which pages those are (`PAGEMAP_SCAN`, Linux 6.7): 0.8 us more for a guest that touches one page, much less for one
-/// whose data lies a mebibyte in, where compilers put it. `benches/README.md` has the figures.
+/// Bytes of a run's touched memory that are zeroed in place instead of returned to the system. The
+/// kernel reports which pages were touched (`PAGEMAP_SCAN`, Linux 6.7). The scan takes 0.8 us more
+/// for a guest that touches one page. The whole takes much less time for a guest whose data lies a
+/// mebibyte in, where compilers put data. `benches/README.md` has the figures.
 const MEMORY_KEEP_RESIDENT_BYTES: usize = 1 << 20;
 
-/// Stack for the guest's own frames: four times what the meter lets them be charged, and it charges at least what they
-/// take. So no guest gets to the end of it; were one to, that would be the host's failure.
+/// Native stack for the guest's frames: four times the stack that the meter allows. The meter
+/// charges at least what frames take, so no guest reaches its end. Reaching it would be a failure
+/// of the host.
 pub const NATIVE_STACK_BYTES: usize = 4 * STACK_BYTES as usize;
 
 pub struct Engine(wasmtime::Engine);
 
 impl Engine {
-    /// An engine with room for `concurrent_runs` instances at once.
+    /// Creates an engine with a pool for `concurrent_runs` instances at once.
     pub fn new(concurrent_runs: u32) -> Result<Self, SandboxError> {
         let mut pool = PoolingAllocationConfig::new();
         pool.total_core_instances(concurrent_runs)
@@ -57,12 +61,14 @@ impl Engine {
         if native::IS_PUBLISHED_HERE {
             config.with_custom_code_memory(Some(Arc::new(Publisher)));
         }
-        // The settings are ours and fit each other; what can be lacking is room for the pool.
+        // The settings are ours and consistent, so the only possible error is a lack of address
+        // space for the pool.
         let refused = |error| SandboxError::AddressSpace { runs: concurrent_runs, cause: format!("{error:#}") };
         wasmtime::Engine::new(&config).map(Self).map_err(refused)
     }
 
-    /// [`CompileEngine::settings_digest`] says the same of code that this engine takes.
+    /// Returns the same digest as [`CompileEngine::settings_digest`] for code that this engine can
+    /// load.
     pub fn settings_digest(&self) -> Digest {
         settings_digest(&self.0)
     }
@@ -73,10 +79,10 @@ impl Engine {
 }
 
 impl Engine {
-    /// An engine to verify with: one run at a time, compiled and run in this process.
+    /// Creates a verification engine: one run at a time, compiled and run in this process.
     pub fn to_verify(compiler: Strategy, target: Option<&str>) -> Result<Self, SandboxError> {
         let mut config = settings();
-        // An image of the memory would be a file, and the process may open none.
+        // A copy-on-write memory image would need a file, and the process may open none.
         config.strategy(compiler).memory_init_cow(false);
         if let Some(target) = target {
             config.target(target).map_err(SandboxError::engine)?;
@@ -85,7 +91,7 @@ impl Engine {
     }
 }
 
-/// An engine that runs nothing, and so reserves nothing.
+/// An engine that only compiles, runs nothing, and so reserves no address space.
 pub struct CompileEngine(wasmtime::Engine);
 
 impl CompileEngine {
@@ -93,7 +99,7 @@ impl CompileEngine {
         wasmtime::Engine::new(&settings()).map(Self).map_err(SandboxError::engine)
     }
 
-    /// The native code of `wasm`, as [`wasmtime::Module::serialize`] would give it.
+    /// Compiles `wasm` to native code in the form of [`wasmtime::Module::serialize`].
     pub fn compile(&self, wasm: &[u8]) -> Result<Vec<u8>, SandboxError> {
         self.0.precompile_module(wasm).map_err(SandboxError::compile)
     }
@@ -103,7 +109,7 @@ impl CompileEngine {
     }
 }
 
-/// What compiled code depends on, and how it is run, but for the pool.
+/// Returns the settings that affect compiled code and how it runs, except for the pool.
 fn settings() -> Config {
     let mut config = Config::new();
     config
@@ -113,12 +119,14 @@ fn settings() -> Config {
         .memory_guaranteed_dense_image_size(IMAGE_BYTES_ALWAYS)
         .signals_based_traps(true)
         .max_wasm_stack(NATIVE_STACK_BYTES)
-        // Nothing is asynchronous here, but wasmtime compares the two.
+        // Nothing here is asynchronous, but wasmtime compares the two stack sizes.
         .async_stack_size(NATIVE_STACK_BYTES)
-        // The meter says which branches are seldom taken; and the guest's NaNs are canonical before they come here.
+        // The meter emits branch hints for rare branches. The meter also makes the guest's NaNs
+        // canonical, so the engine need not.
         .wasm_branch_hinting(true)
         .cranelift_opt_level(OptLevel::Speed)
-        // Code for the debugger and the profiler: a fifth to two fifths of its size, and nobody reads it.
+        // Data for debuggers and profilers takes a fifth to two fifths of the code's size, and
+        // nothing reads it.
         .generate_address_map(false)
         .wasm_backtrace_max_frames(None)
         .native_unwind_info(false)
@@ -127,8 +135,9 @@ fn settings() -> Config {
     config
 }
 
-/// What compiled code depends on beside the module: the compiler's version, its settings, the processor; and how the meter
-/// wrote what the compiler was given. wasmtime itself does not compare all of these when it reads code back.
+/// Computes a digest of everything except the module that compiled code depends on. These are the
+/// compiler's version and settings, the processor, and the meter's `FORM_VERSION` and gas schedule.
+/// Reason: wasmtime does not compare all of these when it loads code.
 fn settings_digest(engine: &wasmtime::Engine) -> Digest {
     let mut hasher = SettingsHasher::default();
     engine.precompile_compatibility_hash().hash(&mut hasher);
@@ -137,7 +146,8 @@ fn settings_digest(engine: &wasmtime::Engine) -> Digest {
     Digest::in_domain("compute-host engine settings v2", &hasher.0)
 }
 
-/// Keeps what is hashed, so that the key is BLAKE3's and not that of a hash that may change with the compiler.
+/// Hasher that collects the hashed bytes. The key is then a BLAKE3 digest, not a standard hash that
+/// may change with the compiler.
 #[derive(Default)]
 struct SettingsHasher(Vec<u8>);
 
@@ -151,13 +161,13 @@ impl std::hash::Hasher for SettingsHasher {
     }
 }
 
-/// What a trap of wasmtime's means here.
+/// The meaning of a wasmtime trap for a run.
 #[derive(Debug, PartialEq, Eq)]
 enum Meaning {
     Ending(Outcome),
-    /// Belongs to something that is off, or that the gate refuses.
+    /// The trap belongs to a feature that is off or that the gate refuses.
     Unreachable,
-    /// Newer than this list.
+    /// The trap is newer than this list.
     Unknown,
 }
 
@@ -172,7 +182,8 @@ fn meaning(trap: wasmtime::Trap) -> Meaning {
         Native::IntegerOverflow => Outcome::Trap(Trap::IntegerOverflow),
         Native::IntegerDivisionByZero => Outcome::Trap(Trap::IntegerDivideByZero),
         Native::BadConversionToInteger => Outcome::Trap(Trap::InvalidConversionToInteger),
-        // What the meter does; threads, garbage collection, exceptions, stack switching; epochs; Pulley; components.
+        // In order: what the meter does instead; threads, garbage collection, exceptions, stack
+        // switching; epochs; Pulley; components.
         Native::OutOfFuel
         | Native::StackOverflow
         | Native::HeapMisaligned
@@ -219,7 +230,7 @@ fn meaning(trap: wasmtime::Trap) -> Meaning {
     })
 }
 
-/// The ending that a trap stands for; `None` for those that no admitted module can reach.
+/// Returns the outcome that a trap stands for; `None` if no admitted module can reach the trap.
 pub fn outcome_of(trap: wasmtime::Trap) -> Option<Outcome> {
     match meaning(trap) {
         Meaning::Ending(outcome) => Some(outcome),

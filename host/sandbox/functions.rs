@@ -1,7 +1,8 @@
-//! The host functions, one list for all engines, whose linkers are alike but not the same; the gate has it as
-//! [`super::check`] wants it.
+//! The host functions: one list for all engines, whose linkers are similar but not identical. The
+//! gate has its own list in [`super::interface`].
 
-/// Hands `$link!` each function that a guest can import: its name, its parameters, and `asks` if it answers something.
+/// Calls `$link!` for each function that a guest can import: its name, its parameters, and `asks`
+/// if it returns a value, else `tells`.
 macro_rules! host_functions {
     ($link:ident) => {
         $link!(input_len() asks);

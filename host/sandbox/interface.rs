@@ -1,14 +1,14 @@
-//! What a guest may import, and must export: the `compute` ABI, version 1.
+//! The `compute` ABI, version 1: the names and types that a guest may import and must export.
 
 use wasmparser::ValType;
 
-/// The module that a guest's imports come from.
+/// The module name of a guest's imports.
 pub const ABI_MODULE: &str = "compute";
 
-/// Name, parameters, results.
+/// Name, parameters and results.
 pub type AbiFunction = (&'static str, &'static [ValType], &'static [ValType]);
 
-/// What a guest may import, and the linker offers.
+/// The functions that a guest may import and the linker provides.
 pub const ABI_FUNCTIONS: &[AbiFunction] = {
     const I: ValType = ValType::I32;
     const L: ValType = ValType::I64;
@@ -29,8 +29,9 @@ pub const ABI_FUNCTIONS: &[AbiFunction] = {
     ]
 };
 
-/// A name that says how a module wants to be started, where `run` is what is called here; and the ABI's own, for its
-/// later versions. `_initialize` is a function, or nothing.
+/// Returns whether an export name is reserved. Reserved are names that say how to start a module,
+/// because this host calls `run`, and names for later versions of the ABI. If `_initialize` is
+/// exported, it must be a function.
 pub fn is_reserved_export(name: &str) -> bool {
     matches!(name, "_start" | "_initialize") || name.starts_with("compute_")
 }

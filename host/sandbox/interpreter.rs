@@ -1,4 +1,4 @@
-//! wasmi: an engine from other hands than all the others', to verify with.
+//! wasmi: a verification engine by other authors than all the other engines.
 
 use wasmi::{Caller, CompilationMode, Config, Engine, Error, Linker, Memory, Module, Store, TrapCode, Val};
 use wasmi_core::LimiterError;
@@ -30,13 +30,13 @@ impl Interpreter {
     pub fn new(metered: &[u8]) -> Result<Self, SandboxError> {
         let mut config = Config::default();
         config
-            // What it cannot translate is to be known before the guest runs.
+            // Report what wasmi cannot translate before the guest runs.
             .compilation_mode(CompilationMode::Eager)
             .set_max_recursion_depth((STACK_BYTES / FRAME_MIN_BYTES) as usize + 1024)
             .set_max_stack_height(NATIVE_STACK_BYTES)
             .wasm_tail_call(false)
-            // It is built in all the same: without it, wasmi 2.0.0 misreads the offsets of `v128.store8_lane` and
-            // `v128.store16_lane` where they are large.
+            // The memory64 support is compiled in, but off. Without it, wasmi 2.0.0 misreads large
+            // offsets of `v128.store8_lane` and `v128.store16_lane`.
             .wasm_memory64(false)
             .wasm_extended_const(false)
             .wasm_relaxed_simd(false);
@@ -166,7 +166,7 @@ impl From<Error> for Broken {
             Some(TrapCode::IntegerOverflow) => Trap::IntegerOverflow,
             Some(TrapCode::IntegerDivisionByZero) => Trap::IntegerDivideByZero,
             Some(TrapCode::BadConversionToInteger) => Trap::InvalidConversionToInteger,
-            // Its own stack, its own fuel, its own lack of memory: the host's.
+            // Exhaustion of wasmi's own stack, fuel or memory is a failure of the host.
             _ => return Self::Engine(error.to_string()),
         };
         Self::Trap(Outcome::Trap(trap))

@@ -1,4 +1,4 @@
-//! Binds the ABI's plain functions to the engine.
+//! Linker: binds the plain functions of the ABI to the engine.
 
 use wasmtime::{Caller, Engine, Instance, Linker, Memory, ResourceLimiter, Result, Store, Val};
 
@@ -10,23 +10,24 @@ use super::meter::{self, REFILL};
 use super::stop::Stop;
 use crate::limits::Limits;
 
-/// What a store holds: the run, and what the engine needs of it.
+/// The data in a wasmtime store: the run, and the handles that the engine needs.
 pub struct Guest {
     pub run: RunState,
-    /// The guest, once it is instantiated.
+    /// The guest, after instantiation.
     pub instance: Option<Instance>,
-    /// The guest's memory, known once it is instantiated.
+    /// The guest's memory, after instantiation.
     pub memory: Option<Memory>,
-    /// Why a host call ended the run.
+    /// The reason why a host call ended the run.
     pub stop: Option<Stop>,
     pub growth: Growth,
 }
 
-/// Bounds what a guest may grow. What it may not have is refused here, before the host tries, and the guest reads -1; so
-/// a failure to grow is always the host's, and must not be told the guest as if it were the job's limit.
+/// Resource limiter for the growth of memory and tables. Growth beyond the limits is refused before
+/// the host tries, and the guest reads -1. So a failed attempt to grow is always the host's
+/// failure, and must not appear to the guest as the job's limit.
 pub struct Growth {
     memory_bytes_max: u64,
-    /// The largest size of the memory.
+    /// The largest size that the memory has had.
     pub memory_bytes: u64,
     pub host_failed: bool,
 }
@@ -38,7 +39,7 @@ impl Growth {
 }
 
 impl Growth {
-    /// Whether the memory may have so many bytes.
+    /// Returns whether the memory may grow to `desired` bytes.
     pub fn admits_memory(&mut self, desired: usize, maximum: Option<usize>) -> bool {
         let admitted = desired as u64 <= self.memory_bytes_max && maximum.is_none_or(|maximum| desired <= maximum);
         if admitted {
@@ -47,7 +48,7 @@ impl Growth {
         admitted
     }
 
-    /// Whether the table may have so many elements.
+    /// Returns whether the table may grow to `desired` elements.
     pub fn admits_table(&self, desired: usize, maximum: Option<usize>) -> bool {
         desired as u64 <= check::GateLimits::DEFAULT.table_elements && maximum.is_none_or(|maximum| desired <= maximum)
     }
@@ -73,8 +74,8 @@ impl ResourceLimiter for Growth {
     }
 }
 
-/// All that a metered guest can import. Its state comes in behind each function's parameters, and goes out behind its
-/// results.
+/// Returns a linker with all functions that a metered guest can import. The meter's state is the
+/// last parameter and the last result of each.
 pub fn linker(engine: &Engine) -> Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     macro_rules! link {
@@ -124,7 +125,7 @@ fn refill(mut caller: Caller<'_, Guest>, state: i64) -> Result<i64> {
     guest.run.refill(state, memory, globals.as_deref()).map_err(|stop| guest.ended(stop))
 }
 
-/// What a module that counts for a profile has counted; nothing of any other.
+/// Returns the counters of a module that was compiled for a profile; empty for any other module.
 pub fn counters(store: &mut Store<Guest>) -> Vec<u64> {
     let Some(instance) = store.data().instance else { return Vec::new() };
     let count = |name: String| match instance.get_global(&mut *store, &name)?.get(&mut *store) {

@@ -1,25 +1,27 @@
-//! Rewrites a module so that it counts its own work and its own stack, and shows canonical NaNs alone: the same on every
-//! engine, because every engine runs the same instructions.
+//! Metering by rewriting: the rewritten module counts its own gas and stack, and exposes only
+//! canonical NaNs. The counts are the same on every engine, because every engine runs the same
+//! instructions.
 //!
-//! The meter's state is one `i64` that goes into each function as its last parameter and comes out as its last result,
-//! host functions included; within a function it is a local. So it lives in a register, no memory is touched to keep it,
-//! and the guest has no name for it. Its low half is the gas that is left of the grant, its high half the stack that is
-//! left in bytes; both are signed, and whichever is below zero has been overdrawn: then [`REFILL`] is called.
+//! The meter's state is one `i64`: the last parameter and the last result of each function,
+//! including host functions. Within a function it is a local. So it lives in a register, needs no
+//! memory access, and the guest has no name for it. The low half is the remaining gas of the grant.
+//! The high half is the remaining stack in bytes. Both are signed; a negative half is overdrawn,
+//! and then the function calls [`REFILL`].
 //!
-//! | file       | one concern each                                                            |
-//! |------------|-----------------------------------------------------------------------------|
-//! | `schedule` | what an operator costs                                                      |
-//! | `bulk`     | operators whose work depends on an operand                                  |
-//! | `arity`    | how many operands an operator takes and leaves                              |
-//! | `walk`     | one pass over a body: which operators run, on which operands                |
-//! | `calls`    | which calls can be deep                                                     |
-//! | `gas`      | where a body is charged, how much, and where it looks at what is left       |
-//! | `stack`    | what a frame is charged                                                     |
-//! | `nan`      | where a NaN's bits can be seen                                              |
-//! | `added`    | functions that are added to the module                                      |
-//! | `kept`     | which locals go through a refill's call                                     |
-//! | `start`    | what a guest's start costs, and its start function                          |
-//! | `write`    | the body as it is written                                                   |
+//! | file       | concern                                                          |
+//! |------------|------------------------------------------------------------------|
+//! | `schedule` | the gas cost of each operator                                    |
+//! | `bulk`     | operators whose work depends on an operand                       |
+//! | `arity`    | how many operands an operator pops and pushes                    |
+//! | `walk`     | one pass over a body: reachable operators and their operands     |
+//! | `calls`    | which calls can be deep                                          |
+//! | `gas`      | where a body is charged, how much, and where its poll points are |
+//! | `stack`    | the stack charge of a frame                                      |
+//! | `nan`      | where the bits of a NaN can be observed                          |
+//! | `added`    | functions that the meter adds to the module                      |
+//! | `kept`     | locals that are passed through a refill call                     |
+//! | `start`    | the cost of a guest's start, and its start function              |
+//! | `write`    | the rewritten body                                               |
 
 mod schedule;
 mod stack;
@@ -61,26 +63,28 @@ pub use self::state::State;
 use super::constant::{Constant, computed};
 use super::interface::ABI_MODULE;
 
-/// Of how the meter writes, raised with each change of what it writes: native code of another is compiled anew.
+/// Version of the rewriting. Raise it with each change of the output: native code from another
+/// version is compiled again.
 pub const FORM_VERSION: u16 = 2;
 
-/// The function that a metered module imports from the ABI's module beside what the guest imports: takes an overdrawn
-/// state, gives one that is not, or ends the run.
+/// Function that a metered module imports from the ABI's module, in addition to the guest's
+/// imports. The function takes an overdrawn state and returns one that is not overdrawn, or ends
+/// the run.
 pub const REFILL: &str = "refill";
 
-/// The names under which a metered module exports its mutable globals that hold numbers, in their order: for
-/// checkpoints. The gate refuses a guest that uses such names itself.
+/// Returns the export names of the mutable numeric globals of a metered module, in order.
+/// Checkpoints read these globals. The gate refuses a guest that uses such names itself.
 pub fn global_names() -> impl Iterator<Item = String> {
     (0..).map(|index| format!("compute_global_{index}"))
 }
 
-/// The names under which [`counting`] exports its counts: of each function that the module has a body for, in their
-/// order; then of `memory.fill` and of `memory.copy`, where they are called for.
+/// Returns the export names of the counters of [`counting`]. Each function with a body has one, in
+/// order. The helpers of `memory.fill` and `memory.copy` have the last two.
 pub fn counter_names() -> impl Iterator<Item = String> {
     (0..).map(|index| format!("compute_gas_{index}"))
 }
 
-/// Why a module cannot be rewritten; none that is admitted.
+/// The reason why a module cannot be rewritten. An admitted module never has one.
 #[derive(Debug, thiserror::Error)]
 pub enum MeterError {
     #[error("it is not valid: {0}")]
@@ -99,13 +103,14 @@ impl From<reencode::Error<MeterError>> for MeterError {
     }
 }
 
-/// [`metered`] that also counts each function's gas in a global, for a profile. It uses the same gas, and more time.
+/// Rewrites like [`metered`], and also counts each function's gas in a global, for a profile. Such
+/// a module uses the same gas, but more time.
 pub fn counting(wasm: &[u8]) -> Result<Vec<u8>, MeterError> {
     rewritten(wasm, Meter { counts: true, ..Meter::default() })
 }
 
-/// `wasm`, which must be valid under the features that the gate allows, with the meter in it, and without its custom
-/// sections.
+/// Adds the meter to `wasm`, and removes its custom sections. `wasm` must be valid under the
+/// features that the gate allows.
 pub fn metered(wasm: &[u8]) -> Result<Vec<u8>, MeterError> {
     rewritten(wasm, Meter::default())
 }
@@ -117,28 +122,28 @@ fn rewritten(wasm: &[u8], mut meter: Meter) -> Result<Vec<u8>, MeterError> {
     Ok(meter.module(&out))
 }
 
-/// What is known of the module, for its bodies.
+/// Knowledge about the whole module that its bodies need.
 #[derive(Default)]
 struct Meter {
     types: Vec<SubType>,
-    /// The type of each function, imported ones first.
+    /// The type of each function; imported functions come first.
     functions: Vec<u32>,
     imported_functions: u32,
-    /// Imported ones first.
+    /// Imported globals come first.
     globals: Vec<GlobalType>,
     bodies: u32,
-    /// Whether gas is counted by function.
+    /// Whether the module counts gas by function, for a profile.
     counts: bool,
-    /// Types that the rewriting needs beside the module's own, in the order of their indices.
+    /// Types that the rewriting adds to the module's own, in the order of their indices.
     own_types: Vec<(Vec<ValType>, Vec<ValType>)>,
     own_type_indices: HashMap<(Vec<ValType>, Vec<ValType>), u32>,
     helpers: Helpers,
-    /// Of each function, whether calls of it can be deep.
+    /// For each function, whether calls of it can be deep.
     deep: Vec<bool>,
     start: Start,
-    /// How many operators were looked at beside the pass over each body.
+    /// Number of operators that lookahead has read, in addition to the pass over each body.
     steps: u64,
-    /// For each body, where it branches to what seldom happens.
+    /// Branch hints of each body, for rarely executed branches.
     hints: Vec<Vec<BranchHint>>,
 }
 
@@ -159,7 +164,7 @@ struct Sections {
 impl Reencode for Meter {
     type Error = MeterError;
 
-    /// One import more stands before the module's own functions.
+    /// Shifts the module's own functions by one, because the meter's import precedes them.
     fn function_index(&mut self, function: u32) -> Result<u32, reencode::Error<MeterError>> {
         Ok(self.function_at(function))
     }
@@ -178,7 +183,8 @@ impl Meter {
         if function < self.imported_functions { function } else { function + 1 }
     }
 
-    /// The global that counts for the body of this index; behind the last, those for what fills and what copies.
+    /// Returns the global that counts the gas of this body. The two indices after the last body
+    /// count for the fill and copy helpers.
     fn counter(&self, body: u32) -> Option<u32> {
         self.counts.then_some(self.globals.len() as u32 + body)
     }
@@ -194,7 +200,7 @@ impl Meter {
         }
     }
 
-    /// The index of a type that the rewriting needs.
+    /// Returns the index of a type that the rewriting needs, and adds the type if it is new.
     fn own_type(&mut self, params: Vec<ValType>, results: Vec<ValType>) -> u32 {
         let next = (self.types.len() + self.own_types.len()) as u32;
         let ty = (params, results);
@@ -209,7 +215,7 @@ impl Meter {
         Parser::new(0).parse_all(wasm).try_for_each(|payload| self.section(payload?, out))
     }
 
-    /// Reads who calls whom.
+    /// Reads the call graph.
     fn calls_in(&mut self, wasm: &[u8]) -> Result<(), MeterError> {
         let (mut imported, mut caller, mut graph) = (0, 0, CallGraph::default());
         for payload in Parser::new(0).parse_all(wasm) {
@@ -334,7 +340,8 @@ impl Meter {
         module.finish()
     }
 
-    /// Each function type with the state behind its parameters and its results, then what the rewriting needs.
+    /// Writes each function type with the state after its parameters and its results, then the
+    /// types that the rewriting added.
     fn type_section(&self) -> TypeSection {
         let mut section = TypeSection::new();
         for ty in &self.types {

@@ -1,7 +1,7 @@
-//! Native code, in memory that it can be run from without being copied.
+//! Native code in memory from which it can run without a copy.
 //!
-//! wasmtime would copy it to memory of its own: a page fault for each 4 KiB, 1.3 ms for the code of a module of 1 MiB,
-//! of which 2 MiB pages leave 0.1 ms (`benches/modules.rs`).
+//! wasmtime would copy the code to its own memory. The copy costs a page fault per 4 KiB: 1.3 ms
+//! for the code of a 1 MiB module. With 2 MiB pages, 0.1 ms remain (`benches/modules.rs`).
 
 use std::io;
 use std::ptr::NonNull;
@@ -11,26 +11,27 @@ use memmap2::{Advice, Mmap, MmapMut};
 use rustix::mm::{MprotectFlags, mprotect};
 use wasmtime::{CustomCodeMemory, Engine, Module};
 
-/// What the kernel can give in one piece, where it is asked for it.
+/// Page size that the kernel can provide if asked for it.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
-/// Elsewhere, caches of instructions have to be told of new code; wasmtime does that for memory of its own.
+/// Other processors need an instruction cache flush for new code. wasmtime does that only for its
+/// own memory.
 pub const IS_PUBLISHED_HERE: bool = cfg!(target_arch = "x86_64");
 
-/// Bytes of native code that are not yet anybody's module.
+/// Bytes of native code that no module uses yet.
 pub struct NativeCode {
     map: MmapMut,
     len: usize,
 }
 
 impl NativeCode {
-    /// Room for `len` bytes, which are zeros.
+    /// Allocates `len` zero bytes.
     pub fn with_room(len: usize) -> io::Result<Self> {
         if len < HUGE_PAGE_BYTES / 2 {
             return Ok(Self { map: MmapMut::map_anon(len.max(1))?, len });
         }
         let map = MmapMut::map_anon(len.next_multiple_of(HUGE_PAGE_BYTES))?;
-        // A kernel that has none gives small ones.
+        // Ignored: a kernel without huge pages uses small ones.
         let _ = map.advise(Advice::HugePage);
         Ok(Self { map, len })
     }
@@ -49,16 +50,17 @@ impl NativeCode {
         &mut self.map[..self.len]
     }
 
-    /// Makes a module of it, which must be dropped before the memory that comes with it.
+    /// Makes a module from the code. Drop the module before the returned memory.
     ///
     /// # Safety
     ///
-    /// As for [`Module::deserialize`]: the bytes must be what a compiler of this node gave for `engine`'s settings.
+    /// Same as for [`Module::deserialize`]: a compiler of this node must have produced the bytes
+    /// for the settings of `engine`.
     pub unsafe fn load(self, engine: &Engine) -> wasmtime::Result<(Module, Arc<Mmap>)> {
         let (map, len) = (Arc::new(self.map.make_read_only()?), self.len);
         let code = NonNull::from(&map[..len]);
-        // SAFETY: the bytes are the caller's promise. They are read-only, and stay where they are for as long as `map`
-        // does.
+        // SAFETY: the caller vouches for the bytes. The bytes are read-only, and do not move while
+        // `map` lives.
         let module = unsafe {
             if IS_PUBLISHED_HERE {
                 Module::deserialize_raw(engine, code)
@@ -70,7 +72,7 @@ impl NativeCode {
     }
 }
 
-/// Makes those pages executable that hold a module's instructions, and no others.
+/// Makes the pages with a module's instructions executable, and no other pages.
 pub struct Publisher;
 
 impl CustomCodeMemory for Publisher {
@@ -88,8 +90,8 @@ impl CustomCodeMemory for Publisher {
 }
 
 fn protect(start: *const u8, len: usize, flags: MprotectFlags) -> wasmtime::Result<()> {
-    // SAFETY: wasmtime calls this with the pages of a module's instructions, which nobody writes to, neither before nor
-    // after.
+    // SAFETY: wasmtime passes the pages of a module's instructions, which nobody writes to, neither
+    // before nor after.
     unsafe { mprotect(start.cast_mut().cast(), len, flags) }?;
     Ok(())
 }

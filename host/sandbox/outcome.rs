@@ -1,8 +1,9 @@
-//! How a run can end by the guest's own doing. A host's failure is not among these: it is an `Err` and proves nothing.
+//! Outcomes: the ways in which a run can end by the guest's own action. A failure of the host is
+//! not an outcome: it is an `Err` and proves nothing.
 
 use std::fmt;
 
-/// The end of a run: the same on every engine.
+/// The end of a run, which is the same on every engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// `run` returned 0.
@@ -15,21 +16,21 @@ pub enum Outcome {
     PointerOutOfRange,
     /// `input_blake3` named bytes outside of the input.
     InputRange,
-    /// `asset_read` named an asset that the job does not bring.
+    /// `asset_read` named an asset that the job does not include.
     NoSuchAsset,
     /// `proof_commit` was called twice.
     SecondCommit,
-    /// The output outgrew its limit.
+    /// The output exceeded its limit.
     OutputLimit,
     /// The module declares more memory than the job may use.
     MemoryLimit,
     /// The work needed more gas than the job allows.
     OutOfGas,
-    /// The calls went too deep: their frames, as the meter counts them, had no room in the stack.
+    /// The calls went too deep: their frames, as the meter counts them, exceeded the stack.
     OutOfStack,
 }
 
-/// What WebAssembly forbids; the standard names them.
+/// A trap, as the WebAssembly standard names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Trap {
     Unreachable,
@@ -47,7 +48,8 @@ impl Outcome {
         matches!(self, Self::Done)
     }
 
-    /// The stable code that proofs, JSON and messages show, and the failure code that goes with it.
+    /// Returns the stable code that proofs, JSON and messages show, and the guest's failure code if
+    /// there is one.
     pub const fn code(self) -> (&'static str, Option<i32>) {
         match self {
             Self::Failed(code) => ("failed", Some(code)),
@@ -55,7 +57,7 @@ impl Outcome {
         }
     }
 
-    /// The inverse of [`Outcome::code`].
+    /// Parses the result of [`Outcome::code`].
     pub fn from_code(name: &str, failure: Option<i32>) -> Option<Self> {
         match (name, failure) {
             ("failed", Some(code)) if code != 0 => Some(Self::Failed(code)),

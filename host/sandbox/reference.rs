@@ -1,5 +1,5 @@
-//! The engines that a run can be verified on. The process that serves holds Cranelift alone; each of the others belongs
-//! into a process of its own, which has given up what it does not need.
+//! Verification engines. The serving process uses only Cranelift. Each other engine belongs in its
+//! own confined process.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,12 +12,16 @@ use super::engine::Engine;
 use super::interpreter::Interpreter;
 use super::{Execution, Program, Sandbox, SandboxError, with_guest_stack};
 
-/// | engine    | what it is                                  | what it cannot run              |
-/// |-----------|---------------------------------------------|---------------------------------|
-/// | cranelift | wasmtime's optimising compiler, which serves | |
-/// | winch     | wasmtime's baseline compiler                | SIMD on processors without AVX; anything on others than x86-64 and arm64 |
-/// | pulley    | wasmtime's interpreter, of code that Cranelift made for it | |
-/// | wasmi     | an interpreter from other hands             | |
+/// An engine that a run can be verified on.
+///
+/// | engine    | description                                    |
+/// |-----------|------------------------------------------------|
+/// | cranelift | wasmtime's optimising compiler; serves runs    |
+/// | winch     | wasmtime's baseline compiler                   |
+/// | pulley    | wasmtime's interpreter of code from Cranelift  |
+/// | wasmi     | an interpreter by other authors                |
+///
+/// Winch cannot run SIMD on processors without AVX, and runs only on x86-64 and arm64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EngineKind {
     Cranelift,
@@ -38,7 +42,7 @@ impl EngineKind {
         }
     }
 
-    /// With its version, as proofs show it.
+    /// Returns the name with the version, as proofs show it.
     pub const fn full_name(self) -> &'static str {
         match self {
             Self::Cranelift => super::ENGINE_NAME,
@@ -64,7 +68,8 @@ impl FromStr for EngineKind {
     }
 }
 
-/// An engine to verify with, for any number of modules: to make one takes longer than to compile a small module.
+/// A verification engine for any number of modules. Creating one takes longer than compiling a
+/// small module.
 pub struct ReferenceEngine(Made);
 
 enum Made {
@@ -83,7 +88,7 @@ impl ReferenceEngine {
         }))
     }
 
-    /// Compiles `metered`, the module as [`super::meter::metered`] gives it, in this process.
+    /// Compiles `metered` in this process. `metered` is the output of [`super::meter::metered`].
     pub fn compile(&self, metered: &[u8]) -> Result<Reference, SandboxError> {
         Ok(Reference(match &self.0 {
             Made::Compiler(sandbox) => On::Compiler(sandbox.clone(), Box::new(sandbox.compile_here(metered)?)),
@@ -92,7 +97,7 @@ impl ReferenceEngine {
     }
 }
 
-/// One module on one engine.
+/// One module, compiled for one engine.
 pub struct Reference(On);
 
 enum On {
@@ -101,12 +106,12 @@ enum On {
 }
 
 impl Reference {
-    /// Compiles `metered` on an engine that is made for it.
+    /// Compiles `metered` on a new engine.
     pub fn new(engine: EngineKind, metered: &[u8]) -> Result<Self, SandboxError> {
         ReferenceEngine::new(engine)?.compile(metered)
     }
 
-    /// Runs it on `work`, as [`Sandbox::run`] does.
+    /// Runs the module on `work`, like [`Sandbox::run`].
     pub fn run(&self, work: Work) -> Result<Execution, SandboxError> {
         match &self.0 {
             On::Compiler(sandbox, program) => sandbox.run(program, work),
@@ -115,5 +120,5 @@ impl Reference {
     }
 }
 
-/// Its target for the width of this machine's addresses.
+/// Pulley's target for the address width of this machine.
 const PULLEY: &str = if cfg!(target_pointer_width = "64") { "pulley64" } else { "pulley32" };

@@ -1,5 +1,6 @@
-//! The host's side of the meter. What a guest has left of its gas and its stack goes in and out of it as one number; each
-//! time that is overdrawn, here it is decided whether there is more, and whether anybody still wants the result.
+//! The host's side of the meter. The guest's remaining gas and stack pass in and out of it as one
+//! number. When one of them is overdrawn, this module grants more gas, or ends the run: no gas
+//! left, stack overflow, deadline, or cancellation.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,32 +13,32 @@ use super::outcome::Outcome;
 use super::stop::{Beyond, Stop};
 use super::trace::Window;
 
-/// Who waits for a run, and how long.
+/// Controls of a run: its deadline, its cancellation flag, and its progress.
 #[derive(Clone, Debug, Default)]
 pub struct Watch {
     pub deadline: Option<Instant>,
     pub is_cancelled: Arc<AtomicBool>,
-    /// Grows by the gas that the run is granted.
+    /// Counts the gas granted to the run.
     pub gas_granted: Arc<AtomicU64>,
-    /// The claim that the run is checked against, if there is one.
+    /// The claim that the run is checked against, if any.
     pub claimed: Option<Claimed>,
 }
 
-/// The amounts that a claim says. A run that uses more of one refutes the claim, and ends there: a lie about a run costs
-/// its verifier one [`QUANTUM`] more than what the lie says.
+/// The amounts that a claim states. A run that uses more of one amount refutes the claim, and ends
+/// there. So a false claim costs its verifier at most one [`QUANTUM`] more than the claim states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claimed {
     pub gas: u64,
     pub output_bytes: u64,
 }
 
-/// The gas of one run.
+/// Gas meter of one run.
 #[derive(Debug)]
 pub struct Purse {
     gas_max: u64,
     granted: u64,
     watch: Watch,
-    /// For a run that is looked at more closely than others.
+    /// The trace window, for a run with finer checkpoints.
     window: Option<Window>,
 }
 
@@ -50,12 +51,12 @@ impl Purse {
         self.granted
     }
 
-    /// What a run has been charged that has `state` left.
+    /// Returns the gas that a run has been charged when its state is `state`.
     pub fn charged(&self, state: State) -> u64 {
         self.granted.saturating_sub_signed(state.gas())
     }
 
-    /// Gives an overdrawn state what it needs, in whole quanta while there are any, or ends the run.
+    /// Grants gas to an overdrawn state, in whole quanta while they last, or ends the run.
     pub fn refill(&mut self, state: State) -> Result<State, Stop> {
         if state.stack_bytes() < 0 {
             return Err(Outcome::OutOfStack.into());
@@ -64,7 +65,7 @@ impl Purse {
         Ok(state.with_gas(self.grant(state.gas())?))
     }
 
-    /// Takes the price of a host call.
+    /// Charges the price of a host call.
     pub fn charge(&mut self, state: State, gas: u64) -> Result<State, Stop> {
         let left = state.gas().saturating_sub(i64::try_from(gas).unwrap_or(i64::MAX));
         if left >= 0 {
@@ -74,7 +75,8 @@ impl Purse {
         Ok(state.with_gas(self.grant(left)?))
     }
 
-    /// Ends a run that nobody waits for any more. Whatever takes long asks this between its parts.
+    /// Checks for an interrupt: returns an error if the run was cancelled or reached its deadline.
+    /// Long operations call this between their parts.
     pub fn look(&self) -> Result<(), Stop> {
         if self.watch.is_cancelled.load(Ordering::Relaxed) {
             return Err(Stop::Cancelled);
@@ -85,7 +87,8 @@ impl Purse {
         }
     }
 
-    /// What a run has used that returned with `state`; what it spent since it was looked at is still to be paid for.
+    /// Returns the gas of a run that returned with `state`. Gas that was overdrawn since the last
+    /// refill is paid for here.
     pub fn settle(&mut self, state: State) -> Result<u64, Stop> {
         let left = match state.gas() {
             left if left < 0 => self.grant(left)?,
@@ -94,25 +97,25 @@ impl Purse {
         Ok(self.granted - left as u64)
     }
 
-    /// What a run has used that ended in any other way: all that it was granted. Where it ended within its last grant,
-    /// the guest alone knew.
+    /// Returns the gas of a run that ended in any other way: all that it was granted. Only the
+    /// guest knew where in its last grant it ended.
     pub const fn forfeit(&self) -> u64 {
         self.granted
     }
 
-    /// The output that a claim says, where the run is checked against one.
+    /// Returns the output bytes that the claim states, for a run that is checked against a claim.
     pub fn output_bytes_claimed(&self) -> Option<u64> {
         self.watch.claimed.map(|claimed| claimed.output_bytes)
     }
 
-    /// Of a balance that may be below zero, makes one that is not.
+    /// Turns a balance that may be negative into one that is not, by a grant.
     fn grant(&mut self, left: i64) -> Result<i64, Stop> {
         let need = left.min(0).unsigned_abs();
         let rest = self.gas_max - self.granted;
         let quantum = self.window.map_or(QUANTUM, |window| window.quantum(self.granted));
         let grant = need.max(1).div_ceil(quantum).saturating_mul(quantum).min(rest);
         self.granted += grant;
-        // A run that uses what is claimed is granted less than a quantum more.
+        // A run that uses exactly the claimed gas is granted less than one quantum more.
         let is_beyond = |claimed: Claimed| self.granted.checked_sub(claimed.gas).is_some_and(|more| more >= QUANTUM);
         if self.watch.claimed.is_some_and(is_beyond) {
             return Err(Stop::BeyondClaim(Beyond::Gas));

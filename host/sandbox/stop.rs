@@ -1,4 +1,5 @@
-//! Why the host ends a run before the guest does: by the guest's fault, which is an outcome, or by its own.
+//! Reasons why the host ends a run early: the guest's fault, which is an outcome, or a cause on the
+//! host's side.
 
 use std::io;
 
@@ -6,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::outcome::Outcome;
 
-/// The host cannot give the guest the input that the run began with.
+/// The host cannot read the input that the run began with.
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
     #[error("it changed while it was read")]
@@ -15,24 +16,24 @@ pub enum InputError {
     Io(#[from] io::Error),
 }
 
-/// Why the host ends a run.
+/// The reason why the host ends a run.
 #[derive(Debug)]
 pub enum Stop {
-    /// The guest's fault: a result like any other.
+    /// The guest caused it: a result like any other.
     Guest(Outcome),
-    /// The host's: no result.
+    /// The host caused it: there is no result.
     Input(InputError),
     /// The host has no memory for what the job's limits allow.
     HostMemory,
-    /// Its time is over.
+    /// The deadline has passed.
     Deadline,
-    /// Nobody waits for it any more.
+    /// The run was cancelled, because its caller has gone.
     Cancelled,
-    /// The run is checked against a claim, and can no longer come to it.
+    /// The run is checked against a claim, and can no longer match it.
     BeyondClaim(Beyond),
 }
 
-/// Amounts of which a run used more than a claim says.
+/// The amount of which a run used more than its claim states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Beyond {
     Gas,

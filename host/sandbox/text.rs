@@ -1,13 +1,14 @@
-//! Form of what is brought as a module: binary, text, or something else that is known by its first bytes.
+//! Form of a received module: binary, text, or another file type that is recognised by its first
+//! bytes.
 
 use std::borrow::Cow;
 
 use super::check::LimitName;
 
-/// Text is some four times as long as what it stands for.
+/// Text is about four times as long as the binary form.
 pub const TEXT_BYTES_MAX: u64 = 4 * LimitName::ModuleBytes.limit().default;
 
-/// What a binary module begins with: the magic number, and the version of the format.
+/// First bytes of a binary module: the magic number and the version of the format.
 const PREAMBLE: &[u8] = b"\0asm\x01\0\0\0";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,12 +17,12 @@ pub enum Form {
     Text,
 }
 
-/// Why there is no module in some bytes.
+/// The reason why some bytes are not a module.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAModule {
     #[error("it is empty; a module in its binary or its text form is expected")]
     Empty,
-    /// Fewer bytes than the shortest module has.
+    /// The bytes are fewer than the shortest module has.
     #[error("it breaks off after {0} bytes, within the first 8 of a module; copy, build or download it again")]
     CutOff(usize),
     #[error("it is not WebAssembly: it looks like {what}; {remedy}")]
@@ -35,7 +36,7 @@ pub enum NotAModule {
     TextTooLarge(usize),
     #[error("reading the text of the module took more than {0}; bring the binary form (`wat2wasm`)")]
     TextTooDear(String),
-    /// What was expected, and where: line and column.
+    /// The parser's message: the expected token, and its line and column.
     #[error("it is not the text of a module: {0}")]
     Text(String),
 }
@@ -46,7 +47,7 @@ const DECOMPRESS: &str = "decompress it first";
 const BUILD: &str = "build it for wasm32-unknown-unknown";
 const FETCH: &str = "fetch the file itself; what answered was no download";
 
-/// First bytes of what people bring by mistake.
+/// First bytes of files that people often send by mistake.
 const KNOWN: &[Known] = &[
     (b"\x1f\x8b", "data compressed with gzip", DECOMPRESS),
     (b"PK\x03\x04", "a zip archive", "take the module out of it first"),
@@ -83,13 +84,14 @@ const KNOWN: &[Known] = &[
     (b"[", "JSON", FETCH),
 ];
 
-/// A tar archive says so further in.
+/// Offset and magic bytes of a tar archive.
 const TAR: (usize, &[u8]) = (257, b"ustar");
 
-/// Editors of some systems write it before UTF-8.
+/// UTF-8 byte order mark, which some editors write.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The form of `bytes`, from how they begin. It takes no longer for what a stranger wrote than to read it once.
+/// Returns the form of `bytes`, from their beginning. The time is linear in the length, even for
+/// hostile bytes.
 pub fn form_of(bytes: &[u8]) -> Result<Form, NotAModule> {
     if bytes.is_empty() {
         return Err(NotAModule::Empty);
@@ -118,15 +120,17 @@ pub fn form_of(bytes: &[u8]) -> Result<Form, NotAModule> {
     }
 }
 
-/// A module as the gate reads it, of its text or its binary form. Text costs up to the square of its length, and a
-/// hundredfold of memory: a stranger's is for the confined child.
+/// Returns the binary form of a module, as the gate reads it. Parsing text can cost the square of
+/// its length in time, and a hundred times its length in memory. So untrusted text must be parsed
+/// in the confined child.
 pub fn binary_form(bytes: &[u8]) -> Result<Cow<'_, [u8]>, NotAModule> {
     match form_of(bytes)? {
         Form::Binary => Ok(Cow::Borrowed(bytes)),
         Form::Text => match wat::parse_bytes(without_mark(bytes)) {
             Ok(binary) => Ok(Cow::Owned(binary.into_owned())),
             Err(error) => {
-                // Its first line says what is wrong; of those that show where, the numbers are enough.
+                // The first line is the message. Of the lines that show the place, only the line
+                // and column numbers are used.
                 let text = error.to_string();
                 let place = text.lines().find_map(|line| line.trim_start().strip_prefix("--> <anon>:"));
                 let what = text.lines().next().unwrap_or_default();
@@ -140,7 +144,7 @@ fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
 }
 
-/// Whether the first thing in `text` beside spaces and comments is a parenthesis.
+/// Returns whether `text`, after spaces and line comments, begins with a parenthesis.
 fn begins_text(mut text: &[u8]) -> bool {
     while let Some(comment) = text.strip_prefix(b";;") {
         let end = comment.iter().position(|byte| *byte == b'\n').unwrap_or(comment.len());
@@ -187,7 +191,7 @@ mod tests {
             assert_eq!(*binary_form(text.as_bytes()).unwrap(), *PREAMBLE, "{text}");
         }
         assert_eq!(form_of(PREAMBLE), Ok(Form::Binary));
-        // A component, or what a later version is: the gate says what is wrong with it.
+        // A component, or a later version of the format: the gate reports what is wrong with it.
         assert_eq!(form_of(b"\0asm\x0d\0\x01\0"), Ok(Form::Binary));
         let large = vec![b'('; TEXT_BYTES_MAX as usize + 1];
         assert_eq!(form_of(&large), Err(NotAModule::TextTooLarge(large.len())));

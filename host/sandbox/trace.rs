@@ -1,5 +1,5 @@
-//! Checkpoints: what a run looked like each time that it was out of gas. Every engine comes to these at the same
-//! instruction, so two runs that end differently can be told where they parted.
+//! Checkpoints: the state of a run at each refill. Every engine reaches a refill at the same
+//! instruction. So the trace shows where two runs that end differently began to differ.
 
 use std::collections::BTreeMap;
 
@@ -8,49 +8,51 @@ use serde::{Deserialize, Serialize};
 use super::meter::QUANTUM;
 use crate::digest::{Digest, Hasher};
 
-/// Checkpoints that one run keeps. A run that has more keeps every second one of them, and takes every second one from
-/// then on, so that a trace is at most some 2 MiB of JSON however long the run was.
+/// Maximum checkpoints recorded for one run. When a run has more, it drops every second one, and
+/// takes only every second one from then on. So a trace is at most about 2 MiB of JSON, however
+/// long the run was.
 pub const CHECKPOINTS_MAX: usize = 1 << 12;
 
-/// Host calls that one run keeps by name; those after only count.
+/// Host calls recorded one by one for one run. Later calls are only counted.
 pub const CALLS_MAX: usize = 1 << 12;
 
-/// Memory that the checkpoints of a run may hash without any gas.
+/// Memory bytes that the checkpoints of a run may hash without paying gas.
 const FREE_HASHED_BYTES: u64 = 64 << 20;
 
-/// Gas for each further byte that is hashed. BLAKE3 takes a byte in less than the time of one unit of gas, so that
-/// checkpoints take less than a quarter of the run's own time.
+/// Gas that the run must have been granted for each further hashed byte. BLAKE3 hashes a byte in
+/// less than the time of one unit of gas. So checkpoints take less than a quarter of the run's own
+/// time.
 const GAS_A_HASHED_BYTE: u64 = 4;
 
-/// Stands among the host calls of a trace for what the host does before any function of the guest's runs.
+/// Name in the trace's table of host calls for the host's work before the guest's first function.
 pub const START: &str = "(start)";
 
-/// Where checkpoints are taken.
+/// The window in which checkpoints are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
-    /// In gas that the run was granted: before `from` and from `to` on, no checkpoint is taken.
+    /// Bounds in granted gas: no checkpoint is taken before `from`, or from `to` on.
     pub from: u64,
     pub to: u64,
-    /// How much gas is granted at once within.
+    /// Gas per grant within the window.
     pub stride: u64,
-    /// Keep the memory as it is at the first checkpoint that has used this much gas.
+    /// Keeps a copy of the memory at the first checkpoint that has used at least this much gas.
     pub memory_at: Option<u64>,
-    /// Whether a checkpoint waits until the run's gas pays for the hash of its memory.
+    /// Whether a checkpoint waits until the run's gas pays for hashing its memory.
     pub is_sparing: bool,
 }
 
 impl Window {
-    /// The checkpoints of a whole run, as far as its gas pays for them.
+    /// Checkpoints over the whole run, as far as its gas pays for them.
     pub const WHOLE: Self = Self { from: 0, to: u64::MAX, stride: QUANTUM, memory_at: None, is_sparing: true };
-    /// No checkpoint; only what is counted.
+    /// No checkpoints; only counts and digests.
     pub const NONE: Self = Self { from: u64::MAX, to: u64::MAX, stride: QUANTUM, memory_at: None, is_sparing: false };
 
-    /// A part of a run, with a checkpoint at each grant of `stride`.
+    /// Returns a window over a part of a run, with a checkpoint at each grant of `stride`.
     pub const fn part(from: u64, to: u64, stride: u64, memory_at: Option<u64>) -> Self {
         Self { from, to, stride, memory_at, is_sparing: false }
     }
 
-    /// How much is granted at once to a run that was granted this much.
+    /// Returns the size of the next grant for a run that has been granted `granted`.
     pub fn quantum(&self, granted: u64) -> u64 {
         match granted {
             granted if granted < self.from => (self.from - granted).min(QUANTUM),
@@ -60,16 +62,16 @@ impl Window {
     }
 }
 
-/// A run at one refill.
+/// The state of a run at one refill.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Checkpoint {
-    /// Used so far.
+    /// Gas used so far.
     pub gas: u64,
     pub memory: Digest,
-    /// The mutable globals that hold numbers, in their order.
+    /// Digest of the mutable numeric globals, in order.
     pub globals: Digest,
-    /// Host calls so far, and the digest of their names, arguments and answers.
+    /// Number of host calls so far. `calls_digest` covers their names, arguments and results.
     pub calls: u64,
     pub calls_digest: Digest,
 }
@@ -83,33 +85,34 @@ pub struct Call {
     pub answer: Option<u64>,
 }
 
-/// What a traced run leaves.
+/// The trace of a finished run.
 #[derive(Clone, Debug, Default)]
 pub struct Trace {
     pub checkpoints: Vec<Checkpoint>,
-    /// Every how many checkpoints one was kept: a power of two.
+    /// One checkpoint is recorded out of this many: a power of two.
     pub kept_every: u64,
-    /// Of all checkpoints, also those that were not kept, and of the memory that the run left.
+    /// Digest of all checkpoints, including dropped ones, of all host calls, and of the final
+    /// memory.
     pub digest: Option<Digest>,
-    /// Those between the window's ends.
+    /// Host calls inside the window.
     pub calls: Vec<Call>,
     pub memory: Option<Vec<u8>>,
-    /// The memory as the run left it, where the whole run is traced and its gas pays for the hash.
+    /// Digest of the final memory, if the whole run is traced and its gas pays for the hash.
     pub end: Option<Digest>,
-    /// How often each host call came, and how much gas they took together.
+    /// For each host call, how often it was called and its total gas.
     pub host: BTreeMap<String, (u64, u64)>,
-    /// What a module that counts for a profile has counted.
+    /// Counters of a module that was compiled for a profile.
     pub counters: Vec<u64>,
 }
 
-/// Takes a run's trace while it runs.
+/// Records the trace of a run while it runs.
 pub struct Tracer {
     window: Window,
     trace: Trace,
-    /// Of all checkpoints.
+    /// Over all checkpoints.
     digest: Hasher,
     calls: u64,
-    /// Of all host calls.
+    /// Over all host calls.
     calls_digest: Hasher,
     /// Refills at which a checkpoint could have been taken.
     refills: u64,
@@ -129,12 +132,12 @@ impl Tracer {
         }
     }
 
-    /// Notes that the start of the run took `gas`.
+    /// Records that the start of the run took `gas`.
     pub fn start(&mut self, gas: u64) {
         self.trace.host.insert(START.to_owned(), (1, gas));
     }
 
-    /// Notes a host call that took `gas`, of a run that was granted so much.
+    /// Records a host call that took `gas`, in a run that has been granted `granted`.
     pub fn call(&mut self, (granted, gas): (u64, u64), name: &str, arguments: &[u64], answer: Option<u64>) {
         match self.trace.host.get_mut(name) {
             Some((calls, sum)) => (*calls, *sum) = (*calls + 1, *sum + gas),
@@ -152,7 +155,7 @@ impl Tracer {
         }
     }
 
-    /// Whether a run that was granted so much, and is at a refill, is at a checkpoint.
+    /// Returns whether a checkpoint is due at this refill of a run that has been granted `granted`.
     pub fn is_due(&mut self, granted: u64, memory_bytes: usize) -> bool {
         let is_within = (self.window.from..self.window.to).contains(&granted);
         if !is_within || !self.is_paid_for(granted, memory_bytes) {
@@ -174,7 +177,7 @@ impl Tracer {
         refill.is_multiple_of(self.trace.kept_every)
     }
 
-    /// Whether a hash of the memory is within what the run may hash by now.
+    /// Returns whether the run's gas so far pays for hashing the memory.
     fn is_paid_for(&self, granted: u64, memory_bytes: usize) -> bool {
         let hashed_bytes = self.hashed_bytes.saturating_add(memory_bytes as u64);
         !self.window.is_sparing || hashed_bytes <= FREE_HASHED_BYTES.saturating_add(granted / GAS_A_HASHED_BYTE)
@@ -203,7 +206,7 @@ impl Tracer {
         Digest::of(memory)
     }
 
-    /// The run has ended, was granted so much, and left this memory.
+    /// Records the final memory and counters of a run that has been granted `granted`.
     pub fn end(&mut self, granted: u64, memory: &[u8], counters: Vec<u64>) {
         if self.window.is_sparing && self.is_paid_for(granted, memory.len()) {
             self.trace.end = Some(self.hash(memory));
@@ -248,7 +251,7 @@ mod tests {
         }
     }
 
-    /// Runs through `refills` of a whole run, each with a checkpoint where one is due.
+    /// Simulates `refills` of a whole run, with a checkpoint wherever one is due.
     fn traced(refills: u64, memory: &[u8]) -> Tracer {
         let mut tracer = Tracer::new(Window::WHOLE);
         for refill in 0..refills {
@@ -261,7 +264,7 @@ mod tests {
         tracer
     }
 
-    /// However large the memory is: here a mebibyte for each of `units`.
+    /// Holds for any memory size: here one mebibyte for each of `units`.
     #[test]
     fn the_gas_of_a_run_pays_for_what_its_checkpoints_hash() {
         for (units, refills) in [(1, 300), (16, 300), (63, 500), (65, 1), (65, 600)] {

@@ -1,21 +1,22 @@
-//! `Scope`: whose slice ids are meant.
+//! `Scope`: the namespace of slice ids, one for each token and one for the owner.
 
 use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::shares::Owner;
 
-/// Who made a slice id. The same id in two scopes stands for two slices, and neither scope hears of the other's.
+/// The namespace of a slice id. The same id in two scopes names two different slices, and neither
+/// scope can see the other's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Scope(Option<Arc<str>>);
 
 impl Scope {
-    /// The node's owner: the command line, and the local socket.
+    /// The scope of the node's owner: the command line and the local socket.
     pub const OWNER: Self = Self(None);
 
     pub const BYTES_MAX: usize = 64;
 
-    /// The name of the token that it is the scope of; the owner's has none.
+    /// Returns the name of the scope's token; `None` for the owner.
     pub fn token(&self) -> Option<&str> {
         self.0.as_deref()
     }
@@ -31,7 +32,7 @@ impl Owner for Scope {
 #[error("{0:?} is not the name of a token: 1 to {max} of a-z, 0-9, `.`, `_` and `-` are expected, a letter or a digit first", max = Scope::BYTES_MAX)]
 pub struct NotATokenName(String);
 
-/// The scope of the token that has this name.
+/// Parses the name of a token into its scope.
 impl FromStr for Scope {
     type Err = NotATokenName;
 

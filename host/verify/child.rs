@@ -1,5 +1,5 @@
-//! A process for one engine and one job: it reads its order, opens its slice, gives up everything else, and only then
-//! compiles and runs what a stranger wrote.
+//! Child process of the verifier, for one engine and one job. The child reads its order, opens its
+//! slice and confines itself. Only then does it compile and run the untrusted module.
 
 use std::io::{self, BufReader, BufWriter};
 use std::path::Path;
@@ -18,29 +18,32 @@ use crate::sandbox::{
 };
 use crate::slice::{OpenSlice, Slice};
 
-/// The hidden subcommand that is such a process.
+/// Hidden subcommand that runs the child.
 pub const COMMAND: &str = "run-on-one-engine";
 
-/// Address space beside the guest's memory: an engine reserves some 8 GiB for it, an interpreter moves it to grow it.
+/// Address space in addition to the guest's memory. An engine reserves about 8 GiB for that memory;
+/// an interpreter moves the memory to grow it.
 const MEMORY_BYTES: u64 = 12 << 30;
 
-/// The slowest engine spends this much gas in a second, at least; and compiling takes its time. A unit that takes a whole
-/// microsecond is far beyond what was measured, for a true proof must not be unverifiable by this.
+/// Minimum gas per second of the slowest engine. The base time covers compilation. One microsecond
+/// per unit is far slower than anything measured, so that this bound cannot make a true proof
+/// unverifiable.
 const GAS_A_SECOND: u64 = 1_000_000;
 const CPU_SECONDS: u64 = 300;
 
-/// On a machine that is busy, a second of CPU takes longer.
+/// Deadline in multiples of the CPU bound. On a busy machine, one second of CPU takes longer than a
+/// second.
 const DEADLINE_FACTOR: u64 = 4;
 
-/// Has `order` run in a child, which is `program` (this very `node`) started anew; what came of each run, and the memory
-/// that was asked for.
+/// Runs `order` in a child process of `program`, which must be the same binary as this `node`.
+/// Returns the answer of each run, with the memory if it was requested.
 pub fn run(program: &Path, order: &Order) -> Vec<(Answer, Option<Vec<u8>>)> {
     let failed = |message: String| vec![(Answer::Failed { code: "engine_failed".to_owned(), message }, None)];
     let mut order = order.clone();
     if let Source::File(path) = &mut order.slice
         && let Ok(absolute) = std::path::absolute(&*path)
     {
-        // The child begins in the root directory.
+        // The child starts in the root directory.
         *path = absolute;
     }
     let child = match start(program, &[COMMAND]) {
@@ -52,8 +55,9 @@ pub fn run(program: &Path, order: &Order) -> Vec<(Answer, Option<Vec<u8>>)> {
     let talk = |input: ChildStdin, output| {
         std::thread::scope(|scope| {
             let asking = Builder::new().spawn_scoped(scope, || order.write(&mut BufWriter::new(input)))?;
-            // Its answer tells more than that it did not listen. Where the answer is wrong, the pipe that it comes by is
-            // closed, so a child that goes on answering instead of reading its order ends, and the thread with it.
+            // The child's answer is more useful than the error of writing to it. If the answer is
+            // invalid, its pipe is closed. So a child that keeps answering without reading its
+            // order ends, and the writer thread ends too.
             let told = listen(output, order.runs, &mut answers);
             told.and(asking.join().unwrap_or(Ok(())))
         })
@@ -78,7 +82,7 @@ fn listen(output: ChildStdout, runs: u32, answers: &mut Vec<(Answer, Option<Vec<
     Ok(())
 }
 
-/// What a child may use for `order`.
+/// Computes the resource bounds of a child for `order`.
 fn bounds(order: &Order) -> Bounds {
     let gas_seconds = u64::from(order.runs).saturating_mul(order.gas_max() / GAS_A_SECOND);
     Bounds {
@@ -89,7 +93,7 @@ fn bounds(order: &Order) -> Bounds {
     }
 }
 
-/// Does what the order on standard input says, and is of no use afterwards.
+/// Executes the order from standard input. The process is unusable afterwards.
 pub fn serve_one_order() -> io::Result<()> {
     enter()?;
     let order = Order::read(&mut io::stdin().lock())?;
@@ -98,10 +102,10 @@ pub fn serve_one_order() -> io::Result<()> {
         Source::Bytes(bytes) => Ok(Slice::from_bytes(bytes.clone())),
     };
     let open = |slice: &Slice| slice.open(&HashThreads::new(1), &AtomicU64::new(0));
-    // One handle a run, because nothing can be opened later.
+    // Open one handle for each run, because nothing can be opened after confinement.
     let slices = slice.and_then(|slice| (0..order.runs).map(|_| open(&slice)).collect::<Result<Vec<_>, _>>());
     let slices = slices.map_err(io::Error::other)?;
-    // There is one thread yet: those that run guests, or are started for them, are denied the same.
+    // There is still only one thread. Threads that it starts for guests inherit the same denial.
     let denied = deny_access(bounds(&order))?;
     with_guest_stack(|| {
         denied.confine(Purpose::Run)?;

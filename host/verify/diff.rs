@@ -1,6 +1,6 @@
-//! Where two runs of one job part: their checkpoints are compared, then the stretch between the last that is equal and the
-//! first that is not is run again with finer and finer ones, down to single looks at the gas. There the host calls and the
-//! memory of both are compared.
+//! Search for the point where two runs of one job diverge. The checkpoints of both are compared.
+//! The interval between the last equal and the first unequal checkpoint is run again with finer
+//! checkpoints, down to single poll points. There the host calls and the memory are compared.
 
 use std::ops::Range;
 use std::path::Path;
@@ -16,9 +16,10 @@ use crate::proof::{Blob, JobLimits, profile};
 use crate::sandbox::{Call, Checkpoint, EngineKind, Window};
 use crate::text::explained;
 
-/// Parts into which a stretch is cut, where the memory is small.
+/// Parts of an interval in one round, if the memory is small.
 const PARTS: u64 = 64;
-/// Fewer parts, where hashing the memory for each would take more than this together; and the fewest.
+/// Maximum bytes hashed in one round: with a large memory, an interval has fewer parts. And the
+/// minimum of parts.
 const HASHED_BYTES_MAX: u64 = 4 << 30;
 const PARTS_MIN: u64 = 4;
 
@@ -26,20 +27,22 @@ const PARTS_MIN: u64 = 4;
 #[derive(Clone)]
 pub struct Side {
     pub engine: EngineKind,
-    /// Metered.
+    /// The metered module.
     pub module: Arc<[u8]>,
 }
 
-/// What two runs differ in first.
+/// The first difference between two runs.
 #[derive(Clone, Debug)]
 pub struct Difference {
-    /// They were the same up to here, in gas; and at the second of these no more.
+    /// Interval in gas: the runs were equal at its start, and not equal at its end.
     pub gas: Range<u64>,
-    /// What is different there: `memory`, `globals`, `host calls`, `the way`, or what the runs came to.
+    /// The properties that differ: `memory`, `globals`, `host calls`, `the way` (the gas at the
+    /// checkpoint, or the number of checkpoints), or the results of the runs.
     pub what: Vec<&'static str>,
-    /// The first host call that is not the same in both, if one is in that stretch.
+    /// The first host call that differs between the runs, if the interval has one.
     pub call: Option<[Option<Call>; 2]>,
-    /// The bytes of memory from the first to the last that differ, and how many do.
+    /// The range from the first to the last byte of memory that differs, and the number of bytes
+    /// that differ.
     pub memory: Option<(Range<u64>, u64)>,
 }
 
@@ -53,7 +56,7 @@ pub enum TraceError {
     OtherJob(&'static str),
 }
 
-/// The checkpoints of a run, to be kept, and compared with another's.
+/// The checkpoints of a run, stored to be compared with another run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TraceFile {
@@ -73,7 +76,8 @@ pub struct TraceFile {
 
 const VERSION: u16 = 2;
 
-/// Runs `case` on one side, and keeps its checkpoints. `module` is the digest of the guest as it was before it was metered.
+/// Runs `case` on one side and returns its checkpoints. `module` is the digest of the guest before
+/// metering.
 pub fn trace(program: &Path, module: Digest, case: &Case, side: &Side) -> Result<TraceFile, TraceError> {
     let (found, _) = run(program, case, side, Window::WHOLE)?;
     Ok(TraceFile {
@@ -105,7 +109,8 @@ impl TraceFile {
         self.checkpoints.len()
     }
 
-    /// Where the run that this was kept of and another part; between two checkpoints, because it is not run again.
+    /// Finds where the run of this trace and another diverge. The result is an interval between two
+    /// checkpoints, because nothing is run again.
     pub fn diff(&self, other: &Self) -> Result<Option<Difference>, TraceError> {
         for (what, same) in [
             ("version", self.version == other.version),
@@ -139,7 +144,7 @@ impl Difference {
     }
 }
 
-/// Where the runs of `case` on two sides part; `None` if they do not.
+/// Finds where the runs of `case` on two sides diverge; `None` if they do not.
 pub fn diff(program: &Path, case: &Case, sides: [&Side; 2]) -> Result<Option<Difference>, TraceError> {
     let both = |window: Window| -> Result<[Ran; 2], TraceError> {
         Ok([run(program, case, sides[0], window)?, run(program, case, sides[1], window)?])
@@ -170,7 +175,7 @@ pub fn diff(program: &Path, case: &Case, sides: [&Side; 2]) -> Result<Option<Dif
                 parted.gas = parted.gas.start.max(finer.gas.start)..parted.gas.end.min(finer.gas.end);
                 parted.what = finer.what;
             }
-            // They part behind the last checkpoint of the window.
+            // The runs diverge after the last checkpoint of the window.
             None => {
                 let last = left.checkpoints.last().map_or(parted.gas.start, |checkpoint| checkpoint.gas);
                 parted.gas.start = last.clamp(parted.gas.start, parted.gas.end);
@@ -190,7 +195,7 @@ pub fn diff(program: &Path, case: &Case, sides: [&Side; 2]) -> Result<Option<Dif
     }))
 }
 
-/// What came of a run, and the memory that was asked for.
+/// The result of a run, and the memory if it was requested.
 type Ran = (Found, Option<Vec<u8>>);
 
 fn run(program: &Path, case: &Case, side: &Side, window: Window) -> Result<Ran, TraceError> {
@@ -202,7 +207,8 @@ fn run(program: &Path, case: &Case, side: &Side, window: Window) -> Result<Ran, 
     }
 }
 
-/// The checkpoints of two whole runs, where the longer run may have kept fewer: those that both have kept, in order.
+/// Returns the checkpoints that both whole runs have recorded, in order. The longer run may have
+/// recorded fewer.
 fn aligned(runs: [(u64, Vec<Checkpoint>); 2]) -> [Vec<Checkpoint>; 2] {
     let every = runs.iter().map(|(every, _)| *every).max().unwrap_or(1);
     runs.map(|(kept_every, checkpoints)| {
@@ -211,7 +217,7 @@ fn aligned(runs: [(u64, Vec<Checkpoint>); 2]) -> [Vec<Checkpoint>; 2] {
     })
 }
 
-/// Between which two checkpoints two runs part.
+/// The two checkpoints between which two runs diverge.
 struct Parted {
     gas: Range<u64>,
     what: Vec<&'static str>,
@@ -273,7 +279,7 @@ mod tests {
         assert!(parted([&runs[0], &runs[0]]).is_none());
     }
 
-    /// A trace may come from another's file.
+    /// The trace may come from an untrusted file.
     #[test]
     fn a_run_that_kept_fewer_checkpoints_is_compared_at_those() {
         let run: Vec<Checkpoint> = (0..9).map(|gas| at(gas, b"a")).collect();

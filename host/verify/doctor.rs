@@ -1,5 +1,5 @@
-//! A fixed battery for the machine and its engines: two machines on which it comes to the same fingerprint agree on all
-//! that it tries.
+//! Self-test of the machine and its engines: a fixed battery of modules. Two machines with the same
+//! fingerprint agree on everything that the battery tests.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::limits::Limits;
 use crate::proof::profile;
 use crate::sandbox::{EngineKind, binary_form, meter};
 
-/// Each must come to the same on every engine.
+/// Modules whose results must be equal on every engine.
 const BATTERY: [(&str, &str); 6] = [
     ("floats", include_str!("battery/floats.wat")),
     ("nan", include_str!("battery/nan.wat")),
@@ -21,7 +21,7 @@ const BATTERY: [(&str, &str); 6] = [
     ("host calls", include_str!("battery/calls.wat")),
 ];
 
-/// What each of these bodies of `run` does is forbidden.
+/// Bodies of `run` that must trap.
 const TRAPS: [(&str, &str); 8] = [
     ("unreachable", "unreachable"),
     ("load out of bounds", "(i32.load (i32.const -4))"),
@@ -35,7 +35,7 @@ const TRAPS: [(&str, &str); 8] = [
 
 pub struct Diagnosis {
     pub matrices: Vec<Matrix>,
-    /// Of all that came out, on the engines that did run.
+    /// Digest of all results, on the engines that could run.
     pub fingerprint: Digest,
 }
 
@@ -67,7 +67,8 @@ pub fn doctor(program: &Path, engines: &[EngineKind], progress: &(dyn Fn() + Syn
     hasher.update(profile().digest().as_bytes());
     for matrix in &matrices {
         hasher.update(matrix.guests.concat().as_bytes());
-        // What engines disagree on is not hidden by what they agree on; how many there are is no matter.
+        // Distinct results only: a disagreement must show, and the number of engines must not
+        // matter.
         let mut found: Vec<Digest> = matrix.cells.iter().filter_map(|cell| cell.first()).map(facts).collect();
         found.sort();
         found.dedup();

@@ -1,4 +1,5 @@
-//! The same slice through each guest on each engine, several times: do they all come to the same?
+//! Matrix of guests and engines: runs the same slice through each pair several times, and compares
+//! the results.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,15 +9,15 @@ use super::order::{Answer, Found, Order, Source};
 use crate::limits::Limits;
 use crate::sandbox::{EngineKind, Window};
 
-/// A guest by the name that its user knows it by.
+/// A guest, with the name that its user knows.
 #[derive(Clone)]
 pub struct Guest {
     pub name: String,
-    /// Metered.
+    /// The metered module.
     pub module: Arc<[u8]>,
 }
 
-/// What each guest is run on.
+/// The slice, arguments, assets and limits of each run.
 #[derive(Clone)]
 pub struct Case {
     pub slice: Source,
@@ -44,16 +45,16 @@ impl Case {
     }
 }
 
-/// How often each guest is run on each engine.
+/// Number of runs of each guest on each engine.
 #[derive(Clone, Copy)]
 pub struct Repeats {
-    /// One after the other.
+    /// Runs one after the other.
     pub runs: u32,
-    /// And then at the same time, where it is more than 1.
+    /// Additional runs at the same time, if more than 1.
     pub jobs: usize,
 }
 
-/// What came of one guest on one engine, run by run.
+/// The answers of one guest on one engine, run by run.
 pub struct Cell {
     pub guest: usize,
     pub engine: EngineKind,
@@ -68,12 +69,12 @@ impl Cell {
         })
     }
 
-    /// The first that has a result.
+    /// Returns the first run that has a result.
     pub fn first(&self) -> Option<&Found> {
         self.found().next()
     }
 
-    /// The median, in microseconds.
+    /// Returns the median duration, in microseconds.
     pub fn duration_us(&self) -> Option<u64> {
         let mut durations: Vec<u64> = self.found().map(|found| found.duration_us).collect();
         durations.sort_unstable();
@@ -81,18 +82,18 @@ impl Cell {
     }
 }
 
-/// Guests down, engines across.
+/// The results: a row for each guest, a column for each engine.
 pub struct Matrix {
     pub guests: Vec<String>,
     pub cells: Vec<Cell>,
-    /// What does not agree that should, each as a sentence.
+    /// Results that should agree but do not, each as a sentence.
     pub disagreements: Vec<String>,
-    /// What could not be run, likewise.
+    /// Runs that failed, each as a sentence.
     pub failures: Vec<String>,
 }
 
 impl Matrix {
-    /// Runs each guest on each engine; `progress` hears of each pair.
+    /// Runs each guest on each engine, and calls `progress` after each pair.
     pub fn of(
         program: &Path,
         guests: &[Guest],
@@ -160,7 +161,8 @@ fn failures(names: &[String], cells: &[Cell]) -> Vec<String> {
     failures
 }
 
-/// One guest agrees with itself on everything, whatever the engine; guests agree with each other on the result.
+/// Compares the results. All runs of one guest must agree on everything, on every engine. Different
+/// guests must agree on the outcome and the proof.
 fn disagreements(names: &[String], cells: &[Cell]) -> Vec<String> {
     let mut disagreements = Vec::new();
     for (guest, name) in names.iter().enumerate() {
@@ -193,7 +195,7 @@ fn disagreements(names: &[String], cells: &[Cell]) -> Vec<String> {
     disagreements
 }
 
-/// The first thing in which two runs of one job differ.
+/// Returns the first property in which two runs of one job differ.
 pub(super) fn differs(one: &Found, other: &Found) -> Option<&'static str> {
     match () {
         () if one.input != other.input => Some("the slice that they read"),

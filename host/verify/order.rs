@@ -1,5 +1,6 @@
-//! What a child is asked to run, and what it answers. A line of JSON and then bytes, either way: lengths are read before
-//! what they are the lengths of, and are held to a limit.
+//! Protocol between the verifier and its child: the order to run, and the answers. Each message is
+//! a line of JSON followed by bytes. Lengths come before their bytes, and are checked against a
+//! limit.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -15,35 +16,36 @@ use crate::limits::Limits;
 use crate::proof::Blob;
 use crate::sandbox::{Beyond, Call, Checkpoint, Claimed, EngineKind, Execution, Outcome, QUANTUM, Trace, Window};
 
-/// A line of JSON that is longer is not one of these.
+/// Maximum bytes of a line of JSON.
 const LINE_BYTES_MAX: u64 = 64 << 20;
-/// What a module, arguments or assets can have, each.
+/// Maximum bytes of a module, of the arguments, or of an asset.
 const BLOB_BYTES_MAX: u64 = 1 << 30;
-/// Assets, and what else comes as bytes.
+/// Maximum blobs in an order: the assets and the other blobs.
 const BLOBS_MAX: usize = 1_100;
 
 /// A job on one engine.
 #[derive(Clone)]
 pub struct Order {
     pub engine: EngineKind,
-    /// Metered.
+    /// The metered module.
     pub module: Arc<[u8]>,
     pub slice: Source,
     pub args: Arc<[u8]>,
     pub assets: Vec<Arc<[u8]>>,
     pub limits: Limits,
     pub timeout_ms: Option<u64>,
-    /// How often it is run, one after the other.
+    /// Number of runs, one after the other.
     pub runs: u32,
-    /// Where checkpoints are taken; without it, none are.
+    /// The window in which checkpoints are taken; `None` takes none.
     pub window: Option<Window>,
-    /// The claim that each run is checked against: on another slice none begins, and none goes on beyond it.
+    /// The claim that each run is checked against. No run starts on another slice, and no run
+    /// continues beyond the claim.
     pub claimed: Option<(Blob, Claimed)>,
-    /// Whether all that was traced is told, or its digest alone.
+    /// Whether the answer contains the whole trace, or only its digest.
     pub tells_trace: bool,
 }
 
-/// Where a child has its slice from.
+/// The source of the child's slice.
 #[derive(Clone)]
 pub enum Source {
     File(PathBuf),
@@ -60,19 +62,19 @@ struct Header {
     claimed: Option<(Blob, Claimed)>,
     tells_trace: bool,
     slice_is_file: bool,
-    /// The lengths of what follows: module, slice (or its path), arguments, assets.
+    /// Lengths of the following blobs: module, slice (or its path), arguments, assets.
     blobs: Vec<u64>,
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Answer {
     Found(Box<Found>),
-    /// The run went beyond the claim that it is checked against, and was ended there.
+    /// The run went beyond its claim, and was stopped there.
     Beyond(Beyond),
-    /// The slice is not the claim's, and nothing was run.
+    /// The slice is not the claimed one, and nothing was run.
     OtherSlice(Blob),
-    /// The engine, or the host, failed.
+    /// The engine or the host failed.
     Failed {
         code: String,
         message: String,
@@ -89,21 +91,22 @@ pub struct Found {
     pub gas: u64,
     pub memory_bytes: u64,
     pub duration_us: u64,
-    /// Of all checkpoints and of what memory the run left, where it was traced.
+    /// Digest of all checkpoints and of the final memory, if the run was traced.
     pub trace: Option<Digest>,
     pub checkpoints: Vec<Checkpoint>,
     /// See [`crate::sandbox::Trace`].
     pub kept_every: u64,
     pub calls: Vec<Call>,
-    /// What a profile counts: see [`crate::sandbox::Trace`].
+    /// Counters for a profile; see [`crate::sandbox::Trace`].
     pub host: BTreeMap<String, (u64, u64)>,
     pub counters: Vec<u64>,
-    /// How many bytes of memory follow.
+    /// Number of memory bytes that follow.
     memory: Option<u64>,
 }
 
 impl Found {
-    /// What is told of a run of `input`; all that was traced, or its digest alone.
+    /// Creates the answer for a run of `input`, with the whole trace or only its digest. The second
+    /// value is the memory, if it was traced.
     pub fn new(input: Blob, execution: Execution, duration_us: u64, tells_trace: bool) -> (Self, Option<Vec<u8>>) {
         let Execution { outcome, proof, output, usage, trace, .. } = execution;
         let trace = trace.unwrap_or_default();
@@ -131,20 +134,20 @@ impl Found {
         (found, memory)
     }
 
-    /// `None` where the child has told what is no outcome.
+    /// Returns the outcome; `None` if the child sent an invalid one.
     pub fn outcome(&self) -> Option<Outcome> {
         Outcome::from_code(&self.outcome, self.failure)
     }
 }
 
 impl Order {
-    /// The gas that a run spends at most.
+    /// Returns the maximum gas that a run can use.
     pub fn gas_max(&self) -> u64 {
         let claimed = self.claimed.map(|(_, claimed)| claimed.gas.saturating_add(QUANTUM));
         claimed.map_or(self.limits.gas, |claimed| claimed.min(self.limits.gas))
     }
 
-    /// The output that a run is held in memory with at most.
+    /// Returns the maximum output bytes that a run holds in memory.
     pub fn output_bytes_max(&self) -> u64 {
         let claimed = self.claimed.map(|(_, claimed)| claimed.output_bytes);
         claimed.map_or(self.limits.output_bytes, |claimed| claimed.min(self.limits.output_bytes))
@@ -215,7 +218,7 @@ impl Answer {
         to.flush()
     }
 
-    /// And the memory that was asked for.
+    /// Reads an answer, and the memory if it was requested.
     pub fn read(from: &mut impl BufRead) -> io::Result<(Self, Option<Vec<u8>>)> {
         let answer: Self = read_line(from)?;
         let memory = match &answer {

@@ -1,4 +1,4 @@
-//! Where a run's gas goes: by function, and by host call.
+//! Gas profile of a run: by function, and by host call.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,34 +8,35 @@ use super::matrix::Case;
 use super::order::{Answer, Order};
 use crate::sandbox::{Admitted, EngineKind, Outcome, TRACED_START, Window, meter};
 
-/// What a run spent.
+/// The gas of one run and its parts.
 pub struct Profile {
     pub outcome: Outcome,
-    /// All of it, as a proof would say.
+    /// The total, as a proof would state it.
     pub gas: u64,
     pub parts: Vec<Part>,
 }
 
-/// One function's own, without that of those that it calls.
+/// The gas of one function itself, without its callees.
 pub struct Part {
     pub what: What,
     pub gas: u64,
 }
 
 pub enum What {
-    /// Of the module, by its index and its name.
+    /// A function of the module, by index and name.
     Function(u32, Option<String>),
-    /// `memory.fill` or `memory.copy` of much at once.
+    /// The helper for long `memory.fill` or `memory.copy` operators.
     Bulk(&'static str),
-    /// A function of the host's, and how often it was called.
+    /// A host function, and how often it was called.
     Host(String, u64),
-    /// What the host set up before the guest ran.
+    /// The host's work before the guest ran.
     Start,
-    /// Granted, and not accounted for: what a run that ends badly forfeits.
+    /// Granted but not counted: the gas that a run forfeits when it ends badly.
     Forfeited,
 }
 
-/// Runs `module` on `case`, and tells the parts that spent any gas, the dearest first; or why there is no result.
+/// Runs `module` on `case`, and returns the parts that used gas, the largest first. Returns a
+/// message if there is no result.
 pub fn profile(program: &Path, module: &Admitted, case: &Case) -> Result<Profile, String> {
     let counting: Arc<[u8]> = meter::counting(module.wasm()).map_err(|error| error.to_string())?.into();
     let order =

@@ -1,4 +1,5 @@
-//! One function's body: validated, and counted while it is, operator by operator.
+//! Validation of one function body. Each operator is validated, then counted for the limits and the
+//! cost estimate.
 
 use wasmparser::{
     BlockType, BrTable, FrameKind, FrameStack, FuncValidator, FunctionBody, ValidatorResources, VisitOperator,
@@ -10,7 +11,7 @@ use super::join::Construct;
 use super::limits::{GateLimits, LimitName};
 use super::live::Live;
 
-/// What a body alone decides.
+/// Limits that one body alone decides.
 pub const COUNTED: &[LimitName] = &[
     LimitName::Locals,
     LimitName::Blocks,
@@ -24,17 +25,17 @@ pub const COUNTED: &[LimitName] = &[
     LimitName::FunctionCost,
 ];
 
-/// Parameters and results.
+/// Number of parameters and of results.
 pub type Arity = (u32, u32);
 
-/// What bodies refer to.
+/// Declarations that bodies refer to.
 #[derive(Default)]
 pub struct Declared {
-    /// Of each function type.
+    /// Arity of each type.
     pub types: Vec<Arity>,
-    /// The type of each function, the imported ones first.
+    /// The type of each function; imported functions come first.
     pub functions: Vec<u32>,
-    /// Whether each global never changes.
+    /// Whether each global is immutable.
     pub constants: Vec<bool>,
 }
 
@@ -57,7 +58,7 @@ impl Declared {
     }
 }
 
-/// What is counted of a body; what it allocates is used for the next.
+/// Counters of one body. Their allocations are reused for the next body.
 #[derive(Default)]
 pub struct Tally {
     live: Live,
@@ -65,11 +66,13 @@ pub struct Tally {
     counts: Counts,
 }
 
-/// More constructs that count a local's sets anew, squared and summed, are beyond any limit; with this many, what is
-/// logged of the locals is handed on no more than some dozen times a byte.
+/// Limit of [`Live::chains`], the squared number of constructs that count a local anew, summed.
+/// More is beyond any limit on cost. Up to this number, each log entry of a local moves outwards at
+/// most a few dozen times per byte.
 const CHAINS_MAX: u64 = 100_000_000;
 
-/// Validates `body` and counts what it has of [`COUNTED`]; the second number is its cost in thousandths of a unit.
+/// Validates `body` and counts its use of the limits in [`COUNTED`]. The second number is its cost
+/// in thousandths of a unit.
 pub fn read(
     body: &FunctionBody<'_>,
     validator: &mut FuncValidator<ValidatorResources>,
@@ -89,7 +92,7 @@ pub fn read(
         locals: locals.into(),
         ..Counts::default()
     };
-    // A few bytes declare any number of locals, which there must be room for in what is counted.
+    // A few bytes can declare any number of locals, and the counters need memory for each.
     if u64::from(locals) <= limits.locals {
         tally.live.begin(params as usize, locals as usize, results as usize);
         while !reader.eof() && tally.live.chains <= CHAINS_MAX {
@@ -119,7 +122,7 @@ impl Tally {
         (*found, milli)
     }
 
-    /// Any operator that is no case of its own below.
+    /// Counts any operator without a case of its own below.
     #[inline(always)]
     fn plain(&mut self, weight: Weight, operands: usize, results: usize) {
         self.counts.units += u64::from(weight.units);
@@ -185,7 +188,7 @@ impl Tally {
     }
 }
 
-/// One operator that is validated, and then counted.
+/// Visitor that validates one operator, then counts it.
 struct Counted<'r> {
     validator: &'r mut FuncValidator<ValidatorResources>,
     offset: usize,
@@ -194,7 +197,7 @@ struct Counted<'r> {
 }
 
 impl Counted<'_> {
-    /// What is counted follows the validator's own stacks.
+    /// Asserts, in debug builds, that the counters' stacks follow the validator's own.
     #[inline(always)]
     fn same_height(&self) {
         if cfg!(debug_assertions) && self.current_frame().is_some() {
@@ -205,7 +208,8 @@ impl Counted<'_> {
 }
 
 impl FrameStack for Counted<'_> {
-    /// The validator has this, too; it is asked for at each operator.
+    /// Returns the innermost frame. The validator has it too, but this function is called for each
+    /// operator and is faster.
     #[inline]
     fn current_frame(&self) -> Option<FrameKind> {
         self.tally.live.frame_kind()
@@ -213,7 +217,7 @@ impl FrameStack for Counted<'_> {
 }
 
 macro_rules! count {
-    // Control.
+    // Control operators.
     ($to:ident Block { $ty:ident } $($arity:tt)*) => { $to.tally.open(Construct::Block, $to.declared.block($ty)) };
     ($to:ident Loop { $ty:ident } $($arity:tt)*) => { $to.tally.open(Construct::Loop, $to.declared.block($ty)) };
     ($to:ident If { $ty:ident } $($arity:tt)*) => { $to.tally.open(Construct::If, $to.declared.block($ty)) };

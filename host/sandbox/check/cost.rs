@@ -1,10 +1,12 @@
-//! What compiling a function costs, estimated from what its body holds: the weights of operators, and the formula.
+//! Estimate of a function's compile cost, from the content of its body: the weights of operators,
+//! and the formula.
 //!
-//! One unit is about a microsecond of CPU on the machine of benches/README.md. Each weight was measured with modules of
-//! one shape (benches/compile_cost.rs): the highest cost of one more of what it counts, over what is counted already.
-//! The sum is meant as an upper bound. All arithmetic saturates: what is beyond any number is beyond any limit.
+//! One unit is about a microsecond of CPU on the machine of benches/README.md. Each weight was
+//! measured with modules of one shape (benches/compile_cost.rs). A weight is the highest cost of
+//! one more item of its kind, beyond what is already counted. The sum is meant as an upper bound.
+//! All arithmetic saturates, so a sum beyond any number is beyond any limit.
 
-/// What one operator adds beside its bytes.
+/// The cost of one operator in addition to its bytes.
 #[derive(Clone, Copy)]
 pub struct Weight {
     pub units: u32,
@@ -13,15 +15,16 @@ pub struct Weight {
     pub flow: Flow,
 }
 
-/// What an operator does with the values on the stack.
+/// The effect of an operator on the values of the stack.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Flow {
-    /// The compiler computes the result where it is used, so the operands stay alive up to there.
+    /// The compiler computes the result where it is used, so the operands stay alive until there.
     Pure,
     /// The compiler computes the result where the operator stands, or traps there.
     Fixed,
     Constant,
-    /// Pure, and combined with an operator of the same class before it when both have a constant operand.
+    /// Pure; and the compiler combines it with a preceding operator of the same class if both have
+    /// a constant operand.
     Folding(u8),
 }
 
@@ -47,12 +50,13 @@ const fn folding(class: u8) -> Weight {
     Weight { units: 0, blocks: 0, flow: Flow::Folding(class) }
 }
 
-/// What an operator weighs. Those of control, of locals and calls are counted where they are read.
+/// Returns the weight of an operator. Operators of control, locals and calls are counted where they
+/// are read.
 #[rustfmt::skip]
 pub const fn weight(op: Op) -> Weight {
     use Op::*;
     match op {
-        // Whether a NaN among the results is made canonical, the meter has written out.
+        // The meter has already written out the code that makes a NaN result canonical.
         F32Add | F32Sub | F32Mul | F32Div | F32Sqrt | F32Ceil | F32Floor | F32Trunc | F32Nearest
         | F64Add | F64Sub | F64Mul | F64Div | F64Sqrt | F64Ceil | F64Floor | F64Trunc | F64Nearest
         | F32DemoteF64 | F64PromoteF32
@@ -66,12 +70,13 @@ pub const fn weight(op: Op) -> Weight {
         F32x4Min | F32x4Max | F64x2Min | F64x2Max
         | F32x4ConvertI32x4S | F32x4ConvertI32x4U | F64x2ConvertLowI32x4S | F64x2ConvertLowI32x4U
         | I32x4TruncSatF32x4S | I32x4TruncSatF32x4U | I32x4TruncSatF64x2SZero | I32x4TruncSatF64x2UZero => units(20),
-        // Of time 10; the code that they are takes more memory than others' in proportion.
+        // The time alone is 10. The code takes more memory than that of other operators with such a
+        // time.
         I32TruncSatF32S | I32TruncSatF32U | I32TruncSatF64S | I32TruncSatF64U
         | I64TruncSatF32S | I64TruncSatF32U | I64TruncSatF64S | I64TruncSatF64U => units(14),
         I32TruncF32S | I32TruncF32U | I32TruncF64S | I32TruncF64U
         | I64TruncF32S | I64TruncF32U | I64TruncF64S | I64TruncF64U => fixed(10, 0),
-        // Lanes of 8 bits have no shift of their own.
+        // Lanes of 8 bits have no shift instruction.
         I8x16Shl | I8x16ShrS | I8x16ShrU | I16x8Shl | I16x8ShrS | I16x8ShrU
         | I32x4Shl | I32x4ShrS | I32x4ShrU | I64x2Shl | I64x2ShrS | I64x2ShrU => units(12),
 
@@ -89,7 +94,7 @@ pub const fn weight(op: Op) -> Weight {
         MemoryGrow | TableGrow => fixed(40, 2),
         MemoryCopy | MemoryFill | MemoryInit => fixed(30, 3),
         TableCopy | TableInit | TableFill => fixed(300, 10),
-        // With the place where an element is made on its first use.
+        // Includes the code that creates an element on its first use.
         TableGet => fixed(50, 3),
 
         I32Const | I64Const | F32Const | F64Const | V128Const | RefNull => {
@@ -104,30 +109,33 @@ pub const fn weight(op: Op) -> Weight {
     }
 }
 
-/// A call through a table adds these basic blocks: the checks of the index, of the element and of its type.
+/// A call through a table adds these basic blocks: the checks of the index, of the element, and of
+/// its type.
 pub const CALL_INDIRECT_BLOCKS: u64 = 3;
 pub const CALL_INDIRECT: u64 = 50;
-/// Of time 6 to 8; what is noted of each, to be filled in when all functions have their places, takes memory.
+/// The time alone is 6 to 8. Each call also leaves a relocation, which takes memory until all
+/// functions have their addresses.
 pub const CALL: u64 = 9;
-/// Each parameter and result of what is called.
+/// For each parameter and result of the callee.
 pub const CALL_VALUE: u64 = 3;
-/// A trap that is a block of its own.
+/// A trap, which is a basic block of its own.
 pub const UNREACHABLE: u64 = 14;
 /// Two operators that fold: the compiler tries all ways to combine them.
 pub const FOLD: u64 = 48;
-/// A loop adds these to the block that it is.
+/// A loop adds these basic blocks to its own.
 pub const LOOP_BLOCKS: u64 = 2;
 
-/// A type that a module declares, and a function that can be called from outside of compiled code: an entry each.
+/// Each declared type, and each function that can be called from outside compiled code, is one
+/// entry in the compiler's tables.
 pub const TYPE: u64 = 80;
 pub const ESCAPED: u64 = 25;
-/// A data segment that is put in place when the guest starts: the compiler makes a call of each, in one function.
+/// For each active data segment: the compiler emits a call for it, all in one function.
 pub const SEGMENT: u64 = 100;
 
 /// Thousandths of a unit, so that all weights are whole numbers.
 pub const MILLI: u64 = 1_000;
 
-/// What the estimate counts of one function.
+/// The counts of one function that the estimate uses.
 #[derive(Clone, Copy, Default)]
 pub struct Counts {
     pub body_bytes: u64,
@@ -142,7 +150,8 @@ pub struct Counts {
     pub loops: u64,
     pub joins: u64,
     pub chains: u64,
-    /// Values that may be alive, summed over operators; and over those of control.
+    /// Number of values that may be alive, summed over all operators; then summed over control
+    /// operators only.
     pub live: u64,
     pub live_control: u64,
     /// Values that blocks take and give and branches carry.
@@ -150,7 +159,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// What the function costs, in thousandths of a unit.
+    /// Returns the cost of the function in thousandths of a unit.
     pub fn milli(&self) -> u64 {
         let (locals, blocks) = (self.locals + 1, self.blocks + 1);
         [
@@ -158,12 +167,14 @@ impl Counts {
             (self.signature, 2 * MILLI),
             (self.body_bytes, 800),
             (self.units, MILLI),
-            // The lists of blocks that later passes walk are linear; dominance and live ranges are not.
+            // Later passes walk the lists of blocks in linear time. Dominance and live ranges are
+            // not linear.
             (blocks, 12 * MILLI),
             (blocks.saturating_mul(blocks), 5),
-            // A parameter of a block, for each way into it.
+            // One block parameter, for each edge into its block.
             (self.joins, 2 * MILLI),
-            // The same value as parameter of many blocks in each other is one live range, which is split again and again.
+            // A value that is a parameter of many nested blocks is one live range, which is split
+            // many times.
             (self.chains, locals * 2 / 3 + 20),
             (self.live_control, 120),
             (self.loops.saturating_mul(locals), 100),
@@ -175,17 +186,19 @@ impl Counts {
     }
 }
 
-/// What a byte of a module may cost, with the meter in it. Compilers' output has 2 to 6.
+/// Cost budget for each byte of a module, in units, including the meter. The output of real
+/// compilers needs 2 to 6.
 const BUDGET_A_BYTE: u64 = 7;
-/// What any module may cost beside that: some are too small to be told by their size.
+/// Fixed cost budget of any module. Some modules are too small to be judged by their size.
 const BUDGET_BASE: u64 = 20_000;
 
-/// What so many percent of the budget of a module of so many bytes are, in thousandths of a unit.
+/// Returns `percent` of the cost budget of a module of `module_bytes`, in thousandths of a unit.
 pub const fn budget_milli(module_bytes: u64, percent: u64) -> u64 {
     (module_bytes * BUDGET_A_BYTE + BUDGET_BASE).saturating_mul(MILLI / 10).saturating_mul(percent) / 10
 }
 
-/// The part, in percent and rounded up, that `milli` thousandths of a unit are of what a module of so many bytes may cost.
+/// Returns how many percent of the budget of a module of `module_bytes` the cost `milli` is,
+/// rounded up. `milli` is in thousandths of a unit.
 pub fn percent(milli: u64, module_bytes: u64) -> u64 {
     milli.saturating_mul(100).div_ceil((module_bytes * BUDGET_A_BYTE + BUDGET_BASE) * MILLI)
 }

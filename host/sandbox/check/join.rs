@@ -1,45 +1,47 @@
-//! Where ways meet in a function: what is known of a value there, in place of the value.
+//! Join points of control flow: the estimate keeps facts about each value, not the value, and
+//! merges these facts at each join.
 
-/// What is known of one value.
+/// Facts about one value.
 #[derive(Clone, Copy)]
 pub struct Value {
     pub weight: u32,
-    /// The number of the operator that made it, or of an earlier one: what was made after a branch is not what the branch
-    /// carried.
+    /// Number of the operator that made the value, or of an earlier operator. A value that was made
+    /// after a branch is not the one that the branch carried.
     pub made_at: u32,
-    /// [`CONSTANT`], and the classes of operators with a constant operand that it may be the result of.
+    /// [`CONSTANT`], and the operator classes that the value may come from with a constant operand.
     pub folds: u8,
 }
 
 pub const CONSTANT: u8 = 1 << 7;
 
-/// Made where ways meet, and not counted yet: what nobody reads is nothing to compile.
+/// The value was made at a join and is not counted yet. A value that nothing reads costs the
+/// compiler nothing.
 pub const JOINED: u8 = 1 << 6;
 
-/// For the position of what there is not.
+/// Marks an absent position or entry.
 pub const NEVER: u32 = u32::MAX;
 
 #[derive(Clone, Copy)]
 pub struct Local {
     pub value: Value,
     pub set_at: u32,
-    /// Its entry in the log, of the innermost construct that has one.
+    /// Index of its entry in the log, for the innermost construct that has one.
     pub entry: u32,
 }
 
-/// A local that was set within a construct.
+/// Log entry of a local that was set within a construct.
 #[derive(Clone, Copy)]
 pub struct Entry {
     pub local: u32,
-    /// The entry of a construct further out.
+    /// The local's entry in an outer construct.
     pub outer: u32,
     pub before: Value,
-    /// All that it was where branches left.
+    /// All values of the local that branches carried, merged.
     pub carried: Value,
     pub changed_at: u32,
-    /// When the last branch left before it was set within.
+    /// Time of the last branch before the local was set within the construct.
     pub branched_at: u32,
-    /// When its value at the end of the `if`'s first arm was made.
+    /// When the local's value at the end of the `if`'s first arm was made.
     pub first_arm: u32,
 }
 
@@ -55,20 +57,20 @@ pub struct Frame {
     pub construct: Construct,
     pub is_dead: bool,
     pub opened_at: u32,
-    /// Of the stack, below its parameters.
+    /// Height of the stack below its parameters.
     pub height: usize,
     pub results: usize,
-    /// Values that a branch to it carries.
+    /// Number of values that a branch to the construct carries.
     pub label: usize,
-    /// Ways into its join: the head of a loop, the end of all else.
+    /// Edges into its join: the head of a loop, the end of any other construct.
     pub ways: u64,
-    /// Distinct locals that are set within, less those that inner constructs count.
+    /// Distinct locals that are set within, without those that inner constructs count.
     pub sets: i64,
-    /// Branches to its end that can be taken; the end of an `if`'s first arm is one.
+    /// Reachable branches to its end. The end of an `if`'s first arm counts as one.
     pub first_branch: u32,
     pub last_branch: u32,
     pub else_at: u32,
-    /// All that branches carry; and whether two of them surely carry different values.
+    /// All values that branches carry, merged; and whether two of them certainly differ.
     pub carried: Value,
     pub differs: bool,
     pub log: usize,
@@ -79,7 +81,7 @@ impl Value {
     pub const NONE: Self = Self { weight: 0, made_at: NEVER, folds: 0 };
     pub const UNKNOWN: Self = Self { weight: 1, made_at: 0, folds: 0 };
 
-    /// What is true of it if it is the one or the other.
+    /// Merges the facts of two possible values.
     pub fn or(self, other: Self) -> Self {
         Self {
             weight: self.weight.max(other.weight),
@@ -88,19 +90,20 @@ impl Value {
         }
     }
 
-    /// What it weighs as a local, which may be the parameter of a loop further out.
+    /// Returns the weight of the value as a local, which may be the parameter of an outer loop.
     pub fn held(self) -> u64 {
         self.weight.max(1).into()
     }
 
-    /// It may also be a parameter of a block.
+    /// Adds that the value may also be a block parameter.
     pub fn or_joined(self) -> Self {
         Self { weight: self.weight.max(1), folds: self.folds | JOINED, ..self }
     }
 }
 
 impl Entry {
-    /// The local is not `from` any more, as what it may have been carried.
+    /// Records that the local no longer is `from`. If a branch left since the last change, it may
+    /// have carried `from`.
     pub fn change(&mut self, from: Value, position: u32, branched_at: u32) {
         if branched_at > self.changed_at {
             self.carried = self.carried.or(from);
@@ -109,12 +112,12 @@ impl Entry {
     }
 }
 
-/// How a construct is left. The compiler removes a block's parameter that is the same value on each way, so what is not
-/// surely different keeps what it weighs.
+/// How control leaves a construct. The compiler removes a block parameter that is the same value on
+/// each edge. So a value that does not certainly differ keeps its weight.
 pub struct End {
     pub position: u32,
     pub falls_through: bool,
-    /// When the first of the other ways was taken.
+    /// Time of the first edge to the end, other than the fall-through.
     pub first_way: u32,
     pub skips: bool,
 }
@@ -143,19 +146,20 @@ impl End {
         }
     }
 
-    /// What a local that was set is now, if not what it was at last.
+    /// Returns the new value of a local that was set, or `None` if it keeps its last value.
     pub fn local(&self, frame: &Frame, entry: &Entry, value: Value, branched_at: u32) -> Option<Value> {
         if self.first_way == NEVER {
             let is_joined = frame.construct == Construct::Loop && frame.ways > 1;
             return is_joined.then(|| value.or_joined());
         }
-        // Set before the first way out, and then no more: the same on all ways.
+        // Set only before the first edge to the end, so it is the same on all edges.
         if entry.changed_at < self.first_way {
             return None;
         }
         if self.falls_through {
             let second_arm = value.made_at > self.first_way;
-            // At the end of the second arm, it is what it was before the first.
+            // Set in the first arm only: at the end of the second arm, the local has its value from
+            // before the first.
             let first_arm =
                 frame.else_at != NEVER && entry.changed_at <= frame.else_at && entry.first_arm > frame.opened_at;
             return match () {
@@ -166,7 +170,7 @@ impl End {
         if self.skips && frame.first_branch == NEVER {
             return Some(entry.before);
         }
-        // The last branch carried what it is now.
+        // The last branch carried the current value.
         let differs = entry.changed_at < frame.last_branch && value.made_at > self.first_way;
         let mut carried = entry.carried;
         if branched_at > entry.changed_at {

@@ -1,4 +1,5 @@
-//! The limits of the gate, one place: what each bounds, how far, why, and what an author can do about it.
+//! The limits of the gate, in one place: the subject, value and reason of each, and advice for
+//! authors.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,12 +9,13 @@ use crate::digest::Digest;
 #[derive(Debug)]
 pub struct Limit {
     pub name: LimitName,
-    /// The key in config, and the code of a refusal.
+    /// The key in the config, and the code of the refusal.
     pub key: &'static str,
-    /// What is counted.
+    /// The noun phrase for what is counted.
     pub what: &'static str,
     pub default: u64,
-    /// How far config can raise it; the default, for all but one.
+    /// The largest value that the config can set: the default, except for the two limits with an
+    /// `up to`.
     pub highest: u64,
     pub reason: &'static str,
     pub hint: &'static str,
@@ -24,7 +26,7 @@ macro_rules! limits {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
         pub enum LimitName { $($name),* }
 
-        /// A value for each limit: how far it goes, or how much of it a module uses.
+        /// One value for each limit: the limit itself, or a module's use of it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(default, deny_unknown_fields)]
         pub struct GateLimits { $(pub $key: u64),* }
@@ -38,14 +40,14 @@ macro_rules! limits {
         impl GateLimits {
             pub const DEFAULT: Self = Self { $($key: $default),* };
 
-            /// Nothing of anything.
+            /// All values zero.
             pub const NONE: Self = Self { $($key: 0),* };
 
             pub const fn of(&self, name: LimitName) -> u64 {
                 match name { $(LimitName::$name => self.$key),* }
             }
 
-            /// These limits, with another value for one.
+            /// Returns these limits with one value replaced.
             pub const fn with(mut self, name: LimitName, value: u64) -> Self {
                 *self.of_mut(name) = value;
                 self
@@ -68,11 +70,11 @@ macro_rules! limits {
     };
 }
 
-/// Raised when the gate's rules change in a way that its limits do not tell.
+/// Must be raised when the gate's rules change in a way that its limits do not show.
 const RULES_VERSION: u32 = 3;
 
 impl GateLimits {
-    /// Names what a module has passed that was admitted within these limits.
+    /// Returns a digest that identifies the rules and limits which an admitted module has passed.
     pub fn digest(&self) -> Digest {
         let values = LIMITS.iter().flat_map(|limit| self.of(limit.name).to_le_bytes());
         let bytes: Vec<u8> = RULES_VERSION.to_le_bytes().into_iter().chain(values).collect();

@@ -1,8 +1,10 @@
-//! Which values may be alive at once in a function, and where they meet: what the compiler's passes over live ranges
-//! cost. Found in one pass, with a stack of what is known of each value in place of the value.
+//! Liveness: which values may be alive at once in a function, and where they join. These numbers
+//! drive the cost of the compiler's passes over live ranges. One pass computes them, with a stack
+//! of facts about each value in place of the value.
 //!
-//! The compiler computes what is pure as late as it can. So a sum of many loads that is used at the end keeps all of them
-//! alive, though it is one local: a value's weight is how many values it may keep alive.
+//! The compiler computes a pure operator as late as it can. So a sum of many loads that is used at
+//! the end keeps all of them alive, although it is one local. The weight of a value is the number
+//! of values that it may keep alive.
 
 use wasmparser::FrameKind;
 
@@ -14,17 +16,17 @@ pub struct Live {
     locals: Vec<Local>,
     frames: Vec<Frame>,
     log: Vec<Entry>,
-    /// Counts operators.
+    /// Number of the current operator.
     position: u32,
-    /// No way leads here; what is written here is not compiled.
+    /// Whether the current position is unreachable. Code here is not compiled.
     is_dead: bool,
-    /// When a branch last left a construct.
+    /// Time of the last branch out of a construct.
     branched_at: u32,
     /// Height of the stack where the innermost construct begins.
     base: usize,
-    /// Of locals and stack.
+    /// Weight of all locals and stack values.
     weight: u64,
-    /// Locals, values made and values joined.
+    /// Number of locals, values made and values joined.
     made: u64,
     pub joins: u64,
     pub chains: u64,
@@ -35,7 +37,7 @@ pub struct Live {
 }
 
 impl Live {
-    /// Begins a function.
+    /// Resets the state for a new function.
     pub fn begin(&mut self, params: usize, locals: usize, results: usize) {
         self.stack.clear();
         self.frames.clear();
@@ -43,7 +45,7 @@ impl Live {
         self.locals.clear();
         let local = |value| Local { value, set_at: 0, entry: NEVER };
         self.locals.resize(params, local(Value::UNKNOWN));
-        // They begin as zero.
+        // Locals begin as zero, which is a constant.
         self.locals.resize(locals, local(Value { folds: CONSTANT, ..Value::UNKNOWN }));
         self.weight = locals as u64 + 1;
         self.made = self.weight;
@@ -53,17 +55,17 @@ impl Live {
         self.position = 2;
     }
 
-    /// Height of the operand stack.
+    /// Returns the height of the operand stack.
     pub fn height(&self) -> usize {
         self.stack.len()
     }
 
-    /// Constructs that are open, and how many of them are loops.
+    /// Returns the number of open constructs, and how many of them are loops.
     pub fn nesting(&self) -> (u64, u64) {
         (self.frames.len().saturating_sub(1) as u64, self.frames.last().map_or(0, |frame| frame.loops))
     }
 
-    /// The innermost construct; none when the body has ended.
+    /// Returns the kind of the innermost construct; `None` after the end of the body.
     #[inline]
     pub fn frame_kind(&self) -> Option<FrameKind> {
         self.frames.last().map(|frame| match frame.construct {
@@ -74,7 +76,7 @@ impl Live {
         })
     }
 
-    /// Ends each operator.
+    /// Finishes an operator.
     #[inline]
     pub fn step(&mut self) {
         self.height_max = self.height_max.max(self.stack.len());
@@ -82,7 +84,7 @@ impl Live {
         self.position += 1;
     }
 
-    /// Ends each operator of control.
+    /// Finishes a control operator.
     pub fn control(&mut self) {
         self.live_control += self.alive();
         self.step();
@@ -99,7 +101,7 @@ impl Live {
         self.stack.push(value);
     }
 
-    /// In dead code, there is always one more.
+    /// Pops a value. In dead code, the stack never runs out of values.
     #[inline]
     pub fn pop(&mut self) -> Value {
         if self.stack.len() > self.base
@@ -118,7 +120,7 @@ impl Live {
         }
     }
 
-    /// Operands off the stack.
+    /// Pops `count` operands.
     #[inline]
     pub fn take(&mut self, count: usize) {
         for _ in 0..count {
@@ -126,7 +128,7 @@ impl Live {
         }
     }
 
-    /// Values that are computed here.
+    /// Pushes `count` values that are computed at this position.
     #[inline]
     pub fn make(&mut self, count: usize) {
         self.made += count as u64;
@@ -139,20 +141,20 @@ impl Live {
         Value { weight: 1, made_at: self.position, folds: 0 }
     }
 
-    /// A constant, which is made again wherever it is used.
+    /// Pushes a constant, which the compiler makes again wherever it is used.
     #[inline]
     pub fn constant(&mut self) {
         self.push(Value { weight: 0, made_at: self.position, folds: CONSTANT });
     }
 
-    /// What was made last is the same in each run.
+    /// Marks the top value as the same in each run.
     pub fn is_constant(&mut self) {
         if let Some(value) = self.stack.last_mut() {
             value.folds = CONSTANT;
         }
     }
 
-    /// A result that is computed where it is used.
+    /// Pushes a result that is computed where it is used.
     #[inline]
     pub fn pure(&mut self, operands: usize) {
         let (mut weight, mut folds) = (0_u32, CONSTANT);
@@ -164,7 +166,7 @@ impl Live {
         self.push(Value { weight, made_at: self.position, folds: folds & CONSTANT });
     }
 
-    /// The same, for an operator on two operands that folds with others of its class.
+    /// Pushes such a result of an operator on two operands, which folds with others of its class.
     #[inline]
     pub fn folding(&mut self, class: u8) {
         let (one, other) = (self.pop(), self.pop());
@@ -216,7 +218,7 @@ impl Live {
         self.locals[index] = Local { value, set_at: position, entry };
     }
 
-    /// Begins a construct; the condition of an `if` is off the stack.
+    /// Opens a construct. The condition of an `if` is already off the stack.
     pub fn open(&mut self, construct: Construct, params: usize, results: usize) {
         let carried = if construct == Construct::If { self.top(params) } else { Value::NONE };
         self.base = self.stack.len().saturating_sub(params).max(self.base);
@@ -254,20 +256,21 @@ impl Live {
         });
     }
 
-    /// In dead code, the values that a construct begins or ends with may not be there.
+    /// Pushes missing values. In dead code, the values at the begin or end of a construct may be
+    /// absent.
     fn fill(&mut self, count: usize) {
         while self.stack.len() < self.base + count {
             self.push(Value::UNKNOWN);
         }
     }
 
-    /// All that the uppermost values are.
+    /// Returns the merged facts of the top `count` values.
     fn top(&self, count: usize) -> Value {
         let from = self.stack.len().saturating_sub(count).max(self.base);
         self.stack[from..].iter().fold(Value::NONE, |all, value| all.or(*value))
     }
 
-    /// A branch out of so many constructs; returns how many values it carries.
+    /// Records a branch out of `depth` constructs. Returns the number of values that it carries.
     pub fn branch(&mut self, depth: u32) -> u64 {
         let label = self.label(depth);
         let carried = self.top(label);
@@ -275,7 +278,7 @@ impl Live {
         label as u64
     }
 
-    /// How many values a branch out of so many constructs carries.
+    /// Returns the number of values that a branch out of `depth` constructs carries.
     fn label(&self, depth: u32) -> usize {
         self.target(depth).map_or(0, |target| self.frames[target].label)
     }
@@ -284,7 +287,8 @@ impl Live {
         self.frames.len().checked_sub(depth as usize + 1)
     }
 
-    /// Branches to several places that carry the same values; returns how many, for all.
+    /// Records branches to several places that carry the same values. Returns the number of values
+    /// over all branches.
     pub fn branches(&mut self, depths: impl Iterator<Item = u32>, default: u32) -> u64 {
         let label = self.label(default);
         let carried = self.top(label);
@@ -310,20 +314,20 @@ impl Live {
         }
     }
 
-    /// What `br_if` leaves.
+    /// Restores the values that a `br_if` leaves on the stack in dead code.
     pub fn stay(&mut self, depth: u32) {
         self.fill(self.label(depth));
     }
 
-    /// Nothing comes here from above.
+    /// Marks the following code as unreachable from above.
     pub fn leave(&mut self) {
         self.truncate(self.base);
         self.is_dead = true;
     }
 
-    /// The second arm of an `if`, which begins with what was before the first.
+    /// Begins the second arm of an `if`, with the locals and parameters from before the first.
     pub fn otherwise(&mut self, params: usize) {
-        // Of its parameters no more is known than what they had together.
+        // The parameters are known only as the merge of all values before the first arm.
         let before = self.frames.last().map_or(Value::NONE, |frame| frame.carried.or(Value::UNKNOWN));
         let (is_dead, position) = (self.is_dead, self.position);
         let carried = self.top(self.label(0));
@@ -353,7 +357,7 @@ impl Live {
         let (outer_log, outer_base, outer_opened_at) = (outer.log, outer.height, outer.opened_at);
         let end = End::of(&frame, self.is_dead, self.position);
 
-        // Results.
+        // Results of the construct.
         self.fill(frame.results);
         for index in frame.height..self.stack.len() {
             let mut value = end.result(&frame, self.stack[index]);
@@ -362,7 +366,7 @@ impl Live {
             self.weight = self.weight + u64::from(value.weight) - u64::from(self.stack[index].weight);
             self.stack[index] = value;
         }
-        // Locals; what is logged of them goes to the outer construct.
+        // Locals of the construct; their log entries move to the outer construct.
         let mut kept = frame.log;
         for index in frame.log..self.log.len() {
             let mut entry = self.log[index];

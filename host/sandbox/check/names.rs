@@ -1,4 +1,5 @@
-//! The names of functions, looked up only for what is shown: by their exports, or else in the `name` section.
+//! Names of functions, from the exports or else from the `name` section. Only messages and reports
+//! need names.
 
 use std::collections::HashMap;
 
@@ -6,7 +7,7 @@ use wasmparser::{ExternalKind, KnownCustom, Name, Parser, Payload, TypeRef};
 
 use super::refusal::{Refusal, shortened};
 
-/// Names what `refusals` say of functions, as far as the module does.
+/// Adds function names to `refusals`, as far as the module has names.
 pub fn fill_in(wasm: &[u8], refusals: &mut [Refusal]) {
     let mut wanted: HashMap<u32, Option<String>> =
         refusals.iter().filter_map(|refusal| Some((refusal.place.function.as_ref()?.0, None))).collect();
@@ -25,7 +26,7 @@ pub fn fill_in(wasm: &[u8], refusals: &mut [Refusal]) {
     }
 }
 
-/// The functions of a module that have bodies, in their order: the index of each, and its name if it has one.
+/// Returns the index and the name, if any, of each function that has a body, in order.
 pub fn functions(wasm: &[u8]) -> Vec<(u32, Option<String>)> {
     let (mut imported, mut bodies) = (0, 0);
     for payload in Parser::new(0).parse_all(wasm).map_while(Result::ok) {
@@ -45,7 +46,7 @@ pub fn functions(wasm: &[u8]) -> Vec<(u32, Option<String>)> {
     (imported..imported + bodies).map(|index| (index, names.remove(&index))).collect()
 }
 
-/// What cannot be read names nothing.
+/// Calls `is_named` for each name of a function. Unreadable parts are skipped.
 fn each_name(wasm: &[u8], mut is_named: impl FnMut(u32, &str)) {
     for payload in Parser::new(0).parse_all(wasm).map_while(Result::ok) {
         match payload {

@@ -1,4 +1,4 @@
-//! The pass over a module's sections. A section's count is looked at before the section is read.
+//! Validation pass over a module. The count of a section is checked before the section.
 
 mod metered;
 
@@ -16,16 +16,16 @@ use super::refusal::{Place, Refusal, Rule, shortened};
 use crate::sandbox::constant::{Constant, computed};
 use crate::sandbox::interface::{ABI_FUNCTIONS, ABI_MODULE, AbiFunction, is_reserved_export};
 
-/// How far a pass goes.
+/// How far a pass reads.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Up to the first rule that is broken: what a stranger's module costs us.
+    /// Until the first broken rule: bounds what an untrusted module costs.
     UpToFirst,
-    /// On to the end, as far as the module can be read: what its author wants to know.
+    /// To the end, as far as the module is readable: shows its author all broken rules.
     All,
 }
 
-/// More broken rules are not listed.
+/// Maximum refusals in one report; later ones are dropped.
 const REFUSALS_MAX: usize = 100;
 
 const PAGE_BYTES: u64 = 65_536;
@@ -33,25 +33,25 @@ const PAGE_BYTES: u64 = 65_536;
 pub struct Pass<'a> {
     limits: &'a GateLimits,
     mode: Mode,
-    /// The most that was found of what each limit bounds.
+    /// The highest value found for each limit.
     pub used: GateLimits,
     pub refusals: Vec<Refusal>,
     pub shape: Shape,
     allocations: FuncValidatorAllocations,
     tally: Tally,
-    /// Of compiling what was read, in thousandths of a unit.
+    /// Compile cost of what has been read, in thousandths of a unit.
     cost: u64,
-    /// Of the module, but for its custom sections.
+    /// Bytes of the module without its custom sections.
     compiled_bytes: u64,
-    /// What the compiler gets; none of a module that was not read to its end.
+    /// The metered module; `None` if the module was not read to its end.
     pub metered: Option<Vec<u8>>,
 }
 
-/// What the module is, for the rules that need the whole of it, and for the report.
+/// Structure of the module, for the rules about the whole module and the report.
 #[derive(Default)]
 pub struct Shape {
     pub imports: Vec<(String, String)>,
-    /// Which function of the ABI each imported function is; they are the first in the index space.
+    /// The ABI function of each imported function; these come first in the index space.
     abi: Vec<Option<&'static AbiFunction>>,
     pub exports: Vec<String>,
     declared: Declared,
@@ -65,7 +65,7 @@ pub struct Shape {
     pub data_bytes: u64,
 }
 
-/// There is no going on.
+/// The pass cannot continue.
 pub struct Stop;
 
 impl From<BinaryReaderError> for Rule {
@@ -90,7 +90,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Reads `wasm`, and leaves what was found.
+    /// Reads `wasm`, and stores the findings in this pass.
     pub fn over(&mut self, wasm: &[u8]) {
         let _stopped = self.sections(wasm).and_then(|()| self.price(wasm));
         super::names::fill_in(wasm, &mut self.refusals);
@@ -107,11 +107,11 @@ impl<'a> Pass<'a> {
         self.compiled_bytes = wasm.len() as u64;
         self.count(LimitName::ModuleBytes, wasm.len() as u64, Place::default())?;
         if wasm.len() as u64 > self.limits.module_bytes {
-            // A report is for an author's mistakes, and reading what is too long costs without bound.
+            // A report is for an author's mistakes; an oversized module costs without bound.
             return Err(Stop);
         }
         let (mut validator, mut parser) = (Validator::new_with_features(super::features()), Parser::new(0));
-        // There are forms that the parser alone knows to refuse.
+        // Only the parser knows how to refuse some encodings.
         parser.set_features(super::features());
         for payload in parser.parse_all(wasm) {
             let payload = self.readable(payload)?;
@@ -129,7 +129,7 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// What a section's header says of it.
+    /// Checks the counts in a section's header.
     fn before(&mut self, payload: &Payload<'_>) -> Result<(), Stop> {
         let counts: &[(LimitName, u32, usize)] = &match payload {
             Payload::TypeSection(section) => [(LimitName::Types, section.count(), section.range().start)],
@@ -144,7 +144,7 @@ impl<'a> Pass<'a> {
         counts.iter().try_for_each(|(name, found, at)| self.count(*name, (*found).into(), place(*at)))
     }
 
-    /// What a valid section holds.
+    /// Checks the content of a valid section.
     fn section(&mut self, payload: Payload<'_>) -> Result<(), Stop> {
         match payload {
             Payload::TypeSection(types) => {
@@ -189,7 +189,7 @@ impl<'a> Pass<'a> {
                 let (at, export) = self.readable(export)?;
                 self.export(&export, at as u64)
             }),
-            // The meter exports it.
+            // The meter exports the start function.
             Payload::StartSection { .. } => self.cost(cost::ESCAPED * cost::MILLI),
             Payload::ElementSection(elements) => elements.into_iter_with_offsets().try_for_each(|element| {
                 let (at, element) = self.readable(element)?;
@@ -203,7 +203,7 @@ impl<'a> Pass<'a> {
                 let at = place(custom.range().start);
                 self.add(LimitName::CustomSections, 1, at.clone())?;
                 self.add(LimitName::CustomBytes, custom.range().len() as u64, at.clone())?;
-                // The compiler does not get them, so they pay for nothing.
+                // The compiler does not get custom sections, so they add no budget.
                 self.compiled_bytes -= custom.range().len() as u64;
                 self.count(LimitName::NameBytes, custom.name().len() as u64, at)
             }
@@ -279,7 +279,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// A segment that is put in place when the guest starts: where, must not depend on anything.
+    /// Checks an active segment, whose offset must be a constant.
     fn segment(
         &mut self,
         what: &'static str,
@@ -309,7 +309,7 @@ impl<'a> Pass<'a> {
         let read = body::read(body, &mut validator, &self.shape.declared, self.limits, &mut self.tally);
         let (found, cost) = match read {
             Ok(read) => read,
-            // Another function may be valid.
+            // Other functions may still be valid.
             Err(error) => return self.refuse(error.clone().into(), at(error.offset())),
         };
         self.allocations = validator.into_allocations();
@@ -317,7 +317,7 @@ impl<'a> Pass<'a> {
         self.cost(cost)
     }
 
-    /// Notes what some part costs to compile; a stranger's module is read no further than it may cost.
+    /// Adds to the compile cost; [`Mode::UpToFirst`] stops when the cost exceeds its limit.
     fn cost(&mut self, milli: u64) -> Result<(), Stop> {
         self.cost = self.cost.saturating_add(milli);
         match self.mode {
@@ -330,7 +330,7 @@ impl<'a> Pass<'a> {
         self.count(LimitName::CompileCost, cost::percent(self.cost, self.compiled_bytes), Place::default())
     }
 
-    /// The rules about what must be there.
+    /// Checks the rules about the whole module: required exports and their types.
     fn whole(&mut self, types: TypesRef<'_>) -> Result<(), Stop> {
         self.costs()?;
         let signature = |function| types[types.core_function_at(function)].unwrap_func();
@@ -361,7 +361,7 @@ impl<'a> Pass<'a> {
         self.refuse(Rule::RunSignature { found: signature(run).to_string() }, at)
     }
 
-    /// Notes that one thing has `found` of what `name` bounds.
+    /// Records that one item has `found` of what `name` limits.
     fn count(&mut self, name: LimitName, found: u64, at: Place) -> Result<(), Stop> {
         let used = self.used.of_mut(name);
         *used = found.max(*used);
@@ -369,7 +369,7 @@ impl<'a> Pass<'a> {
         if found > max { self.refuse(Rule::Limit { name, max, found }, at) } else { Ok(()) }
     }
 
-    /// Notes that the module has `more` of what `name` bounds in all of it; a sum crosses its limit once.
+    /// Adds `more` to a sum over the module, which is refused once it crosses its limit.
     fn add(&mut self, name: LimitName, more: u64, at: Place) -> Result<(), Stop> {
         let max = self.limits.of(name);
         let used = self.used.of_mut(name);

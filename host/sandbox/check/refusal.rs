@@ -1,4 +1,4 @@
-//! Why a module is not admitted: the rule, what was found and where, and what to do about it.
+//! Refusals: the rule that a module breaks, the value and place found, and a remedy.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,7 +15,7 @@ pub struct Refusal {
     pub place: Place,
 }
 
-/// Where in the module's bytes; and in which function, by its index and its name if the module has one for it.
+/// A place in the module: its byte offset, and the function by index and by name, if it has one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     pub offset: Option<u64>,
@@ -29,7 +29,7 @@ pub enum Rule {
         max: u64,
         found: u64,
     },
-    /// Not WebAssembly, or not of the features that we allow.
+    /// The bytes are not WebAssembly, or use features that are not allowed.
     Invalid {
         message: String,
     },
@@ -55,21 +55,22 @@ pub enum Rule {
     ReservedExport {
         name: String,
     },
-    /// A segment that does not lie where the module says that there is room for it.
+    /// A segment that does not fit the declared size of its memory or table.
     SegmentRange {
         what: Cow<'static, str>,
     },
 }
 
 impl Rule {
-    /// The validator takes exact function types for functions, whether the proposal is admitted or not.
+    /// Returns the rule against exact function types. The validator accepts them as functions even
+    /// if their proposal is off.
     pub fn exact_function() -> Self {
         Self::Invalid { message: "exact function types require the custom descriptors proposal".to_owned() }
     }
 }
 
 impl Refusal {
-    /// The stable name of the rule, for programs.
+    /// Returns the stable name of the rule, for programs.
     pub fn code(&self) -> &'static str {
         match &self.rule {
             Rule::Limit { name, .. } => name.limit().key,
@@ -87,7 +88,7 @@ impl Refusal {
         }
     }
 
-    /// What its author can do.
+    /// Returns advice for the module's author.
     pub fn hint(&self) -> &'static str {
         match &self.rule {
             Rule::Limit { name, .. } => name.limit().hint,
@@ -108,7 +109,7 @@ impl Refusal {
     }
 }
 
-/// Which flag of which compiler turns off what is not admitted.
+/// Returns the compiler flag that turns off the feature in the validator's `message`.
 fn feature_hint(message: &str) -> &'static str {
     const HINTS: &[(&str, &str)] = &[
         ("unexpected end", "the file breaks off: copy, build or download it again"),
@@ -131,7 +132,7 @@ fn feature_hint(message: &str) -> &'static str {
     hint.map_or("build it anew for wasm32-unknown-unknown; `wasm-tools validate` shows more", |(_, hint)| hint)
 }
 
-/// What usually brings such an import in.
+/// Returns the usual cause of such an import, and its remedy.
 fn import_hint(module: &str, name: &str) -> &'static str {
     match (module, name) {
         ("env", "memory") => "let the module have a memory of its own (without `--import-memory`)",
@@ -182,10 +183,10 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// Longer names are cut where they are kept, so that a report has a size.
+/// Maximum bytes of a stored name. Longer names are cut, so that a report has a bounded size.
 const KEPT_BYTES_MAX: usize = 256;
 
-/// The beginning of a name that a stranger chose.
+/// Returns the beginning of a name from an untrusted module.
 pub fn shortened(name: &str) -> String {
     match name.len() {
         0..=KEPT_BYTES_MAX => name.to_owned(),
@@ -193,10 +194,11 @@ pub fn shortened(name: &str) -> String {
     }
 }
 
-/// A stranger's text in our sentence: in quotes, on one line, without what steers a terminal, and not endless.
+/// Untrusted text inside our message: in quotes, on one line, bounded, and without control
+/// sequences for a terminal.
 struct Quoted<'a>(&'a str);
 
-/// Longer names are cut when they are shown.
+/// Maximum characters of a displayed name; longer names are cut.
 const SHOWN_CHARS_MAX: usize = 80;
 
 impl fmt::Display for Quoted<'_> {
@@ -204,7 +206,8 @@ impl fmt::Display for Quoted<'_> {
         let mut chars = self.0.chars();
         f.write_str("`")?;
         for c in chars.by_ref().take(SHOWN_CHARS_MAX) {
-            // Quotes are no danger; what cannot be seen, or turns the direction of writing, is written out.
+            // Quotation marks are harmless. Invisible characters and those that change the writing
+            // direction are escaped.
             if matches!(c, '\'' | '"') { write!(f, "{c}")? } else { write!(f, "{}", c.escape_debug())? }
         }
         f.write_str(if chars.next().is_some() { "...`" } else { "`" })

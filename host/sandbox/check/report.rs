@@ -1,4 +1,4 @@
-//! What a module is, and all that stands against it: for its author.
+//! Report on a module for its author: its properties, and all reasons against admitting it.
 
 use std::borrow::Cow;
 
@@ -11,35 +11,36 @@ use super::pass::{Mode, Pass};
 use super::refusal::{Refusal, Rule};
 use crate::digest::Digest;
 
-/// What was read of a module, up to where it could be read.
+/// Properties of a module, as far as it could be read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     pub digest: Digest,
     pub bytes: u64,
     pub kind: Kind,
-    /// Module and name of each, up to `NAMES_MAX`, as are the exports.
+    /// Module and name of each import. Imports and exports are listed up to `NAMES_MAX`.
     pub imports: Vec<(String, String)>,
     pub exports: Vec<String>,
     pub code_bytes: u64,
     pub data_bytes: u64,
-    /// Pages of 64 KiB: what the memory starts with, and what it may grow to by its own declaration.
+    /// Initial pages of the memory (64 KiB each), and the maximum that its declaration allows.
     pub memory_pages: Option<(u64, Option<u64>)>,
-    /// Beyond WebAssembly's first version, by the names of their proposals; `None` for a module that is not valid.
+    /// Features beyond the first version of WebAssembly, by the names of their proposals; `None` if
+    /// the module is invalid.
     pub features: Option<Vec<Cow<'static, str>>>,
-    /// Whether it holds no floating-point number; `None` for a module that is not valid.
+    /// Whether the module uses no floating-point numbers; `None` if the module is invalid.
     pub float_free: Option<bool>,
-    /// How much of each limit it uses.
+    /// The module's use of each limit.
     pub used: GateLimits,
-    /// Empty for a module that is admitted.
+    /// Empty if the module is admitted.
     pub refusals: Vec<Refusal>,
 }
 
-/// What kind of program a module seems to be.
+/// The kind of program that the module appears to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
-    /// Of the `compute` ABI.
+    /// A guest of the `compute` ABI.
     Compute,
-    /// A WASI preview 1 command, which is not run here.
+    /// A WASI preview 1 command, which this host does not run.
     WasiCommand,
     Other,
 }
@@ -54,7 +55,7 @@ impl Kind {
     }
 }
 
-/// More names are not listed.
+/// Maximum listed names of imports and of exports.
 const NAMES_MAX: usize = 1_024;
 
 const PROPOSALS: &[(&str, WasmFeatures)] = &[
@@ -68,7 +69,7 @@ const PROPOSALS: &[(&str, WasmFeatures)] = &[
 ];
 
 impl Report {
-    /// The whole report, for programs.
+    /// Returns the whole report as JSON, for programs.
     pub fn to_json(&self) -> Value {
         json!({
             "admitted": self.refusals.is_empty(),
@@ -88,7 +89,7 @@ impl Report {
         })
     }
 
-    /// A module that is refused, of which no more was read.
+    /// Creates a report with one refusal, without reading more of the module.
     pub fn of_refusal(wasm: &[u8], refusal: Refusal) -> Self {
         Self {
             digest: Digest::of(wasm),
@@ -106,14 +107,15 @@ impl Report {
         }
     }
 
-    /// Reads all of `wasm` that can be read; nothing of a module with more bytes than `limits` admits.
+    /// Reads as much of `wasm` as possible. A module with more bytes than `limits` admits is not
+    /// read.
     pub fn of(wasm: &[u8], limits: &GateLimits) -> Self {
         let mut pass = Pass::new(limits, Mode::All);
         pass.over(wasm);
         let Pass { used, refusals, shape, .. } = pass;
         let is_read = wasm.len() as u64 <= limits.module_bytes;
         let all = super::features();
-        // A feature is used if the module is not valid without it.
+        // A feature is in use if the module is invalid without it.
         let needs = |feature| Validator::new_with_features(all.difference(feature)).validate_all(wasm).is_err();
         let is_valid = is_read && !needs(WasmFeatures::empty());
         let exports = |name: &str| shape.exports.iter().any(|export| export == name);

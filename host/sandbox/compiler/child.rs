@@ -1,4 +1,5 @@
-//! The child's side: one module from standard input, what came of it to standard output.
+//! Child side of the compiler: reads one module from standard input and writes the result to
+//! standard output.
 
 use std::io;
 
@@ -8,11 +9,12 @@ use crate::sandbox::confine::{self, Bounds, Purpose};
 use crate::sandbox::engine::CompileEngine;
 use crate::sandbox::process;
 
-/// Confines this process, makes what is wanted of the module that comes on standard input, and is of no use afterwards.
-/// Call it while there is one thread.
+/// Confines this process, then compiles or reports on the module from standard input. The process
+/// is unusable afterwards. Call it while the process has one thread.
 pub fn serve_one_module(bounds: Bounds) -> io::Result<()> {
     process::enter()?;
-    // The engine looks at the processor and sets up signal handlers, which it may not later.
+    // Creating the engine queries the processor and installs signal handlers. Neither is possible
+    // after confinement.
     let engine = CompileEngine::new().map_err(io::Error::other)?;
     let settings = engine.settings_digest();
     let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());

@@ -1,4 +1,5 @@
-//! Work of the compiler: from a module in either form to its native code, or to what stands against that.
+//! Work of the compiler: turns a module in text or binary form into native code, or into the
+//! reasons why it cannot.
 
 use std::borrow::Cow;
 use std::io;
@@ -10,7 +11,7 @@ use crate::sandbox::check::{Admitted, GateLimits, Report};
 use crate::sandbox::engine::CompileEngine;
 use crate::sandbox::text::{NotAModule, binary_form};
 
-/// Makes what is `wanted` of `bytes`, and hands each frame of the answer to `tell`.
+/// Produces what is `wanted` from `bytes`, and passes each frame of the answer to `tell`.
 pub fn make(
     engine: &CompileEngine,
     wanted: Wanted,
@@ -46,7 +47,7 @@ pub fn make(
     }
 }
 
-/// The native code of `admitted`, made in this process.
+/// Compiles `admitted` to native code in this process.
 pub fn native_code(engine: &CompileEngine, admitted: &Admitted) -> Result<Vec<u8>, SandboxError> {
     let metered = admitted.metered().map_err(SandboxError::Meter)?;
     let (code, max) = (engine.compile(&metered)?, code_bytes_max(metered.len()));

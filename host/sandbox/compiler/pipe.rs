@@ -1,5 +1,6 @@
-//! Pipes between the node and its compiler: the compiler says hello once it is confined, the node sends one module and
-//! closes, the compiler sends what came of it, in frames. All numbers are little-endian.
+//! Protocol between the node and its compiler. The compiler sends a hello once it is confined. The
+//! node sends one module and closes its pipe. The compiler answers in frames. All numbers are
+//! little-endian.
 
 use std::io::{self, Read, Write};
 
@@ -9,28 +10,28 @@ use crate::sandbox::confine::Confinement;
 use crate::sandbox::text::TEXT_BYTES_MAX;
 
 pub struct Hello {
-    /// Of the engine that the code will be for.
+    /// Settings digest of the engine that the code will be for.
     pub settings: Digest,
     pub confinement: Confinement,
 }
 
-/// What the node wants to have made of a module.
+/// The kind of answer that the node requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// Native code, or a report of what stands against that.
+    /// Native code, or a report with the reasons against it.
     Code,
-    /// A report, whatever is in it.
+    /// A report, whether the module is admitted or not.
     Report,
 }
 
 pub struct Request {
     pub wanted: Wanted,
     pub limits: GateLimits,
-    /// A module in its text or its binary form.
+    /// A module in text or binary form.
     pub bytes: Vec<u8>,
 }
 
-/// What a compiler is at; the last that it told of says what it died of.
+/// The stage of a compiler. If it dies, the last stage it reported shows what it died of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     Text,
@@ -41,25 +42,26 @@ pub enum Stage {
 /// One frame from the compiler.
 pub enum Frame {
     Stage(Stage),
-    /// The binary form of a text.
+    /// The binary form of a text module.
     Binary(Vec<u8>),
-    /// The first rule that a module breaks; the whole report follows, unless the compiler dies over it.
+    /// The first rule that the module breaks. The full report follows, unless the compiler dies
+    /// while writing it.
     Refused(Box<Report>),
     Report(Box<Report>),
     Code(Vec<u8>),
-    /// The text is none of a module: why.
+    /// The text is not a module; the message says why.
     NotText(String),
-    /// The compiler's verdict on the module.
+    /// The compiler rejects the module.
     NotCompilable(String),
 }
 
-/// More frames than this are no answer.
+/// Maximum frames in one answer; more are a protocol error.
 pub const FRAMES_MAX: usize = 16;
-/// What any answer may have, over all its frames, is the sum of these.
+/// Upper bounds of single messages.
 const MESSAGE_BYTES_MAX: u64 = 64 << 10;
 const REPORT_BYTES_MAX: u64 = 8 << 20;
 
-/// The most that a request brings, and the most that a text can come to.
+/// Returns the largest size of a request, and of the binary form of a text.
 fn source_bytes_max() -> u64 {
     LimitName::ModuleBytes.limit().highest.max(TEXT_BYTES_MAX)
 }
@@ -163,7 +165,7 @@ fn read_bytes(from: &mut impl Read, bytes_max: u64) -> io::Result<Vec<u8>> {
     if len > bytes_max {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{len} bytes, where {bytes_max} are the most")));
     }
-    // Memory is taken as the bytes come, not as they are announced.
+    // Memory grows as bytes arrive, not by the announced length.
     let mut bytes = Vec::new();
     from.take(len).read_to_end(&mut bytes)?;
     if bytes.len() as u64 == len { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }

@@ -1,5 +1,5 @@
-//! Functions that the meter adds to a module, each of them once: what fills and copies memory in pieces, and what carries
-//! locals through a refill.
+//! Helper functions that the meter adds to a module, each at most once. Some fill or copy memory in
+//! pieces; others preserve locals across a refill call.
 
 use std::collections::HashMap;
 
@@ -8,26 +8,27 @@ use wasm_encoder::{Function, ValType};
 use super::bulk::{self, Bulk};
 use super::{Meter, Sections};
 
-/// Locals by their types: how many of each of [`KEPT_TYPES`], in that order. So helpers are told apart by a multiset of
-/// types, whatever the order in which a body reads its locals.
+/// A multiset of local types: the number of each of [`KEPT_TYPES`], in that order. Helpers are
+/// identified by this multiset, so the order in which a body reads its locals does not matter.
 pub type Kept = [u8; KEPT_TYPES.len()];
 
-/// The types of locals that go through a refill's call.
+/// The types of locals that can be passed through a refill call.
 pub const KEPT_TYPES: [ValType; 5] = [ValType::I32, ValType::I64, ValType::F32, ValType::F64, ValType::V128];
 
-/// Functions that carry locals, in one module. Modules of compilers need some forty. Where a module asks for more, refills
-/// are called without: slower in a loop, and the same otherwise.
+/// Maximum helpers of one module that preserve locals. Modules from real compilers need about
+/// forty. Beyond the maximum, `refill` is called directly: slower in a loop, with the same result.
 pub const KEEPS_MAX: usize = 128;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Helper {
     Move(Bulk),
-    /// Calls `refill`, and gives back the locals that it is given: so nothing has to survive a call where that would be a
-    /// place on the stack, in a loop, for a call that seldom comes.
+    /// Calls `refill` and returns the locals that it receives. So no local has to survive the call.
+    /// Without it, the compiler would spill locals to the stack, even in a loop where the call is
+    /// rare.
     Keep(Kept),
 }
 
-/// The helpers of one module, in the order in which bodies asked for them.
+/// The helpers of one module, in the order of their first use.
 #[derive(Default)]
 pub struct Helpers {
     list: Vec<Helper>,
@@ -41,7 +42,8 @@ impl Helpers {
         self.list.len()
     }
 
-    /// The helper's index among the helpers; `None` where there are [`KEEPS_MAX`] of its kind already.
+    /// Returns the helper's index among the helpers; `None` if there are already [`KEEPS_MAX`] of
+    /// its kind.
     fn index(&mut self, helper: Helper) -> Option<u32> {
         if let Some(index) = self.indices.get(&helper) {
             return Some(*index);
@@ -60,19 +62,20 @@ impl Helpers {
 }
 
 impl Meter {
-    /// The index of the function that carries these locals through a refill; `None` where the module has too many such.
+    /// Returns the index of the function that preserves these locals across a refill. Returns
+    /// `None` if the module has too many of them.
     pub fn keep(&mut self, kept: Kept) -> Option<u32> {
         let index = self.helpers.index(Helper::Keep(kept))?;
         Some(self.helper_at(index))
     }
 
-    /// The index of the function that moves bytes in pieces.
+    /// Returns the index of the function that fills or copies memory in pieces.
     pub fn mover(&mut self, bulk: Bulk) -> u32 {
         let index = self.helpers.index(Helper::Move(bulk)).unwrap_or_default();
         self.helper_at(index)
     }
 
-    /// Helpers stand behind the module's own functions.
+    /// Returns the function index of a helper. Helpers follow the module's own functions.
     fn helper_at(&self, index: u32) -> u32 {
         self.function_at(self.functions.len() as u32 + index)
     }
@@ -98,12 +101,13 @@ impl Meter {
     }
 }
 
-/// The types that a helper carries, in their order.
+/// Returns the types of the preserved locals, in order.
 fn types(kept: Kept) -> Vec<ValType> {
     KEPT_TYPES.iter().zip(kept).flat_map(|(ty, count)| std::iter::repeat_n(*ty, count.into())).collect()
 }
 
-/// A function of `params`, the state last, that gives all of them back, with what `refill` makes of the state.
+/// Builds a function with `params` parameters, of which the state is the last. The function returns
+/// all of them, with the state that `refill` returns.
 fn keep(params: u32, refill: u32) -> Function {
     let mut function = Function::new([]);
     let mut sink = function.instructions();

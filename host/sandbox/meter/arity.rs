@@ -1,5 +1,5 @@
-//! What wasmparser needs to know of the module, to tell how many operands an operator takes and leaves: of any that does
-//! not branch.
+//! Arity of operators: the data about the module that wasmparser needs to tell how many operands a
+//! non-branching operator pops and pushes.
 
 use wasmparser::{BlockType, ContType, FrameKind, FuncType, ModuleArity, RefType, SubType};
 

@@ -1,25 +1,30 @@
-//! Which calls can be deep. A frame that waits for a deep call may be one of as many as the stack holds, and all of them go
-//! on one after another when the last returns: so each looks at what is left before it spends anything that matters.
+//! Deep calls. A frame that waits for a deep call may be one of as many frames as the stack holds.
+//! When the last callee returns, all these frames continue one after another. So each of them polls
+//! before it spends a significant amount of gas.
 //!
-//! A function is *deep* if it is in a cycle of the call graph, calls through a table, calls a deep function, or has calls
-//! of more than [`CALL_HEIGHT_MAX`] levels below it. Below any other function there are at most so many frames.
+//! A function is *deep* if one of these holds:
+//! - the function is in a cycle of the call graph;
+//! - the function calls through a table, or calls a deep function;
+//! - more than [`CALL_HEIGHT_MAX`] levels of calls are below it.
+//!
+//! Below any other function, the number of frames is at most that limit.
 
 use wasmparser::{FunctionBody, Operator};
 
 use super::MeterError;
 
-/// Levels of calls below a function that is not deep.
+/// Maximum levels of calls below a function that is not deep.
 pub const CALL_HEIGHT_MAX: u32 = 16;
 
-/// The call graph of one module, each call of one function by another counted once.
+/// The call graph of one module. Several calls of one function by the same caller count once.
 #[derive(Default)]
 pub struct CallGraph {
-    /// Who calls each function.
+    /// The callers of each function.
     callers: Vec<Vec<u32>>,
-    /// Of how many functions that each calls it is not yet known that they are not deep.
+    /// For each function, the number of its callees that are not yet proven to be shallow.
     open: Vec<u32>,
     calls_through_table: Vec<bool>,
-    /// The last function that was found to call each.
+    /// For each function, the last caller that was found.
     last_caller: Vec<Option<u32>>,
 }
 
@@ -33,7 +38,7 @@ impl CallGraph {
         }
     }
 
-    /// Adds the calls of the function of index `caller`.
+    /// Adds the calls of the function with index `caller`.
     pub fn read(&mut self, caller: u32, body: &FunctionBody<'_>) -> Result<(), MeterError> {
         let mut reader = body.get_operators_reader()?;
         while !reader.eof() {
@@ -56,11 +61,12 @@ impl CallGraph {
         Ok(())
     }
 
-    /// For each function, whether it is deep.
+    /// Returns, for each function, whether it is deep.
     pub fn deep(mut self) -> Vec<bool> {
         let functions = self.open.len();
         let (mut deep, mut heights) = (vec![true; functions], vec![0; functions]);
-        // From those that call none upwards; who is in a cycle, or calls who is, is never reached.
+        // Start from the functions without callees and go upwards. Functions in a cycle, and their
+        // callers, are never reached.
         let mut found: Vec<u32> = (0..functions as u32).filter(|function| self.open[*function as usize] == 0).collect();
         while let Some(function) = found.pop() {
             let at = function as usize;

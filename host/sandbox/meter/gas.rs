@@ -1,40 +1,49 @@
-//! Where a body is charged: at the head of each run of operators that are executed together or not at all.
+//! Gas charges of a body. Each straight run of operators, which execute all or not at all, is
+//! charged at its head.
 //!
-//! The state is looked at where a function begins, at each turn of a loop, and wherever else more than
-//! [`UNCHECKED_MAX`] would come together. A deep call ([`super::calls`]) ends a run: what comes behind it is charged, and
-//! looked at, when the call has returned, unless it is no more than [`RETURN_MAX`].
+//! The state is checked at poll points: where a function begins, at each loop head, and wherever
+//! more than [`UNCHECKED_MAX`] would accumulate. A deep call ([`super::calls`]) ends a straight
+//! run. The operators after it are charged, with a poll point, when the call has returned. If they
+//! cost at most [`RETURN_MAX`], there is no poll point.
 //!
-//! So what is overdrawn before anybody looks stays below 2^30: [`RETURN_MAX`] for each of the 2^18 frames that can be on
-//! the stack; `UNCHECKED_MAX`, and that much in calls of functions that never look, for each frame below one that is not
-//! deep; one run of operators; and one bulk operator's 2^28. What is left of a grant does so too. Then bit 30 is as good
-//! as the sign bit 31, and tested by an instruction that has it as an operand.
+//! So the gas that is overdrawn between two poll points stays below 2^30. The sum consists of:
+//! - [`RETURN_MAX`] for each of the 2^18 frames that fit the stack;
+//! - `UNCHECKED_MAX`, and as much again in calls of small functions without poll points, for each
+//!   frame below one that is not deep;
+//! - one straight run of operators;
+//! - 2^28 for one bulk operator.
+//!
+//! A grant also stays below 2^30. So bit 30 is set exactly where the sign bit 31 is, and one
+//! instruction can test it as an immediate operand.
 
 use super::bulk::PRICE_MASK;
 use super::calls::CALL_HEIGHT_MAX;
 use super::schedule::{FREE_PER_UNIT, QUANTUM};
 use super::stack::{FRAME_MIN_BYTES, STACK_BYTES};
 
-/// The most gas that one frame spends without a look at what is left.
+/// Maximum gas that one frame spends between two poll points.
 pub const UNCHECKED_MAX: u64 = 1_000;
 
-/// The most that a function spends which never looks: one that has neither loop nor call. Whoever calls, looks for it.
+/// Maximum gas of a function without a poll point. Such a function has neither loops nor calls. The
+/// caller polls instead.
 pub const SMALL_MAX: u64 = 100;
 
-/// The most that a frame spends without a look when a deep call has returned to it: an addition or two, and its own
-/// return. All frames of a full stack together spend a tenth of a second so.
+/// Maximum gas that a frame spends without a poll point after a deep call has returned to it. The
+/// amount pays for one or two additions and the frame's own return. All frames of a full stack
+/// together then take a tenth of a second.
 pub const RETURN_MAX: u64 = 16;
 
-/// The most that a run spends between two looks.
+/// Maximum gas that a run spends between two poll points, over all frames.
 pub const UNLOOKED_MAX: u64 = {
     let frames = STACK_BYTES / FRAME_MIN_BYTES;
     let below = CALL_HEIGHT_MAX as u64 + 2;
     frames * RETURN_MAX + below * (2 * UNCHECKED_MAX + 2 * SMALL_MAX)
 };
 
-/// Set where the gas has been overdrawn.
+/// Bit of the state that is set if the gas is overdrawn.
 pub const GAS_OVERDRAWN: i64 = 1 << 30;
 
-/// A longer run of operators is charged in parts.
+/// Maximum gas of one charge. A longer run of operators is charged in parts.
 pub const BLOCK_MAX: u64 = 1 << 16;
 
 const _: () = {
@@ -42,31 +51,33 @@ const _: () = {
     assert!(QUANTUM < GAS_OVERDRAWN as u64);
 };
 
-/// A charge, in front of the operator at this index.
+/// A charge before the operator with index `at`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Charge {
     pub at: usize,
     pub cost: u64,
-    /// Whether the state is looked at.
+    /// Whether the charge is a poll point, where the state is checked.
     pub look: bool,
 }
 
-/// Makes the list of charges while a body is walked through.
+/// Builds the list of charges during the walk over a body.
 pub struct Charges {
     list: Vec<Charge>,
     open: Charge,
-    /// The most that was spent on any way to the open charge since somebody looked.
+    /// Maximum gas that any path to the open charge has spent since the last poll point.
     unchecked: u64,
-    /// What functions may have spent without a look that were called since the open charge.
+    /// Maximum gas that functions called since the open charge began may have spent without a poll
+    /// point.
     called: u64,
-    /// What is free but by the handful, since it last came to a unit.
+    /// Count of nearly free operators since the last whole unit (see [`FREE_PER_UNIT`]).
     free: u64,
-    /// The charge, by its place in the list, that the open one can be added to: nothing but a deep call is between them.
+    /// Index in the list of an earlier charge to which the open one can be added. Only a deep call
+    /// lies between them.
     earlier: Option<usize>,
 }
 
 impl Charges {
-    /// Begins with the function's first run of operators.
+    /// Starts with the function's first straight run of operators.
     pub const fn new() -> Self {
         let open = Charge { at: 0, cost: 0, look: true };
         Self { list: Vec::new(), open, unchecked: 0, called: 0, free: 0, earlier: None }
@@ -84,19 +95,20 @@ impl Charges {
         }
     }
 
-    /// Adds to what the operator costs that was added last.
+    /// Adds to the cost of the operator that was added last.
     pub fn add_more(&mut self, cost: u64) {
         self.open.cost += cost;
     }
 
-    /// Adds to the open charge what is free but by the handful.
+    /// Adds `count` nearly free operators to the open charge (see [`FREE_PER_UNIT`]).
     pub fn add_free(&mut self, count: usize) {
         self.free += count as u64;
         self.open.cost += self.free / FREE_PER_UNIT;
         self.free %= FREE_PER_UNIT;
     }
 
-    /// The operator before index `next` may spend up to [`SMALL_MAX`] without a look: a call, or one that moves bytes.
+    /// Records that the operator before index `next`, a call or a move of bytes, may spend up to
+    /// [`SMALL_MAX`] without a poll point.
     pub fn call(&mut self, next: usize) {
         self.called += SMALL_MAX;
         if self.called > UNCHECKED_MAX {
@@ -105,19 +117,21 @@ impl Charges {
         }
     }
 
-    /// The operator before index `next` is a call that can be deep.
+    /// Records that the operator before index `next` is a call that can be deep.
     pub fn deep_call(&mut self, next: usize) {
         let earlier = self.closed().1;
         self.open(next, UNCHECKED_MAX - RETURN_MAX, false);
         self.earlier = earlier;
     }
 
-    /// Ends the open charge; what was spent since somebody looked goes on to where the ways lead from here.
+    /// Ends the open charge. Returns the gas spent since the last poll point, for the successors in
+    /// the control flow.
     pub fn close(&mut self) -> u64 {
         self.closed().0
     }
 
-    /// Ends the open charge, and tells its place in the list, or of the one that it was added to.
+    /// Ends the open charge. Also returns its index in the list, or the index of the charge to
+    /// which it was added.
     fn closed(&mut self) -> (u64, Option<usize>) {
         let Charge { cost, .. } = self.open;
         let called = std::mem::take(&mut self.called);
@@ -141,13 +155,13 @@ impl Charges {
         (self.unchecked, place)
     }
 
-    /// Begins a charge in front of the operator at index `at`.
+    /// Begins a charge before the operator with index `at`.
     pub fn open(&mut self, at: usize, unchecked: u64, look: bool) {
         self.open = Charge { at, cost: 0, look };
         self.unchecked = unchecked;
     }
 
-    /// The charges of a body, which is small if it can do without a look.
+    /// Returns the charges of a body. A small body without loops and calls loses its poll point.
     pub fn into_list(mut self, has_loops_or_calls: bool) -> Vec<Charge> {
         let spent: u64 = self.list.iter().map(|charge| charge.cost).sum();
         if let (false, true, Some(first)) = (has_loops_or_calls, spent <= SMALL_MAX, self.list.first_mut()) {

@@ -1,41 +1,42 @@
-//! Which locals go through a refill's call, rather than staying where a call would have them spilled on the way that is
-//! taken each time.
+//! Choice of locals to pass through a refill call. Otherwise the compiler would spill them to the
+//! stack on the hot path, because they must survive the call.
 
 use wasm_encoder::ValType;
 use wasmparser::Operator;
 
 use super::added::{KEPT_TYPES, Kept};
 
-/// How far is looked ahead: what is read later costs little where it has to be fetched.
+/// Maximum operators of one lookahead. A local that is read later costs little to reload from the
+/// stack.
 const OPERATORS_MAX: usize = 256;
 
-/// How many operators are looked at in all, for each operator of a body, so that a body with a look every few operators
-/// is not read again and again.
+/// Lookahead budget for each operator of a body. So a body with a poll point every few operators is
+/// not read again and again.
 const OPERATORS_EACH: usize = 16;
 
-/// About as many as there are registers.
+/// Maximum locals to preserve: about the number of registers.
 const LOCALS_MAX: usize = 16;
 
-/// Looks ahead from places in one body.
+/// Lookahead from poll points in one body.
 pub struct Lookahead {
-    /// For each local, the last look that met it.
+    /// For each local, the number of the last lookahead that met it.
     met: Vec<u32>,
     look: u32,
-    /// How many operators may still be looked at.
+    /// Operators that lookaheads may still read.
     budget: usize,
-    /// How many were.
+    /// Operators that lookaheads have read.
     pub steps: usize,
 }
 
 impl Lookahead {
-    /// For a body of so many locals and operators.
+    /// Creates a lookahead for a body with these numbers of locals and operators.
     pub fn new(locals: usize, operators: usize) -> Self {
         let budget = OPERATORS_MAX + OPERATORS_EACH * operators;
         Self { met: vec![0; locals], look: 0, budget, steps: 0 }
     }
 
-    /// The locals that the next operators, up to the end of what they are in, read before they write to them; in the order
-    /// of their types.
+    /// Returns the locals that the next operators read before they write them, in the order of
+    /// their types. The lookahead stops at the end of the enclosing block.
     pub fn locals(&mut self, operators: &[Operator<'_>], types: &[ValType]) -> (Kept, Vec<u32>) {
         self.look += 1;
         let (mut found, mut depth) = (Vec::new(), 0);

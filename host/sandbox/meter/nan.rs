@@ -1,15 +1,19 @@
-//! Where a NaN's bits can be seen. Arithmetic gives a NaN whatever bits the processor likes; made canonical they are the
-//! same everywhere. That costs time, so it is done only where something other than arithmetic of the same shape looks.
+//! Analysis of where the bits of a NaN can be observed. Arithmetic may produce a NaN with any bits,
+//! depending on the processor. A canonical NaN is the same everywhere, but making it takes time. So
+//! a NaN is made canonical only where something other than arithmetic of the same shape reads it.
 //!
-//! A value on the operand stack has a *source*: the operator that made it, or a local that it was read from. While a body
-//! is walked through, each source is told by whom it is seen. A local is *lazy* in a shape if all that is ever written to
-//! it is arithmetic of that shape, a constant without a NaN in it, or another such local; what is lazy may be made
-//! canonical late, where it is seen. Everything else keeps its exact bits: programs do copy memory through floats.
+//! Each value on the operand stack has a *source*: the operator that made it, or the local that it
+//! was read from. The walk over a body records for each source how it is read. A local is *lazy* in
+//! a shape if each write to it is of one of three kinds. The kinds are arithmetic of that shape, a
+//! constant without a NaN, and another lazy local. A lazy value may be made canonical late, where
+//! it is observed. All other values keep their exact bits, because programs do copy memory through
+//! floats.
 
-/// Of what can be seen of a NaN: the canonical one where arithmetic made it, as if each operator did; else its exact bits.
+/// Version of the NaN rule. An observed NaN is canonical if arithmetic made it, as if each operator
+/// made its result canonical. Otherwise it keeps its exact bits.
 pub const NAN_RULE_VERSION: u16 = 1;
 
-/// The shapes in which arithmetic reads values, as a set.
+/// A set of shapes in which arithmetic reads values.
 pub type Shapes = u8;
 
 pub const F32: Shapes = 1;
@@ -17,20 +21,20 @@ pub const F64: Shapes = 2;
 pub const F32X4: Shapes = 4;
 pub const F64X2: Shapes = 8;
 const ALL: Shapes = 15;
-/// Something that looks at the bits.
+/// Pseudo-shape of a read that observes the exact bits.
 const BITS: Shapes = 16;
 
-/// Where a value comes from.
+/// The origin of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// From somewhere that gives exact bits, which are to be kept.
+    /// The value has exact bits, which must be preserved.
     Exact,
-    /// From the site of this index.
+    /// The value comes from the site with this index.
     Site(u32),
 }
 
 struct Site {
-    /// The index of the operator that leaves the value on the operand stack.
+    /// The index of the operator that pushes the value.
     at: usize,
     made: Made,
     seen: Shapes,
@@ -38,15 +42,15 @@ struct Site {
 
 #[derive(Clone, Copy)]
 enum Made {
-    /// By arithmetic, in one shape.
+    /// Arithmetic in one shape made it.
     Arithmetic(Shapes),
-    /// By something that makes no NaN in any of these shapes.
+    /// An operator made it that never produces a NaN in these shapes.
     Number(Shapes),
-    /// Read from a local.
+    /// A read of a local.
     Local(u32),
 }
 
-/// What is found out of one body.
+/// Findings about one body.
 #[derive(Default)]
 pub struct Nans {
     sites: Vec<Site>,
@@ -72,14 +76,14 @@ impl Nans {
         Source::Site(self.sites.len() as u32 - 1)
     }
 
-    /// Arithmetic of `shape` reads the value.
+    /// Records that arithmetic of `shape` reads the value.
     pub fn read(&mut self, source: Source, shape: Shapes) {
         if let Source::Site(site) = source {
             self.sites[site as usize].seen |= shape;
         }
     }
 
-    /// Something sees the value's bits.
+    /// Records that the exact bits of the value are observed.
     pub fn observe(&mut self, source: Source) {
         self.read(source, BITS);
     }
@@ -88,7 +92,8 @@ impl Nans {
         self.writes.push((local, source));
     }
 
-    /// The operators behind which their value is to be made canonical, and its shape; in the order of the body.
+    /// Returns the operators after which the value must be made canonical, with its shape, in the
+    /// order of the body.
     pub fn canonical(mut self, params: usize, locals: usize) -> Vec<(usize, Shapes)> {
         let lazy = self.lazy(params, locals);
         let shape_of = |made: Made| match made {
@@ -108,12 +113,14 @@ impl Nans {
         seen.filter(|(_, shape, seen)| *shape != 0 && seen & !shape != 0).map(|(at, shape, _)| (at, shape)).collect()
     }
 
-    /// The shape in which each local is lazy; 0 for those that hold exact bits, or no NaN that arithmetic made.
+    /// Returns the shape in which each local is lazy. The shape is 0 for a local with exact bits,
+    /// or without any NaN from arithmetic.
     fn lazy(&self, params: usize, locals: usize) -> Vec<Shapes> {
-        // What every write agrees to: at first all, then less and less. And whether arithmetic writes to it: at first not.
+        // For each local, the shapes that all writes agree on: all at first, then only fewer. And
+        // whether arithmetic writes to it: at first no.
         let mut found = vec![(ALL, false); locals];
         found[..params].fill((0, false));
-        // To which locals each is copied.
+        // For each local, the locals that it is copied to.
         let mut copied: Vec<Vec<u32>> = vec![Vec::new(); locals];
         for (local, source) in &self.writes {
             let (agreed, written) = &mut found[*local as usize];
@@ -126,7 +133,8 @@ impl Nans {
                 },
             }
         }
-        // Each local changes a handful of times at most, so this ends soon, however they are copied to each other.
+        // Each local changes only a few times, so this fixpoint ends soon for any pattern of
+        // copies.
         let mut changed: Vec<u32> = (0..locals as u32).collect();
         while let Some(from) = changed.pop() {
             let (agreed, written) = found[from as usize];
@@ -143,7 +151,7 @@ impl Nans {
     }
 }
 
-/// The shapes in which these bits of a vector hold no NaN.
+/// Returns the shapes in which these bytes of a vector contain no NaN.
 pub fn numbers_in(bytes: [u8; 16]) -> Shapes {
     let singles = bytes.as_chunks::<4>().0.iter().any(|lane| f32::from_le_bytes(*lane).is_nan());
     let doubles = bytes.as_chunks::<8>().0.iter().any(|lane| f64::from_le_bytes(*lane).is_nan());

@@ -1,8 +1,9 @@
-//! `gas schedule v2`: what each operator costs. One unit is the time of one to five of the shortest operators, an addition
-//! of integers, one waiting for the other, in code that Cranelift compiled, with all data in the first cache: a quarter of
-//! a nanosecond to one nanosecond on a processor of 3.9 GHz. No unit takes longer than 8 ns on the processors of either
-//! maker, but for memory that is in no cache (docs/gas.md).
-//! `benches/calibration.rs` measures it; `tests/vectors/gas-schedule-v2.txt` pins it.
+//! `gas schedule v2`: the gas cost of each operator. One unit is the time of one to five dependent
+//! integer additions, the shortest operators. The code comes from Cranelift, and all data is in the
+//! first-level cache. So a unit is 0.25 ns to 1 ns on a processor of 3.9 GHz. No unit takes longer
+//! than 8 ns on the processors of either maker, except for memory that is in no cache
+//! (docs/gas.md). `benches/calibration.rs` measures the schedule;
+//! `tests/vectors/gas-schedule-v2.txt` pins it.
 
 use std::fmt::Write as _;
 
@@ -14,46 +15,52 @@ use super::gas::{BLOCK_MAX, RETURN_MAX, SMALL_MAX, UNCHECKED_MAX};
 use super::nan::{F32, F32X4, F64, F64X2, Shapes};
 use super::stack::{FRAME_MIN_BYTES, SLOT_BYTES, STACK_BYTES};
 
-/// Of the schedule: all that decides how much gas a run takes.
+/// Version of the schedule, which covers everything that decides how much gas a run uses.
 pub const SCHEDULE_VERSION: u16 = 2;
 
-/// What a run is granted at once, and forfeits if it ends badly. The dearest, loads from memory in no order, take 70 to
-/// 270 ns for 2 units: then a quantum takes up to 36 ms.
+/// Gas of one grant. A run that ends badly forfeits the rest of its grant. The most expensive
+/// operators, loads from memory in random order, take 70 to 270 ns for 2 units. So a quantum takes
+/// up to 36 ms.
 pub const QUANTUM: u64 = 1 << 18;
 
-/// A turn of a loop, beside what is in it.
+/// Cost of a back edge of a loop, in addition to the operators in the loop.
 pub const TURN: u64 = 1;
 
-/// Operators that stand for no instruction are free by the handful: of so many, counted through a body, one costs 1, as
-/// there are engines that have some work with each. So do as many locals that are cleared where a function begins, and as
-/// many values that go over a branch, or in or out of a block or a call.
+/// Nearly free operators per unit of gas. Operators without a machine instruction are counted
+/// through a body, and each group of this many costs 1. The reason is that some engines do a little
+/// work for each. The same rule applies to locals that are cleared at function entry. So it does to
+/// values that a branch carries, and to values that enter or leave a block or a call.
 pub const FREE_PER_UNIT: u64 = 8;
 
-/// Each 64 bytes that `memory.fill`, `memory.copy` and `memory.init` move, as a shift of their number.
+/// Bytes that `memory.fill`, `memory.copy` and `memory.init` move per unit: 64, as a shift of the
+/// byte count.
 pub const BYTES_SHIFT: i64 = 6;
 pub const BYTES_PER_UNIT: u64 = 1 << BYTES_SHIFT;
 
-/// Each element that operators on tables move, as a shift of their number.
+/// Elements that table operators move per unit: 1, as a shift of the element count.
 pub const ELEMENTS_SHIFT: i64 = 0;
 pub const ELEMENTS_PER_UNIT: u64 = 1 << ELEMENTS_SHIFT;
 
-/// A page of 64 KiB that `memory.grow` did add: the system gives it, and clears it, when it is touched.
+/// Cost of each 64 KiB page that `memory.grow` added. The system allocates and clears the page when
+/// it is first touched.
 pub const PAGE: i64 = 4_096;
 
-/// The price of a host call that moves `bytes`: a base for the crossing, and one for each 8 bytes, so that a guest cannot
-/// make the host work for longer than it could itself.
+/// Returns the price of a host call that moves `bytes`: a base for the crossing, and one unit for
+/// each 8 bytes. So a guest cannot make the host work longer than the guest itself could.
 pub const fn host_call_gas(bytes: u64) -> u64 {
     HOST_CALL + bytes / HOST_BYTES_PER_UNIT
 }
 
-/// The price of a host call that hashes `bytes`. BLAKE3 handles 16 bytes in about 2 ns where it has many chunks of 1 KiB at
-/// once, and takes some ten times as long where it has one: so the first few bytes of a call cost more.
+/// Returns the price of a host call that hashes `bytes`. BLAKE3 hashes 16 bytes in about 2 ns if it
+/// has many chunks of 1 KiB at once. A single chunk takes about ten times as long per byte, so the
+/// first bytes of a call cost more.
 pub const fn hash_gas(bytes: u64) -> u64 {
     let short = if bytes < HASH_SHORT_BYTES { bytes } else { HASH_SHORT_BYTES };
     host_call_gas(bytes) + short / HASH_SHORT_BYTES_PER_UNIT
 }
 
-/// The price of a host call that puts out `bytes`, which the host copies, hashes and hands on.
+/// Returns the price of a host call that writes `bytes` of output, which the host copies, hashes
+/// and passes on.
 pub const fn output_gas(bytes: u64) -> u64 {
     HOST_CALL + bytes / OUTPUT_BYTES_PER_UNIT
 }
@@ -64,19 +71,20 @@ const HASH_SHORT_BYTES: u64 = 8 << 10;
 const HASH_SHORT_BYTES_PER_UNIT: u64 = 4;
 const OUTPUT_BYTES_PER_UNIT: u64 = 2;
 
-/// What a hash is charged for its end, in bytes: up to one block for each level of its tree.
+/// Bytes that are charged for finishing a hash: up to one block for each level of its tree.
 pub const HASH_END_BYTES: u64 = 256;
 
-/// An element that `table.grow` did add.
+/// Cost of each element that `table.grow` added.
 pub const ELEMENT: i64 = 1;
 
-/// A segment that is put in place when a guest starts: beside its bytes or elements, the call that copies it.
+/// Cost of each active segment at a guest's start, in addition to its bytes or elements: the call
+/// that copies it.
 pub const START_SEGMENT: u64 = 128;
 
-/// An element of such a segment: the reference is made when it is first used.
+/// Cost of each element of such a segment. The reference is created on first use.
 pub const START_ELEMENT: u64 = 16;
 
-/// A global that is set to what it begins with.
+/// Cost of initialising a global.
 pub const START_GLOBAL: u64 = 1;
 
 macro_rules! operators {
@@ -94,13 +102,13 @@ macro_rules! operators {
             }
         }
 
-        /// Each operator with its proposal and the name of the function that visits it.
+        /// Each operator, with its proposal and the name of its visitor function.
         const ALL: &[(Op, &str, &str)] = &[$((Op::$op, stringify!($proposal), stringify!($visit))),*];
     };
 }
 wasmparser::for_each_operator!(operators);
 
-/// An operator's cost, but for what depends on an operand.
+/// Returns the cost of an operator, without the part that depends on an operand.
 pub fn cost(operator: &Operator<'_>) -> u64 {
     cost_of(op(operator))
 }
@@ -108,7 +116,7 @@ pub fn cost(operator: &Operator<'_>) -> u64 {
 const fn cost_of(op: Op) -> u64 {
     use Op::*;
     match op {
-        // They stand for no instruction.
+        // These have no machine instruction.
         Nop | Block | Loop | Else | End | Br | Return | Unreachable | Drop | LocalGet | LocalSet | LocalTee
         | I32Const | I64Const | F32Const | F64Const | V128Const | RefNull | I32WrapI64 | I64ExtendI32U => 0,
 
@@ -117,7 +125,7 @@ const fn cost_of(op: Op) -> u64 {
         RefFunc => 60,
         ElemDrop => 12,
 
-        // Beside what they move or add.
+        // In addition to the cost of what they move or add.
         MemoryGrow => 60,
         TableGrow => 30,
         MemoryCopy | MemoryInit => 4,
@@ -140,7 +148,7 @@ const fn cost_of(op: Op) -> u64 {
         F32Eq | F32Ne | F32Lt | F32Gt | F32Le | F32Ge | F64Eq | F64Ne | F64Lt | F64Gt | F64Le | F64Ge | F32Copysign
         | F64Copysign => 2,
         F32x4Min | F32x4Max | F64x2Min | F64x2Max | I64x2Mul => 4,
-        // Intel's processors take 36 to 60 ns where an operand or the result of these is denormal.
+        // Intel's processors take 36 to 60 ns if an operand or the result of these is denormal.
         F32Add | F32Sub | F32Mul | F32Div | F32Sqrt | F64Add | F64Sub | F64Mul | F64Div | F64Sqrt | F32x4Add
         | F32x4Sub | F32x4Mul | F32x4Div | F32x4Sqrt | F64x2Add | F64x2Sub | F64x2Mul | F64x2Div | F64x2Sqrt
         | F32DemoteF64 | F64PromoteF32 | F32x4DemoteF64x2Zero | F64x2PromoteLowF32x4 => 8,
@@ -225,18 +233,19 @@ const fn cost_of(op: Op) -> u64 {
     }
 }
 
-/// The proposals whose operators the gate admits.
+/// The proposals that the gate admits.
 const ADMITTED: [&str; 6] =
     ["mvp", "sign_extension", "saturating_float_to_int", "bulk_memory", "reference_types", "simd"];
 
-/// Each operator that the gate admits, by the name that the text format has for it, and its cost.
+/// Returns each operator that the gate admits, by its name in the text format, with its cost.
 pub fn costs() -> impl Iterator<Item = (String, u64)> {
     let admitted = ALL.iter().filter(|(_, proposal, _)| ADMITTED.contains(proposal));
     admitted.map(|(op, _, visit)| (text_name(visit), cost_of(*op)))
 }
 
-/// The whole schedule, in its canonical form: a line for each of [`costs`], in their order, then one for each figure
-/// beside; in each the name, a space, the number in decimal. Its digest says by which schedule a run was charged.
+/// Returns the whole schedule in canonical form: one line for each of [`costs`], in order, then one
+/// line for each other figure. A line is the name, a space, and the number in decimal. The digest
+/// of this text identifies the schedule that a run was charged by.
 pub fn table() -> String {
     let beside = [
         ("quantum", QUANTUM),
@@ -273,7 +282,8 @@ pub fn table() -> String {
     table
 }
 
-/// `visit_i32_trunc_sat_f32_s` is of `i32.trunc_sat_f32_s`; the operators of control have no dot.
+/// Converts a visitor's name to the name in the text format: `visit_i32_trunc_sat_f32_s` to
+/// `i32.trunc_sat_f32_s`. Names of control operators contain no dot.
 fn text_name(visit: &str) -> String {
     let name = visit.strip_prefix("visit_").unwrap_or(visit);
     match name {
@@ -287,13 +297,13 @@ fn text_name(visit: &str) -> String {
     }
 }
 
-/// What an operator is for [`super::nan`]: in which shape it reads floats without looking at their bits, and which floats
-/// it makes.
+/// The role of an operator in [`super::nan`]: how it reads floats, and which floats it makes.
 pub struct Role {
-    /// `None` where it sees the bits, as everything does that is not listed.
+    /// The shape in which the operator reads floats without observing their bits. `None` if it
+    /// observes the bits, as every unlisted operator does.
     pub reads: Option<Shapes>,
     pub makes: Option<Shapes>,
-    /// What it makes is never a NaN.
+    /// Whether its result is never a NaN.
     pub is_number: bool,
 }
 

@@ -1,5 +1,5 @@
-//! How a guest starts: its start function, which becomes an ordinary one that the host calls, and what the host does
-//! before any function of the guest's runs, which has a price as well.
+//! Start of a guest. The start function becomes an ordinary function that the host calls. The
+//! host's work before the guest's first function also has a price.
 
 use wasm_encoder::{ExportKind, ExportSection};
 use wasmparser::{DataKind, DataSectionReader, ElementItems, ElementKind, ElementSectionReader, MemorySectionReader};
@@ -8,24 +8,24 @@ use wasmparser::{Payload, TableSectionReader};
 use super::MeterError;
 use super::schedule::{BYTES_PER_UNIT, ELEMENT, PAGE, START_ELEMENT, START_GLOBAL, START_SEGMENT};
 
-/// Of what runs, and is charged, before `run`.
+/// Version of the rule about what runs, and is charged, before `run`.
 pub const START_RULE_VERSION: u16 = 1;
 
-/// The name under which a metered module exports its guest's start function.
+/// Export name of the guest's start function in a metered module.
 pub const START: &str = "compute_start";
 
-/// The name under which reactors export what is to be called before anything else.
+/// Export name that reactors use for the function to call first.
 pub const INITIALIZE: &str = "_initialize";
 
-/// What the host calls before `run`, in this order, where a metered module exports it: each takes the state and gives it
-/// back.
+/// Exports of a metered module that the host calls before `run`, in this order. Each takes the
+/// state and returns it.
 pub const STARTS: [&str; 2] = [START, INITIALIZE];
 
-/// Begins the name under which a metered module exports what its start costs: the number follows. An engine tells the
-/// names of exports before it makes an instance.
+/// Prefix of the export name that carries the gas cost of the start; the number follows. Engines
+/// can list export names before they create an instance.
 const START_GAS: &str = "compute_start_gas_";
 
-/// What is known of a module's start.
+/// Findings about a module's start.
 #[derive(Default)]
 pub struct Start {
     function: Option<u32>,
@@ -34,7 +34,7 @@ pub struct Start {
 }
 
 impl Start {
-    /// Notes what a section adds.
+    /// Adds the cost of one section.
     pub fn read(&mut self, payload: &Payload<'_>) -> Result<(), MeterError> {
         let more = match payload {
             Payload::MemorySection(section) => self.memories(section.clone())?,
@@ -52,7 +52,7 @@ impl Start {
         Ok(())
     }
 
-    /// The memory that a guest begins with costs as much as if it had grown it.
+    /// Returns the cost of the initial memory: the same as growing the memory by as many pages.
     fn memories(&mut self, section: MemorySectionReader<'_>) -> Result<u64, MeterError> {
         let mut gas = 0_u64;
         for memory in section {
@@ -62,7 +62,8 @@ impl Start {
         Ok(gas)
     }
 
-    /// Adds what the host is to know; `at` gives a function's index in the metered module.
+    /// Adds the exports that the host reads. `at` maps a function's index to its index in the
+    /// metered module.
     pub fn export(&self, exports: &mut ExportSection, at: impl Fn(u32) -> u32) {
         if let Some(function) = self.function {
             exports.export(START, ExportKind::Func, at(function));
@@ -73,7 +74,7 @@ impl Start {
     }
 }
 
-/// What the start of a metered module costs, by the names of its exports.
+/// Returns the gas cost of the start of a metered module, from the names of its exports.
 pub fn start_gas<'a>(mut exports: impl Iterator<Item = &'a str>) -> u64 {
     exports.find_map(|name| name.strip_prefix(START_GAS)?.parse().ok()).unwrap_or(0)
 }

@@ -1,16 +1,18 @@
-//! What a guest has left, in the one number that goes through all its functions.
+//! State of the meter: the remaining gas and stack, in one number that all functions of the guest
+//! pass on.
 
 use super::STACK_BYTES;
 
-/// Gas in the low half, stack in the high half, both signed.
+/// Gas in the low half, stack bytes in the high half, both signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State(i64);
 
 impl State {
-    /// What a run begins with: all of the stack, and no gas, so that the first grant is drawn at once.
+    /// The state at the beginning of a run: the whole stack and no gas, so that the first grant is
+    /// drawn at once.
     pub const BEGIN: Self = Self((STACK_BYTES as i64) << 32);
 
-    /// As the guest has it.
+    /// Decodes the guest's form of the state.
     pub const fn from_i64(state: i64) -> Self {
         Self(state)
     }
@@ -19,18 +21,18 @@ impl State {
         self.0
     }
 
-    /// What is left of the grant; below zero where it is overdrawn.
+    /// Returns the remaining gas of the grant; negative if it is overdrawn.
     pub const fn gas(self) -> i64 {
         self.0 as i32 as i64
     }
 
-    /// What is left of the stack; below zero where it is overdrawn.
+    /// Returns the remaining stack in bytes; negative if it is overdrawn.
     pub const fn stack_bytes(self) -> i64 {
-        // Gas below zero has borrowed from this half.
+        // Negative gas has borrowed from this half.
         self.0.wrapping_sub(self.gas()) >> 32
     }
 
-    /// The same stack with another grant, of at most `i32::MAX`.
+    /// Returns the same stack with another balance of gas, of at most `i32::MAX`.
     pub const fn with_gas(self, gas: i64) -> Self {
         Self((self.stack_bytes() << 32).wrapping_add(gas))
     }

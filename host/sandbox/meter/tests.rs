@@ -1,11 +1,11 @@
-//! What the meter does grows with the module, and not with its square; whatever the module's shape.
+//! Tests that the meter's work is linear in the size of the module, for any shape of module.
 
 use wasm_encoder::{BlockType, CodeSection, Function, FunctionSection, Module, TypeSection, ValType};
 
 use super::added::{KEEPS_MAX, KEPT_TYPES};
 use super::{Meter, MeterError, Sections};
 
-/// Sixteen locals of types that differ from one `function` to the next.
+/// Returns sixteen locals. Their types differ from one `function` to the next.
 fn locals(function: usize) -> Vec<ValType> {
     (0..16).map(|at| KEPT_TYPES[(function / (at + 1) + at * function) % KEPT_TYPES.len()]).collect()
 }
@@ -16,7 +16,7 @@ fn all_locals(body: &mut Function) {
     }
 }
 
-/// A look at every other operator.
+/// Writes a poll point at every other operator.
 fn loops(body: &mut Function) {
     for _ in 0..100 {
         body.instructions().loop_(BlockType::Empty).end();
@@ -24,7 +24,7 @@ fn loops(body: &mut Function) {
     all_locals(body);
 }
 
-/// A look before each reading of all locals, behind a call.
+/// Writes a poll point after a call, before each reading of all locals.
 fn calls(body: &mut Function) {
     for _ in 0..10 {
         body.instructions().call(0);
@@ -45,7 +45,7 @@ fn nested(body: &mut Function) {
     }
 }
 
-/// Reads a local that no one keeps, so that each look goes as far as it may.
+/// Writes loops that read no locals, so that a lookahead finds nothing to preserve.
 fn nothing_to_keep(body: &mut Function) {
     for _ in 0..200 {
         body.instructions().loop_(BlockType::Empty).nop().end();
@@ -73,7 +73,8 @@ fn module(functions: usize, shape: Shape) -> Vec<u8> {
     module.finish()
 }
 
-/// The metered module, how many helpers it has, and how many operators were looked at ahead.
+/// Returns the metered module, the number of its helpers, and the number of operators that
+/// lookahead read.
 fn work(wasm: &[u8]) -> Result<(Vec<u8>, usize, u64), MeterError> {
     let (mut meter, mut out) = (Meter::default(), Sections::default());
     meter.read(wasm, &mut out)?;

@@ -1,4 +1,5 @@
-//! One pass over a body that is valid: which operators run, on which operands, and what the other concerns are to know.
+//! Walk over a valid body, in one pass: finds the reachable operators and their operands, and
+//! collects what the other concerns need.
 
 use wasmparser::{BlockType, FrameKind, Operator};
 
@@ -7,25 +8,27 @@ use super::gas::{Charge, Charges};
 use super::nan::{self, F32, F64, Nans, Shapes, Source};
 use super::{Meter, MeterError, bulk, schedule, stack};
 
-/// What is known of a body before it is written.
+/// Findings about a body before it is written.
 pub struct Walked {
     pub charges: Vec<Charge>,
-    /// The operators behind which their value is made canonical, and its shape.
+    /// The operators after which the value is made canonical, with its shape.
     pub canonical: Vec<(usize, Shapes)>,
-    /// For each operator, whether it can be reached.
+    /// For each operator, whether it is reachable.
     pub reached: Vec<bool>,
-    /// What the frame is charged; nothing for a function that calls none, for there is but one such at a time.
+    /// Stack charge of the frame; zero for a function without calls, because only one such frame
+    /// exists at a time.
     pub frame_bytes: u64,
 }
 
 struct Frame {
     kind: FrameKind,
     ty: BlockType,
-    /// Of the operand stack, below the frame's parameters.
+    /// Height of the operand stack below the frame's parameters.
     height: usize,
-    /// The most that is spent unlooked-at on any branch to its end; `None` without such a branch.
+    /// Maximum gas since the last poll point on any branch to the frame's end; `None` without such
+    /// a branch.
     branched: Option<u64>,
-    /// Whether the end of its first arm is reached by a way of its own.
+    /// Gas since the last poll point at the frame's `if`, where its second arm begins.
     unchecked_at_if: u64,
 }
 
@@ -39,14 +42,14 @@ pub struct Walk<'a> {
     values: u64,
     calls: bool,
     loops: bool,
-    /// Whether it moves bytes whose number is not known.
+    /// Whether the body moves bytes whose number is unknown.
     moves: bool,
-    /// How many frames were opened in code that cannot be reached; `None` in code that can.
+    /// Number of frames that were opened in unreachable code; `None` in reachable code.
     unreached: Option<u32>,
 }
 
 impl<'a> Walk<'a> {
-    /// Walks through the body of a function of type `ty`, with so many locals beside its parameters.
+    /// Walks over the body of a function of type `ty`. `locals` excludes its parameters.
     pub fn over(meter: &'a Meter, ty: u32, locals: usize, body: &[Operator<'_>]) -> Result<Walked, MeterError> {
         let params = meter.signature(ty)?.params().len();
         let whole = Frame {
@@ -87,7 +90,8 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// Code behind a branch is not, up to the end of what it is in.
+    /// Returns whether an operator is reachable. Operators after a branch are not, up to the end of
+    /// the enclosing block.
     fn is_reached(&mut self, operator: &Operator<'_>) -> bool {
         let Some(opened) = &mut self.unreached else { return true };
         match operator {
@@ -111,7 +115,7 @@ impl<'a> Walk<'a> {
                 self.charges.close();
                 self.charges.open(next, 0, true);
                 self.loops = true;
-                // A turn is never free.
+                // A back edge is never free.
                 self.charges.add(schedule::TURN, next);
                 self.enter(FrameKind::Loop, *blockty, 0)
             }
@@ -162,7 +166,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// An operator that does not decide what runs next; `short` is what [`bulk::short`] says of it.
+    /// Handles an operator that does not change the control flow. `short` is the result of
+    /// [`bulk::short`].
     fn plain(&mut self, at: usize, operator: &Operator<'_>, short: Option<u64>) -> Result<(), MeterError> {
         match (operator, short) {
             (Operator::Call { .. } | Operator::CallIndirect { .. }, _) => {
@@ -242,7 +247,7 @@ impl<'a> Walk<'a> {
         self.operands.pop().unwrap_or(Source::Exact)
     }
 
-    /// How many operands an operator takes and leaves.
+    /// Returns how many operands an operator pops and pushes.
     fn arity_of(&self, operator: &Operator<'_>) -> Result<(usize, usize), MeterError> {
         let (pops, pushes) = operator
             .operator_arity(&Arity(self.meter))
@@ -261,7 +266,8 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// What goes over an edge is seen: who knows what the other edges bring.
+    /// Marks the top values as observed, because they cross an edge. Values from the other edges
+    /// are unknown here.
     fn observe_top(&mut self, count: usize) {
         let from = self.operands.len().saturating_sub(count);
         for operand in &mut self.operands[from..] {
@@ -280,7 +286,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// The frame that a branch leads to, and how many values go with it.
+    /// Returns the frame that a branch leads to, and the number of values that it carries.
     fn target(&self, depth: u32) -> Result<(usize, usize), MeterError> {
         let target = self.frames.len().checked_sub(1 + depth as usize);
         let target = target.ok_or(MeterError::Unsupported("a branch to nowhere"))?;
@@ -288,7 +294,7 @@ impl<'a> Walk<'a> {
         Ok((target, if self.frames[target].kind == FrameKind::Loop { params } else { results }))
     }
 
-    /// Charges for the values that a branch takes along.
+    /// Charges for the values that a branch carries.
     fn carry(&mut self, depth: u32) -> Result<(), MeterError> {
         let (_, count) = self.target(depth)?;
         self.charges.add_free(count);
@@ -312,7 +318,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// The end of an `if`'s first arm.
+    /// Handles `else`, the end of the first arm of an `if`.
     fn otherwise(&mut self, next: usize) -> Result<(), MeterError> {
         let ended = self.finish_arm()?;
         let Some(frame) = self.frames.last_mut() else { return Ok(()) };
@@ -329,7 +335,7 @@ impl<'a> Walk<'a> {
         let is_reached = self.unreached.is_none();
         let Some(frame) = self.frames.last() else { return Ok(()) };
         let is_whole = self.frames.len() == 1;
-        // One way in, one way out: it is all one run of operators.
+        // One edge in and one edge out: the operators belong to one straight run.
         if is_reached
             && frame.branched.is_none()
             && matches!(frame.kind, FrameKind::Block | FrameKind::Loop)
@@ -352,7 +358,7 @@ impl<'a> Walk<'a> {
                 self.operands.extend(std::iter::repeat_n(Source::Exact, results));
                 self.charges.open(next, unchecked, false);
             }
-            // Nobody comes here: the code behind is dead too.
+            // No edge leads here, so the following code is dead too.
             None => self.leave_frame(),
         }
         Ok(())
@@ -364,7 +370,8 @@ impl<'a> Walk<'a> {
         self.operands.truncate(height);
     }
 
-    /// Ends a way that leads to the end of the innermost frame; tells what was spent on it, if it can be walked.
+    /// Ends a path to the end of the innermost frame. Returns the gas spent on it since the last
+    /// poll point, if it is reachable.
     fn finish_arm(&mut self) -> Result<Option<u64>, MeterError> {
         let is_reached = self.unreached.take().is_none();
         let Some(frame) = self.frames.last() else { return Ok(None) };

@@ -1,4 +1,4 @@
-//! The body as it is written: the module's own operators, with the meter between them.
+//! Writer of the rewritten body: the module's own operators, with the meter's code between them.
 
 mod canonical;
 
@@ -14,10 +14,10 @@ use super::schedule::{BYTES_SHIFT, ELEMENT, ELEMENTS_SHIFT, PAGE};
 use super::walk::{Walk, Walked};
 use super::{Meter, MeterError, val_type};
 
-/// Both halves' signs.
+/// Bits of the state that show an overdraft: the sign bit of the stack, and bit 30 of the gas.
 const OVERDRAWN: i64 = i64::MIN | GAS_OVERDRAWN;
 
-/// Writes one body, of a function of type `ty`.
+/// Writes one body of a function of type `ty`.
 pub fn body(meter: &mut Meter, ty: u32, body: &FunctionBody<'_>, to: &mut CodeSection) -> Result<(), MeterError> {
     let mut locals = Vec::new();
     for declared in body.get_locals_reader()? {
@@ -68,19 +68,19 @@ struct Writer<'a> {
     bytes: Vec<u8>,
     /// The global that counts this function's gas, for a profile.
     counter: Option<u32>,
-    /// Locals of the meter's own, made when they are first needed.
+    /// Locals of the meter, created on first use.
     temporaries: [Option<u32>; TEMPORARIES],
     next_local: u32,
     added: Vec<ValType>,
-    /// Of the module's own locals.
+    /// Types of the module's own locals.
     types: Vec<ValType>,
-    /// Where in `bytes` there is an `if` that is nearly always (1) or never (0) taken.
+    /// Offsets in `bytes` of an `if` that is nearly always (1) or almost never (0) taken.
     hints: Vec<(usize, u32)>,
 }
 
 const TEMPORARIES: usize = Temporary::IsNumber as usize + 1;
 
-/// Which temporary.
+/// The meter's temporary locals.
 #[derive(Clone, Copy)]
 enum Temporary {
     To,
@@ -118,7 +118,7 @@ impl Writer<'_> {
                 self.charge(*charge, if at == 0 { walked.frame_bytes } else { 0 }, kept);
             }
             if at == 0 {
-                // All ways out of the function lead to the end of this block.
+                // Every exit of the function branches to the end of this block.
                 self.sink().block(whole);
             }
             if !walked.reached[at] {
@@ -172,7 +172,7 @@ impl Writer<'_> {
         })
     }
 
-    /// Gas: subtracts what the next operators cost, and a frame where the function begins.
+    /// Gas: subtracts the cost of the next operators, and of the frame where the function begins.
     fn charge(&mut self, charge: Charge, frame_bytes: u64, kept: (Kept, Vec<u32>)) {
         let state = self.state;
         let mut sink = self.sink();
@@ -195,7 +195,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Adds to what is counted of this function, for a profile.
+    /// Adds to the profile counter of this function.
     fn count(&mut self, cost: i64) {
         let counter = self.counter;
         bulk::count(&mut self.sink(), counter, |sink| {
@@ -203,8 +203,9 @@ impl Writer<'_> {
         });
     }
 
-    /// Calls `refill` where the operand on top is not 0. The compiler is told that it seldom is: it then lays the call out
-    /// behind the function's own code, and what a call would have it spill stays in registers on the way that is taken.
+    /// Calls `refill` if the top operand is not 0. A hint tells the compiler that this is rare. The
+    /// compiler then places the call after the function's own code. Values that the call would
+    /// force it to spill stay in registers on the hot path.
     fn refill_if(&mut self, (types, mut kept): (Kept, Vec<u32>)) {
         let keep = if kept.is_empty() { None } else { self.meter.keep(types) };
         let (state, refill) = (self.state, keep.unwrap_or(self.refill));
@@ -225,7 +226,8 @@ impl Writer<'_> {
         sink.end();
     }
 
-    /// Writes what stands for `operator`; `false` where that is itself. `short` is what [`bulk::short`] says of it.
+    /// Writes the replacement of `operator`. Returns `false` if the operator stays as it is.
+    /// `short` is the result of [`bulk::short`].
     fn replaced(&mut self, operator: &Operator<'_>, short: Option<u64>) -> Result<bool, MeterError> {
         let state = self.state;
         let beside = |local: u32| if local < state { local } else { local + 1 };
@@ -264,7 +266,8 @@ impl Writer<'_> {
                 sink.local_set(callee).local_get(state).local_get(callee);
                 sink.call_indirect(*table_index, *type_index).local_set(state);
             }
-            // What is known to be short was charged for with the operators around it.
+            // The cost of a short constant length is already part of the charge for the surrounding
+            // operators.
             Operator::MemoryFill { .. } | Operator::MemoryCopy { .. } if short.is_some() => return Ok(false),
             Operator::MemoryFill { .. } => self.moved(Bulk::Fill),
             Operator::MemoryCopy { .. } => self.moved(Bulk::Copy),
@@ -279,7 +282,8 @@ impl Writer<'_> {
         Ok(true)
     }
 
-    /// The module's own type, which as a function's has the state in it.
+    /// Returns a block type without the state. The module's own type includes the state, because
+    /// functions use it.
     fn block_type(&mut self, ty: u32) -> Result<BlockType, MeterError> {
         let ty = self.meter.signature(ty)?;
         let own = |types: &[wasmparser::ValType]| types.iter().map(|ty| val_type(*ty)).collect::<Vec<_>>();
@@ -287,7 +291,8 @@ impl Writer<'_> {
         Ok(BlockType::FunctionType(self.meter.own_type(params, results)))
     }
 
-    /// Bulk: `memory.fill` and `memory.copy` act where they stand if they are short, and in a helper if not.
+    /// Bulk: writes `memory.fill` or `memory.copy`. A short one acts in place; a longer one acts in
+    /// a helper.
     fn moved(&mut self, moves: Bulk) {
         let (state, counter, function) = (self.state, self.counter, self.meter.mover(moves));
         let [to, from, len] = [Temporary::To, Temporary::From, Temporary::Amount].map(|which| self.temporary(which));
@@ -309,7 +314,7 @@ impl Writer<'_> {
             .end();
     }
 
-    /// Bulk: charges for what `memory.grow` or `table.grow` did add.
+    /// Bulk: charges for the pages or elements that `memory.grow` or `table.grow` added.
     fn grow(&mut self, operator: &Operator<'_>, price: i64) {
         let (state, refill, counter) = (self.state, self.refill, self.counter);
         let (amount, result) = (self.temporary(Temporary::Amount), self.temporary(Temporary::Result));
@@ -334,7 +339,7 @@ impl Writer<'_> {
         sink.end().local_get(result);
     }
 
-    /// Bulk: charges for as much as the `i32` on top of the operand stack says, and leaves it there.
+    /// Bulk: charges by the `i32` on top of the operand stack, and leaves it there.
     fn amount(&mut self, shift: i64) -> bool {
         let (state, refill, counter) = (self.state, self.refill, self.counter);
         let amount = self.temporary(Temporary::Amount);

@@ -1,4 +1,4 @@
-//! NaN: the canonical one for any that is on top of the operand stack.
+//! Canonical NaNs: code that replaces a NaN on top of the operand stack by the canonical one.
 
 use wasm_encoder::{BlockType, Ieee32, Ieee64, InstructionSink};
 
@@ -8,12 +8,13 @@ use crate::sandbox::meter::nan::{F32, F32X4, F64, Shapes};
 const CANONICAL_F32: u32 = 0x7fc0_0000;
 const CANONICAL_F64: u64 = 0x7ff8_0000_0000_0000;
 
-/// A body with more places where NaNs are made canonical has a selection at each, and no branch. A branch that is never
-/// taken costs a run less; but each is three blocks to the compiler, whose work grows faster than their number.
+/// Maximum places in a body that use a branch. A body with more places uses a `select` at each. A
+/// branch that is never taken costs a run less time. But each branch is three basic blocks, and the
+/// compiler's work grows faster than their number.
 const BRANCHES_MAX: usize = 64;
 
 impl Writer<'_> {
-    /// Makes what is on top canonical, in a body with so many such `places`.
+    /// Makes the top value canonical, in a body with `places` such places.
     pub fn canonicalise(&mut self, shape: Shapes, places: usize) {
         let is_branch = places <= BRANCHES_MAX;
         let temporary = self.temporary(match shape {
@@ -32,8 +33,8 @@ impl Writer<'_> {
         }
     }
 
-    /// The value, or where it is no number the canonical NaN. What is chosen by comes out of a local: there is an
-    /// interpreter, wasmi 2.0.0, that forgets the condition of a selection otherwise.
+    /// Writes a `select` between the value and the canonical NaN. The condition comes from a local,
+    /// because wasmi 2.0.0 otherwise loses the condition of a `select`.
     fn select(&mut self, shape: Shapes, temporary: u32) {
         let is_number = self.temporary(Temporary::IsNumber);
         let mut sink = self.sink();
@@ -63,7 +64,7 @@ impl Writer<'_> {
     }
 }
 
-/// Of those comparisons that say no to a NaN alone, the one that takes a processor one flag.
+/// Writes the comparison that is false only for a NaN and that needs just one processor flag.
 fn compare(sink: &mut InstructionSink<'_>, shape: Shapes) {
     if shape == F32 {
         sink.f32_ge()
@@ -79,7 +80,7 @@ fn canonical(sink: &mut InstructionSink<'_>, shape: Shapes) {
     };
 }
 
-/// Leaves the vector in `temporary` with each lane that is no number made the canonical NaN.
+/// Replaces each NaN lane of the vector in `temporary` by the canonical NaN, and pushes the result.
 fn select_lanes(sink: &mut InstructionSink<'_>, shape: Shapes, temporary: u32) {
     let of = |lane: &[u8]| i128::from_le_bytes(std::array::from_fn(|at| lane[at % lane.len()]));
     let canonical = if shape == F32X4 { of(&CANONICAL_F32.to_le_bytes()) } else { of(&CANONICAL_F64.to_le_bytes()) };
