@@ -1,9 +1,11 @@
-//! Bundles carried to whom they are for, and who was paid for it.
+//! Courier: store-and-forward of bundles between nodes, with credit for the carriers.
 //!
-//! `Courier` is one node's: what it has promised lies in its store, whom it knows in `peers`. `send` takes a bundle in; a
-//! `flush` tries what is pending (`try_one` one receipt once, by a `forward`er, as often as `backoff` lets it); `receive` is
-//! the other side of that; `carry` goes between nodes without a network. `orders` is all that its owner can ask of it and
-//! `answers` what it says to that, the same from the command line and over the running node's socket.
+//! A `Courier` belongs to one node. Its store contains what it has promised; `peers` lists the
+//! nodes that it knows. `send` accepts a bundle. A `flush` attempts all pending deliveries:
+//! `try_one` makes one attempt for one receipt through a `forward`er, and `backoff` limits the
+//! rate. `receive` is the receiving side. `carry` moves bundles between nodes without a network.
+//! `orders` are the owner's commands and `answers` the replies, both from the command line and over
+//! the running node's socket.
 
 mod settings;
 mod peers;
@@ -38,10 +40,11 @@ pub use self::settings::Settings;
 use crate::key::{KeyName, PublicKey, Signer};
 use crate::store::{CourierStore, StoreError, Tally};
 
-/// The time in milliseconds since 1970-01-01 UTC. Passed in, so that a test can say what it is.
+/// Source of the time, in milliseconds since 1970-01-01 UTC. It is an argument, so that a test can
+/// set the time.
 pub type Clock = fn() -> u64;
 
-/// The system's.
+/// Returns the system's time.
 pub fn system_clock() -> u64 {
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
@@ -65,29 +68,31 @@ impl CourierError {
     }
 }
 
-/// One node's courier. No other process may have its store open.
+/// The courier of one node. No other process may have its store open.
 pub struct Courier {
     store: CourierStore,
     signer: Arc<Signer>,
     peers_file: PeersFile,
-    /// What is in the file.
+    /// Content of the peers file.
     peers: RwLock<Arc<Peers>>,
     settings: Settings,
     clock: Clock,
     http: OnceLock<Arc<HttpForwarder>>,
     room: Room,
-    /// Faults of the store that kept a bundle from being received or forwarded, in this process.
+    /// Failures of the store that prevented a bundle from being received or forwarded, in this
+    /// process.
     storage_failures: AtomicU64,
-    /// Held by whoever flushes.
+    /// Locked during a flush.
     flushing: tokio::sync::Mutex<()>,
-    /// How many wait to flush all that is pending; whoever flushes what is due makes room for them.
+    /// Number of callers that wait to flush all pending receipts. A flush of due receipts gives way
+    /// to them.
     waiting: watch::Sender<usize>,
-    /// Changes when there is something new to flush.
+    /// Notified when there is new work to flush.
     new_work: watch::Sender<()>,
 }
 
 impl Courier {
-    /// Opens the courier whose files are in `courier/` in the state directory.
+    /// Opens the courier with its files in `courier/` of the state directory.
     pub fn open(state: &Path, signer: Arc<Signer>, settings: Settings, clock: Clock) -> Result<Self, CourierError> {
         let store = CourierStore::open(&state.join("courier"))?;
         let peers_file = PeersFile::new(state);
@@ -129,7 +134,7 @@ impl Courier {
         self.peers.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Changes the list of peers, in the file and here.
+    /// Changes the list of peers, in the file and in memory.
     pub fn change_peers<T>(
         &self,
         change: impl FnOnce(&mut Peers) -> Result<T, PeersError>,
@@ -141,7 +146,7 @@ impl Courier {
         Ok(changed)
     }
 
-    /// Who stands for a destination, or why nobody does.
+    /// Returns the peer for a destination, or the reason why there is none.
     pub fn peer_for(&self, destination: Option<&KeyName>) -> Result<Peer, String> {
         let Some(name) = destination.or(self.settings.destination.as_ref()) else {
             return Err("no default destination is set; name a peer as `destination` under `[courier]` in config.toml, or send with --to".to_owned());
@@ -151,7 +156,7 @@ impl Courier {
         })
     }
 
-    /// [`Courier::peer_for`], where an address is needed.
+    /// Returns the peer as [`Courier::peer_for`] does, if it has an address.
     pub fn peer_over_http(&self, destination: Option<&KeyName>) -> Result<Peer, String> {
         let peer = self.peer_for(destination)?;
         if peer.address.is_some() {
@@ -163,7 +168,8 @@ impl Courier {
         ))
     }
 
-    /// Brings bundles to peers over HTTP. Made when it is first asked for: it reads the system's certificates.
+    /// Returns the forwarder over HTTP. The first call creates it, because that reads the system's
+    /// certificates.
     pub fn http(&self) -> Result<Arc<HttpForwarder>, CourierError> {
         if let Some(forwarder) = self.http.get() {
             return Ok(forwarder.clone());
@@ -172,7 +178,7 @@ impl Courier {
         Ok(self.http.get_or_init(|| Arc::new(forwarder)).clone())
     }
 
-    /// Changes when there may be something new to flush.
+    /// Returns a receiver that is notified when there may be new work to flush.
     pub fn new_work(&self) -> watch::Receiver<()> {
         self.new_work.subscribe()
     }
@@ -181,27 +187,27 @@ impl Courier {
         (self.clock)()
     }
 
-    /// For delays that are not to be the same everywhere.
+    /// Returns a random number for delays that should differ between nodes.
     fn random(&self) -> u64 {
         let mut bytes = [0; 8];
-        // Where the system has no randomness yet, the time will do.
+        // If the system has no randomness yet, the time is enough.
         match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::NONBLOCK) {
             Ok(8) => u64::from_le_bytes(bytes),
             _ => self.now_ms().wrapping_mul(0x9e37_79b9_7f4a_7c15),
         }
     }
 
-    /// Counts a fault of the store that its caller has logged.
+    /// Counts a failure of the store that the caller has logged.
     pub fn note_storage_failure(&self) {
         self.storage_failures.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many there were since this process opened the store.
+    /// Returns the number of store failures since this process opened the store.
     pub fn storage_failures(&self) -> u64 {
         self.storage_failures.load(Ordering::Relaxed)
     }
 
-    /// Runs what waits for the disk where that holds nobody up.
+    /// Runs blocking disk work on a thread for blocking tasks.
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, CourierError> + Send + 'static,

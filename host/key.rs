@@ -1,9 +1,9 @@
-//! Who says so: the node's ed25519 key, what it has signed, and the keys of others that it trusts.
+//! Keys: the node's ed25519 key, its signatures, and the trusted keys of others.
 //!
-//! Ed25519 as in RFC 8032, verified strictly: a signature has one form (its scalar is reduced), a public key has one form
-//! and generates no small group, so that no signature fits two messages or two keys. What is signed is the context's
-//! text followed by the BLAKE3 digest of the bytes in the domain of that text: what was signed for one purpose is valid
-//! for no other.
+//! Ed25519 follows RFC 8032 and is verified strictly. A signature has one encoding: its scalar is
+//! reduced. A public key has one encoding and is not of small order. So no signature fits two
+//! messages or two keys. The signed message is the context's text followed by the BLAKE3 digest of
+//! the bytes in the domain of that text. So a signature for one purpose is invalid for any other.
 
 mod text;
 mod kept;
@@ -26,14 +26,15 @@ pub use self::text::NotItsText;
 pub use self::trust::{KeyName, NotAKeyName, TRUSTED_MAX, TrustError, Trusted, TrustedKeys};
 use crate::digest::Digest;
 
-/// The context in which the names for people ([`PublicKey::short`]) are made.
+/// Context of the short names for people ([`PublicKey::short`]).
 const SHORT_CONTEXT: &str = "compute-host key id v1";
 
-/// What a signature is checked with, and what a node is known by; shown and read as 64 lowercase hexadecimal digits.
+/// Public key, which verifies signatures and identifies a node. Shown and read as 64 lowercase
+/// hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PublicKey([u8; PublicKey::BYTES]);
 
-/// `{0}` is not a public key.
+/// Error of a text that is not a public key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a public key: 64 lowercase hexadecimal digits are expected, as `node key show` prints them")]
 pub struct NotAPublicKey(String);
@@ -41,14 +42,15 @@ pub struct NotAPublicKey(String);
 impl PublicKey {
     pub const BYTES: usize = 32;
 
-    /// `None` for bytes that are no point of the curve, that are a second way to write one, or that anybody can sign for
-    /// (a point of small order).
+    /// Checks a key. Returns `None` for bytes that are not a point of the curve, or not its
+    /// canonical encoding. Also returns `None` for a point of small order, because anybody can sign
+    /// for it.
     pub fn from_bytes(bytes: &[u8; Self::BYTES]) -> Option<Self> {
         Self(*bytes).point().map(|_| Self(*bytes))
     }
 
-    /// [`PublicKey::from_bytes`] without the check, which takes 7 us, for bytes that have passed it before. If they have
-    /// not, nothing is this key's signature.
+    /// Creates a key without the check of [`PublicKey::from_bytes`], which takes 7 us, from bytes
+    /// that were checked earlier. An invalid key verifies no signature.
     pub(crate) const fn from_kept_bytes(bytes: [u8; Self::BYTES]) -> Self {
         Self(bytes)
     }
@@ -63,13 +65,14 @@ impl PublicKey {
         (is_canonical && !key.is_weak()).then_some(key)
     }
 
-    /// Whether `signature` is this key's, of `bytes`, in `context`.
+    /// Returns whether `signature` is this key's signature of `bytes` in `context`.
     pub fn verifies(&self, context: &'static str, bytes: &[u8], signature: &Signature) -> bool {
         let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
         self.point().is_some_and(|key| key.verify_strict(&message(context, bytes), &signature).is_ok())
     }
 
-    /// 16 hexadecimal digits by which people tell keys apart. Too few to trust a key by.
+    /// Returns 16 hexadecimal digits by which people tell keys apart. They are too few to trust a
+    /// key by.
     pub fn short(&self) -> String {
         let mut short = Digest::in_domain(SHORT_CONTEXT, self.as_bytes()).to_string();
         short.truncate(16);
@@ -110,8 +113,8 @@ impl<'de> serde::Deserialize<'de> for PublicKey {
     }
 }
 
-/// 64 bytes that may be a signature: [`PublicKey::verifies`] says whose, and of what. Shown as 128 lowercase hexadecimal
-/// digits.
+/// Signature: 64 bytes, not verified. [`PublicKey::verifies`] checks them. Shown as 128 lowercase
+/// hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Signature([u8; 64]);
 
@@ -129,7 +132,7 @@ impl From<[u8; Signature::BYTES]> for Signature {
     }
 }
 
-/// `{0}` has not the form of a signature.
+/// Error of a text that is not a signature.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a signature is 128 lowercase hexadecimal digits")]
 pub struct NotASignature;
@@ -154,13 +157,13 @@ impl fmt::Debug for Signature {
     }
 }
 
-/// The secret that makes a node's signatures its own. It is wiped from memory when it is dropped, and shown nowhere.
+/// Secret key of a node. Wiped from memory on drop, and never shown.
 pub struct NodeKey(SigningKey);
 
 impl NodeKey {
     pub const BYTES: usize = 32;
 
-    /// A new key, from the system's randomness.
+    /// Generates a key from the system's randomness.
     pub fn generate() -> io::Result<Self> {
         let mut secret = [0; Self::BYTES];
         let filled = rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty())?;
@@ -171,7 +174,7 @@ impl NodeKey {
         }
     }
 
-    /// The key with this secret (RFC 8032's private key).
+    /// Creates the key with this secret (RFC 8032's private key).
     pub fn from_secret(secret: [u8; Self::BYTES]) -> Self {
         Self(SigningKey::from_bytes(&secret))
     }
@@ -185,7 +188,7 @@ impl NodeKey {
         Signature(self.0.sign(&message(context, bytes)).to_bytes())
     }
 
-    /// For the file that keeps it.
+    /// Returns the secret, for the key file.
     fn secret(&self) -> &[u8; Self::BYTES] {
         self.0.as_bytes()
     }
@@ -205,7 +208,7 @@ fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
 }
 
-/// The bytes that exactly `2 * N` lowercase hexadecimal digits stand for.
+/// Returns the bytes that exactly `2 * N` lowercase hexadecimal digits encode.
 fn bytes_of_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digit = |byte: u8| match byte {
         b'0'..=b'9' => Some(byte - b'0'),
@@ -246,7 +249,7 @@ mod tests {
         assert!(!other.public().verifies("compute-host a", b"message", &signature));
     }
 
-    /// The order of the group, little-endian: what can be added to a signature's scalar where verification is lax.
+    /// Group order, little-endian. Lax verification would accept a scalar with this number added.
     const GROUP_ORDER: [u8; 32] = [
         0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0, 0,
         0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
@@ -266,8 +269,9 @@ mod tests {
         assert!(!key.public().verifies("compute-host a", b"message", &Signature(other)));
     }
 
-    /// The eight points of small order, and other ways to write them (Chalkias, Garillot, Nikolaenko: "Taming the many
-    /// EdDSAs", 2020, table 6a; the sign bit varied). A signature by one of these would fit any message.
+    /// The eight points of small order, and other encodings of them (Chalkias, Garillot,
+    /// Nikolaenko: "Taming the many EdDSAs", 2020, table 6a; the sign bit varied). A signature by
+    /// one of these keys would fit any message.
     #[test]
     fn a_key_that_anybody_can_sign_for_is_none() {
         let points = [
@@ -288,7 +292,8 @@ mod tests {
         }
     }
 
-    /// y = p + 3 is a second way to write y = 3, a point of large order: one of both is a key.
+    /// y = p + 3 is a second encoding of y = 3, a point of large order. Only one of the two is a
+    /// valid key.
     #[test]
     fn a_key_has_one_form() {
         let mut found = 0;

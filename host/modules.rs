@@ -1,5 +1,5 @@
-//! The module store: admitted modules by their digest, and their compiled forms, each made once, in memory while it is in
-//! use, and on disk for the next start.
+//! Module store: admitted modules by their digest, and their compiled forms. Each module is
+//! compiled once. The result stays in memory while it is in use, and on disk for the next start.
 
 mod names;
 mod stored;
@@ -22,37 +22,39 @@ use crate::slice::Scope;
 use crate::turns::{LineIsFull, Turn, Turns};
 use crate::workload::Guest;
 
-/// Native code that stays in memory, in the modules' own bytes of it.
+/// Maximum size of the native code in memory, in bytes.
 const PROGRAMS_BYTES_MAX: u64 = 512 << 20;
-/// Programs in memory, each of which may have a file for its memory's image.
+/// Maximum number of programs in memory. Each may hold a file with its memory image.
 const PROGRAMS_MAX: u64 = 4_096;
-/// What a program weighs beside its code.
+/// Memory that a program uses besides its code, in bytes.
 const PROGRAM_BYTES: u64 = 16 << 10;
 
-/// Modules whose compilation failed, and that are not tried again: for ever where it was the compiler's verdict, and
-/// where the host was at fault for as long as keeps whoever sent it from burning a core with it.
+/// Number of modules with a failed compilation that are remembered and not retried. A compiler's
+/// verdict does not expire. A failure of the host expires after `FAILURE_KEPT`. Until then, the
+/// client cannot use up a core with the module.
 const FAILURES_MAX: u64 = 10_000;
 const FAILURE_KEPT: Duration = Duration::from_secs(60);
 
-/// Modules that wait for a compiler; more are told to come again.
+/// Maximum number of modules that wait for a compiler. Further callers are told to retry.
 const COMPILATIONS_WAITING_MAX: u64 = 256;
-/// Compilers beyond the jobs, for a scope that has none while others have all.
+/// Extra compilers for a scope that has none while others use all regular ones.
 const COMPILERS_SPARE: usize = 2;
-/// When to come again: a compilation takes some seconds at most.
+/// Suggested retry delay: a compilation takes some seconds at most.
 pub const COMPILER_RETRY: Duration = Duration::from_secs(5);
 
-/// What befalls modules, for those who count.
+/// Event of a module, for an observer.
 #[derive(Clone, Copy, Debug)]
 pub enum ModuleEvent<'a> {
-    /// The gate has refused one: by this rule first, in the words of `sandbox::Refusal::code`.
+    /// The gate has refused a module. `rule` is the first broken rule, as `sandbox::Refusal::code`
+    /// names it.
     Refused { rule: &'static str },
-    /// The compiler was asked.
+    /// The compiler has run.
     Compiled { duration: Duration, result: Result<(), &'a SandboxError> },
 }
 
 type Observer = Box<dyn Fn(&ModuleEvent<'_>) + Send + Sync>;
 
-/// Why there is no program.
+/// Reason why a program is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum ModulesError {
     #[error(transparent)]
@@ -61,18 +63,19 @@ pub enum ModulesError {
     Stored(#[from] StoredError),
     #[error(transparent)]
     NotAModule(#[from] NotAModule),
-    /// By the gate; the first of the refusals is why.
+    /// Refused by the gate. The first refusal is the reason.
     #[error("the module is refused: {}", first(.0))]
     Refused(Box<Report>),
-    /// The module was admitted once; the limits are tighter now.
+    /// The module was admitted earlier, and the limits are tighter now.
     #[error("the stored module is not admitted any more: {}", first(.0))]
     NoLonger(Box<Report>),
-    /// As many wait for a compiler as may, all in all or of this token.
+    /// The queue for the compiler is full, in total or for this token.
     #[error("too many modules wait to be compiled; try again later")]
     Busy(#[from] LineIsFull),
 }
 
-/// All that is said of a refused module on one line: the first rule that it breaks, how many more, and what to do.
+/// Describes a refused module in one line: the first broken rule, the remedy, and the number of
+/// further broken rules.
 fn first(report: &Report) -> String {
     let Some(first) = report.refusals.first() else { return String::new() };
     let more = match report.refusals.len() - 1 {
@@ -93,7 +96,7 @@ impl From<PrepareError> for ModulesError {
 }
 
 impl ModulesError {
-    /// A stable name for programs.
+    /// Returns a stable name for programs.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Sandbox(error) => error.code(),
@@ -110,7 +113,7 @@ impl ModulesError {
 pub struct Modules {
     sandbox: Arc<Sandbox>,
     compiler: Compiler,
-    /// In front of the compiler.
+    /// Queue for the compiler.
     turns: Turns<Scope>,
     gate: GateLimits,
     programs: moka::sync::Cache<Digest, Program>,
@@ -122,11 +125,12 @@ pub struct Modules {
 }
 
 impl Modules {
-    /// Modules that come with each request and stay in memory alone. As many are compiled at once as the system says that
-    /// there are cores.
+    /// Creates a store without files: modules come with each request and stay only in memory. The
+    /// number of concurrent compilations is the number of cores that the system reports.
     pub fn new(sandbox: Arc<Sandbox>, compiler: Compiler, gate: GateLimits) -> Self {
         let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-        // One weight bounds both the bytes and the files: no program counts for less than its share of the files.
+        // One weight bounds both the bytes and the files: each program weighs at least its share of
+        // the files.
         let share = PROGRAMS_BYTES_MAX / process::programs_max(process::files_max()).clamp(1, PROGRAMS_MAX);
         let weight = move |_: &Digest, program: &Program| {
             u32::try_from((program.code_bytes() + PROGRAM_BYTES).max(share) >> 10).unwrap_or(u32::MAX)
@@ -145,30 +149,31 @@ impl Modules {
         }
     }
 
-    /// Modules of one's own: compiled in this process, within the limits that a node has by default.
+    /// Creates a store for trusted modules: they are compiled in this process, within a node's
+    /// default limits.
     pub fn in_process(sandbox: Arc<Sandbox>) -> Result<Self, SandboxError> {
         Ok(Self::new(sandbox, Compiler::in_process()?, GateLimits::DEFAULT))
     }
 
-    /// Has `jobs` modules compiled at once.
+    /// Sets the number of concurrent compilations.
     pub fn with_jobs(self, jobs: usize) -> Self {
         Self { turns: Turns::new(jobs.max(1), COMPILERS_SPARE, COMPILATIONS_WAITING_MAX), ..self }
     }
 
-    /// Has modules stored.
+    /// Sets the store for modules.
     pub fn with_store(self, stored: StoredModules) -> Self {
         Self { stored: Some(stored), ..self }
     }
 
-    /// Has native code kept for the next start.
+    /// Sets the store for native code, which is then available at the next start.
     pub fn with_code(self, code: CodeFiles) -> Self {
         Self { code: Some(code), ..self }
     }
 
-    /// Has `observer` told of each module that is refused or compiled; whoever brings it waits for that. There is one observer,
-    /// the first.
+    /// Sets the observer, which is called for each module that is refused or compiled. The caller
+    /// with the module waits for it. Only the first observer counts.
     pub fn observe(&self, observer: impl Fn(&ModuleEvent<'_>) + Send + Sync + 'static) {
-        // Whoever came first is told already.
+        // An earlier observer stays.
         let _ = self.observer.set(Box::new(observer));
     }
 
@@ -178,31 +183,31 @@ impl Modules {
         }
     }
 
-    /// Waits for a turn of `scope` to have a module compiled.
+    /// Waits until `scope` may compile a module.
     pub async fn turn(&self, scope: &Scope) -> Result<Turn<Scope>, ModulesError> {
         Ok(self.turns.wait(scope).await?)
     }
 
-    /// How many modules wait for a turn.
+    /// Returns the number of modules that wait for a turn.
     pub fn waiting(&self) -> u64 {
         self.turns.waiting()
     }
 
-    /// [`Modules::prepare_in`], of the node's owner.
+    /// Prepares a module as [`Modules::prepare_in`] does, in the owner's scope.
     pub fn prepare(&self, bytes: impl Into<Arc<[u8]>>) -> Result<Admitted, Arc<ModulesError>> {
         let turn = self.turns.wait_blocking(&Scope::OWNER).map_err(|error| Arc::new(error.into()))?;
         self.prepare_in(&turn, bytes)
     }
 
-    /// Takes `bytes`, a module in its text or its binary form, through the gate and the compiler; its program is in memory
-    /// then. Callers that bring the same binary at once wait for one compilation.
+    /// Checks and compiles `bytes`, a module in its text or binary form. Its program is then in
+    /// memory. Concurrent callers with the same binary share one compilation.
     pub fn prepare_in(&self, _turn: &Turn<Scope>, bytes: impl Into<Arc<[u8]>>) -> Result<Admitted, Arc<ModulesError>> {
         let bytes = bytes.into();
         let digest = Digest::of(&bytes);
         let form = form_of(&bytes).map_err(|error| Arc::new(error.into()))?;
         self.check_failures(&digest)?;
         match form {
-            // Its digest as a module is known when it is compiled.
+            // The digest of a module in text form is known only after compilation.
             Form::Text => {
                 let prepared = self.compiled(|| self.compiler.prepare(&self.gate, bytes));
                 let prepared = prepared.map_err(|error| self.note_failure(digest, Arc::new(error)))?;
@@ -215,23 +220,23 @@ impl Modules {
                     let Prepared { code, .. } = self.compiled(|| self.compiler.prepare(&self.gate, bytes.clone()))?;
                     Ok(code)
                 })?;
-                // It has native code, so it has passed.
+                // The module has native code, so it has passed the gate.
                 Ok(Admitted::passed(&self.gate, bytes))
             }
         }
     }
 
-    /// The program of `guest`, compiled in a turn of the node's owner.
+    /// Returns the program of `guest`. A compilation runs in the owner's scope.
     pub fn program(&self, guest: Guest<'_>) -> Result<Program, Arc<ModulesError>> {
         self.program_for(guest, &Scope::OWNER)
     }
 
-    /// The program of `guest`; a turn of `scope` is waited for if it has to be compiled. Callers that come at once wait for
-    /// one compilation.
+    /// Returns the program of `guest`. If it must be compiled, waits for a turn of `scope`.
+    /// Concurrent callers share one compilation.
     pub fn program_for(&self, guest: Guest<'_>, scope: &Scope) -> Result<Program, Arc<ModulesError>> {
         let digest = match guest {
             Guest::Admitted(module) => module.digest(),
-            // It may be in memory still after it was removed.
+            // A removed module may still be in memory.
             Guest::Stored(digest) => self.find(&ModuleKey::Digest(digest)).map_err(|error| Arc::new(error.into()))?,
         };
         self.check_failures(&digest)?;
@@ -264,7 +269,8 @@ impl Modules {
         error
     }
 
-    /// The program of the module with this digest: in memory, in a file, or else of the native code that `compile` gives.
+    /// Returns the program of the module with this digest: from memory, from a file, or from the
+    /// native code that `compile` returns.
     fn made(
         &self,
         digest: Digest,
@@ -280,7 +286,7 @@ impl Modules {
         self.programs.try_get_with(digest, make).map_err(|error| self.note_failure(digest, error))
     }
 
-    /// Has a module compiled, and tells the observer.
+    /// Runs a compilation, and notifies the observer.
     fn compiled<T, E: Into<ModulesError>>(&self, compile: impl FnOnce() -> Result<T, E>) -> Result<T, ModulesError> {
         let began = Instant::now();
         let result = compile().map_err(Into::into);
@@ -299,13 +305,14 @@ impl Modules {
         result
     }
 
-    /// What native code is kept under: it stands for the module, the gate that it passed, and the engine's settings.
+    /// Returns the file name of native code. It identifies the module, the gate that the module
+    /// passed, and the engine's settings.
     fn file_name(&self, digest: &Digest) -> Digest {
         let (settings, gate) = (self.sandbox.settings_digest(), self.gate.digest());
         Digest::of(&[*digest.as_bytes(), *settings.as_bytes(), *gate.as_bytes()].concat())
     }
 
-    /// Keeps native code for the next start, and makes a program of it.
+    /// Stores native code for the next start, and loads a program from it.
     fn load(&self, name: &Digest, code: &[u8]) -> Result<Program, ModulesError> {
         if let Some(files) = &self.code {
             files.keep(name, code);
@@ -315,18 +322,18 @@ impl Modules {
         Ok(unsafe { self.sandbox.load(code) }?)
     }
 
-    /// All that can be said of `bytes`, a module in either form.
+    /// Returns a full report on `bytes`, a module in either form.
     pub fn report(&self, bytes: &[u8]) -> Result<Report, Arc<ModulesError>> {
         let _turn = self.turns.wait_blocking(&Scope::OWNER).map_err(|error| Arc::new(error.into()))?;
         self.compiler.report(&self.gate, bytes).map_err(|error| Arc::new(error.into()))
     }
 
-    /// Starts a compiler that is given nothing, so that [`Modules::confinement`] is known.
+    /// Starts a compiler without input, so that [`Modules::confinement`] is known.
     pub fn probe_compiler(&self) -> Result<(), SandboxError> {
         self.compiler.probe()
     }
 
-    /// How the compiler is confined, once it was started.
+    /// Returns the confinement of the compiler, once one was started.
     pub fn confinement(&self) -> Option<Confinement> {
         self.compiler.confinement()
     }
@@ -335,13 +342,14 @@ impl Modules {
         self.stored.as_ref().ok_or(StoredError::NoFiles)
     }
 
-    /// The digest of the stored module that is meant.
+    /// Returns the digest of a stored module.
     pub fn find(&self, key: &ModuleKey) -> Result<Digest, StoredError> {
         self.stored()?.find(key)
     }
 
-    /// Compiles `admitted`, and stores it if that went well. It is durable when this returns. Who owns the name is asked
-    /// before the compilation, so that none is in vain, and again when the name is given.
+    /// Compiles `admitted`, and stores it if that succeeds. Durable on return. The name's owner is
+    /// checked twice: before the compilation, so that none is in vain, and when the name is
+    /// assigned.
     pub fn add(
         &self,
         admitted: &Admitted,

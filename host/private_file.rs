@@ -1,5 +1,5 @@
-//! Files that are their user's alone: read only if they are, written whole or not at all, and on disk when they are said
-//! to be.
+//! Private files, accessible to their user only. They are read only if they are private, written
+//! completely or not at all, and durable on return.
 
 use std::fs::{DirBuilder, File, FileType, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
@@ -8,7 +8,8 @@ use std::os::unix::fs::{
 };
 use std::path::{Path, PathBuf};
 
-/// What is there already may have been made by somebody else.
+/// Checks that a file is private to this user. An existing file may have been created by somebody
+/// else.
 pub fn check(path: &Path) -> io::Result<()> {
     check_metadata(path, &std::fs::metadata(path)?)
 }
@@ -22,7 +23,7 @@ fn check_metadata(path: &Path, metadata: &Metadata) -> io::Result<()> {
     Err(io::Error::other(NotPrivate { path, uid, mode }))
 }
 
-/// Others may read or write the file, or it is somebody else's.
+/// Error of a file that others may read or write, or that belongs to somebody else.
 #[derive(Debug, thiserror::Error)]
 #[error("`{}` must be its user's alone, but belongs to user {uid} and has mode {mode:03o}; {}", path.display(), self.remedy())]
 struct NotPrivate {
@@ -32,7 +33,8 @@ struct NotPrivate {
 }
 
 impl NotPrivate {
-    /// The command that gives a file back to its user. A copy from a medium without modes, say, lost them.
+    /// Returns the command that makes the file private. A copy from a medium without modes, for
+    /// example, has lost them.
     fn remedy(&self) -> String {
         let user = rustix::process::geteuid().as_raw();
         if self.uid == user {
@@ -43,40 +45,40 @@ impl NotPrivate {
     }
 }
 
-/// The path as one word for a shell.
+/// Returns the path as one word for a shell.
 fn shell_word(path: &Path) -> String {
     let text = path.display().to_string();
     let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+,:@%=".contains(&byte));
     if is_plain && !text.starts_with('-') { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
-/// Whether that is what an error of [`check`] or [`read`] says.
+/// Returns whether an error of [`check`] or [`read`] means that the file is not private.
 pub fn is_not_private(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<NotPrivate>())
 }
 
-/// The content of a regular file of at most `bytes_max` bytes. That it is its user's alone is asked of the very file
-/// that is read.
+/// Returns the content of a regular file of at most `bytes_max` bytes. The check for privacy uses
+/// the open file, so it applies to the file that is read.
 pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let file = open_regular(path)?;
     check_metadata(path, &file.metadata()?)?;
     read_up_to(&file, bytes_max)
 }
 
-/// [`read`], of a file that others may have.
+/// Reads a file as [`read`] does, but accepts one that is not private.
 pub fn read_shared(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     read_up_to(&open_regular(path)?, bytes_max)
 }
 
-/// A pipe in the place of a file is not waited for.
+/// Opens a regular file. Does not block on a pipe.
 fn open_regular(path: &Path) -> io::Result<File> {
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a regular file")) }
 }
 
-/// Opens a regular file, as `options` say; one that they make has mode 0600. Where a link is in its place it is not
-/// followed, and a pipe is not waited for.
+/// Opens a regular file with `options`. A new file has mode 0600. Does not follow a symbolic link,
+/// and does not block on a pipe.
 pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     let flags = rustix::fs::OFlags::NONBLOCK.union(rustix::fs::OFlags::NOFOLLOW).bits().cast_signed();
     let file = options.mode(0o600).custom_flags(flags).open(path)?;
@@ -93,7 +95,8 @@ fn read_up_to(file: &File, bytes_max: u64) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Makes a temporary file in a directory that need not last: where the directory is gone, it is made anew.
+/// Creates a temporary file in a directory that need not last. If the directory is missing, creates
+/// it again.
 pub fn temporary_in(directory: &Path, prefix: &str) -> io::Result<tempfile::NamedTempFile> {
     let make = || tempfile::Builder::new().prefix(prefix).tempfile_in(directory);
     match make() {
@@ -105,7 +108,8 @@ pub fn temporary_in(directory: &Path, prefix: &str) -> io::Result<tempfile::Name
     }
 }
 
-/// Makes the file, with mode 0644, all of it or nothing, unless something is at `path` already. An empty file counts as nothing.
+/// Creates the file with mode 0644, completely or not at all, unless `path` exists. An empty file
+/// counts as missing.
 pub fn create_shared(path: &Path, bytes: &[u8]) -> io::Result<Made> {
     let is_empty = match std::fs::symlink_metadata(path) {
         Ok(found) if found.is_file() && found.len() == 0 => true,
@@ -118,25 +122,26 @@ pub fn create_shared(path: &Path, bytes: &[u8]) -> io::Result<Made> {
     if is_empty {
         file.persist(path)?;
     } else if let Err(error) = file.persist_noclobber(path) {
-        // Another process has been quicker.
+        // Another process created the file first.
         return if error.error.kind() == io::ErrorKind::AlreadyExists { Ok(Made::Nothing) } else { Err(error.error) };
     }
     sync_directory_of(path)?;
     Ok(if is_empty { Made::OfEmpty } else { Made::New })
 }
 
-/// What [`create_shared`] has done.
+/// Result of [`create_shared`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Made {
     Nothing,
     New,
-    /// In the place of an empty file, which a write that failed may have left.
+    /// The file replaced an empty one, which a failed write may have left.
     OfEmpty,
 }
 
-/// Refuses what is neither a regular file nor a directory in `directory` and below, but for sockets named `socket`. Whoever opens
-/// a pipe waits for ever, and a link leads elsewhere. A link to a directory is an operator's way to another disk, and allowed.
-/// `depth` directories deep, and not below those named in `but`.
+/// Refuses everything in `directory` and below that is not a regular file, a directory, or a socket
+/// named `socket`. Opening a pipe would block for ever, and a link leads elsewhere. A link to a
+/// directory is allowed, because operators use it to move data to another disk. Descends `depth`
+/// levels, and not into directories named in `but`.
 pub fn check_below(directory: &Path, depth: usize, socket: &str, but: &[&str]) -> io::Result<()> {
     let entries = match std::fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -145,7 +150,7 @@ pub fn check_below(directory: &Path, depth: usize, socket: &str, but: &[&str]) -
     for entry in entries {
         let entry = entry?;
         let kind = match entry.file_type() {
-            // A temporary file has gone meanwhile.
+            // A temporary file was removed meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             kind => kind?,
         };
@@ -174,7 +179,7 @@ fn name_of(kind: FileType) -> &'static str {
     }
 }
 
-/// Whether an error of [`check_below`] says that.
+/// Returns whether an error of [`check_below`] means that it found such a file.
 pub fn is_not_a_file(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<NotAFile>())
 }
@@ -186,30 +191,32 @@ struct NotAFile {
     kind: &'static str,
 }
 
-/// Makes the file, with mode 0600, unless something is at `path` already: then nothing is changed, and the error is of
-/// kind [`io::ErrorKind::AlreadyExists`]. Of several who try at once one makes it.
+/// Creates the file with mode 0600, unless `path` exists. In that case nothing changes, and the
+/// error is of kind [`io::ErrorKind::AlreadyExists`]. Of several concurrent callers, one creates
+/// the file.
 pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     written(path, bytes)?.persist_noclobber(path)?;
     sync_directory_of(path)
 }
 
-/// Has the file hold `bytes`, all of them or what was there before.
+/// Replaces the file's content with `bytes`, completely or not at all.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     written(path, bytes)?.persist(path)?;
     sync_directory_of(path)
 }
 
-/// The bytes are on disk before they get their name, so that a name never stands for a part of them.
+/// Writes the bytes to a temporary file and syncs it. The file gets its name later, so a name never
+/// refers to a part of the bytes.
 fn written(path: &Path, bytes: &[u8]) -> io::Result<tempfile::NamedTempFile> {
-    // A temporary file has mode 0600 from the start.
+    // A temporary file has mode 0600 from its creation.
     let mut file = tempfile::NamedTempFile::new_in(directory_of(path))?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     Ok(file)
 }
 
-/// Makes a directory, with mode 0700, and those above it that are missing. Its name is on disk then, also where it was
-/// there already: whoever made it may have died before.
+/// Creates a directory with mode 0700, and its missing parents. Its name is durable on return, even
+/// if the directory existed: its creator may have died before the sync.
 pub fn make_directory(path: &Path) -> io::Result<()> {
     if !path.is_dir() {
         let above = directory_of(path);
@@ -224,7 +231,7 @@ pub fn make_directory(path: &Path) -> io::Result<()> {
     sync_directory_of(path)
 }
 
-/// A name is on disk when its directory is.
+/// Syncs the directory of `path`, which makes its name durable.
 pub fn sync_directory_of(path: &Path) -> io::Result<()> {
     File::open(directory_of(path))?.sync_all()
 }

@@ -1,6 +1,7 @@
-//! What the courier promises, and what it is promised: a `Receipt` stands for a bundle that is to be carried, a `Delivery`
-//! is its carrier's signed word of what is being handed over, and an `Acknowledgement` is its destination's signed word
-//! that it has it and will not lose it; a `SignedRefusal` is its word that it will not store it.
+//! Receipts of the courier, and the signed statements about them. A `Receipt` is a bundle that is
+//! to be delivered. A `Delivery` is signed by its carrier and says what is delivered. An
+//! `Acknowledgement` is signed by the destination and says that it has stored the bundle durably. A
+//! `SignedRefusal` is signed by the destination and says that it will not store the bundle.
 
 mod delivery;
 mod acknowledgement;
@@ -20,17 +21,17 @@ use crate::proof::Blob;
 
 const ID_DOMAIN: &str = "compute-host courier receipt id v1";
 
-/// 2025-01-01T00:00:00Z. No node was run before that: a clock that says less was never set, and a time that is earlier
-/// was read from such a clock.
+/// 2025-01-01T00:00:00Z. No node ran before that. An earlier time comes from a clock that was never
+/// set.
 pub const CLOCK_SET_MS: u64 = 1_735_689_600_000;
 
-/// Who hands a bundle in: 1 to 128 printable ASCII characters other than the space, so that a name is one word in a list
-/// and in a header.
+/// Name of a bundle's sender: 1 to 128 printable ASCII characters. Spaces are not allowed, so that
+/// a name is one word in a list and in a header.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Sender(String);
 
-/// `{0}` cannot be the name of a sender.
+/// Error of a text that cannot be a sender's name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a sender's name has 1 to {} printable ASCII characters, and no space", Sender::CHARS_MAX)]
 pub struct NotASender;
@@ -72,12 +73,13 @@ impl fmt::Display for Sender {
     }
 }
 
-/// Names a receipt: the same bundle from the same sender to the same destination has the same one, whenever it is sent.
-/// Another carrier may use it too, so it counts only together with the carrier's key. Shown as 32 hexadecimal digits.
+/// Id of a receipt. The same bundle, sender and destination always give the same id, whenever the
+/// bundle is sent. Another carrier may use the id too, so it is unique only together with the
+/// carrier's key. Shown as 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReceiptId([u8; ReceiptId::BYTES]);
 
-/// `{0}` is not a receipt's id.
+/// Error of a text that is not a receipt's id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a receipt's id is 32 lowercase hexadecimal digits, as `node compute courier send` prints it")]
 pub struct NotAReceiptId;
@@ -85,11 +87,11 @@ pub struct NotAReceiptId;
 impl ReceiptId {
     pub const BYTES: usize = 16;
 
-    /// `destination` is `None` where whatever is the default is meant.
+    /// Computes the id. `destination` is `None` for the default destination.
     pub fn of(bundle: &Blob, sender: &Sender, destination: Option<&KeyName>) -> Self {
         let mut bytes = bundle.blake3.as_bytes().to_vec();
         bytes.extend(bundle.bytes.to_le_bytes());
-        // Neither of these can hold a zero byte.
+        // The zero byte separates the fields, because neither of them can contain one.
         bytes.extend(sender.as_str().as_bytes());
         bytes.push(0);
         bytes.extend(destination.map(KeyName::as_str).unwrap_or_default().as_bytes());
@@ -147,13 +149,14 @@ impl<'de> Deserialize<'de> for ReceiptId {
     }
 }
 
-/// The first digits of an id, which stand for it as long as no other begins so.
+/// Prefix of an id, in hexadecimal digits. It identifies the id as long as no other id has the same
+/// prefix.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct IdPrefix(String);
 
 impl IdPrefix {
-    /// The least and the greatest id that begin so.
+    /// Returns the smallest and the greatest id with this prefix.
     pub fn bounds(&self) -> ([u8; ReceiptId::BYTES], [u8; ReceiptId::BYTES]) {
         let filled = |with: u8| {
             let digit = |at: usize| {
@@ -202,45 +205,46 @@ impl fmt::Display for IdPrefix {
     }
 }
 
-/// A bundle that is to be carried: it is kept, with the bundle's bytes, until its destination has acknowledged it or its
-/// owner drops it. Times are in milliseconds since 1970-01-01 UTC.
+/// A bundle that is to be delivered. It is stored with the bundle's bytes until its destination has
+/// acknowledged it, or its owner drops it. Times are in milliseconds since 1970-01-01 UTC.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
     pub id: ReceiptId,
     pub bundle: Blob,
     pub sender: Sender,
-    /// A peer's name; `None` where the node's default destination is meant, whichever that is when it is forwarded.
+    /// Name of the peer; `None` for the node's default destination at the time of the attempt.
     pub destination: Option<KeyName>,
-    /// How many nodes have carried it before this one.
+    /// Number of nodes that carried the bundle before this one.
     pub hops: u8,
     pub created_ms: u64,
-    /// It is not forwarded after that.
+    /// Time after which the bundle is not forwarded.
     pub expires_ms: u64,
     pub state: State,
-    /// How often it was tried.
+    /// Number of attempts.
     pub attempts: u32,
-    /// When it was last tried; 0 if it never was.
+    /// Time of the last attempt; 0 if there was none.
     pub attempted_ms: u64,
-    /// When it is to be tried next.
+    /// Time of the next attempt.
     pub due_ms: u64,
-    /// What came of the last try.
+    /// Error of the last attempt.
     pub last_error: Option<String>,
 }
 
 impl Receipt {
-    /// The longest path that a bundle goes: longer ones go in circles.
+    /// Maximum number of hops. A longer path is a loop.
     pub const HOPS_MAX: u8 = 32;
 
-    /// What is kept of an error.
+    /// Maximum length of a stored error, in bytes.
     pub const ERROR_BYTES_MAX: usize = 512;
 
-    /// No receipt waits longer than this for its next try: a day that its destination may ask for, and an hour.
+    /// Longest wait for the next attempt: the day that a destination may request, plus an hour.
     pub const WAIT_MS_MAX: u64 = 25 * 60 * 60 * 1_000;
 
-    /// The receipt with its times counted from `now_ms`, where they were read from another clock than the one that says
-    /// `now_ms`: one that was ahead and was set back, or one that had never been set. `None` where they may stand.
+    /// Returns a corrected receipt if its times come from another clock than `now_ms`: one that was
+    /// ahead and was set back, or one that had never been set. The corrected times count from
+    /// `now_ms`. Returns `None` if the times need no correction.
     ///
-    /// What was never tried is due at once, and what was tried is due again at once.
+    /// A corrected receipt is due at once, whether or not it was attempted.
     pub fn on_this_clock(&self, now_ms: u64) -> Option<Self> {
         let was_never_set = self.created_ms < CLOCK_SET_MS && now_ms >= CLOCK_SET_MS;
         let is_made_later = self.created_ms > now_ms;
@@ -251,7 +255,7 @@ impl Receipt {
         }
         let is_due_too_late = self.due_ms > now_ms.saturating_add(Self::WAIT_MS_MAX);
         if is_made_later || self.attempted_ms > now_ms || is_due_too_late {
-            // Before now: a flush that begins now has not tried it.
+            // Before now, so that a flush that begins now does not count the receipt as attempted.
             receipt.attempted_ms = self.attempted_ms.min(now_ms.saturating_sub(1));
             receipt.due_ms = self.due_ms.min(now_ms);
         }
@@ -262,9 +266,9 @@ impl Receipt {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// It is tried when it is due.
+    /// Attempted when it is due.
     Pending,
-    /// It is tried no more, for the reason in `last_error`, unless its owner says so.
+    /// Dead letter: not attempted again unless the owner asks. `last_error` has the reason.
     Dead,
 }
 
@@ -334,14 +338,14 @@ mod tests {
             let tried = receipt(NOW_MS - 5, then_ms, then_ms + 5).on_this_clock(NOW_MS).unwrap();
             assert_eq!(times(&tried), (NOW_MS - 5, NOW_MS - 5 + WEEK_MS, NOW_MS - 1, NOW_MS));
         }
-        // Sent and tried before the clock was set.
+        // Sent and attempted before the clock was set.
         let put_right = receipt(600_000, 601_000, 602_000).on_this_clock(NOW_MS).unwrap();
         assert_eq!(times(&put_right), (NOW_MS, NOW_MS + WEEK_MS, 601_000, 602_000));
         assert_eq!(receipt(600_000, 0, 600_000).on_this_clock(700_000), None, "nothing is known of the time yet");
         let waits =
             |wait_ms| receipt(NOW_MS - 5, NOW_MS - 4, NOW_MS + wait_ms).on_this_clock(NOW_MS).map(|new| new.due_ms);
         assert_eq!((waits(Receipt::WAIT_MS_MAX), waits(Receipt::WAIT_MS_MAX + 1)), (None, Some(NOW_MS)));
-        // Put right is right.
+        // A corrected receipt needs no further correction.
         assert_eq!(put_right.on_this_clock(NOW_MS), None);
     }
 

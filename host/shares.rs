@@ -1,29 +1,34 @@
-//! Shares: one thing of fixed size that several owners use at once, such as memory, places or disk space.
+//! Shares of a resource of fixed size that several owners use concurrently, such as memory, slots
+//! or disk space.
 //!
-//! An owner may hold `TIMES_WHAT_IS_FREE` times what it leaves free. One owner alone therefore holds nine tenths at most,
-//! a second nine tenths of the rest, and so on: while `n` owners hold something, a tenth to the power of `n` is free, in
-//! whatever order they took it. (Dynamic thresholds: Choudhury and Hahne, "Dynamic queue length thresholds for
-//! shared-memory packet switches", 1998.)
+//! An owner may hold `TIMES_WHAT_IS_FREE` times the amount that it leaves free. So a single owner
+//! holds at most nine tenths, a second one nine tenths of the rest, and so on. While `n` owners
+//! hold something, a tenth to the power of `n` is free, whatever the order of their reservations.
+//! (Dynamic thresholds: Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory
+//! packet switches", 1998.)
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// How many times the amount left free an owner may hold.
+/// Ratio between the most that an owner may hold and the amount that it leaves free.
 pub const TIMES_WHAT_IS_FREE: u64 = 9;
 
-/// The step in which memory is taken as bytes arrive: small against a body's limit, large against a network packet.
+/// Step in which memory is reserved as bytes arrive. It is small compared to a body's limit, and
+/// large compared to a network packet.
 pub const STEP_BYTES: u64 = 64 << 10;
 
-/// A party that holds shares: a token, a peer, a network address.
+/// Holder of shares: a token, a peer, a network address.
 pub trait Owner: Clone + Eq + Hash {
-    /// Whether the rule of shares applies. The node's owner may take all that is free.
+    /// Returns whether the rule of shares applies. The node's owner may reserve everything that is
+    /// free.
     fn is_bounded(&self) -> bool {
         true
     }
 }
 
-/// The accounting of shares, by owner. Each operation is O(1); memory goes with the owners that hold something.
+/// Accounting of shares, by owner. Each operation is O(1). Memory use is proportional to the number
+/// of owners that hold something.
 #[derive(Clone, Debug)]
 pub struct Shares<K> {
     capacity: u64,
@@ -31,7 +36,7 @@ pub struct Shares<K> {
     by_owner: HashMap<K, u64>,
 }
 
-/// The amount is not free, or not for this owner.
+/// Error of an amount that is not free, or not for this owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the amount is more than this owner's share of what is free")]
 pub struct NoShare;
@@ -41,7 +46,8 @@ impl<K: Owner> Shares<K> {
         Self { capacity, taken: 0, by_owner: HashMap::new() }
     }
 
-    /// Takes `amount` for `owner`. An owner that holds nothing may take one unit as long as one is free.
+    /// Reserves `amount` for `owner`. An owner that holds nothing may reserve one unit as long as
+    /// one is free.
     pub fn take(&mut self, owner: &K, amount: u64) -> Result<(), NoShare> {
         if amount == 0 {
             return Ok(());
@@ -57,7 +63,7 @@ impl<K: Owner> Shares<K> {
         Ok(())
     }
 
-    /// Records what `owner` held before a restart, also where that is more than its share.
+    /// Restores what `owner` held before a restart, even if that exceeds its share.
     pub fn retake(&mut self, owner: &K, amount: u64) {
         if amount > 0 {
             self.taken = self.taken.saturating_add(amount);
@@ -66,7 +72,7 @@ impl<K: Owner> Shares<K> {
         }
     }
 
-    /// Frees `amount` of what `owner` holds.
+    /// Releases `amount` of what `owner` holds.
     pub fn release(&mut self, owner: &K, amount: u64) {
         let Some(own) = self.by_owner.get_mut(owner) else { return };
         let amount = amount.min(*own);
@@ -81,18 +87,18 @@ impl<K: Owner> Shares<K> {
         self.capacity
     }
 
-    /// The sum over all owners.
+    /// Returns the sum over all owners.
     pub const fn taken(&self) -> u64 {
         self.taken
     }
 
-    /// The amount that `owner` holds.
+    /// Returns the amount that `owner` holds.
     pub fn of(&self, owner: &K) -> u64 {
         self.by_owner.get(owner).copied().unwrap_or(0)
     }
 }
 
-/// [`Shares`] for several threads. A [`Share`] of it frees itself when it is dropped.
+/// [`Shares`] for several threads. Dropping a [`Share`] releases it.
 pub struct Pool<K: Owner>(Arc<Mutex<Shares<K>>>);
 
 impl<K: Owner> Clone for Pool<K> {
@@ -111,7 +117,7 @@ impl<K: Owner> Pool<K> {
         Ok(Share { pool: self.clone(), owner: owner.clone(), amount })
     }
 
-    /// See [`Shares::retake`].
+    /// Restores a share as [`Shares::retake`] does.
     pub fn retake(&self, owner: &K, amount: u64) -> Share<K> {
         self.lock().retake(owner, amount);
         Share { pool: self.clone(), owner: owner.clone(), amount }
@@ -146,14 +152,14 @@ impl<K: Owner> Share<K> {
         self.amount
     }
 
-    /// Takes `more` in addition. On an error the share stays as it was.
+    /// Reserves `more` in addition. On an error, the share stays unchanged.
     pub fn grow(&mut self, more: u64) -> Result<(), NoShare> {
         self.pool.lock().take(&self.owner, more)?;
         self.amount += more;
         Ok(())
     }
 
-    /// Takes what is missing so that the share holds at least `bytes`, in whole steps of [`STEP_BYTES`].
+    /// Grows the share to at least `bytes`, in whole steps of [`STEP_BYTES`].
     pub fn cover(&mut self, bytes: u64) -> Result<(), NoShare> {
         if bytes <= self.amount {
             return Ok(());
@@ -162,7 +168,7 @@ impl<K: Owner> Share<K> {
         self.grow(needed - self.amount)
     }
 
-    /// Frees what is above `amount`.
+    /// Releases the amount above `amount`.
     pub fn shrink_to(&mut self, amount: u64) {
         if let Some(less) = self.amount.checked_sub(amount) {
             self.pool.lock().release(&self.owner, less);
@@ -255,8 +261,8 @@ mod tests {
     }
 
     proptest! {
-        /// The stated part: whatever `n` owners did before, in whatever order, one more can take nine tenths of a tenth to
-        /// the power of `n`; and what is freed is free at once.
+        /// The guaranteed part: after any operations of `n` owners, one more owner can reserve nine
+        /// tenths of a tenth to the power of `n`. A released amount is free at once.
         #[test]
         fn no_owners_keep_another_from_its_part(capacity in 1..100_000u64, steps in steps()) {
             let mut shares = Shares::new(capacity);

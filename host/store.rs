@@ -1,8 +1,9 @@
-//! What must last: proofs, and what the courier has promised. The only module that knows sled.
+//! Durable storage: proofs, accepted tasks, and the courier's bundles and acknowledgements. This is
+//! the only module that uses sled.
 //!
-//! sled is not maintained, and can lose or garble what a damaged disk gives it, so nothing of it shows outside of
-//! `database`: its panics are caught where it opens, what it returns is checked, and each store says what becomes of one
-//! that is damaged.
+//! sled is not maintained. On a damaged disk it can lose or corrupt records, so all access goes
+//! through the `database` module. `database` catches sled's panics when it opens a store, and
+//! checks what sled returns. Each store decides what happens when it is damaged.
 
 mod reserve;
 mod group_commit;
@@ -84,7 +85,7 @@ pub enum StoreError {
     ArchiveLong { path: PathBuf, bytes: u64 },
     #[error("{count} acknowledgements are too many to be added to `{}` at once: up to {max} are", path.display())]
     TooManyEntries { path: PathBuf, count: usize, max: usize },
-    /// What befell a write that was made for several at once.
+    /// Failure of a write that several callers share.
     #[error(transparent)]
     Shared(#[from] Arc<StoreError>),
 }

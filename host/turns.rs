@@ -1,5 +1,5 @@
-//! Turns: a line in front of something scarce, such as threads for guests or processes for compilers. Owners have their turn
-//! one after another, and each owner's callers in the order in which they came.
+//! Fair queue for a scarce resource, such as threads for guests or processes for compilers. Owners
+//! are served round robin, and the callers of one owner in order of arrival.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::shares::{Owner, Shares};
 
-/// A line in front of a number of permits.
+/// A fair queue for a number of permits.
 pub struct Turns<K: Owner>(Arc<Shared<K>>);
 
 struct Shared<K: Owner> {
@@ -19,11 +19,11 @@ struct Shared<K: Owner> {
 
 struct Line<K: Owner> {
     in_use: usize,
-    /// The permits of each owner that holds some.
+    /// Number of permits of each owner that holds some.
     held: HashMap<K, usize>,
-    /// The callers of each owner that has some in the line.
+    /// Waiting callers, for each owner that has some.
     waiting: HashMap<K, Waiting<K>>,
-    /// The same owners by their turn.
+    /// The same owners, in the order of their turns.
     order: BTreeMap<u64, K>,
     places: Shares<K>,
     next_number: u64,
@@ -34,21 +34,22 @@ struct Waiting<K: Owner> {
     callers: BTreeMap<u64, Start<K>>,
 }
 
-/// What a caller does with its permit. It is called by whoever gives the permit back, so it hands the work on.
+/// Callback that gets the permit. It runs on the thread that releases a permit, so it must only
+/// hand the work on.
 type Start<K> = Box<dyn FnOnce(Turn<K>) + Send>;
 
-/// There are as many in the line as it takes, all in all or of this owner.
+/// Error of a full queue, in total or for this owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many wait already")]
 pub struct LineIsFull;
 
-/// A permit. Its drop gives it to the next in the line.
+/// A permit. Dropping it gives it to the next caller in the queue.
 pub struct Turn<K: Owner> {
     shared: Arc<Shared<K>>,
     owner: K,
 }
 
-/// A place in the line. Its drop leaves the line.
+/// A place in the queue. Dropping it leaves the queue.
 pub struct Place<K: Owner> {
     shared: Arc<Shared<K>>,
     owner: K,
@@ -62,8 +63,9 @@ impl<K: Owner> Clone for Turns<K> {
 }
 
 impl<K: Owner + Send + 'static> Turns<K> {
-    /// `permits` are for whoever is next. `spare` ones beyond these are for an owner that holds none, so that it need not
-    /// wait for the end of what others do. The line takes `waiting_max` callers, by the rule of [`Shares`].
+    /// Creates a queue. `permits` are for the next caller of any owner. `spare` additional ones are
+    /// for an owner that holds none, so that it need not wait until others finish. At most
+    /// `waiting_max` callers can wait, by the rule of [`Shares`].
     pub fn new(permits: usize, spare: usize, waiting_max: u64) -> Self {
         let line = Line {
             in_use: 0,
@@ -76,7 +78,7 @@ impl<K: Owner + Send + 'static> Turns<K> {
         Self(Arc::new(Shared { permits, spare, line: Mutex::new(line) }))
     }
 
-    /// Waits for a permit. A caller that stops waiting (the future is dropped) leaves the line.
+    /// Waits for a permit. A caller that drops the future leaves the queue.
     pub async fn wait(&self, owner: &K) -> Result<Turn<K>, LineIsFull> {
         let (sender, turn) = oneshot::channel();
         let place = self.start(owner, move |turn| drop(sender.send(turn)))?;
@@ -85,7 +87,7 @@ impl<K: Owner + Send + 'static> Turns<K> {
         Ok(turn.expect("a place in the line is served or left"))
     }
 
-    /// The same for a caller that may block its thread, whatever that thread belongs to.
+    /// Waits as [`Turns::wait`] does, and blocks the thread.
     pub fn wait_blocking(&self, owner: &K) -> Result<Turn<K>, LineIsFull> {
         // No owner: one turn goes through it.
         let (sender, turn) = mpsc::channel();
@@ -95,18 +97,19 @@ impl<K: Owner + Send + 'static> Turns<K> {
         Ok(turn.expect("a place in the line is served or left"))
     }
 
-    /// A permit that is free for `owner` now.
+    /// Returns a permit if one is free for `owner` now.
     pub fn try_take(&self, owner: &K) -> Option<Turn<K>> {
         let mut line = self.0.lock();
         self.0.is_free_for(&line, owner).then(|| self.0.grant(&mut line, owner))
     }
 
-    /// Calls `start` with a permit: at once, or on the thread that gives one back, which goes on when `start` returns. If the
-    /// place is dropped before that, `start` is never called.
+    /// Calls `start` with a permit: at once, or later on the thread that releases one. That thread
+    /// continues when `start` returns. If the place is dropped before that, `start` is never
+    /// called.
     pub fn start(&self, owner: &K, start: impl FnOnce(Turn<K>) + Send + 'static) -> Result<Place<K>, LineIsFull> {
         let mut line = self.0.lock();
         let number = line.number();
-        // Nobody in the line waits for a permit that is free.
+        // Nobody in the queue can use a permit that is free for `owner`.
         if self.0.is_free_for(&line, owner) {
             let turn = self.0.grant(&mut line, owner);
             drop(line);
@@ -118,12 +121,12 @@ impl<K: Owner + Send + 'static> Turns<K> {
         Ok(Place { shared: self.0.clone(), owner: owner.clone(), number })
     }
 
-    /// How many callers wait.
+    /// Returns the number of waiting callers.
     pub fn waiting(&self) -> u64 {
         self.0.lock().places.taken()
     }
 
-    /// How many permits are in use.
+    /// Returns the number of permits in use.
     pub fn in_use(&self) -> usize {
         self.0.lock().in_use
     }
@@ -134,7 +137,7 @@ impl<K: Owner> Shared<K> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether `owner` would have a permit now if it were next.
+    /// Returns whether a permit would be free for `owner` if it were next.
     fn is_free_for(&self, line: &Line<K>, owner: &K) -> bool {
         line.in_use < self.permits || (line.in_use < self.permits + self.spare && !line.held.contains_key(owner))
     }
@@ -145,15 +148,15 @@ impl<K: Owner> Shared<K> {
         Turn { shared: self.clone(), owner: owner.clone() }
     }
 
-    /// Takes back a permit of `owner`, and hands out permits as long as somebody in the line may have one. At most as many
-    /// owners are passed over as hold permits.
+    /// Releases a permit of `owner`, and grants permits while a caller in the queue may have one.
+    /// Skips at most as many owners as hold permits.
     fn give_back(self: &Arc<Self>, owner: &K) {
         let mut line = self.lock();
         line.give_back(owner);
         while let Some(owner) = line.order.values().find(|owner| self.is_free_for(&line, owner)).cloned() {
             let Some(start) = line.pop(&owner) else { return };
             let turn = self.grant(&mut line, &owner);
-            // Where the caller has left at this moment, the turn is given back inside.
+            // If the caller leaves at this moment, `start` drops the turn and so releases it.
             drop(line);
             start(turn);
             line = self.lock();
@@ -176,7 +179,8 @@ impl<K: Owner> Line<K> {
         own.callers.insert(number, caller);
     }
 
-    /// The first caller of `owner`, whose next turn then comes after those of all others.
+    /// Removes the first caller of `owner`. The owner's next turn comes after those of all other
+    /// owners.
     fn pop(&mut self, owner: &K) -> Option<Start<K>> {
         let turn = self.number();
         let own = self.waiting.get_mut(owner)?;

@@ -1,4 +1,5 @@
-//! What the courier answers to an order: the same for the command line, as text or JSON, and over the running node's socket.
+//! Replies of the courier to a command. They are the same for the command line, as text or JSON,
+//! and over the running node's socket.
 
 use std::path::PathBuf;
 
@@ -10,7 +11,7 @@ use crate::proof::Blob;
 use crate::receipt::{Receipt, ReceiptId, Sender};
 use crate::store::{Entry, FsckReport, Received, StoreError, Totals};
 
-/// One of the answers to an order.
+/// One reply to a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "answer")]
 pub enum Answer {
@@ -31,7 +32,7 @@ pub enum Answer {
     Dropped {
         id: ReceiptId,
     },
-    /// Taken in from a directory, or a problem with what was found in it.
+    /// A bundle was imported from a directory.
     Imported {
         id: ReceiptId,
         sender: Sender,
@@ -53,13 +54,13 @@ pub enum Answer {
     Checked(FsckReport),
     Peer(PeerLine),
     PeerRemoved(PeerLine),
-    /// The order failed here; what came before it is done.
+    /// The command failed at this point. The effects of earlier replies stay.
     Error {
         message: String,
     },
 }
 
-/// What there was of a bundle before it was sent.
+/// State of a bundle before it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Was {
@@ -69,7 +70,7 @@ pub enum Was {
     Acknowledged,
 }
 
-/// What stands in an acknowledgement, and what was credited for it.
+/// Fields of an acknowledgement, and the credit for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acknowledged {
     pub id: ReceiptId,
@@ -87,7 +88,7 @@ pub struct Acknowledged {
 pub struct ReceivedBundle {
     pub id: ReceiptId,
     pub carrier: String,
-    /// What the carrier is called here.
+    /// This node's name for the carrier.
     pub carrier_name: Option<KeyName>,
     pub bundle: Blob,
     pub sender: Sender,
@@ -95,7 +96,7 @@ pub struct ReceivedBundle {
     pub stored_ms: u64,
     pub expires_ms: u64,
     pub is_kept: bool,
-    /// Where its bytes are.
+    /// Path of the bundle's file.
     pub path: PathBuf,
 }
 

@@ -1,46 +1,51 @@
-//! When to try again. There is no clock here and no randomness: the caller has both.
+//! Retry delays. This module has no clock and no randomness: the caller passes both.
 //!
-//! Full jitter over an exponential bound, as in Marc Brooker's "Exponential Backoff And Jitter" (AWS Architecture Blog,
-//! 2015), where it needs the fewest calls of all that are compared: `random_between(0, min(cap, base * 2 ** attempt))`.
-//! What is spread evenly over a time that grows with the outage comes back spread, however many wait for the same node.
+//! Full jitter over an exponential bound, as in Marc Brooker's "Exponential Backoff And Jitter"
+//! (AWS Architecture Blog, 2015): `random_between(0, min(cap, base * 2 ** attempt))`. It needs the
+//! fewest calls of all methods that the article compares. The bound grows with the outage, and
+//! retries are spread evenly below it. So they stay spread when the node returns, for any number of
+//! waiting nodes.
 
 use std::time::Duration;
 
 use crate::receipt::Receipt;
 
-/// The bound after the first failure.
+/// Bound after the first failure.
 pub const BASE: Duration = Duration::from_secs(1);
 
-/// The bound grows no further: whoever has been away for a week is found again within the hour.
+/// Maximum of the bound: a node that was offline for a week is found within an hour of its return.
 pub const CAP: Duration = Duration::from_secs(60 * 60);
 
-/// A node that asks for more than this is not asking for a pause.
+/// Maximum of a requested pause. A longer one is not a pause.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-// What is due later than this was made so by another clock.
+// A receipt that is due later than this got its due time from another clock.
 const _: () = assert!(RETRY_AFTER_MAX.as_millis() + CAP.as_millis() <= Receipt::WAIT_MS_MAX as u128);
 
-/// The shortest and the longest wait where there is no network. It does not grow, for asking costs nobody anything; it is
-/// so wide that a thousand nodes whose network comes back at once do not ask the same node in the same second.
+/// Shortest and longest wait without a network. The wait does not grow, because an attempt costs
+/// nobody anything. The range is wide: if the network of a thousand nodes returns at once, they do
+/// not all contact one node in the same second.
 pub const OFFLINE_MIN: Duration = Duration::from_secs(30);
 pub const OFFLINE_MAX: Duration = Duration::from_secs(90);
 
-/// How long to wait after `failures` in a row: any whole number of milliseconds up to the bound, each as likely. None
-/// after no failure. `random` is 64 evenly distributed bits, and used for nothing else.
+/// Returns the wait after `failures` consecutive failures: a whole number of milliseconds up to the
+/// bound, uniformly distributed. Returns 0 for no failure. `random` must be 64 uniform bits that
+/// are used for nothing else.
 pub fn delay(failures: u32, random: u64) -> Duration {
     spread(bound(failures), random)
 }
 
-/// How long to wait where the other side, after `failures` in a row with this one, has asked for a pause: never less than
-/// that (or [`RETRY_AFTER_MAX`]), and more by a jitter, so that those who were all told the same do not come back together.
-/// It goes up to half of what was asked, or to [`delay`]'s bound if that is more, at most to [`CAP`]: short pauses that
-/// are asked for again and again are spread by how often, long ones by how long they are.
+/// Returns the wait after the other side asked for a pause, with `failures` consecutive failures
+/// including this one. The wait is at least the requested pause, capped at [`RETRY_AFTER_MAX`]. A
+/// jitter is added, so that nodes that got the same answer do not return together. The jitter's
+/// bound is half of the pause, or [`delay`]'s bound if that is greater, at most [`CAP`]. So the
+/// number of failures spreads short repeated pauses, and the length of a pause spreads long ones.
 pub fn after_retry_after(asked: Duration, failures: u32, random: u64) -> Duration {
     let asked = asked.min(RETRY_AFTER_MAX);
     asked + spread(bound(failures.max(1)).max(asked / 2).min(CAP), random)
 }
 
-/// How long to wait where there is no network: from [`OFFLINE_MIN`] to [`OFFLINE_MAX`], each as likely.
+/// Returns the wait without a network: uniform from [`OFFLINE_MIN`] to [`OFFLINE_MAX`].
 pub fn offline(random: u64) -> Duration {
     OFFLINE_MIN + spread(OFFLINE_MAX - OFFLINE_MIN, random)
 }
@@ -51,8 +56,9 @@ fn bound(failures: u32) -> Duration {
     BASE.saturating_mul(factor).min(CAP)
 }
 
-/// Evenly spread over the whole milliseconds from 0 to `bound`, both of them possible. The product's high half is as even
-/// as 64 bits can be: no value is likelier than another by more than one in 2^64.
+/// Returns a uniform whole number of milliseconds from 0 to `bound`, both inclusive. The high half
+/// of the product is as uniform as 64 bits allow: the probabilities of two values differ by at most
+/// 2^-64.
 fn spread(bound: Duration, random: u64) -> Duration {
     let values = bound.as_millis() + 1;
     let millis = (u128::from(random) * values) >> 64;
@@ -90,7 +96,8 @@ mod tests {
         }
     }
 
-    /// Kolmogorov and Smirnov's distance between a sample and the even distribution on 0 to 1.
+    /// Returns the Kolmogorov-Smirnov distance between a sample and the uniform distribution on 0
+    /// to 1.
     fn distance(mut sample: Vec<f64>) -> f64 {
         sample.sort_by(f64::total_cmp);
         let n = sample.len() as f64;
@@ -98,7 +105,7 @@ mod tests {
         sample.iter().enumerate().map(beside).fold(0.0, f64::max)
     }
 
-    /// 1.63 / sqrt(n) is exceeded by one even sample in a hundred; the generator's seed is fixed.
+    /// One uniform sample in a hundred exceeds 1.63 / sqrt(n). The generator's seed is fixed.
     fn is_even(mut draw: impl FnMut(u64) -> f64) -> bool {
         const DRAWS: usize = 20_000;
         let mut random = Random(5);
@@ -134,8 +141,9 @@ mod tests {
 
     const NODES: usize = 1_000;
 
-    /// When `NODES` nodes get through, each with one receipt, to a destination that all of them find gone at the same
-    /// moment and that is back after `outage`; in milliseconds, sorted. Each of them tries once after that: it succeeds.
+    /// Simulates `NODES` nodes with one receipt each. Their common destination fails at one moment
+    /// and returns after `outage`. Each node's first attempt after that succeeds. Returns the times
+    /// of these attempts in milliseconds, sorted.
     fn returns(outage: Duration, seed: u64, wait: impl Fn(u32, u64) -> Duration) -> Vec<u128> {
         let mut random = Random(seed);
         let mut returns: Vec<u128> = (0..NODES)
@@ -152,7 +160,7 @@ mod tests {
         returns
     }
 
-    /// The most that fall into one second, wherever that begins.
+    /// Returns the highest number of attempts within any one second.
     fn most_in_a_second(returns: &[u128]) -> usize {
         let within = |from: usize| returns[from..].iter().take_while(|&&at| at < returns[from] + 1000).count();
         (0..returns.len()).map(within).max().unwrap_or(0)

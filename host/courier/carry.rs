@@ -1,5 +1,5 @@
-//! Between nodes without a network: a directory is filled on one side, carried, taken in on the other, and carried back with
-//! the acknowledgements.
+//! Transport by removable media between nodes without a network. One node exports to a directory,
+//! and the other imports it. The directory then returns with the acknowledgements.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use super::{Admitted, Courier, CourierError, Mode, Refusal, rewards};
 use crate::key::KeyName;
 use crate::receipt::{Acknowledgement, Delivery};
 
-/// What is copied at a time.
+/// Bytes per copy step.
 const CHUNK_BYTES: usize = 256 << 10;
 
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +25,8 @@ pub enum CarryError {
     Courier(#[from] CourierError),
 }
 
-/// Writes what is pending, for the peer `to` or for all, to `directory`; credits what has come back in it.
+/// Exports the pending bundles, for the peer `to` or for all peers, to `directory`. Credits the
+/// acknowledgements that came back in it.
 pub async fn export(
     courier: &Arc<Courier>,
     directory: &Path,
@@ -43,10 +44,10 @@ pub async fn export(
     Ok(())
 }
 
-/// Takes in what `directory` holds: bundles for this node, which are acknowledged in it, and acknowledgements of what this node
-/// has exported, which are credited. What is for others is left alone.
+/// Imports `directory`: stores and acknowledges bundles for this node, and credits acknowledgements
+/// of this node's exports. Files for other nodes are not changed.
 pub async fn import(courier: &Arc<Courier>, directory: &Path, tell: &mut impl FnMut(Answer)) -> Result<(), CarryError> {
-    // Acknowledgements first: what is credited need not be looked at as a delivery.
+    // Acknowledgements come first: a credited delivery need not be examined.
     for found in acknowledgements(directory)? {
         match found {
             Ok((name, bytes)) => {
@@ -112,7 +113,7 @@ fn store(courier: &Arc<Courier>, carried: &Carried) -> Result<(Vec<u8>, bool), S
     }
 }
 
-/// `None` where it is not for us to take.
+/// Credits an acknowledgement. Returns `None` if it is for another node, or has no effect.
 fn take_acknowledgement(
     courier: &Courier,
     directory: &Path,
@@ -128,7 +129,7 @@ fn take_acknowledgement(
         return Ok(None);
     }
     let Some(receipt) = courier.store().receipt(&delivery.receipt).map_err(CourierError::from)? else {
-        // It was credited before, or dropped.
+        // The receipt was credited earlier, or dropped.
         clear(directory, name)?;
         return Ok(None);
     };

@@ -1,7 +1,8 @@
-//! Flush: all that is pending, or all that is due, is tried. Each destination has a lane: one receipt probes it until it has
-//! acknowledged something, and again after it has failed, so that a dead node is not flooded and holds nobody up.
+//! Flush: attempts all pending receipts, or all that are due. Each destination has a lane with a
+//! circuit breaker. A single probe tests it at first and after each failure. So a failed node is
+//! not flooded, and delays no other destination.
 //!
-//! What is pending is read from the store a page at a time, so memory does not grow with the queue.
+//! Pending receipts are read page by page, so memory use does not grow with the queue.
 
 mod told;
 mod archiving;
@@ -26,30 +27,30 @@ use crate::receipt::{Receipt, ReceiptId};
 use crate::store::LaneTag;
 use crate::text::timestamp;
 
-/// A destination that something is pending for.
+/// A destination with pending receipts, during a flush.
 struct LaneRun {
     tag: LaneTag,
     to: Peer,
     state: Arc<Mutex<LaneState>>,
-    /// In the first pass of [`Mode::All`], how far it has come; `None` once that is over.
+    /// Position of the first pass, in [`Mode::All`] and [`Mode::Once`]; `None` after that pass.
     cursor: Option<Option<(u64, ReceiptId)>>,
     page: VecDeque<Receipt>,
     in_flight: HashMap<ReceiptId, Kind>,
-    /// When to look again; 0 for at once.
+    /// Time of the next check for receipts; 0 means at once.
     look_at_ms: u64,
 }
 
-/// What a try was started as.
+/// Kind of an attempt.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// The only one to its destination, to see whether it answers.
+    /// The only attempt for its destination: a probe (half-open circuit).
     Probe,
-    /// One of several.
+    /// One of several concurrent attempts.
     Regular,
 }
 
 impl LaneRun {
-    /// What a try would be started as, and before when none is.
+    /// Returns the kind of the next attempt, and the time before which none may start.
     fn now(&self) -> (Kind, u64) {
         let state = lock(&self.state);
         (if state.is_open { Kind::Regular } else { Kind::Probe }, state.lane.not_before_ms)
@@ -59,8 +60,9 @@ impl LaneRun {
 type Tries = JoinSet<(usize, Receipt, Result<(Outcome, Duration), CourierError>)>;
 
 impl Courier {
-    /// Tries what `mode` says, each in the way that `forwarder` has. `route` says who stands for a destination, or why nobody
-    /// does; `None` if it is not to be tried. Ends early where `interrupted` does; nothing is lost by that.
+    /// Attempts the receipts that `mode` selects, through `forwarder`. `route` returns the peer for
+    /// a destination, or the reason why there is none. It returns `None` for a destination that
+    /// must not be tried. Ends early when `interrupted` completes; nothing is lost by that.
     pub async fn flush<F: Forwarder>(
         self: &Arc<Self>,
         forwarder: Arc<F>,
@@ -108,8 +110,8 @@ impl Courier {
         run.finish(is_done).await
     }
 
-    /// Waits until nobody else flushes. Who flushes what is due by itself gives way to who is told to flush all: a node that
-    /// does not answer is not to keep that from beginning.
+    /// Waits until no other flush runs. A flush of due receipts gives way to a flush of all
+    /// receipts. So a node that does not reply cannot delay the latter.
     async fn turn_to_flush(&self, mode: Mode) -> tokio::sync::MutexGuard<'_, ()> {
         struct Waiting<'a>(&'a tokio::sync::watch::Sender<usize>);
         impl Drop for Waiting<'_> {
@@ -130,10 +132,10 @@ impl Courier {
     }
 }
 
-/// How many receipts of a lane are read at a time.
+/// Receipts of a lane per read.
 const LANE_PAGE: usize = 64;
 
-/// A clock that is set back must not have it sleep for long.
+/// Maximum sleep, in milliseconds. It bounds the delay if the clock is set back during the sleep.
 const SLEEP_MS_MAX: u64 = 1_000;
 
 struct Run<F> {
@@ -141,14 +143,14 @@ struct Run<F> {
     forwarder: Arc<F>,
     mode: Mode,
     began_ms: u64,
-    /// Tries that are under way name their lane by its place here.
+    /// Lanes of this flush. Attempts in progress refer to their lane by its index.
     lanes: Vec<LaneRun>,
-    /// The destinations that have no lane, because nothing can be forwarded to them.
+    /// Destinations without a lane, because they cannot be reached as configured.
     without_way: HashSet<LaneTag>,
-    /// The lane whose turn it is.
+    /// Index of the lane whose turn it is (round robin).
     next: usize,
     tries: Tries,
-    /// How many of the tries are probes.
+    /// Number of attempts that are probes.
     probes: usize,
     summary: Summary,
     archiving: Archiving,
@@ -161,7 +163,7 @@ impl<F: Forwarder> Run<F> {
         Self { courier, forwarder, mode, began_ms, lanes, without_way, next: 0, tries, probes: 0, summary, archiving }
     }
 
-    /// Makes lanes for the destinations that have none, and has the others looked at again.
+    /// Creates the missing lanes, and schedules an immediate check of the others.
     async fn open_lanes(
         &mut self,
         route: impl Fn(Option<&KeyName>) -> Result<Option<Peer>, String>,
@@ -170,14 +172,14 @@ impl<F: Forwarder> Run<F> {
         let (courier, began_ms, now_ms) = (self.courier.clone(), self.began_ms, self.courier.now_ms());
         let known: HashSet<LaneTag> = self.lanes.iter().map(|lane| lane.tag).collect();
         let lanes = move || {
-            // Before anything of a lane is under way, what is due is put on the clock that runs now.
+            // Times are corrected to the current clock before any attempt of a lane starts.
             for (tag, _) in courier.store.lanes()?.iter().filter(|(tag, _)| !known.contains(tag)) {
                 courier.store.put_on_this_clock(*tag, began_ms)?;
             }
             Ok(courier.store.lanes()?)
         };
         let mut lanes = self.courier.blocking(lanes).await?;
-        // Those that have failed least are probed first.
+        // Destinations with the fewest failures are probed first.
         lanes.sort_by_key(|(_, lane)| lane.failures);
         for (tag, mut lane) in lanes {
             let destination = lane.destination.clone();
@@ -203,7 +205,7 @@ impl<F: Forwarder> Run<F> {
                 }
                 Mode::Due => None,
             };
-            // No lane waits longer: another clock has said so.
+            // No lane waits longer than this. A later time comes from another clock.
             if lane.not_before_ms > now_ms.saturating_add(Receipt::WAIT_MS_MAX) {
                 lane.not_before_ms = 0;
             }
@@ -214,7 +216,7 @@ impl<F: Forwarder> Run<F> {
         Ok(())
     }
 
-    /// Starts as many tries as may be under way, the lanes in turn.
+    /// Starts as many attempts as are allowed, from the lanes in turn.
     async fn start_tries(&mut self, tell: &mut impl FnMut(Event)) -> Result<(), CourierError> {
         let mut idle = 0;
         while idle < self.lanes.len() {
@@ -225,8 +227,9 @@ impl<F: Forwarder> Run<F> {
         Ok(())
     }
 
-    /// Whether there is room for one more. Probes have room of their own, so that dead destinations keep nothing from live
-    /// ones; and one destination of several does not get all of the rest, for it may stop to answer.
+    /// Returns whether one more attempt may start. Probes have their own slots, so that failed
+    /// destinations cannot block working ones. If there are several destinations, one of them gets
+    /// at most three quarters of the regular slots: it may stop replying.
     fn has_room(&self, kind: Kind, at: usize) -> bool {
         let max = usize::try_from(self.courier.settings.concurrency).unwrap_or(usize::MAX);
         let lane_max = if self.lanes.len() > 1 { max - max / 4 } else { max };
@@ -256,7 +259,8 @@ impl<F: Forwarder> Run<F> {
         Ok(true)
     }
 
-    /// The next receipt of a lane, or `None` with the time to look again. Those that have expired are given up on the way.
+    /// Returns the next receipt of a lane. `None` sets the time of the next check. Expired receipts
+    /// are given up on the way.
     async fn next_of(&mut self, at: usize, tell: &mut impl FnMut(Event)) -> Result<Option<Receipt>, CourierError> {
         loop {
             let Some(receipt) = self.lanes[at].page.pop_front() else {
@@ -285,7 +289,7 @@ impl<F: Forwarder> Run<F> {
         }
     }
 
-    /// Whether there was more to read.
+    /// Reads the next page. Returns whether there may be more to read.
     async fn fill_page(&mut self, at: usize) -> Result<bool, CourierError> {
         let (tag, cursor, now_ms) = (self.lanes[at].tag, self.lanes[at].cursor, self.courier.now_ms());
         let courier = self.courier.clone();
@@ -293,10 +297,10 @@ impl<F: Forwarder> Run<F> {
             let page = self.courier.blocking(move || Ok(courier.store.page(tag, after, u64::MAX, LANE_PAGE)?)).await?;
             let lane = &mut self.lanes[at];
             lane.cursor = page.last().map(|last| Some((last.due_ms, last.id)));
-            // What has failed in this flush stands further behind again.
+            // A receipt that failed in this flush appears again, further behind in the queue.
             let (began_ms, in_flight) = (self.began_ms, &lane.in_flight);
             let is_fresh = |receipt: &Receipt| {
-                // A try from the future was made by another clock.
+                // An attempt in the future was made by another clock.
                 let is_tried = (began_ms..=now_ms).contains(&receipt.attempted_ms);
                 !is_tried && !in_flight.contains_key(&receipt.id)
             };
@@ -317,7 +321,7 @@ impl<F: Forwarder> Run<F> {
         Ok(!lane.page.is_empty())
     }
 
-    /// When there is something to start; `None` if that depends on what is under way, or never.
+    /// Returns the next start time; `None` if attempts in progress decide it, or there is none.
     fn wake_ms(&self) -> Option<u64> {
         let now_ms = self.courier.now_ms();
         let of_lane = |lane: &LaneRun| {
@@ -346,7 +350,7 @@ impl<F: Forwarder> Run<F> {
         if lane.in_flight.remove(&receipt.id) == Some(Kind::Probe) {
             self.probes -= 1;
         }
-        // What was put off is to be found again.
+        // Check again for receipts that were postponed.
         lane.look_at_ms = 0;
         let (id, to, bytes) = (receipt.id, lane.to.name.clone(), receipt.bundle.bytes);
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
@@ -378,7 +382,7 @@ impl<F: Forwarder> Run<F> {
         }
     }
 
-    /// What waits for the archive when a flush ends early, the next one takes there.
+    /// Returns the summary. If the flush ends early, the next one completes the archiving.
     async fn finish(self, is_done: bool) -> Result<Summary, CourierError> {
         let courier = self.courier.clone();
         let tags: Vec<LaneTag> = self.lanes.iter().map(|lane| lane.tag).collect();

@@ -1,4 +1,4 @@
-//! How a bundle is brought to the peer that it is for: over HTTP, or in a directory that is carried there on a stick.
+//! Transports that bring a bundle to its peer: HTTP, or a directory on removable media.
 
 mod checked;
 mod http;
@@ -17,70 +17,74 @@ use super::Peer;
 use crate::key::Signature;
 use crate::receipt::{Delivery, Receipt};
 
-/// One way to bring a bundle to where it is for.
+/// A transport for bundles.
 pub trait Forwarder: Send + Sync + 'static {
-    /// Tries once. A caller that no longer waits has ended the try; what it has come to is then not known, and trying
-    /// again is right.
+    /// Makes one attempt. Dropping the future ends the attempt. The result is then unknown, and the
+    /// caller should try again.
     fn forward(&self, parcel: Parcel) -> impl Future<Output = Result<Handed, ForwardError>> + Send;
 }
 
-/// A bundle, what its carrier has signed of it, and the peer that it is for.
+/// A bundle to be sent, with its signed delivery and its peer.
 #[derive(Debug)]
 pub struct Parcel {
     pub to: Peer,
     pub delivery: Delivery,
-    /// The carrier's, of `delivery`.
+    /// The carrier's signature of `delivery`.
     pub signature: Signature,
-    /// `delivery.bundle`'s bytes. They are checked while they are read, so whoever hands them over need not have.
+    /// Bytes of `delivery.bundle`. They are verified while they are read, so the caller need not do
+    /// that.
     pub content: Content,
 }
 
 #[derive(Debug)]
 pub enum Content {
-    /// A small bundle.
+    /// Bytes of a small bundle.
     Bytes(bytes::Bytes),
-    /// The whole file is the bundle, wherever the handle's position is. It must not be written any more.
+    /// File of the bundle. The whole file is the bundle, whatever the handle's position. The file
+    /// must not be written any more.
     File(File),
 }
 
-/// What a try has come to.
+/// Result of a successful attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Handed {
-    /// What the other side has answered: at most [`crate::receipt::ACKNOWLEDGEMENT_BYTES_MAX`] bytes, not yet checked.
+    /// Reply of the peer, not verified yet: at most [`crate::receipt::ACKNOWLEDGEMENT_BYTES_MAX`]
+    /// bytes.
     Acknowledged(Vec<u8>),
-    /// It is on its way. The acknowledgement comes back the same way, and a later try finds it.
+    /// Exported. The acknowledgement returns by the same transport, and a later attempt finds it.
     Carried,
 }
 
-/// Why a try has not handed the bundle over.
+/// Reason why an attempt did not deliver the bundle.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.message())]
 pub enum ForwardError {
-    /// There is no network here: nobody's failure, and no reason to wait longer the next time.
+    /// No network on this side. This is no failure of the peer, and does not lengthen the next
+    /// wait.
     Offline { message: Message },
-    /// The other side has said no.
+    /// The peer refused the delivery.
     Refused {
         message: Message,
-        /// The HTTP status.
+        /// HTTP status code.
         status: u16,
-        /// Which of the reasons that `POST /v1/courier/bundles` has, if the answer says so: up to 64 of `a`-`z`, `0`-`9`
-        /// and `_`.
+        /// Reason code of `POST /v1/courier/bundles`, if the reply contains one: up to 64 of
+        /// `a`-`z`, `0`-`9` and `_`.
         code: Option<String>,
-        /// What the other side says is its signed refusal: up to [`crate::receipt::REFUSAL_BYTES_MAX`] bytes, not yet
-        /// checked.
+        /// The peer's signed refusal, not verified yet: up to [`crate::receipt::REFUSAL_BYTES_MAX`]
+        /// bytes.
         signed: Option<Vec<u8>>,
-        /// How long the other side asks to be left alone, at most [`super::backoff::RETRY_AFTER_MAX`].
+        /// Pause that the peer requested, at most [`super::backoff::RETRY_AFTER_MAX`].
         retry_after: Option<Duration>,
     },
-    /// The other side was not reached, or did not answer to the end in time.
+    /// The peer was not reached, or did not complete its reply in time.
     Unreachable { message: Message },
-    /// Our own bundle's bytes are not what its digest says. The other side was not given all of it.
+    /// This node's copy of the bundle does not match its digest. The peer did not get all of it.
     Damaged { message: Message },
-    /// The other side says that it has the bundle, and does not acknowledge it.
+    /// The peer reported success without a valid acknowledgement.
     Answer { message: Message },
-    /// A file on this side cannot be read or written.
+    /// A local file cannot be read or written.
     Io { message: Message },
-    /// This way does not lead to the peer.
+    /// The transport does not lead to the peer.
     NoWay { message: Message },
 }
 
@@ -98,8 +102,8 @@ impl ForwardError {
     }
 }
 
-/// What people are told of a try: at most [`Receipt::ERROR_BYTES_MAX`] bytes, without any character that a terminal or a
-/// list would not show as it is, for part of it is what the other side says.
+/// Error message of an attempt, for people: at most [`Receipt::ERROR_BYTES_MAX`] bytes. All
+/// characters are printable in a terminal or a list, because part of the text comes from the peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message(String);
 
@@ -119,11 +123,12 @@ impl fmt::Display for Message {
     }
 }
 
-/// `text` in at most `bytes_max` bytes, with an ellipsis where it is cut, and with escapes for what is not printable.
+/// Returns `text` in at most `bytes_max` bytes. A truncated text ends with an ellipsis. Characters
+/// that are not printable are escaped.
 fn plain(text: &str, bytes_max: usize) -> String {
     const CUT: &str = "…";
     let mut plain = String::new();
-    // How long it may be for the ellipsis to fit behind.
+    // Length at which the ellipsis still fits.
     let mut fits = 0;
     for c in text.chars() {
         match c {

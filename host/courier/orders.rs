@@ -1,5 +1,6 @@
-//! All that the owner of a node can ask of its courier. An order is one value and its answers are a stream of values, so
-//! that the command line gets the same whether it carries the order out itself or hands it to the running node.
+//! Commands of a node's owner to its courier. A command is one value, and its replies are a stream
+//! of values. So the command line gets the same replies, whether it executes the command itself or
+//! sends it to the running node.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,25 +17,25 @@ use crate::key::{KeyName, NotARotation, PublicKey, Rotation};
 use crate::receipt::{IdPrefix, Receipt, ReceiptId, Sender, State};
 use crate::store::{Entry, FsckReport, Received, StoreError, Submitted};
 
-/// How much of a bundle is written at a time.
+/// Bytes of a bundle per write.
 const CHUNK_BYTES: usize = 256 << 10;
 
-/// How many are read from the store at a time for a list.
+/// Entries per read from the store, for a list.
 const LIST_PAGE: usize = 256;
 
-/// The largest order; a bundle comes after it.
+/// Maximum size of a command. A bundle may follow it.
 pub const ORDER_BYTES_MAX: usize = 64 << 10;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "order")]
 pub enum Order {
-    /// Take in the bundle that follows.
+    /// Accept the bundle that follows.
     Send {
         sender: Sender,
         to: Option<KeyName>,
         expires_in_ms: Option<u64>,
     },
-    /// Carry on to another peer what was received.
+    /// Relay a received bundle to another peer.
     Onward {
         id: IdPrefix,
         to: KeyName,
@@ -48,12 +49,12 @@ pub enum Order {
     Show {
         id: IdPrefix,
     },
-    /// Try again what is dead or not due, `all_dead` or these.
+    /// Retry receipts that are dead or not due: these, and all dead ones if `all_dead`.
     Retry {
         ids: Vec<IdPrefix>,
         all_dead: bool,
     },
-    /// Forget receipts and what was received.
+    /// Remove receipts and received bundles.
     Drop {
         ids: Vec<IdPrefix>,
     },
@@ -64,9 +65,9 @@ pub enum Order {
     Import {
         directory: PathBuf,
     },
-    /// Look through the store, which is in use.
+    /// Check the store while it is in use.
     Fsck,
-    /// Give out the acknowledgement of one receipt.
+    /// Return the acknowledgement of one receipt.
     ExportAcknowledgement {
         id: IdPrefix,
     },
@@ -76,7 +77,7 @@ pub enum Order {
         public_key: String,
         address: Option<String>,
     },
-    /// Pin a peer to the key that took the place of its former one, as both have signed.
+    /// Pin a peer's successor key, by a statement that both keys have signed.
     FollowPeer {
         statement: String,
     },
@@ -131,7 +132,7 @@ pub enum OrderError {
     Carry(#[from] carry::CarryError),
 }
 
-/// Something with an id.
+/// An item that has an id.
 enum Found {
     Receipt(Receipt),
     Acknowledged(Entry),
@@ -152,7 +153,8 @@ impl Found {
     }
 }
 
-/// Carries `order` out. `body` is the bundle that follows it, if one does; ends early where `interrupted` does.
+/// Executes `order`. `body` is the bundle that follows it, if any. Ends early when `interrupted`
+/// completes.
 pub async fn perform(
     courier: &Arc<Courier>,
     order: Order,
@@ -193,7 +195,7 @@ pub async fn perform(
         Order::Retry { ids, all_dead } => retry(courier, &ids, all_dead, &mut tell)?,
         Order::Drop { ids } => {
             for id in ids {
-                // What was earned stays.
+                // Credit is never removed.
                 let is_here = |found: &Found| !matches!(found, Found::Acknowledged(_));
                 let found = find_if(courier, &id, is_here)?.ok_or(OrderError::NoSuchReceipt(id))?;
                 let id = found.id();
@@ -252,7 +254,7 @@ pub async fn perform(
     Ok(())
 }
 
-/// Looks through the store, unless that is interrupted.
+/// Checks the store until the check is complete or interrupted.
 async fn check(courier: &Arc<Courier>, interrupted: impl Future<Output = ()>) -> Result<FsckReport, OrderError> {
     let (courier, is_over) = (courier.clone(), Arc::new(AtomicBool::new(false)));
     let checked = tokio::spawn(blocking({
@@ -268,7 +270,7 @@ async fn check(courier: &Arc<Courier>, interrupted: impl Future<Output = ()>) ->
     }
 }
 
-/// Takes a bundle in as it comes.
+/// Accepts a bundle from a stream.
 async fn take_in(mut sending: Sending, mut body: impl AsyncRead + Unpin) -> Result<Answer, OrderError> {
     loop {
         let mut chunk = Vec::with_capacity(CHUNK_BYTES);
@@ -300,12 +302,13 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(CourierError::task)?
 }
 
-/// What has an id that begins so, wherever it is.
+/// Returns the item with this id prefix, of any kind.
 fn find(courier: &Courier, prefix: &IdPrefix) -> Result<Found, OrderError> {
     find_if(courier, prefix, |_| true)?.ok_or_else(|| OrderError::NoSuchReceipt(prefix.clone()))
 }
 
-/// What has an id that begins so and is wanted. This node's receipt goes before what it has received under the same id.
+/// Returns the item with this id prefix for which `is_wanted` is true. If this node's receipt and a
+/// received bundle have the same id, the receipt comes first.
 fn find_if(
     courier: &Courier,
     prefix: &IdPrefix,
@@ -381,7 +384,8 @@ fn retry(courier: &Courier, ids: &[IdPrefix], all_dead: bool, tell: &mut impl Fn
     }
     if all_dead {
         loop {
-            // Those that are revived are not among the dead any more.
+            // Each page starts with the first dead receipt, because revived ones are no longer
+            // dead.
             let dead = courier.store.receipts_in(State::Dead, None, LIST_PAGE)?;
             if dead.is_empty() {
                 break;

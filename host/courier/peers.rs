@@ -1,6 +1,6 @@
-//! The nodes that this one hands bundles to and takes bundles from: what each is called here, the key that it is pinned
-//! to, and where it is. The file `state/courier/peers` holds a title and a line for each peer: its name, its key, and its
-//! address if it has one.
+//! Peers: the nodes with which this one exchanges bundles. Each has a local name, a pinned key, and
+//! perhaps an address. The file `state/courier/peers` has a title and one line for each peer: its
+//! name, its key, and its address if there is one.
 
 mod address;
 
@@ -15,23 +15,23 @@ use crate::private_file;
 
 const TITLE: &str = "compute-host courier peers v1";
 
-/// More names than this are not one owner's to look after.
+/// Maximum number of peers that one owner can look after.
 pub const PEERS_MAX: usize = 1_000;
 
-/// What all of them take at most, rounded up: a line has a name of 64 bytes, a key of 64 and an address.
+/// Maximum size of the file, rounded up: a line has a name of 64 bytes, a key of 64 and an address.
 const PEERS_BYTES_MAX: u64 = 1 << 20;
 
 /// Another node.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Peer {
     pub name: KeyName,
-    /// `None` for one that is reached by directory only. It may hand bundles in all the same.
+    /// `None` if the peer can be reached by directory only. It may deliver bundles all the same.
     pub address: Option<Address>,
-    /// Its acknowledgements are checked against this key, never against one that a reply brings.
+    /// Pinned key. It verifies the peer's acknowledgements; a key in a reply never does.
     pub public_key: PublicKey,
 }
 
-/// Why the list of peers is not changed as was asked.
+/// Reason why a change of the list is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PeersError {
     #[error(
@@ -58,24 +58,24 @@ pub enum PeersError {
     Title,
 }
 
-/// What [`Peers::add`] has come to.
+/// Result of [`Peers::add`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Added {
     New,
-    /// It was there, just so.
+    /// The peer existed with the same address.
     AsBefore,
-    /// It was there with this address, or none, and has another now.
+    /// The peer existed, and its address changed from this one, or from none.
     Moved {
         from: Option<Address>,
     },
 }
 
-/// Each name and each key stands there once.
+/// List of peers. Each name and each key is unique.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Peers(Vec<Peer>);
 
 impl Peers {
-    /// In the order in which they were added.
+    /// Returns the peers in the order in which they were added.
     pub fn list(&self) -> &[Peer] {
         &self.0
     }
@@ -88,8 +88,8 @@ impl Peers {
         self.0.iter().find(|peer| peer.public_key == *key)
     }
 
-    /// Adds a peer. One that is there with this name and key has this address from now on, or none; one that has only
-    /// one of them is left alone, and named.
+    /// Adds a peer. If a peer with this name and key exists, its address is replaced or removed. If
+    /// a peer has only one of the two, nothing changes, and the error names that peer.
     pub fn add(&mut self, peer: Peer) -> Result<Added, PeersError> {
         let has_room = self.0.len() < PEERS_MAX;
         let same = |there: &&mut Peer| there.name == peer.name || there.public_key == peer.public_key;
@@ -110,8 +110,8 @@ impl Peers {
         Ok(Added::Moved { from: std::mem::replace(&mut there.address, peer.address) })
     }
 
-    /// Pins the peer of the former key to the successor; its name and address stay. A peer that has the successor's key
-    /// already is left as it is.
+    /// Pins the successor's key for the peer that has the former key. Its name and address stay. If
+    /// a peer has the successor's key already, and none has the former key, nothing changes.
     pub fn follow(&mut self, rotation: &Rotation) -> Result<Peer, PeersError> {
         let (former, successor) = (rotation.former(), rotation.successor());
         let at = self.0.iter().position(|peer| peer.public_key == former);
@@ -178,14 +178,14 @@ pub enum PeersFileError {
     Peers(#[from] PeersError),
 }
 
-/// The list of peers in a state directory. Nothing is read before it is asked for.
+/// The list of peers in a state directory. Nothing is read until [`PeersFile::read`].
 #[derive(Clone, Debug)]
 pub struct PeersFile {
     directory: PathBuf,
 }
 
 impl PeersFile {
-    /// The list in the state directory `state`.
+    /// Creates a handle for the list in the state directory `state`.
     pub fn new(state: &Path) -> Self {
         Self { directory: state.join("courier") }
     }
@@ -194,7 +194,7 @@ impl PeersFile {
         self.directory.join("peers")
     }
 
-    /// There are none where there is no file. Makes nothing.
+    /// Reads the list. It is empty if there is no file. Creates nothing.
     pub fn read(&self) -> Result<Peers, PeersFileError> {
         let path = self.path();
         match private_file::read(&path, PEERS_BYTES_MAX) {
@@ -205,7 +205,8 @@ impl PeersFile {
         }
     }
 
-    /// Changes the list; of several processes one after the other. What cannot be changed stays as it is.
+    /// Changes the list. A lock file serialises changes of several processes. On an error, the list
+    /// stays as it is.
     pub fn change<T>(&self, change: impl FnOnce(&mut Peers) -> Result<T, PeersError>) -> Result<T, PeersFileError> {
         let (path, lock) = (self.path(), self.directory.join("peers.lock"));
         self.make_directory()?;

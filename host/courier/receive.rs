@@ -1,4 +1,4 @@
-//! The receiving side: what a carrier hands over is checked, stored, and acknowledged, in this order.
+//! Receiving side: a delivery is checked, stored, and acknowledged, in this order.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use crate::receipt::{Acknowledgement, CLOCK_SET_MS, Delivery, SignedRefusal};
 use crate::store::{Received, Staged, StoreError};
 use crate::text::timestamp;
 
-/// When who was told to come back should.
+/// Delays after which a refused carrier should retry.
 const BUSY_RETRY: Duration = Duration::from_secs(1);
 const FULL_RETRY: Duration = Duration::from_secs(60);
 
-/// Why a delivery is not taken. What is shown is read by the carrier's owner.
+/// Reason why a delivery is refused. The carrier's owner reads the message.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     #[error(
@@ -49,11 +49,11 @@ pub enum Refusal {
     Storage(#[source] StoreError),
 }
 
-/// What stands behind a refusal, for programs and for protocols.
+/// Machine-readable part of a refusal, for programs and protocols.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RefusalKind {
     pub code: &'static str,
-    /// As HTTP has it.
+    /// HTTP status code.
     pub status: u16,
     pub retry_after: Option<Duration>,
 }
@@ -76,8 +76,9 @@ impl Refusal {
         RefusalKind { code, status, retry_after }
     }
 
-    /// Whether the same delivery is refused whenever it comes again. What could be the fault of whoever stands between, or
-    /// what the owner of this node can change with a word, is not final.
+    /// Returns whether the same delivery will always be refused. A refusal is not final if a node
+    /// in between could have caused it. Nor is it final if this node's owner can change it with one
+    /// command.
     const fn is_final(&self) -> bool {
         matches!(self, Self::Conflict | Self::TooLarge { .. } | Self::Expired { .. })
     }
@@ -99,15 +100,15 @@ impl From<StoreError> for Refusal {
     }
 }
 
-/// What a delivery is met with.
+/// Result of admitting a delivery.
 pub enum Admitted {
-    /// It was received before: the acknowledgement's bytes, as they were then.
+    /// The bundle was received before: the bytes of its first acknowledgement.
     Already(Vec<u8>),
-    /// Its bytes may come.
+    /// The bundle's bytes may be sent.
     Open(Box<Incoming>),
 }
 
-/// A bundle that is being received. If it is dropped, nothing of it is kept.
+/// A bundle that is being received. Dropping it discards everything that was staged.
 pub struct Incoming {
     courier: Arc<Courier>,
     delivery: Delivery,
@@ -116,7 +117,8 @@ pub struct Incoming {
 }
 
 impl Courier {
-    /// Whether the bundle of `delivery` may be handed over. Reads the disk; to be called where that may be waited for.
+    /// Decides whether the bundle of `delivery` may be sent. Reads the disk, so call it where
+    /// blocking is allowed.
     pub fn admit(self: &Arc<Self>, delivery: Delivery, signature: &Signature) -> Result<Admitted, Refusal> {
         self.count_faults(self.look_at(delivery, signature))
     }
@@ -136,7 +138,7 @@ impl Courier {
             return Err(Refusal::NotForThisNode);
         }
         let (expires_ms, now_ms) = (delivery.expires_ms, self.now_ms());
-        // A carrier whose clock was never set cannot say when.
+        // The expiry time of a carrier whose clock was never set means nothing.
         if expires_ms >= CLOCK_SET_MS && expires_ms <= now_ms {
             return Err(Refusal::Expired { expires_ms, now_ms });
         }
@@ -156,7 +158,7 @@ impl Courier {
         result
     }
 
-    /// The key may have been retired since the bundle was admitted.
+    /// Signs an acknowledgement. The key may have been retired since the bundle was admitted.
     fn acknowledge(&self, delivery: Delivery) -> Result<Acknowledgement, Refusal> {
         let key = self.signer.key();
         if delivery.destination != key.public() {
@@ -165,8 +167,9 @@ impl Courier {
         Ok(Acknowledgement::sign(delivery, self.now_ms(), &key))
     }
 
-    /// Another request may have stored it a moment ago, and what is told must be on disk. Where this node's key was
-    /// rotated since, the carrier that follows it is told the same by the key that it now asks.
+    /// Answers a delivery that was received before. Another request may have stored it just now,
+    /// and it must be on disk before the answer. If this node's key was rotated since, the new key
+    /// signs the same acknowledgement for a carrier that asks it.
     fn already(&self, received: Received, asked: &Delivery) -> Result<Admitted, Refusal> {
         self.store.settle()?;
         let former = Acknowledgement::from_kept_bytes(&received.acknowledgement);
@@ -180,7 +183,8 @@ impl Courier {
         Ok(Admitted::Already(Acknowledgement::sign(asked.clone(), received.stored_ms, &key).to_bytes()))
     }
 
-    /// The bytes of this node's signed refusal of `delivery`, if that is final and for this node to say.
+    /// Returns the bytes of this node's signed refusal of `delivery`, if the refusal is final and
+    /// the delivery is for this node.
     pub fn sign_refusal(&self, delivery: &Delivery, refusal: &Refusal) -> Option<Vec<u8>> {
         let key = self.signer.key();
         let is_ours = refusal.is_final() && delivery.destination == key.public();
@@ -190,7 +194,7 @@ impl Courier {
 }
 
 impl Incoming {
-    /// Takes more of the bundle's bytes. Writes to disk.
+    /// Appends bytes to the bundle. Writes to disk.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         let (found, expected) = (self.staged.bytes() + bytes.len() as u64, self.delivery.bundle.bytes);
         if found > expected {
@@ -200,8 +204,9 @@ impl Incoming {
         self.courier.count_faults(written)
     }
 
-    /// Stores the bundle, and then acknowledges it. The acknowledgement's bytes, and whether the bundle is new: of several
-    /// that come at once the first counts, and all are answered alike.
+    /// Stores the bundle and then acknowledges it. Returns the acknowledgement's bytes, and whether
+    /// the bundle is new. Of several concurrent deliveries the first one counts, and all get the
+    /// same answer.
     pub fn finish(self) -> Result<(Vec<u8>, bool), Refusal> {
         let courier = self.courier.clone();
         courier.count_faults(self.store())
@@ -217,7 +222,7 @@ impl Incoming {
         if finished.blob() != delivery.bundle {
             return Err(Refusal::WrongDigest);
         }
-        // What is signed here is told to nobody before the store has it on disk.
+        // The store has the acknowledgement on disk before anybody gets it.
         let acknowledgement = courier.acknowledge(delivery)?;
         let (received, is_new) = courier.store.receive(finished, &acknowledgement)?;
         if is_new {

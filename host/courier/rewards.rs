@@ -1,11 +1,12 @@
-//! What carrying a bundle is worth, in whole units of credit.
+//! Credit for carrying a bundle, in whole units.
 
 use super::Settings;
 use crate::proof::Blob;
 
 const MIB: u128 = 1 << 20;
 
-/// Bytes times the rate for a mebibyte, rounded down, and the rate for a hop times the hops.
+/// Returns the bytes times the rate per mebibyte, rounded down, plus the hops times the rate per
+/// hop.
 pub fn credit(bundle: &Blob, hops: u8, settings: &Settings) -> u64 {
     let by_bytes = u128::from(bundle.bytes) * u128::from(settings.credit_per_mib) / MIB;
     let by_hops = u128::from(hops) * u128::from(settings.credit_per_hop);

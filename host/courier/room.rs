@@ -1,5 +1,5 @@
-//! Room for what carriers hand over: deliveries under way, and bundles and bytes that are stored. Each carrier has shares of
-//! its own, so that one carrier does not keep the others out.
+//! Quotas of the receiving side: concurrent deliveries, stored bundles, and their bytes. Each
+//! carrier has its own shares, so that one carrier cannot block the others.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,40 +8,42 @@ use crate::key::PublicKey;
 use crate::shares::{NoShare, Owner, Pool, Share, Shares};
 use crate::store::{CourierStore, StoreError};
 
-/// How many bundles are received at a time.
+/// Number of bundles that are received at once.
 pub const RECEIVING_MAX: u64 = 256;
 
-/// What is stored is read from the store so many bundles at a time.
+/// Received bundles per read from the store.
 const PAGE: usize = 1_000;
 
-/// A carrier, or the peer that a bundle is stored for.
+/// A carrier, that is, the peer from which a bundle is stored.
 impl Owner for PublicKey {}
 
-/// The room of one node.
+/// Quotas of one node.
 pub struct Room {
     places: Pool<PublicKey>,
     capacity: (u64, u64),
-    /// `None` until the first delivery: a command that receives nothing need not count what is stored.
+    /// `None` until the first delivery: a command that receives nothing need not count the stored
+    /// bundles.
     stored: Arc<Mutex<Option<Stored>>>,
 }
 
-/// What is stored or being received, by carrier.
+/// Stored bundles and deliveries in progress, by carrier.
 struct Stored {
     bundles: Shares<PublicKey>,
     bytes: Shares<PublicKey>,
 }
 
-/// Why there is no room.
+/// Reason why a reservation fails.
 #[derive(Debug)]
 pub enum NoRoom {
-    /// No delivery of this carrier is taken until another of its own has ended.
+    /// All delivery slots of this carrier are in use. One is free when one of its deliveries ends.
     Busy,
-    /// The carrier has its share of what may be stored.
+    /// The carrier's storage share is used up.
     Full,
     Storage(StoreError),
 }
 
-/// Room for one delivery. It is free again when this is dropped, but for what [`Held::keep`] says is stored.
+/// Reservation for one delivery. Dropping it releases the reservation, except for a bundle that
+/// [`Held::keep`] marked as stored.
 pub struct Held {
     carrier: PublicKey,
     bytes: u64,
@@ -56,7 +58,7 @@ impl Room {
         Self { places: Pool::new(RECEIVING_MAX), capacity, stored: Arc::default() }
     }
 
-    /// Takes room for a bundle of so many bytes from `carrier`.
+    /// Reserves space for a bundle of `bytes` from `carrier`.
     pub fn take(&self, store: &CourierStore, carrier: PublicKey, bytes: u64) -> Result<Held, NoRoom> {
         let place = self.places.take(&carrier, 1).map_err(|NoShare| NoRoom::Busy)?;
         let mut stored = lock(&self.stored);
@@ -73,13 +75,15 @@ impl Room {
         Ok(Held { carrier, bytes, stored: self.stored.clone(), is_stored: false, _place: place })
     }
 
-    /// Frees the room of what `remove` says it has removed from the store: the bytes of one bundle.
+    /// Calls `remove` and releases the space of the removed bundle. `remove` returns the bundle's
+    /// size in bytes if it removed one.
     pub fn release(
         &self,
         carrier: &PublicKey,
         remove: impl FnOnce() -> Result<Option<u64>, StoreError>,
     ) -> Result<(), StoreError> {
-        // What is being counted must not be removed meanwhile, or it would be counted and never freed.
+        // A bundle must not be removed during the first count, or it would be counted and never
+        // released.
         let counting = lock(&self.stored);
         let is_counted = counting.is_some();
         let removed = if is_counted {
@@ -98,7 +102,7 @@ impl Room {
 }
 
 impl Held {
-    /// Keeps the room taken: the bundle is stored.
+    /// Keeps the reservation after the drop, because the bundle is stored.
     pub fn keep(mut self) {
         self.is_stored = true;
     }

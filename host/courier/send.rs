@@ -1,4 +1,5 @@
-//! Taking a bundle in: its bytes are staged as they come, and a receipt for them is told when both are on disk.
+//! Sending of a bundle: its bytes are staged as they arrive, and the receipt is reported when both
+//! are on disk.
 
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use crate::key::KeyName;
 use crate::receipt::{CLOCK_SET_MS, Receipt, ReceiptId, Sender, State};
 use crate::store::{Received, Staged, StoreError, Submitted};
 
-/// Why a bundle is not taken in. Nothing of it is kept then.
+/// Reason why a bundle is not accepted. Nothing of it is stored then.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
     #[error(
@@ -29,7 +30,7 @@ pub enum SendError {
     Store(#[from] StoreError),
 }
 
-/// A bundle that is being taken in. If it is dropped, nothing of it is kept.
+/// A bundle that is being accepted. Dropping it discards everything that was staged.
 pub struct Sending {
     courier: Arc<Courier>,
     staged: Staged,
@@ -39,7 +40,7 @@ pub struct Sending {
     expires_ms: u64,
 }
 
-/// What was sent: its receipt, and what there was of it before.
+/// The receipt of an accepted bundle, and its state before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent {
     pub id: ReceiptId,
@@ -48,8 +49,8 @@ pub struct Sent {
 }
 
 impl Courier {
-    /// Begins to take a bundle in, from `sender`, to the peer `to` or to the default destination, to be tried for
-    /// `expires_in_ms` milliseconds.
+    /// Starts to accept a bundle from `sender` for the peer `to`, or for the default destination.
+    /// Its receipt expires after `expires_in_ms` milliseconds.
     pub fn begin_send(
         self: &Arc<Self>,
         sender: Sender,
@@ -60,12 +61,12 @@ impl Courier {
         self.begin(sender, to, 0, self.now_ms().saturating_add(expires_in_ms))
     }
 
-    /// Begins to take in what was received, to be carried on to the peer `to`.
+    /// Starts to accept a received bundle for relay to the peer `to`.
     pub fn begin_onward(self: &Arc<Self>, received: &Received, to: KeyName) -> Result<Sending, SendError> {
         if received.hops >= Receipt::HOPS_MAX {
             return Err(SendError::TooManyHops);
         }
-        // A carrier whose clock was never set has said no time that means anything.
+        // The expiry time of a carrier whose clock was never set means nothing.
         let expires_ms = match received.expires_ms {
             unset if unset < CLOCK_SET_MS => self.now_ms().saturating_add(self.settings.expires_ms),
             expires_ms => expires_ms,
@@ -100,7 +101,8 @@ impl Courier {
         Ok(())
     }
 
-    /// What was sent before the default destination had a name is not sent once more to that name.
+    /// Returns the receipt's id. A bundle that was sent before the default destination had a name
+    /// keeps its id, so it is not sent again.
     fn id_of(&self, receipt: &Receipt) -> Result<ReceiptId, StoreError> {
         let (bundle, sender) = (&receipt.bundle, &receipt.sender);
         let destination = receipt.destination.as_ref();
@@ -115,7 +117,7 @@ impl Courier {
 }
 
 impl Sending {
-    /// Takes more of the bundle's bytes. Writes to disk.
+    /// Appends bytes to the bundle. Writes to disk.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), SendError> {
         let max = self.courier.settings.bundle_bytes_max;
         if self.staged.bytes().saturating_add(bytes.len() as u64) > max {

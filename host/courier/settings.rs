@@ -1,4 +1,4 @@
-//! What the node's owner has set for the courier.
+//! Settings of the courier, from the node's owner.
 
 use serde::Deserialize;
 
@@ -7,23 +7,24 @@ use crate::key::KeyName;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Where a bundle goes whose sender says nothing else: a peer's name.
+    /// Default destination: the name of a peer.
     pub destination: Option<KeyName>,
-    /// The largest bundle that is sent or received.
+    /// Largest bundle that is sent or received, in bytes.
     pub bundle_bytes_max: u64,
-    /// What may be pending or dead: receipts, and bytes of bundles, each counted as often as it is to be sent.
+    /// Limits on pending and dead receipts, and on their bundles' bytes. A bundle counts once for
+    /// each receipt.
     pub pending_max: u64,
     pub pending_bytes_max: u64,
-    /// What may be here of what was received: bundles, and their bytes.
+    /// Limits on stored received bundles, and on their bytes.
     pub received_max: u64,
     pub received_bytes_max: u64,
-    /// How long a receipt is tried for where its sender says nothing else.
+    /// Time after which a receipt expires, unless its sender gives another.
     pub expires_ms: u64,
-    /// How many bundles are forwarded at once.
+    /// Number of bundles that are forwarded at once.
     pub concurrency: u64,
-    /// How long one try may take; a large bundle's may take longer.
+    /// Time limit of one attempt. A large bundle gets more.
     pub timeout_ms: u64,
-    /// What is credited for a mebibyte, and for each node that has carried it, this one among them.
+    /// Credit per mebibyte, and per node that has carried the bundle, including this one.
     pub credit_per_mib: u64,
     pub credit_per_hop: u64,
 }

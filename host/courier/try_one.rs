@@ -1,4 +1,5 @@
-//! One try of one receipt: handed over, its answer checked, and what came of it recorded.
+//! One delivery attempt for one receipt: sends the bundle, verifies the reply, and records the
+//! result.
 
 use std::io::Read as _;
 use std::sync::{Mutex, PoisonError};
@@ -11,47 +12,50 @@ use crate::receipt::{Acknowledgement, Delivery, Receipt, SignedRefusal};
 use crate::store::{Lane, Tried};
 use crate::text::timestamp;
 
-/// Bundles up to this size are read before they are sent; of others a part at a time is in memory.
+/// Bundles up to this size are read into memory before the attempt. Larger ones are streamed.
 const IN_MEMORY_BYTES_MAX: u64 = 64 << 10;
 
-/// What came of a try.
+/// Result of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Acknowledged and credited, on disk.
+    /// Success: acknowledged and credited, on disk.
     Forwarded { credit: u64 },
-    /// Handed over on a way that brings its acknowledgement later.
+    /// Exported by a transport that brings the acknowledgement later.
     Carried,
-    /// To be tried again.
+    /// Failure with another attempt to follow.
     Failed { error: String, due_ms: u64 },
-    /// Not to be tried again.
+    /// Final failure: a dead letter.
     Died { error: String },
-    /// Its owner has dropped it meanwhile, or it came to be acknowledged on another way.
+    /// No result: the owner dropped the receipt meanwhile, or it was acknowledged by another
+    /// transport.
     Gone,
 }
 
-/// How a destination answers, shared by all that is under way to it.
+/// State of a destination's circuit breaker, shared by all attempts that are in progress for it.
 pub struct LaneState {
     pub lane: Lane,
-    /// Whether it has acknowledged something since it last failed.
+    /// True if the destination has acknowledged a delivery since its last failure, so that several
+    /// attempts may run at once. In terms of a circuit breaker, the circuit is then closed.
     pub is_open: bool,
 }
 
-/// Why a try failed, and what that says of the destination.
+/// Reason why an attempt failed, and its consequence for the destination.
 struct Failure {
     error: String,
     is_permanent: bool,
     is_invalid_acknowledgement: bool,
-    /// What the destination has asked for.
+    /// Pause that the destination requested.
     retry_after: Option<Duration>,
     blame: Blame,
 }
 
-/// Whose failure it is: what else is for a destination waits only for the destination's own.
+/// Cause of a failure. Other receipts for the destination also wait, unless the cause is this
+/// receipt.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Blame {
     Destination,
     Receipt,
-    /// There is no network.
+    /// No network.
     Nobody,
 }
 
@@ -96,7 +100,7 @@ impl Failure {
 }
 
 impl Courier {
-    /// Tries `receipt` once. How long that took comes with what came of it.
+    /// Makes one attempt for `receipt`. Returns the result and the duration.
     pub(super) async fn try_one<F: Forwarder>(
         self: std::sync::Arc<Self>,
         forwarder: std::sync::Arc<F>,
@@ -142,7 +146,7 @@ impl Courier {
                 let mut bytes = Vec::with_capacity(bundle.bytes as usize);
                 match file.by_ref().take(IN_MEMORY_BYTES_MAX + 1).read_to_end(&mut bytes) {
                     Ok(_) => Ok(Some(Content::Bytes(bytes.into()))),
-                    // Where its bytes cannot be read, sending it says so.
+                    // If the bytes cannot be read, sending them reports the error.
                     Err(_) => Ok(Some(Content::File(file))),
                 }
             })
@@ -202,7 +206,8 @@ impl Courier {
             match failure.blame {
                 Blame::Receipt => {}
                 Blame::Nobody => (state.is_open, state.lane.not_before_ms) = (false, due_ms),
-                // Of many that were under way when it failed, the first has told.
+                // Several attempts were in progress when the destination failed. The first one has
+                // counted the failure.
                 Blame::Destination if state.lane.failures > failures_before => {}
                 Blame::Destination => {
                     state.lane.failures = state.lane.failures.saturating_add(1);
@@ -225,18 +230,18 @@ impl Courier {
     }
 }
 
-/// Whether a refusal ends a receipt.
+/// Effect of a signed refusal on a receipt.
 #[derive(Debug, PartialEq, Eq)]
 enum Finality {
-    /// The destination has signed it.
+    /// The destination has signed the refusal.
     Final,
-    /// The destination has signed that the receipt has expired, by its clock.
+    /// The destination has signed that the receipt has expired by its clock.
     OfItsClock,
-    /// The destination has not signed it, or not of this delivery.
+    /// The destination has not signed the refusal, or has signed it for another delivery.
     Forged(String),
 }
 
-/// What is to be made of a refusal that is said to be signed. `asked` names the pinned key.
+/// Classifies a refusal that is said to be signed. `asked` names the pinned key.
 fn finality(signed: &[u8], asked: &Delivery) -> Finality {
     let refusal = match SignedRefusal::from_bytes(signed) {
         Ok(refusal) => refusal,
@@ -245,11 +250,12 @@ fn finality(signed: &[u8], asked: &Delivery) -> Finality {
     if refusal.delivery() != asked {
         return Finality::Forged("it is of another delivery, or by another key than the one that is pinned".to_owned());
     }
-    // Expiry is for this node's own clock to judge, before the next try.
+    // This node judges expiry by its own clock, before the next attempt.
     if refusal.code() == SignedRefusal::EXPIRED { Finality::OfItsClock } else { Finality::Final }
 }
 
-/// The acknowledgement in what came back, if it is one, of what was sent, by whom it was sent to.
+/// Returns the acknowledgement in a reply, if it is valid, matches the delivery, and is signed by
+/// the pinned key.
 fn check(bytes: &[u8], asked: &Delivery, to: &Peer) -> Result<Acknowledgement, Failure> {
     let acknowledgement =
         Acknowledgement::from_bytes(bytes).map_err(|error| Failure::invalid(to, &format!("in its answer, {error}")))?;

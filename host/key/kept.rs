@@ -1,4 +1,4 @@
-//! The text in which a node's key is kept, in `state/node.key` and in a backup.
+//! Key file: the text format of a node's key, in `state/node.key` and in a backup.
 //!
 //! ```text
 //! compute-host node key v1
@@ -14,10 +14,10 @@ use crate::digest::Digest;
 
 const TITLE: &str = "compute-host node key v1";
 
-/// A key is some 300 bytes.
+/// Maximum size of the file. A key needs some 300 bytes.
 pub const KEPT_BYTES_MAX: u64 = 1024;
 
-/// A key, and when it was made.
+/// A key, and the time of its creation.
 #[derive(Debug)]
 pub struct Kept {
     pub key: NodeKey,
@@ -29,7 +29,7 @@ impl Kept {
     pub fn read(bytes: &[u8]) -> Result<Self, NotItsText> {
         let mut from = Reader::new(bytes, TITLE)?;
         let (made_unix_ms, public): (u64, PublicKey) = (from.field("made")?, from.field("public")?);
-        // A secret has the form of a digest.
+        // A secret has the same text format as a digest.
         let secret: Digest = from.field("secret")?;
         let before = from.before();
         let checksum: Digest = from.field("checksum")?;

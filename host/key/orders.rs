@@ -1,5 +1,6 @@
-//! What the owner of a node can have done to its key. An order is one value and so is its answer, so that the command line gets
-//! the same whether it carries the order out itself or hands it to the running node.
+//! Commands of a node's owner for its key. A command is one value and its reply is one value. So
+//! the command line gets the same reply, whether it executes the command itself or sends it to the
+//! running node.
 
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -11,9 +12,9 @@ use super::{Formerly, KeyError, Keyring, PublicKey, Signer};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "order")]
 pub enum KeyOrder {
-    /// Put a new key in the place of the node's.
+    /// Replace the node's key by a new one.
     Rotate,
-    /// Make the key in a backup the node's, if that has none.
+    /// Make the key in a backup the node's key, if it has none.
     Import { file: PathBuf },
 }
 
@@ -24,7 +25,8 @@ pub enum KeyAnswer {
     Imported { public_key: PublicKey },
 }
 
-/// Carries `order` out. `signer` is what this process signs with, if it does; no other may sign with the keyring's key.
+/// Executes `order`. `signer` is this process's signer, if it signs. No other process may sign with
+/// the keyring's key.
 pub fn perform(
     keyring: &Keyring,
     signer: Option<&Signer>,

@@ -1,15 +1,15 @@
-//! What of keys lies in the state directory:
+//! Keyring: the key files of the state directory.
 //!
-//! | file                        |                                                                                 |
-//! |-----------------------------|---------------------------------------------------------------------------------|
-//! | `node.key`                  | the node's key, made at first use                                               |
-//! | `node.key.next`             | its successor, while a rotation is under way                                    |
-//! | `keys/retired/KEY.rotation` | for each former key the statement of what took its place                        |
-//! | `keys/trusted`              | the keys of others that the owner trusts                                        |
-//! | `keys/lock`                 | held by whoever changes the list of trusted keys                                |
+//! | file                        |                                                    |
+//! |-----------------------------|----------------------------------------------------|
+//! | `node.key`                  | the node's key, created at first use               |
+//! | `node.key.next`             | its successor, during a rotation                   |
+//! | `keys/retired/KEY.rotation` | for each former key, the statement of its rotation |
+//! | `keys/trusted`              | the keys of others that the owner trusts           |
+//! | `keys/lock`                 | locked during a change of the list of trusted keys |
 //!
-//! All are written whole and durably, with mode 0600. A key that cannot be read is an error and never replaced: the node
-//! would be somebody else.
+//! Each file is written completely and durably, with mode 0600. A key that cannot be read is an
+//! error, and is never replaced: a new key would change the node's identity.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -23,7 +23,7 @@ use super::trust::TRUSTED_BYTES_MAX;
 use super::{KeyName, NodeKey, NotARotation, NotItsText, PublicKey, Rotation, TrustError, TrustedKeys};
 use crate::private_file;
 
-/// Once an hour for a month is no rotation but a mistake.
+/// Maximum number of former keys. A rotation every hour for a month would be a mistake.
 const FORMER_MAX: usize = 1_000;
 
 #[derive(Debug, thiserror::Error)]
@@ -67,14 +67,14 @@ pub enum KeyError {
     Trust(#[from] TrustError),
 }
 
-/// A key that this node had, and the file with the statement of what took its place.
+/// A former key of this node, and the file with the statement of its rotation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Formerly {
     pub rotation: Rotation,
     pub statement: PathBuf,
 }
 
-/// Whose a key is, as far as this node knows.
+/// Owner of a key, as far as this node knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Owner {
     ThisNode,
@@ -84,7 +84,7 @@ pub enum Owner {
     Unknown,
 }
 
-/// The keys that a node knows, its own and others'.
+/// The keys that a node knows: its own and those of others.
 #[derive(Clone, Debug)]
 pub struct Owners {
     pub own: Option<PublicKey>,
@@ -115,18 +115,19 @@ pub struct Keyring {
 }
 
 impl Keyring {
-    /// The keys in the directory `state`. Nothing is read yet.
+    /// Creates a handle for the keys in the directory `state`. Reads nothing yet.
     pub const fn new(state: PathBuf) -> Self {
         Self { state }
     }
 
-    /// Where the node's key lies.
+    /// Returns the path of the node's key file.
     pub fn path(&self) -> PathBuf {
         self.state.join("node.key")
     }
 
-    /// The node's key, and when it was made in milliseconds since 1970-01-01 UTC. At first use one is made, `now`; of
-    /// several processes that come at once all get the one that one of them has made.
+    /// Returns the node's key, and its creation time in milliseconds since 1970-01-01 UTC. The
+    /// first use creates a key with the time `now`. Several concurrent processes all get the key
+    /// that one of them created.
     pub fn node_key(&self, now: SystemTime) -> Result<(NodeKey, u64), KeyError> {
         let path = self.path();
         if let Some(Kept { key, made_unix_ms }) = read_key(&path)? {
@@ -138,16 +139,18 @@ impl Keyring {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(cause) => return Err(KeyError::Io { path, cause }),
         }
-        // What is there now is what counts, whoever has made it.
+        // The key in the file counts, whichever process created it.
         let Kept { key, made_unix_ms } = read_key(&path)?.ok_or_else(|| gone(&path))?;
         Ok((key, made_unix_ms))
     }
 
-    /// Puts a new key in the place of the node's, and keeps the statement of it. No other process may sign with the
-    /// former key meanwhile: its secret is destroyed, as far as overwriting a file does that.
+    /// Replaces the node's key by a new one, and stores the statement of the rotation. No other
+    /// process may sign with the former key meanwhile. The former secret is destroyed, as far as
+    /// overwriting a file does that.
     ///
-    /// The successor is on disk before the statement, and the statement before the successor takes its place. After a
-    /// crash in between the former key is the node's still, and the next rotation goes on with the same successor.
+    /// The order of writes is: the successor, the statement, and the rename that makes the
+    /// successor the node's key. After a crash in between, the node still has the former key, and
+    /// the next rotation continues with the same successor.
     pub fn rotate(&self, now: SystemTime) -> Result<Formerly, KeyError> {
         let (former, made_unix_ms) = self.node_key(now)?;
         let (path, next) = (self.path(), self.state.join("node.key.next"));
@@ -158,7 +161,7 @@ impl Keyring {
         self.make_directories(&directory)?;
         let successor = match read_key(&next) {
             Ok(Some(successor)) if successor.key.public() != former.public() => successor,
-            // One that is damaged has never been the node's.
+            // A damaged successor has never been the node's key.
             Ok(_) | Err(KeyError::Damaged { .. }) => new_key(&next, now)?,
             Err(error) => return Err(error),
         };
@@ -171,7 +174,7 @@ impl Keyring {
         let statement = self.statement(&former.public());
         private_file::replace(&statement, rotation.to_text().as_bytes()).map_err(io_at(&statement))?;
 
-        // Opened before it loses its name, to be overwritten after.
+        // Opened before the rename, so that the old content can be overwritten after it.
         let old = OpenOptions::new().write(true).open(&path).map_err(io_at(&path))?;
         std::fs::rename(&next, &path).map_err(io_at(&path))?;
         private_file::sync_directory_of(&path).map_err(io_at(&path))?;
@@ -181,12 +184,12 @@ impl Keyring {
         }
     }
 
-    /// Where the statement lies of what took the place of a key that this node had.
+    /// Returns the path of the statement of a former key's rotation.
     pub fn statement(&self, former: &PublicKey) -> PathBuf {
         self.retired().join(format!("{former}.rotation"))
     }
 
-    /// The keys that this node had, the last first.
+    /// Returns the former keys of this node, newest first.
     pub fn former(&self) -> Result<Vec<Formerly>, KeyError> {
         let directory = self.retired();
         let io = |cause| KeyError::Io { path: directory.clone(), cause };
@@ -205,7 +208,7 @@ impl Keyring {
             }
             former.push(Formerly { rotation: read_rotation(&statement)?, statement });
         }
-        // A rotation that a crash interrupted has not retired the key that the node still has.
+        // After an interrupted rotation, the node still has the key that the statement retires.
         if let Some(Kept { key, .. }) = read_key(&self.path())? {
             former.retain(|formerly| formerly.rotation.former() != key.public());
         }
@@ -213,7 +216,8 @@ impl Keyring {
         Ok(former)
     }
 
-    /// Writes the node's key to `file`, secret and all, for a backup. A file that holds another thing is left alone.
+    /// Writes the node's key with its secret to `file`, as a backup. A file with other content is
+    /// not changed.
     pub fn export(&self, file: &Path, now: SystemTime) -> Result<PublicKey, KeyError> {
         let (key, made_unix_ms) = self.node_key(now)?;
         let (public, text) = (key.public(), Kept { key, made_unix_ms }.to_text());
@@ -229,7 +233,8 @@ impl Keyring {
         }
     }
 
-    /// Makes the key in `file` this node's. One that has another key already keeps it.
+    /// Installs the key in `file` as the node's key. A node with another key keeps that key, and
+    /// the call returns an error.
     pub fn import(&self, file: &Path) -> Result<PublicKey, KeyError> {
         let kept = read_key(file).map_err(|error| match error {
             KeyError::Damaged { path, cause } => KeyError::NotABackup { path, cause },
@@ -257,7 +262,7 @@ impl Keyring {
         }
     }
 
-    /// Changes the list of trusted keys; of several processes one after the other.
+    /// Changes the list of trusted keys. A lock file serialises changes of several processes.
     pub fn change_trusted<T>(
         &self,
         change: impl FnOnce(&mut TrustedKeys) -> Result<T, TrustError>,
@@ -273,14 +278,14 @@ impl Keyring {
         Ok(changed)
     }
 
-    /// Whose keys this node knows. Makes nothing, also where there is no state.
+    /// Returns the known keys. Creates nothing, even if there is no state directory.
     pub fn owners(&self) -> Result<Owners, KeyError> {
         let own = read_key(&self.path())?.map(|kept| kept.key.public());
         let former = self.former()?.iter().map(|formerly| formerly.rotation.former()).collect();
         Ok(Owners { own, former, trusted: self.trusted()? })
     }
 
-    /// Makes a directory of its own in the state directory, and has it on disk.
+    /// Creates a directory in the state directory, durably.
     fn make_directories(&self, path: &Path) -> Result<(), KeyError> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
         let synced = made
@@ -302,7 +307,7 @@ impl Keyring {
     }
 }
 
-/// Reads and checks the statement in `file`, which may be anybody's.
+/// Reads and verifies the statement in `file`. The file may belong to anybody.
 pub fn read_rotation(file: &Path) -> Result<Rotation, KeyError> {
     let path = file.to_owned();
     match private_file::read_shared(file, ROTATION_BYTES_MAX) {
@@ -311,7 +316,7 @@ pub fn read_rotation(file: &Path) -> Result<Rotation, KeyError> {
     }
 }
 
-/// `None` if there is no such file.
+/// Returns `None` if the file does not exist.
 fn read_key(path: &Path) -> Result<Option<Kept>, KeyError> {
     let at = path.to_owned();
     match private_file::read(path, KEPT_BYTES_MAX) {
@@ -331,7 +336,8 @@ fn gone(path: &Path) -> KeyError {
     KeyError::Io { path: path.to_owned(), cause: io::ErrorKind::NotFound.into() }
 }
 
-/// Overwrites what is in a file that has no name any more. Disks that write elsewhere keep the old bytes for a while.
+/// Overwrites a file that no longer has a name. A disk that writes to another location keeps the
+/// old bytes for a while.
 fn destroy(mut file: File) -> io::Result<()> {
     let zeros = vec![0; usize::try_from(file.metadata()?.len().min(KEPT_BYTES_MAX)).unwrap_or_default()];
     file.write_all(&zeros)?;

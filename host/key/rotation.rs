@@ -1,27 +1,28 @@
-//! The statement that one key takes the place of another, signed by both: the former, because it is its to give, and the
-//! successor, so that nobody can call another's key theirs.
+//! Rotation: the statement that one key replaces another. The former key signs it, because only
+//! that key can give up its place. The successor signs it, so that nobody can claim another node's
+//! key.
 //!
 //! ```text
 //! compute-host key rotation v1
 //! former KEY
-//! made MILLISECONDS            when the former was made, since 1970-01-01 UTC
+//! made MILLISECONDS            creation time of the former, since 1970-01-01 UTC
 //! successor KEY
-//! retired MILLISECONDS         when the successor took its place
+//! retired MILLISECONDS         time of the rotation
 //! signed-by-former SIGNATURE
 //! signed-by-successor SIGNATURE
 //! ```
 //!
-//! Both sign all before the first of the two lines, in the context that is the first line.
+//! Both keys sign all text before the first signature line, in the context that is the first line.
 
 use super::text::{NotItsText, Reader, Writer};
 use super::{NodeKey, PublicKey, Signature};
 
 const TITLE: &str = "compute-host key rotation v1";
 
-/// A statement is some 500 bytes.
+/// Maximum size of a statement, which needs some 500 bytes.
 pub const ROTATION_BYTES_MAX: u64 = 1024;
 
-/// A checked statement: both keys have signed it.
+/// A verified statement: both keys have signed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rotation {
     former: PublicKey,
@@ -33,7 +34,7 @@ pub struct Rotation {
     signed_by_successor: Signature,
 }
 
-/// Why some bytes are no statement of a rotation.
+/// Reason why bytes are not the statement of a rotation.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotARotation {
     #[error(transparent)]
@@ -45,7 +46,7 @@ pub enum NotARotation {
 }
 
 impl Rotation {
-    /// States that `successor` takes the place of `former`.
+    /// Signs the statement that `successor` replaces `former`.
     pub fn sign(former: &NodeKey, made_unix_ms: u64, successor: &NodeKey, retired_unix_ms: u64) -> Self {
         let stated = stated(former.public(), made_unix_ms, successor.public(), retired_unix_ms);
         Self {
@@ -95,7 +96,8 @@ impl Rotation {
         self.successor
     }
 
-    /// When the former key was made and when it was retired, in milliseconds since 1970-01-01 UTC, as its node says.
+    /// Returns the times of the former key's creation and retirement, in milliseconds since
+    /// 1970-01-01 UTC, as its node states them.
     pub const fn dates(&self) -> (u64, u64) {
         (self.made_unix_ms, self.retired_unix_ms)
     }

@@ -1,4 +1,4 @@
-//! The key that a process signs with, which can change while it runs.
+//! Signer: the key with which a process signs. It can change while the process runs.
 
 use std::path::Path;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use super::{Formerly, KeyError, Keyring, NodeKey, PublicKey};
 
-/// The node's key, shared by all in this process that sign with it. It does not change while anybody signs, and once it has
-/// been retired nothing is signed with it any more.
+/// The node's key, shared by all its users in this process. It does not change during a signature,
+/// and a retired key signs nothing any more.
 #[derive(Debug)]
 pub struct Signer(RwLock<NodeKey>);
 
@@ -16,7 +16,7 @@ impl Signer {
         Self(RwLock::new(key))
     }
 
-    /// The key, to be held for no longer than it takes to sign.
+    /// Returns the key. Hold the guard only during a signature.
     pub fn key(&self) -> RwLockReadGuard<'_, NodeKey> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -25,7 +25,8 @@ impl Signer {
         self.key().public()
     }
 
-    /// [`Keyring::rotate`], of the keyring that has the key. Whoever wants to sign waits for it.
+    /// Rotates the key of the keyring ([`Keyring::rotate`]). Callers of [`Signer::key`] wait
+    /// meanwhile.
     pub fn rotate(&self, keyring: &Keyring, now: SystemTime) -> Result<Formerly, KeyError> {
         let mut key = self.alone();
         let (signing, found) = (key.public(), keyring.node_key(now)?.0.public());
@@ -33,12 +34,12 @@ impl Signer {
             return Err(KeyError::Replaced { path: keyring.path(), signing, found });
         }
         let rotated = keyring.rotate(now);
-        // Also where the last of several steps has failed, what is in the file is the node's key.
+        // The key in the file is the node's key, even if the last of the steps has failed.
         (*key, _) = keyring.node_key(now)?;
         rotated
     }
 
-    /// [`Keyring::import`], likewise.
+    /// Imports a key as [`Keyring::import`] does. Callers of [`Signer::key`] wait meanwhile.
     pub fn import(&self, keyring: &Keyring, file: &Path, now: SystemTime) -> Result<PublicKey, KeyError> {
         let mut key = self.alone();
         let imported = keyring.import(file)?;

@@ -1,9 +1,10 @@
-//! The form of the files here: a title with the version, then a line for each field, its name, a space, its value. One
-//! form a content: what could be written in two ways would be signed in two ways.
+//! Text format of the key files: a title with the version, then one line for each field with its
+//! name, a space, and its value. Each content has exactly one encoding, because two encodings would
+//! have two different signatures.
 
 use std::str::FromStr;
 
-/// Why some bytes are not the text that was expected.
+/// Reason why bytes are not the expected text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotItsText {
     #[error("its first line is not `{0}`")]
@@ -18,7 +19,7 @@ pub enum NotItsText {
     Pair,
 }
 
-/// Writes a text.
+/// Writer of a text.
 pub struct Writer(String);
 
 impl Writer {
@@ -40,10 +41,10 @@ impl Writer {
     }
 }
 
-/// Reads a text, field by field.
+/// Reader of a text, field by field.
 pub struct Reader<'a> {
     text: &'a str,
-    /// Where the next line begins, and its number.
+    /// Offset of the next line, and the number of the current one.
     at: usize,
     line: usize,
 }
@@ -56,7 +57,8 @@ impl<'a> Reader<'a> {
         Ok(Self { text, at: title.len() + 1, line: 1 })
     }
 
-    /// The value of the next field, which must have this name, and of which there is no second way to write it.
+    /// Returns the value of the next field. The field must have this name, and its value must have
+    /// its canonical form.
     pub fn field<T: FromStr + ToString>(&mut self, name: &'static str) -> Result<T, NotItsText> {
         self.line += 1;
         let wrong = NotItsText::Field { line: self.line, name };
@@ -70,7 +72,7 @@ impl<'a> Reader<'a> {
         Ok(parsed)
     }
 
-    /// All up to here.
+    /// Returns all text before the current position.
     pub fn before(&self) -> &'a str {
         &self.text[..self.at]
     }

@@ -1,5 +1,5 @@
-//! The keys of others that this node's owner trusts, by name. The file holds a title and a line for each name: the name,
-//! its key, and after it the keys that this one has taken the place of, newest first.
+//! Trusted keys of others, by the owner's names for them. The file has a title and one line for
+//! each name: the name, its key, and the former keys that this one has replaced, newest first.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,17 +8,17 @@ use super::{PublicKey, Rotation};
 
 const TITLE: &str = "compute-host trusted keys v1";
 
-/// More names than this are not one owner's to look after.
+/// Maximum number of names that one owner can look after.
 pub const TRUSTED_MAX: usize = 1_000;
 
-/// The keys of one name, at most; beyond, the oldest is forgotten.
+/// Maximum number of former keys of one name. Beyond it, the oldest is removed.
 const FORMER_MAX: usize = 16;
 
-/// What all of them take at most, rounded up.
+/// Maximum size of the file, rounded up.
 pub const TRUSTED_BYTES_MAX: u64 = 2 << 20;
 
-/// What an owner calls a key: up to 64 of `a`-`z`, `0`-`9`, `.`, `_` and `-`, of which the first is a letter or a digit;
-/// not itself a key, and not `self`, which is this node's own.
+/// Owner's name for a key: up to 64 of `a`-`z`, `0`-`9`, `.`, `_` and `-`, starting with a letter
+/// or a digit. A key is not a valid name, nor is `self`, which means this node's own key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String")]
 pub struct KeyName(String);
@@ -63,7 +63,7 @@ impl FromStr for KeyName {
     }
 }
 
-/// Why a key is not trusted as was asked.
+/// Reason why a change of the trusted keys is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TrustError {
     #[error("`{name}` stands for the key {key} already; remove it first, or use another name")]
@@ -89,18 +89,18 @@ pub enum TrustError {
 pub struct Trusted {
     pub name: KeyName,
     pub public_key: PublicKey,
-    /// What it signed before it was rotated: newest first.
+    /// Former keys, which signed before the rotations: newest first.
     pub former: Vec<PublicKey>,
 }
 
 impl Trusted {
-    /// All that the name stands for.
+    /// Returns all keys of the name.
     pub fn keys(&self) -> impl Iterator<Item = &PublicKey> {
         [&self.public_key].into_iter().chain(&self.former)
     }
 }
 
-/// Each name and each key stands there once.
+/// List of trusted keys. Each name and each key is unique.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustedKeys(Vec<Trusted>);
 
@@ -117,7 +117,7 @@ impl TrustedKeys {
         self.0.iter().find(|trusted| trusted.keys().any(|other| other == key))
     }
 
-    /// Adds a key. What is there already, just so, is left as it is.
+    /// Adds a key. An existing entry with the same name and key stays unchanged.
     pub fn add(&mut self, name: &KeyName, key: PublicKey) -> Result<(), TrustError> {
         match (self.named(name), self.of_key(&key)) {
             (Some(there), _) if there.public_key == key => return Ok(()),
@@ -130,8 +130,8 @@ impl TrustedKeys {
         Ok(())
     }
 
-    /// Has the name of the former key stand for its successor, too. Only what the former key still stands for is its to
-    /// give: one that was rotated before cannot give it to another.
+    /// Adds the successor to the name of the former key. Only the current key of a name can appoint
+    /// a successor: a key that was rotated earlier cannot appoint another one.
     pub fn follow(&mut self, rotation: &Rotation) -> Result<KeyName, TrustError> {
         let (former, successor) = (rotation.former(), rotation.successor());
         let there = self.of_key(&successor).map(|there| (there.name.clone(), there.former.contains(&former)));
@@ -160,7 +160,7 @@ impl TrustedKeys {
             return Err(TrustError::Title);
         }
         let mut keys = Self::default();
-        // Not `lines`, which would take a line that ends in `\r\n` for the same.
+        // `lines` would also accept a line that ends in `\r\n`.
         for (line, number) in lines.split_terminator('\n').zip(2..) {
             let trusted = trusted(line).ok_or(TrustError::Line(number))?;
             keys.push(trusted).ok_or(TrustError::Line(number))?;
@@ -168,7 +168,8 @@ impl TrustedKeys {
         Ok(keys)
     }
 
-    /// `None` for what is there already, and where there is no room.
+    /// Appends an entry. Returns `None` if its name or a key exists already, or a limit is
+    /// exceeded.
     fn push(&mut self, trusted: Trusted) -> Option<()> {
         let is_new = self.named(&trusted.name).is_none() && trusted.keys().all(|key| self.of_key(key).is_none());
         let fits = trusted.former.len() <= FORMER_MAX && self.0.len() < TRUSTED_MAX;

@@ -1,11 +1,12 @@
-//! What people call a module: an alias for its digest.
+//! Module names: aliases for the digests of modules.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::digest::Digest;
 
-/// Up to 64 of `a`-`z`, `0`-`9`, `.`, `_` and `-`, of which the first is a letter or a digit; not itself a digest.
+/// Name of a module: up to 64 of `a`-`z`, `0`-`9`, `.`, `_` and `-`, starting with a letter or a
+/// digit. A digest is not a valid name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String")]
 pub struct ModuleName(String);
@@ -49,7 +50,7 @@ impl TryFrom<String> for ModuleName {
     }
 }
 
-/// A module that is meant: by its name or its digest.
+/// Reference to a module, by its name or its digest.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum ModuleKey {

@@ -1,5 +1,6 @@
-//! What the owner of a node can have changed in its module store. An order is one value and its answer is one, so that the
-//! command line gets the same whether it carries the order out itself or hands it to the running node.
+//! Commands of a node's owner that change its module store. A command is one value and its reply is
+//! one value. So the command line gets the same reply, whether it executes the command itself or
+//! sends it to the running node.
 
 use std::sync::Arc;
 
@@ -14,9 +15,10 @@ use crate::sandbox::{Confinement, Kind, Report};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ModuleOrder {
-    /// Check, compile and store a module, in its text or its binary form; `by` says who brings it.
+    /// Check, compile and store a module, in its text or binary form. `by` is the adder.
     Add { wasm: Binary, name: Option<ModuleName>, by: String },
-    /// Remove a name, and with its last name the module; or with a digest, the module and all its names.
+    /// Remove a name, and the module with its last name. With a digest, remove the module and all
+    /// its names.
     Remove { module: ModuleKey },
 }
 
@@ -28,12 +30,12 @@ pub enum ModuleAnswer {
         bytes: u64,
         kind: String,
         is_new: bool,
-        /// The module that the name stood for before.
+        /// The module to which the name referred before.
         renamed: Option<Digest>,
-        /// What the kernel could not confine the compiler with.
+        /// Confinement of the compiler that the kernel does not support.
         lacks: Vec<String>,
     },
-    /// The gate refuses it: all that stands against it.
+    /// The gate refuses the module. The report has all reasons.
     Refused(Box<Report>),
     Removed {
         digest: Digest,
@@ -41,7 +43,7 @@ pub enum ModuleAnswer {
     },
 }
 
-/// Carries `order` out, at this time. Waits for the disk, and for the compiler.
+/// Executes `order`. `now_ms` is the current time. Blocks on the disk and on the compiler.
 pub fn perform(modules: &Modules, order: ModuleOrder, now_ms: u64) -> Result<ModuleAnswer, Arc<ModulesError>> {
     match order {
         ModuleOrder::Add { wasm: Binary(wasm), name, by } => {

@@ -1,11 +1,11 @@
-//! Modules that were added, as files: `DIGEST.wasm`, beside it `DIGEST.json` with what is known of it, and `names/NAME`
-//! with the digest that the name stands for and the name's owner.
+//! Stored modules as files: `DIGEST.wasm`, its record `DIGEST.json`, and `names/NAME` with the
+//! digest and the owner of the name.
 //!
-//! A module is there when its record is. The record is written last and removed first, so that a crash in between
-//! leaves a file that nobody refers to, which the next scan removes.
+//! A module exists when its record exists. The record is written last and removed first. So a crash
+//! in between leaves a file that nothing refers to, and the next scan removes it.
 //!
-//! Each adder of a module has a share of the store for it, and each name one owner. So nobody takes another's name or module,
-//! and one token cannot fill the store.
+//! Each adder of a module uses its own share of the store for it, and each name has one owner. So
+//! nobody can take another's name or module, and one token cannot fill the store.
 
 mod record;
 mod error;
@@ -29,34 +29,34 @@ use crate::digest::Digest;
 use crate::slice::Scope;
 use crate::store::Reserve;
 
-/// How much may be stored. Of modules of several adders, each counts.
+/// Limits of the store. A module of several adders counts once for each adder.
 #[derive(Clone, Copy, Debug)]
 pub struct Quota {
     pub modules_max: u64,
     pub bytes_max: u64,
 }
 
-/// What became of an addition.
+/// Result of an addition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Added {
     New,
-    /// The very same bytes were there.
+    /// The same bytes were stored already.
     Already,
 }
 
-/// What adding a module has changed.
+/// Changes that an addition made.
 #[derive(Clone, Copy, Debug)]
 pub struct Addition {
     pub added: Added,
-    /// The module that the name stood for before.
+    /// The module to which the name referred before.
     pub renamed: Option<Digest>,
 }
 
-/// A name for a module that is added.
+/// A name for a module that is being added.
 #[derive(Clone, Copy, Debug)]
 pub struct NameClaim<'a> {
     pub name: &'a ModuleName,
-    /// Whether the adder may take the name of another.
+    /// True if the adder may take over a name that has another owner.
     pub takes_over: bool,
 }
 
@@ -64,11 +64,12 @@ pub struct StoredModules {
     directory: PathBuf,
     quota: Quota,
     reserve: Option<Reserve>,
-    /// `None` until it is needed, and after a failed write. Its lock is held by whoever changes the files.
+    /// `None` until first use, and after a failed write. Locked by each caller that changes the
+    /// files.
     index: Mutex<Option<Index>>,
 }
 
-/// How much is stored.
+/// Amount of stored modules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     pub modules: u64,
@@ -76,12 +77,13 @@ pub struct Totals {
 }
 
 impl StoredModules {
-    /// The modules in `directory`, which is made when it is needed. No other process may change it.
+    /// Creates a handle for the modules in `directory`, which is created on first use. No other
+    /// process may change it.
     pub const fn new(directory: PathBuf, quota: Quota) -> Self {
         Self { directory, quota, reserve: None, index: Mutex::new(None) }
     }
 
-    /// Has modules that are added leave this reserve free.
+    /// Sets the disk reserve that added modules must leave free.
     pub fn with_reserve(self, reserve: Reserve) -> Self {
         Self { reserve: Some(reserve), ..self }
     }
@@ -91,8 +93,9 @@ impl StoredModules {
         Ok(self.add_named(digest, wasm, record, None)?.added)
     }
 
-    /// Stores `wasm` durably for the record's adder, and gives it a name in the same step: where the name is another's, nothing
-    /// is stored. What is there already is checked, and put right if it was damaged.
+    /// Stores `wasm` durably for the record's adder, and gives it a name in the same step. If the
+    /// name has another owner, nothing is stored. An existing module is verified, and repaired if
+    /// it was damaged.
     pub fn add_named(
         &self,
         digest: &Digest,
@@ -136,7 +139,7 @@ impl StoredModules {
         })
     }
 
-    /// Whether `by` may give this name to a module, as things are.
+    /// Checks whether `by` may currently give this name to a module.
     pub fn check_name(&self, claim: NameClaim<'_>, by: &str) -> Result<(), StoredError> {
         self.change(|index| check_name(index, claim, &scope_of(by)))
     }
@@ -164,7 +167,7 @@ impl StoredModules {
         sync(&self.directory)
     }
 
-    /// The bytes whose digest is `digest`, and no others.
+    /// Returns the module's bytes, verified against `digest`.
     pub fn read(&self, digest: &Digest) -> Result<Vec<u8>, StoredError> {
         let (record, path) = (self.record(digest)?, self.wasm_path(digest));
         let wasm = read_up_to(&path, record.bytes)?;
@@ -172,7 +175,7 @@ impl StoredModules {
         wasm.ok_or(StoredError::Damaged { path, digest: *digest })
     }
 
-    /// What is known of the module.
+    /// Returns the record of a module.
     pub fn record(&self, digest: &Digest) -> Result<Record, StoredError> {
         let path = self.record_path(digest);
         let text = read_up_to(&path, RECORD_BYTES_MAX)?.ok_or(StoredError::NotThere(ModuleKey::Digest(*digest)))?;
@@ -183,7 +186,7 @@ impl StoredModules {
         self.record_path(digest).exists()
     }
 
-    /// The digest of the module that is meant, if it is there.
+    /// Returns the digest of the module, if it is stored.
     pub fn find(&self, key: &ModuleKey) -> Result<Digest, StoredError> {
         let digest = match key {
             ModuleKey::Digest(digest) => Some(*digest),
@@ -196,13 +199,15 @@ impl StoredModules {
         Ok(read_up_to(&self.name_path(name), RECORD_BYTES_MAX)?.and_then(Named::parse))
     }
 
-    /// Removes a name, or with a digest a module and all its names, whoever added them. A module goes with the last of its
-    /// adders; an adder goes with its last name. Returns whether the module is gone. A guest that runs is not disturbed.
+    /// Removes a name, or with a digest a module and all its names, of any adder. An adder is
+    /// removed with its last name, and a module with its last adder. Returns whether the module is
+    /// gone. A running guest is not affected.
     pub fn remove(&self, key: &ModuleKey) -> Result<bool, StoredError> {
         self.remove_of(key, None)
     }
 
-    /// [`StoredModules::remove`] of what `by` added: with a digest its own names and no others.
+    /// Removes what `by` added, as [`StoredModules::remove`] does. With a digest, removes only its
+    /// own names.
     pub fn remove_for(&self, key: &ModuleKey, by: &str) -> Result<bool, StoredError> {
         self.remove_of(key, Some(&scope_of(by)))
     }
@@ -254,18 +259,19 @@ impl StoredModules {
         })
     }
 
-    /// How much there is. Waits for whoever changes that, and counts the files where nobody has yet.
+    /// Returns the stored amount. Waits for a change in progress. Counts the files if they have not
+    /// been counted yet.
     pub fn stored(&self) -> Result<Totals, StoredError> {
         self.change(|index| Ok(index.totals()))
     }
 
-    /// The names of a module, in their order.
+    /// Returns the names of a module, in order.
     pub fn names_of(&self, digest: &Digest) -> Result<Vec<ModuleName>, StoredError> {
         self.look(|index| index.module(digest).into_iter().flat_map(|module| module.names.iter().cloned()).collect())
     }
 
-    /// Looks at the index; it is made for this one look where nobody has changed anything yet, and the files are left as they
-    /// are: another process may be at work on them.
+    /// Reads the index. If there is none yet, builds a temporary one and changes no files, because
+    /// another process may be using them.
     fn look<T>(&self, look: impl FnOnce(&Index) -> T) -> Result<T, StoredError> {
         match &*self.lock() {
             Some(index) => Ok(look(index)),
@@ -273,7 +279,8 @@ impl StoredModules {
         }
     }
 
-    /// Makes a change. The directories are there then, and what a crash has left is not.
+    /// Makes a change. Before the first change, creates the directories and removes leftovers of a
+    /// crash.
     fn change<T>(&self, change: impl FnOnce(&mut Index) -> Result<T, StoredError>) -> Result<T, StoredError> {
         let mut index = self.lock();
         let made = match &mut *index {
@@ -286,7 +293,7 @@ impl StoredModules {
             }
         };
         if matches!(made, Err(StoredError::Io { .. })) {
-            // The files have to be looked at again.
+            // The index must be read from the files again.
             *index = None;
         }
         made
@@ -314,7 +321,7 @@ impl StoredModules {
         Ok(index)
     }
 
-    /// Removes what a crash has left.
+    /// Removes the leftovers of a crash.
     fn clean(&self) -> Result<(), StoredError> {
         for name in entries(&self.directory)? {
             let module = name.strip_suffix(".wasm").map(str::parse::<Digest>);
@@ -346,7 +353,7 @@ impl StoredModules {
     }
 }
 
-/// A name is free, or its owner's, or taken over.
+/// Checks that a name is free, belongs to `by`, or may be taken over.
 fn check_name(index: &Index, NameClaim { name, takes_over }: NameClaim<'_>, by: &Scope) -> Result<(), StoredError> {
     let is_free = takes_over || index.named(name).is_none_or(|owned| owned.by == *by);
     if is_free { Ok(()) } else { Err(StoredError::NameTaken { name: name.clone() }) }

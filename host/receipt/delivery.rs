@@ -1,16 +1,17 @@
-//! What a carrier signs when it hands a bundle over. Integers are little-endian:
+//! Delivery: the statement that a carrier signs when it delivers a bundle. Integers are
+//! little-endian:
 //!
-//! | field       | type     |                                                              |
-//! |-------------|----------|--------------------------------------------------------------|
-//! | receipt     | 16 bytes | its id                                                       |
-//! | bundle      | 32 bytes, u64 | BLAKE3 and length in bytes                              |
-//! | destination | 32 bytes | the public key of the node that it is for                    |
-//! | carrier     | 32 bytes | the public key of the node that hands it over                |
-//! | hops        | u8       | how many nodes have carried it, the carrier among them; 1 to 32 |
-//! | expires     | u64      | milliseconds since 1970-01-01 UTC                            |
-//! | sender      | u8 length, bytes | 1 to 128 printable ASCII characters                  |
+//! | field       | type             |                                                 |
+//! |-------------|------------------|-------------------------------------------------|
+//! | receipt     | 16 bytes         | its id                                          |
+//! | bundle      | 32 bytes, u64    | BLAKE3 and length in bytes                      |
+//! | destination | 32 bytes         | public key of the destination node              |
+//! | carrier     | 32 bytes         | public key of the node that delivers            |
+//! | hops        | u8               | number of carriers, including this one; 1 to 32 |
+//! | expires     | u64              | milliseconds since 1970-01-01 UTC               |
+//! | sender      | u8 length, bytes | 1 to 128 printable ASCII characters             |
 //!
-//! The carrier's signature is of these bytes, for the purpose `compute-host courier delivery v1`.
+//! The carrier signs these bytes for the purpose `compute-host courier delivery v1`.
 
 use super::{Receipt, ReceiptId, Sender};
 use crate::digest::Digest;
@@ -19,7 +20,7 @@ use crate::proof::Blob;
 
 const CONTEXT: &str = "compute-host courier delivery v1";
 
-/// What is handed over, by whom, to whom.
+/// A bundle's identity, its carrier, and its destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
     pub receipt: ReceiptId,
@@ -32,16 +33,16 @@ pub struct Delivery {
     pub expires_ms: u64,
 }
 
-/// Some bytes are not a delivery's.
+/// Error of bytes that are not a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("it ends early or too late, or a field has a value that it cannot have")]
 pub struct NotADelivery;
 
 impl Delivery {
-    /// What its longest fields take.
+    /// Maximum length of the encoding, in bytes.
     pub const BYTES_MAX: usize = 130 + Sender::CHARS_MAX;
 
-    /// What `carrier` hands over to `destination` when it forwards `receipt`.
+    /// Returns the delivery by which `carrier` forwards `receipt` to `destination`.
     pub fn of(receipt: &Receipt, destination: PublicKey, carrier: PublicKey) -> Self {
         Self {
             receipt: receipt.id,
@@ -54,7 +55,7 @@ impl Delivery {
         }
     }
 
-    /// The carrier's word; `key` is to be the carrier's.
+    /// Signs the delivery. `key` must be the carrier's.
     pub fn sign(&self, key: &NodeKey) -> Signature {
         key.sign(CONTEXT, &self.to_bytes())
     }
@@ -78,7 +79,8 @@ impl Delivery {
         bytes
     }
 
-    /// Reads canonical bytes and checks that the keys are keys. Whether it is signed, [`Delivery::is_signed`] says.
+    /// Decodes canonical bytes and checks that the keys are valid. [`Delivery::is_signed`] checks
+    /// the signature.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, NotADelivery> {
         let (delivery, rest) = Self::read(bytes).ok_or(NotADelivery)?;
         let is_key = |key: &PublicKey| PublicKey::from_bytes(key.as_bytes()).is_some();
@@ -86,7 +88,8 @@ impl Delivery {
         ok.then_some(delivery).ok_or(NotADelivery)
     }
 
-    /// Reads the fields from the front of `bytes`, and returns what follows them. That the keys are keys is not checked.
+    /// Decodes the fields at the start of `bytes`. Returns the delivery and the rest. The keys are
+    /// not checked.
     pub(super) fn read(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let (receipt, rest) = bytes.split_first_chunk::<{ ReceiptId::BYTES }>()?;
         let (blake3, rest) = rest.split_first_chunk::<32>()?;
@@ -134,7 +137,7 @@ mod tests {
         assert_eq!(Delivery::from_bytes(&[&bytes[..], &[0]].concat()), Err(NotADelivery));
         for key_at in [56, 88] {
             let mut changed = bytes.clone();
-            // The neutral element, which anybody can sign for.
+            // The neutral element: anybody can sign for this key.
             changed[key_at..][..32].fill(0);
             changed[key_at] = 1;
             assert!(Delivery::read(&changed).is_some());

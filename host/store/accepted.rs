@@ -1,22 +1,24 @@
-//! Accepted slices: each is on disk before whoever hands it in hears so, and stays until it has ended, whatever happens to the
-//! process. All of it lies in one directory:
+//! Store of accepted tasks. Each task is on disk before its client gets a reply. The task stays
+//! there until it has ended, even if the process is killed. All files are in one directory:
 //!
-//! | name     |                                                                                        |
-//! |----------|----------------------------------------------------------------------------------------|
-//! | `queue/` | the database, below                                                                    |
-//! | `journal` | its state, written after each flush, to notice what it silently lost                   |
-//! | `files/` | `<task>.slice`, `<task>.assets` and `<task>.output`, of what is too long for a record; `staged/`: what is being written |
+//! | name            |                                                                          |
+//! |-----------------|--------------------------------------------------------------------------|
+//! | `queue/`        | the database, below                                                      |
+//! | `journal`       | its state, written after each flush; reveals lost changes                |
+//! | `files/`        | `<task>.slice`, `.assets` and `.output`: parts too long for the database |
+//! | `files/staged/` | files that are being written                                             |
 //!
-//! | key                  | value                                                                      |
-//! |----------------------|----------------------------------------------------------------------------|
-//! | `e` number           | `Record`: a task, and how it has ended                                     |
-//! | `a` number, piece    | its arguments and assets, until it has ended                               |
-//! | `i` number, piece    | its slice, likewise                                                        |
-//! | `o` number, piece    | what its guest put out, from when it has ended on                          |
-//! | `t`                  | `Tally`                                                                    |
-//! | `n`                  | how many changes were ever made                                            |
+//! | key               | value                                   |
+//! |-------------------|-----------------------------------------|
+//! | `e` number        | `Record`: a task, and how it ended      |
+//! | `a` number, piece | its arguments and assets, until it ends |
+//! | `i` number, piece | its slice, until it ends                |
+//! | `o` number, piece | its guest's output, after it ended      |
+//! | `t`               | `Tally`                                 |
+//! | `n`               | total number of changes                 |
 //!
-//! What was accepted was promised. So a store that is damaged is not begun anew: it is not opened, and the error says so.
+//! Acceptance is a promise. So a damaged store is not replaced by an empty one: opening it fails
+//! with an error that says so.
 
 mod task;
 mod room;
@@ -46,14 +48,15 @@ use super::reserve::Reserve;
 use crate::private_file;
 use crate::slice::Scope;
 
-/// The version of the database. An older one would be migrated where it is opened; this is the first.
+/// Version of the database. This is the first version. A later one would migrate an older database
+/// when it opens it.
 const VERSION: u8 = 1;
 
 const TALLY: &[u8] = b"t";
 const CHANGES: &[u8] = b"n";
 const RECORD: u8 = b'e';
 
-/// A record's key, of its number, which grows with each task that is accepted.
+/// Returns the key of a record. The number grows with each accepted task.
 fn record_key(number: u64) -> Vec<u8> {
     [&[RECORD][..], &number.to_be_bytes()].concat()
 }
@@ -64,33 +67,34 @@ pub struct AcceptedStore {
     files: BundleFiles,
     directory: PathBuf,
     quota: AcceptedQuota,
-    /// Is left to what is under way by what is handed in.
+    /// Disk space that uploads must leave free for running work.
     reserve: OnceLock<Reserve>,
-    /// Its lock is held by whoever makes a change.
+    /// Locked by each caller that makes a change.
     index: Mutex<Index>,
 }
 
-/// A change that is not on disk as yet: its number, and the opening of the database that it was made in.
+/// A change that is not on disk yet: its number, and the epoch of the database in which it was
+/// made.
 type Unflushed = (u64, Epoch);
 
-/// A store, and what had not ended when it was closed or its process died.
+/// An opened store, and the tasks that had not ended when it was last closed or its process died.
 pub struct OpenedAccepted {
     pub store: Arc<AcceptedStore>,
-    /// In the order in which they were accepted.
+    /// In order of acceptance.
     pub waiting: Vec<Waiting>,
 }
 
 /// A task that has not ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
-    /// Grows with each task that is accepted.
+    /// Grows with each accepted task.
     pub number: u64,
     pub scope: Scope,
     pub id: TaskId,
 }
 
 impl AcceptedStore {
-    /// Opens or makes the store in `directory`. No other process may have it open.
+    /// Opens or creates the store in `directory`. No other process may have it open.
     pub fn open(directory: &Path, quota: AcceptedQuota) -> Result<OpenedAccepted, StoreError> {
         let io = |cause| StoreError::Io { path: directory.to_owned(), cause };
         private_file::make_directory(directory).map_err(io)?;
@@ -112,7 +116,7 @@ impl AcceptedStore {
             return Err(damaged("it has lost changes that were on disk"));
         }
         if latest.is_none() {
-            // One that was written before there was a journal has one from here on.
+            // A store from before the journal existed gets one now.
             journal.write(&index.state)?;
         }
         database.set_flushed(index.state.changes);
@@ -128,7 +132,8 @@ impl AcceptedStore {
         if is_new {
             store.change(|_, _| Ok(()), |_, ()| ())?;
         }
-        // The process may have died before all had gone that was to, or less may be kept now.
+        // The process may have died before it finished its evictions, or the quota may be smaller
+        // now.
         let mut last = (0, store.database.epoch());
         if !store.make_room(&mut last)?.is_empty() {
             store.flush(last)?;
@@ -141,18 +146,19 @@ impl AcceptedStore {
         Ok(OpenedAccepted { store: Arc::new(store), waiting })
     }
 
-    /// Has what is handed in from now on leave this reserve free. The first counts.
+    /// Sets the disk reserve that later uploads must leave free. Only the first call has an effect.
     pub fn keep_reserve(&self, reserve: Reserve) {
         self.reserve.get_or_init(|| reserve);
     }
 
-    /// Why the store takes nothing, if it does not.
+    /// Returns the error if the store has failed and accepts no writes.
     pub fn check(&self) -> Result<(), StoreError> {
         self.database.check()
     }
 
-    /// Opens a store that has failed again, and returns whether it had. It holds what is on disk then: all that was told to be
-    /// accepted, and nothing of which its caller has heard that it failed.
+    /// Reopens a store that has failed. Returns whether the store had failed. Afterwards it
+    /// reflects what is on disk: every acceptance that was reported, and no task whose client was
+    /// told of a failure.
     pub fn mend(&self) -> Result<bool, StoreError> {
         let withdrawn: Vec<TaskId> = {
             let index = &mut *lock(&self.index);
@@ -173,13 +179,14 @@ impl AcceptedStore {
         &self.directory
     }
 
-    /// How many tasks have not ended, those that are being handed in among them, and their bytes.
+    /// Returns the number of tasks that have not ended, and their bytes. Uploads in progress are
+    /// included.
     pub fn taken(&self) -> (u64, u64) {
         let Taken { entries, bytes } = lock(&self.index).room.all();
         (entries, bytes)
     }
 
-    /// What is known of a task.
+    /// Returns the task and, if it has ended, its ending.
     pub fn task(&self, id: &TaskId) -> Result<Option<Known>, StoreError> {
         let Some((_, record)) = self.record(id)? else { return Ok(None) };
         let task = record.task().ok_or(StoreError::TaskDamaged { id: *id })?;
@@ -190,7 +197,8 @@ impl AcceptedStore {
         Ok(Some(Known { task, slice_bytes: record.slice.bytes(), ending }))
     }
 
-    /// What a task that has not ended brings to its guest. A slice in a file is checked when it is opened.
+    /// Returns the guest's input of a task that has not ended. A slice in a file is verified when
+    /// it is opened.
     pub fn content(&self, id: &TaskId) -> Result<Content, StoreError> {
         let damaged = StoreError::TaskDamaged { id: *id };
         let Some((number, Record { brought, slice, ended: None, .. })) = self.record(id)? else { return Err(damaged) };
@@ -223,7 +231,8 @@ impl AcceptedStore {
         })
     }
 
-    /// Takes back what could not be written whole, as far as it was; its caller hears that it failed.
+    /// Removes whatever was written of a task whose acceptance failed. Its client is told of the
+    /// failure.
     fn withdraw(&self, id: &TaskId) {
         let _ = content::remove(&self.files_directory(), id, &TAKEN_IN);
         let removes = |index: &Index, change: &mut Change| {
@@ -245,8 +254,9 @@ impl AcceptedStore {
         };
     }
 
-    /// Makes one change, notes it in the index, and returns when it is on disk, with those of others who wait for that. If it
-    /// cannot be made, nothing is changed; if the disk fails, no later change can be written before the store is mended.
+    /// Makes one change, applies `note` to the index, and returns when the change is on disk.
+    /// Concurrent changes share a flush. If the change cannot be made, nothing changes. If the disk
+    /// fails, no later change can be written before [`AcceptedStore::mend`].
     fn change<T>(
         &self,
         make: impl FnOnce(&Index, &mut Change) -> Result<T, StoreError>,
@@ -257,7 +267,8 @@ impl AcceptedStore {
         Ok(made)
     }
 
-    /// [`AcceptedStore::change`], which is not on disk as yet; returns its number too, by which that can be waited for.
+    /// Makes a change as [`AcceptedStore::change`] does, but returns before it is on disk. Also
+    /// returns the change's number and epoch, for [`AcceptedStore::flush`].
     fn apply<T>(
         &self,
         make: impl FnOnce(&Index, &mut Change) -> Result<T, StoreError>,
@@ -312,7 +323,7 @@ impl Change {
         pieces.for_each(|(key, piece)| self.batch.insert(key, piece));
     }
 
-    /// Of what was taken in.
+    /// Removes the pieces of the task's input.
     fn remove_pieces(&mut self, number: u64, record: &Record) {
         for (prefix, part) in [(ASSETS, &record.brought), (SLICE, &record.slice)] {
             part.pieces(prefix, number).for_each(|key| self.batch.remove(key));

@@ -1,15 +1,16 @@
-//! Acknowledgements that have been credited: they leave the database, which stays as large as what is pending, and are
-//! kept here for whoever wants to see them, in segments that are only appended to.
+//! Archive of credited acknowledgements. They move from the database to append-only segments, so
+//! that the database stays as large as the pending work.
 //!
-//! | file              |                                                                                       |
-//! |-------------------|---------------------------------------------------------------------------------------|
-//! | `000001.acks`     | a segment: acknowledgements in the order in which they were credited                  |
-//! | `000001.index`    | where in it the acknowledgement of a receipt lies; only of segments before the last   |
-//! | `000001.unrecorded-1` | a first segment that a database without knowledge of it came upon                 |
+//! | file                  |                                                                      |
+//! |-----------------------|----------------------------------------------------------------------|
+//! | `000001.acks`         | a segment: acknowledgements in the order in which they were credited |
+//! | `000001.index`        | offsets of the acknowledgements by receipt; only for sealed segments |
+//! | `000001.unrecorded-1` | a first segment that the database did not know of, moved aside       |
 //!
-//! Where the archive ends is what the database says, in the transaction that takes out of it what is in here. What lies
-//! after that end was written by a process that died before it said so. It is in the database still, so it is cut off and
-//! comes again: nothing is here twice.
+//! The database defines the end of the archive. It moves that end in the transaction that removes
+//! the archived acknowledgements. Bytes after the end come from a process that died before that
+//! transaction. The database still has these acknowledgements, so the archive truncates the bytes
+//! and appends the acknowledgements again. So no acknowledgement is archived twice.
 
 mod segment;
 mod index;
@@ -27,29 +28,31 @@ use super::StoreError;
 use crate::private_file;
 use crate::receipt::{IdPrefix, ReceiptId};
 
-/// A segment that has as many bytes is full: a quarter of a million acknowledgements, and an index of 6 MB.
+/// Size at which a segment is full, in bytes: a quarter of a million acknowledgements, with an
+/// index of 6 MB.
 const SEGMENT_BYTES: u64 = 64 << 20;
 
-/// What is appended at once.
+/// Most entries per append.
 pub const ENTRIES_MAX: usize = 16 << 10;
 
-/// What a process that died can have written without the database's knowledge: what is appended at once, in a segment
-/// that it began for that.
+/// Most bytes that a process can have written before it died without recording them in the
+/// database: one append, in a segment that it created for that append.
 const UNRECORDED_BYTES_MAX: u64 = ENTRIES_MAX as u64 * ENTRY_BYTES_MAX + HEAD_BYTES;
 
 /// The archive in one directory. No other process may change it.
 pub struct Archive {
     directory: PathBuf,
     segment_bytes: u64,
-    /// The last one.
+    /// The last segment.
     segment: Segment,
     end: Place,
 }
 
 impl Archive {
-    /// Opens or makes the archive in `directory`, which ends where the database says that it does: by default at its
-    /// beginning. What lies after that is cut off, if it is no more than a crash leaves. An archive that ends earlier has
-    /// lost something, which is an error.
+    /// Opens or creates the archive in `directory`, with the end that the database recorded. The
+    /// default `Place` means the start of the archive. Bytes after the end are truncated if they
+    /// are no more than a crash can leave. An archive that ends earlier has lost entries, which is
+    /// an error.
     pub fn open(directory: PathBuf, end: Place) -> Result<Self, StoreError> {
         Self::open_in_segments_of(directory, end, SEGMENT_BYTES)
     }
@@ -63,8 +66,8 @@ impl Archive {
         Ok(Self { directory, segment_bytes, segment, end })
     }
 
-    /// Where an archive ends as far as its files say, for a database that has lost its knowledge of it: after the last
-    /// entry that is whole.
+    /// Returns the end of an archive according to its files: the position after the last valid
+    /// entry. Used if the database has lost its record of the end.
     pub fn end_of_files(directory: &Path) -> Result<Place, StoreError> {
         let Some(&last) = segments(directory)?.last() else { return Ok(Place::default()) };
         let segment = Segment::open(directory, last)?;
@@ -81,18 +84,19 @@ impl Archive {
         Ok(Place { segment: last, offset })
     }
 
-    /// Where the next entry will lie. It is for the database to keep.
+    /// Returns the position of the next entry. The database must record it.
     pub const fn end(&self) -> Place {
         self.end
     }
 
-    /// Whether the last segment is to be sealed.
+    /// Returns whether the last segment is full and must be sealed.
     pub const fn is_full(&self) -> bool {
         self.end.offset >= self.segment_bytes
     }
 
-    /// Appends `entries`, at most [`ENTRIES_MAX`], durably, and says where each lies. After an error none of them is
-    /// there. [`Archive::end`] has to be in the database before more are appended.
+    /// Appends `entries`, at most [`ENTRIES_MAX`], durably. Returns the position of each entry.
+    /// After an error, none of them is in the archive. The database must record [`Archive::end`]
+    /// before the next append.
     pub fn append(&mut self, entries: &[Entry]) -> Result<Vec<Place>, StoreError> {
         let path = &self.segment.path;
         if entries.len() > ENTRIES_MAX {
@@ -108,7 +112,8 @@ impl Archive {
         let written =
             self.segment.file.write_all_at(&bytes, self.end.offset).and_then(|()| self.segment.file.sync_data());
         if let Err(cause) = written {
-            // Where this fails too, it is overwritten by the next, or cut off when the archive is opened or sealed.
+            // If this fails too, the next append overwrites the bytes, or opening or sealing the
+            // archive truncates them.
             let _ = self.segment.file.set_len(self.end.offset);
             return Err(StoreError::at(path)(cause));
         }
@@ -116,8 +121,8 @@ impl Archive {
         Ok(places)
     }
 
-    /// Takes back what was appended after `end`, where the last segment ended before: the database did not come to know
-    /// of it, and has it still.
+    /// Removes the entries that were appended after `end`, the previous end of the last segment.
+    /// The database did not record them as archived, so it still has them.
     pub fn take_back(&mut self, end: Place) -> Result<(), StoreError> {
         let Self { ref segment, end: Place { segment: number, offset: bytes }, .. } = *self;
         if end.segment != number || !(HEAD_BYTES..=bytes).contains(&end.offset) {
@@ -127,8 +132,9 @@ impl Archive {
         segment.file.set_len(end.offset).map_err(StoreError::at(&segment.path))
     }
 
-    /// Writes the index of the last segment and begins the next, durably. As long as the database does not know of the
-    /// next one's place, nothing has happened: after a crash it is done again, with the same result.
+    /// Writes the index of the last segment and creates the next segment, durably. This has no
+    /// effect until the database records the next segment's position. After a crash, the same steps
+    /// run again with the same result.
     pub fn seal(&mut self) -> Result<(), StoreError> {
         let Place { segment, offset } = self.end;
         let at = StoreError::at(&self.segment.path);
@@ -138,7 +144,7 @@ impl Archive {
         for found in Segment::open(&self.directory, segment)?.into_entries(HEAD_BYTES, offset)? {
             match found {
                 Ok((place, entry)) => indexed.push((entry.id(), place.offset)),
-                // It cannot be found any more, which is for `check` to tell: the others can.
+                // A damaged entry cannot be indexed; the others can. `check` reports it.
                 Err(StoreError::Damaged(_)) => {}
                 Err(error) => return Err(error),
             }
@@ -149,7 +155,7 @@ impl Archive {
         Ok(())
     }
 
-    /// The entry at a place that [`Archive::append`] has named.
+    /// Returns the entry at a position that [`Archive::append`] returned.
     pub fn at(&self, place: Place) -> Result<Entry, StoreError> {
         if place.segment == self.end.segment {
             return self.segment.entry(place.offset, self.end.offset);
@@ -159,7 +165,8 @@ impl Archive {
         segment.entry(place.offset, end)
     }
 
-    /// The newest entry of a receipt in the segments before the last; what is in that one, the database knows.
+    /// Returns the newest entry of a receipt in the sealed segments. The database indexes the last
+    /// segment.
     pub fn find(&self, id: &ReceiptId) -> Result<Option<(Place, Entry)>, StoreError> {
         for segment in self.sealed().rev() {
             let found = Index::open(&self.directory, segment)?.between(*id, *id, 1)?;
@@ -177,8 +184,8 @@ impl Archive {
         Ok(None)
     }
 
-    /// Up to `max` entries of receipts whose ids begin so, in the segments before the last: the newest segment first, and
-    /// in each by id.
+    /// Returns up to `max` entries of receipts with this id prefix, from the sealed segments. The
+    /// newest segment comes first; within a segment, entries are sorted by id.
     pub fn find_prefix(&self, prefix: &IdPrefix, max: usize) -> Result<Vec<(ReceiptId, Place)>, StoreError> {
         let (low, high) = prefix.bounds();
         let mut all = Vec::new();
@@ -192,12 +199,14 @@ impl Archive {
         Ok(all)
     }
 
-    /// All entries, the oldest first. Memory is that of one read. What is damaged or missing is an error, and no end.
+    /// Iterates over all entries, oldest first. Memory use is that of one read. A damaged or
+    /// missing part yields an error, and the iteration continues.
     pub fn iter(&self) -> impl Iterator<Item = Result<(Place, Entry), StoreError>> + '_ {
         self.iter_from(Place { segment: 1, offset: HEAD_BYTES })
     }
 
-    /// Up to `max` entries, the oldest first, after the one at `after` if that is given. What is damaged is passed over.
+    /// Returns up to `max` entries, oldest first, after the entry at `after` if one is given.
+    /// Damaged parts are skipped.
     pub fn after(&self, after: Option<Place>, max: usize) -> Result<Vec<(Place, Entry)>, StoreError> {
         let from = after.unwrap_or(Place { segment: 1, offset: HEAD_BYTES });
         let entries = self.iter_from(from).filter(|entry| match entry {
@@ -223,16 +232,16 @@ impl Archive {
     }
 }
 
-/// What is in a segment of an archive that ends there.
+/// Returns the entries of one segment, up to the archive's end.
 fn entries_before(end: Place, directory: &Path, number: u32, offset: u64) -> Result<segment::Entries, StoreError> {
     let segment = Segment::open(directory, number)?;
     let bytes = if number == end.segment { end.offset } else { segment.bytes()? };
     segment.into_entries(offset, bytes)
 }
 
-/// Makes the first segment for a database that knows of none. Where there is one with entries, a process has died after
-/// its very first append, or the database is not the one that belongs to it: it is moved aside, and nothing is lost
-/// either way.
+/// Creates the first segment for a database without a recorded archive. A first segment with
+/// entries means that a process died after its very first append, or that the database belongs to
+/// another archive. That segment is moved aside, so that nothing is lost in either case.
 fn begin(directory: &Path) -> Result<Segment, StoreError> {
     let path = Segment::path(directory, 1);
     let bytes = match std::fs::metadata(&path) {
@@ -250,8 +259,8 @@ fn begin(directory: &Path) -> Result<Segment, StoreError> {
     Segment::create(directory, 1)
 }
 
-/// Opens the last segment as the database knows it. The order of the steps allows each of them to be the last before a
-/// crash.
+/// Opens the last segment that the database knows of, and removes everything after it. A crash
+/// after any of the steps is safe, because of their order.
 fn cut_off_after(end: Place, directory: &Path) -> Result<Segment, StoreError> {
     let path = Segment::path(directory, end.segment);
     let short = |bytes: u64| StoreError::ArchiveShort { path: path.clone(), bytes, known: end.offset };
@@ -283,7 +292,7 @@ fn cut_off_after(end: Place, directory: &Path) -> Result<Segment, StoreError> {
     Ok(segment)
 }
 
-/// The numbers of the segments that are there, in their order.
+/// Returns the numbers of the existing segments, in ascending order.
 fn segments(directory: &Path) -> Result<Vec<u32>, StoreError> {
     let at = StoreError::at(directory);
     let mut numbers = Vec::new();
@@ -296,7 +305,7 @@ fn segments(directory: &Path) -> Result<Vec<u32>, StoreError> {
     Ok(numbers)
 }
 
-/// Removes what a process that died was writing to give it a name later.
+/// Removes the temporary files of a process that died before it renamed them.
 fn remove_leftovers(directory: &Path) -> Result<(), StoreError> {
     let at = StoreError::at(directory);
     for entry in std::fs::read_dir(directory).map_err(at)? {

@@ -1,13 +1,13 @@
-//! Bundles as files that are named by their digest, in shards by its first two digits:
+//! Bundle files, named by their digest, in shard directories named by its first two hex digits:
 //!
-//! | file                      |                                                                               |
-//! |---------------------------|-------------------------------------------------------------------------------|
-//! | `ab/<64 hex>.bundle`      | the bundle                                                                    |
-//! | `ab/<64 hex>.receipts`    | its side file: what the database knows of it, to be made again if that is lost |
-//! | `ab/<64 hex>.damaged`     | what lay in the bundle's place and was not it                                 |
-//! | `staged/`                 | bundles that are being written                                                |
+//! | file                   |                                                               |
+//! |------------------------|---------------------------------------------------------------|
+//! | `ab/<64 hex>.bundle`   | the bundle                                                    |
+//! | `ab/<64 hex>.receipts` | its sidecar, from which the database's records can be rebuilt |
+//! | `ab/<64 hex>.damaged`  | a damaged file that was found in the bundle's place           |
+//! | `staged/`              | bundles that are being written                                |
 //!
-//! A bundle is on disk before it has its name, so that a name never stands for a part of one.
+//! A bundle is on disk before it gets its name, so a name never refers to a partial bundle.
 
 mod notes;
 
@@ -27,20 +27,21 @@ use crate::digest::{Digest, Hasher};
 use crate::private_file;
 use crate::proof::Blob;
 
-/// What is read at once to hash a file again.
+/// Bytes per read when a file is hashed again.
 const READ_BYTES: usize = 128 << 10;
 
 /// The bundles in one directory. No other process, and no other `BundleFiles`, may change it.
 pub struct BundleFiles {
     directory: PathBuf,
     reserve: OnceLock<Reserve>,
-    /// Whether the directory of what is being written is known to be on disk.
+    /// True if the staging directory is known to be on disk.
     staged: Mutex<bool>,
-    /// The same of each shard. Its lock is held by whoever changes a side file.
+    /// True for each shard directory that is known to be on disk. Callers that change a sidecar
+    /// hold its shard's lock.
     shards: [Mutex<bool>; 256],
 }
 
-/// A bundle that is being written. It disappears with this value.
+/// A bundle that is being written. Dropping this value removes the file.
 pub struct Staged {
     file: NamedTempFile,
     hasher: Hasher,
@@ -48,13 +49,13 @@ pub struct Staged {
     reserve: Option<Reserve>,
 }
 
-/// A bundle that is on disk, and has no name yet. It disappears with this value.
+/// A bundle that is on disk and has no name yet. Dropping this value removes the file.
 pub struct Finished {
     path: TempPath,
     blob: Blob,
 }
 
-/// Whether a bundle is what its name says.
+/// Result of comparing a bundle with the digest in its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
     Sound,
@@ -63,7 +64,7 @@ pub enum Health {
 }
 
 impl BundleFiles {
-    /// The bundles in `directory`, which is made when it is needed.
+    /// Creates a handle for the bundles in `directory`. The directory is created on first use.
     pub const fn new(directory: PathBuf) -> Self {
         Self {
             directory,
@@ -73,24 +74,24 @@ impl BundleFiles {
         }
     }
 
-    /// Begins to write a bundle.
+    /// Starts to write a bundle.
     pub fn stage(&self) -> Result<Staged, StoreError> {
         let directory = self.directory.join("staged");
         self.make(&directory, &mut lock(&self.staged))?;
-        // A temporary file has mode 0600 from the start.
+        // A temporary file has mode 0600 from its creation.
         let file = NamedTempFile::new_in(&directory).map_err(StoreError::at(&directory))?;
         let reserve = self.reserve.get().cloned();
         reserve.as_ref().map_or(Ok(()), |reserve| reserve.check(0))?;
         Ok(Staged { file, hasher: Hasher::default(), bytes: 0, reserve })
     }
 
-    /// Has bundles that are written from now on leave this reserve free. The first counts.
+    /// Sets the disk reserve that later bundles must leave free. Only the first call has an effect.
     pub fn keep_reserve(&self, reserve: Reserve) {
         self.reserve.get_or_init(|| reserve);
     }
 
-    /// Gives the bundle its name and appends `record`, of 1 to [`RECORD_BYTES_MAX`] bytes, to its side file, durably. What has
-    /// the name already is replaced, which mends what was damaged.
+    /// Gives the bundle its name and appends `record`, of 1 to [`RECORD_BYTES_MAX`] bytes, to its
+    /// sidecar, durably. A file with the same name is replaced, which repairs a damaged bundle.
     ///
     /// [`RECORD_BYTES_MAX`]: notes::RECORD_BYTES_MAX
     pub fn keep(&self, finished: Finished, record: &[u8]) -> Result<Blob, StoreError> {
@@ -102,8 +103,8 @@ impl BundleFiles {
         Ok(blob)
     }
 
-    /// Removes what a process that died was writing, and says how many files that were. To be called before anything is
-    /// staged.
+    /// Removes the staged files of a process that died. Returns their number. Must be called before
+    /// anything is staged.
     pub fn remove_staged_leftovers(&self) -> Result<u64, StoreError> {
         let directory = self.directory.join("staged");
         let mut removed = 0;
@@ -115,49 +116,50 @@ impl BundleFiles {
         Ok(removed)
     }
 
-    /// Appends `record`, of 1 to [`RECORD_BYTES_MAX`] bytes, to the bundle's side file, durably.
+    /// Appends `record`, of 1 to [`RECORD_BYTES_MAX`] bytes, to the bundle's sidecar, durably.
     pub fn note(&self, digest: &Digest, record: &[u8]) -> Result<(), StoreError> {
         let _noting = self.shard(digest)?;
         notes::note(&self.side_path(digest), digest, record)
     }
 
-    /// What was noted of the bundle.
+    /// Returns the records of the bundle's sidecar.
     pub fn notes(&self, digest: &Digest) -> Result<Notes, StoreError> {
         Notes::open(self.side_path(digest), digest)
     }
 
-    /// The bundle's file, to read from. What it holds is not checked.
+    /// Opens the bundle's file for reading. The content is not checked.
     pub fn open(&self, digest: &Digest) -> Result<Option<File>, StoreError> {
         let path = self.path(digest);
         let opened = private_file::open(&path, OpenOptions::new().read(true));
         if_there(opened).map_err(StoreError::at(&path))
     }
 
-    /// Where the bundle is, if it is there.
+    /// Returns the path of the bundle, whether or not the bundle exists.
     pub fn path(&self, digest: &Digest) -> PathBuf {
         self.named(digest, "bundle")
     }
 
-    /// Removes the bundle and its side file; that they are not there is no error. A crash of the system can bring them
-    /// back, which does no harm: they are found by [`BundleFiles::all`], and nothing refers to them.
+    /// Removes the bundle and its sidecar. Missing files are no error. A system crash can restore
+    /// them without harm: [`BundleFiles::all`] finds them, and nothing refers to them.
     pub fn remove(&self, digest: &Digest) -> Result<(), StoreError> {
         let _noting = lock(self.shard_lock(digest));
-        // A bundle without a side file is of no use to anybody; a side file without its bundle would be a loss.
+        // The sidecar goes first: a bundle without a sidecar is useless, but a sidecar without its
+        // bundle would mean a loss.
         for path in [self.side_path(digest), self.path(digest)] {
             if_there(std::fs::remove_file(&path)).map_err(StoreError::at(&path))?;
         }
         Ok(())
     }
 
-    /// Moves the bundle aside, to be looked at and not to be served, and says where it is now. What was moved there
-    /// before is replaced: the bundle has been sound since.
+    /// Moves the bundle aside for inspection, so that it is no longer served. Returns the new path.
+    /// A file that was moved there earlier is replaced: the bundle has been sound since.
     pub fn quarantine(&self, digest: &Digest) -> Result<PathBuf, StoreError> {
         let (path, aside) = (self.path(digest), self.named(digest, "damaged"));
         let moved = std::fs::rename(&path, &aside).and_then(|()| private_file::sync_directory_of(&path));
         moved.map(|()| aside).map_err(StoreError::at(&path))
     }
 
-    /// Reads the bundle again, of which `bytes` are expected.
+    /// Reads the bundle again and checks its length, `bytes`, and its digest.
     pub fn verify(&self, digest: &Digest, bytes: u64) -> Result<Health, StoreError> {
         let Some(mut file) = self.open(digest)? else { return Ok(Health::Missing) };
         let path = self.path(digest);
@@ -168,7 +170,8 @@ impl BundleFiles {
         Ok(if digest_of(&mut file).map_err(at)? == *digest { Health::Sound } else { Health::Damaged })
     }
 
-    /// The digests that have a bundle or a side file, in their order. Memory is that of one shard's names.
+    /// Returns the digests that have a bundle or a sidecar, in order. Memory use is that of one
+    /// shard's names.
     pub fn all(&self) -> impl Iterator<Item = Result<Digest, StoreError>> + '_ {
         (0..=u8::MAX).flat_map(|shard| match self.digests(shard) {
             Ok(digests) => digests.into_iter().map(Ok).collect(),
@@ -184,7 +187,7 @@ impl BundleFiles {
             let name = entry.map_err(StoreError::at(&directory))?.file_name();
             let name = name.to_str().unwrap_or_default();
             let stem = name.strip_suffix(".bundle").or_else(|| name.strip_suffix(".receipts"));
-            // What has another name, or lies in the wrong shard, is none of ours.
+            // Files with other names, or in the wrong shard, do not belong to this store.
             let digest = stem.filter(|stem| stem.starts_with(&shard)).and_then(|stem| {
                 let digest: Digest = stem.parse().ok()?;
                 (digest.to_string() == stem).then_some(digest)
@@ -207,7 +210,7 @@ impl BundleFiles {
         &self.shards[digest.as_bytes()[0] as usize]
     }
 
-    /// The lock of the shard, whose directory is on disk.
+    /// Returns the shard's lock. The shard's directory is then on disk.
     fn shard(&self, digest: &Digest) -> Result<MutexGuard<'_, bool>, StoreError> {
         let mut is_made = lock(self.shard_lock(digest));
         let path = self.path(digest);
@@ -215,7 +218,7 @@ impl BundleFiles {
         Ok(is_made)
     }
 
-    /// Makes a directory in this one, the first time that this process needs it.
+    /// Creates a directory in this one when the process first needs it.
     fn make(&self, directory: &Path, is_made: &mut bool) -> Result<(), StoreError> {
         if !*is_made {
             let made = private_file::make_directory(&self.directory);
@@ -227,7 +230,7 @@ impl BundleFiles {
 }
 
 impl Staged {
-    /// Appends to the bundle. After an error it cannot be finished.
+    /// Appends to the bundle. After an error, the bundle cannot be finished.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         self.reserve.as_ref().map_or(Ok(()), |reserve| reserve.check(bytes.len() as u64))?;
         self.file.as_file_mut().write_all(bytes).map_err(StoreError::at(self.file.path()))?;
@@ -236,7 +239,7 @@ impl Staged {
         Ok(())
     }
 
-    /// What was written so far.
+    /// Returns the number of bytes written so far.
     pub const fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -259,7 +262,8 @@ impl Finished {
         self.blob
     }
 
-    /// Gives the bytes this name instead of a bundle's; it is on disk when this returns. The name's directory is there.
+    /// Gives the file this path instead of a bundle's name. The name is durable when this returns.
+    /// The directory of `path` must exist.
     pub(super) fn name(self, path: &Path) -> Result<Blob, StoreError> {
         self.path.persist(path).map_err(|error| StoreError::at(path)(error.error))?;
         private_file::sync_directory_of(path).map_err(StoreError::at(path))?;
@@ -267,7 +271,7 @@ impl Finished {
     }
 }
 
-/// The digest of what is left to read of a file.
+/// Returns the digest of the rest of a file, from its current position.
 pub fn digest_of(file: &mut File) -> io::Result<Digest> {
     let (mut hasher, mut buffer) = (Hasher::default(), vec![0; READ_BYTES]);
     loop {
@@ -280,7 +284,7 @@ pub fn digest_of(file: &mut File) -> io::Result<Digest> {
     }
 }
 
-/// What is in a directory, and nothing if it is not there.
+/// Returns the entries of a directory, or none if it does not exist.
 fn entries(directory: &Path) -> Result<impl Iterator<Item = io::Result<std::fs::DirEntry>>, StoreError> {
     let entries = if_there(std::fs::read_dir(directory)).map_err(StoreError::at(directory))?;
     Ok(entries.into_iter().flatten())

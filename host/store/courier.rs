@@ -1,16 +1,16 @@
-//! What the courier has promised: receipts to be forwarded, what was received for others to come and take, and the ledger
-//! of what was earned. All of it lies in one directory:
+//! Store of the courier: receipts to be forwarded, received bundles, and the ledger of credit. All
+//! files are in one directory:
 //!
-//! | name        |                                                                              |
-//! |-------------|------------------------------------------------------------------------------|
-//! | `queue/`    | the database; `keys` has what is in it                                       |
-//! | `journal`   | its tally, written after each flush, to notice what it silently lost         |
-//! | `bundles/`  | the bytes of what is to be forwarded, with a side file each                  |
-//! | `received/` | the bytes of what was received, likewise                                     |
-//! | `archive/`  | acknowledgements                                                             |
+//! | name        |                                                                      |
+//! |-------------|----------------------------------------------------------------------|
+//! | `queue/`    | the database; `keys` lists its contents                              |
+//! | `journal`   | the tally, written after each flush, to detect silently lost changes |
+//! | `bundles/`  | the bundles to be forwarded, with a sidecar each                     |
+//! | `received/` | the received bundles, with a sidecar each                            |
+//! | `archive/`  | acknowledgements                                                     |
 //!
-//! A change is one batch: all of it is made or none, and the tally with it. Whoever is told of a change is told when it is on
-//! disk.
+//! A change is one batch: all of it is applied or none, together with the tally. A change is on
+//! disk before it is reported.
 
 mod keys;
 mod tally;
@@ -44,28 +44,30 @@ use super::record::{self, NotARecord};
 use super::reserve::Reserve;
 use crate::private_file;
 
-/// The version of the database. An older one would be migrated where it is opened; this is the first.
+/// Version of the database. This is the first version. A later one would migrate an older database
+/// when it opens it.
 const VERSION: u8 = 1;
 
 pub struct CourierStore {
     directory: PathBuf,
     database: Database,
     journal: Journal<Tally>,
-    /// Held by whoever makes a change.
+    /// Locked by each caller that makes a change.
     latest: Mutex<Latest>,
-    /// Held by whoever looks through all records.
+    /// Locked by a caller that scans all records.
     checking: Mutex<()>,
     bundles: BundleFiles,
     received: BundleFiles,
     archive: Mutex<Archive>,
-    /// Held for reading from when a bundle gets its name until a record needs it, and for writing while bundles that no
-    /// record needs are removed. Of the locks it is taken first, then the archive's, then the tally's.
+    /// Lock against removal of a bundle that a record is about to need. Read-locked from the time a
+    /// bundle gets its name until a record needs it. Write-locked while bundles that no record
+    /// needs are removed. Lock order: this lock, then the archive's, then the tally's.
     placing: RwLock<()>,
 }
 
 impl CourierStore {
-    /// Opens or makes the store in `directory`. No other process may have it open. One that is damaged, or has lost what it
-    /// once had, is not opened: the error says how to rebuild it.
+    /// Opens or creates the store in `directory`. No other process may have it open. A store that
+    /// is damaged, or has lost data, is not opened: the error tells how to rebuild it.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         let io = |cause| StoreError::Io { path: directory.to_owned(), cause };
         private_file::make_directory(directory).map_err(io)?;
@@ -80,7 +82,7 @@ impl CourierStore {
             return Err(lost(directory));
         }
         if latest.is_none() {
-            // A store has a tally in its journal before it has anything else.
+            // A store writes its tally to the journal before anything else.
             if tally.changes == 0 && has_content(directory).map_err(io)? {
                 let message = "it is gone, and what lies beside it is there".to_owned();
                 return Err(StoreError::CourierDamaged { path: directory.join("queue"), message });
@@ -105,17 +107,18 @@ impl CourierStore {
         Ok(store)
     }
 
-    /// Has bundles that come from now on leave this reserve free. The first counts.
+    /// Sets the disk reserve that later bundles must leave free. Only the first call has an effect.
     pub fn keep_reserve(&self, reserve: &Reserve) {
         [&self.bundles, &self.received].into_iter().for_each(|bundles| bundles.keep_reserve(reserve.clone()));
     }
 
-    /// Why the store takes nothing, if it does not.
+    /// Returns the error if the store has failed and accepts no writes.
     pub fn check_open(&self) -> Result<(), StoreError> {
         self.database.check()
     }
 
-    /// Opens a store that has failed again, and returns whether it had. It holds what is on disk then.
+    /// Reopens a store that has failed. Returns whether the store had failed. Afterwards it
+    /// reflects what is on disk.
     pub fn mend(&self) -> Result<bool, StoreError> {
         if !self.database.has_failed() {
             return Ok(false);
@@ -125,7 +128,7 @@ impl CourierStore {
         self.database.reopen()?;
         let read = || {
             let tally: Tally = read(&self.database, keys::TALLY)?.unwrap_or_default();
-            // What was told is at least what this process knows to be on disk.
+            // The database must have at least the changes that this process knows to be on disk.
             if tally.changes < self.database.flushed() {
                 return Err(lost(&self.directory));
             }
@@ -133,7 +136,7 @@ impl CourierStore {
         };
         let (tally, opened) = read().map_err(|error| self.database.fail(error))?;
         *archive = opened;
-        // A look that is under way begins anew.
+        // A scan in progress starts again from the first record.
         let look = latest.look.take().map(|_| Look::default());
         *latest = Latest { tally, look };
         self.database.set_flushed(tally.changes);
@@ -148,17 +151,18 @@ impl CourierStore {
         lock(&self.latest).tally
     }
 
-    /// A file for the bytes of a bundle that is to be forwarded.
+    /// Creates a file for the bytes of a bundle that is to be forwarded.
     pub fn stage(&self) -> Result<Staged, StoreError> {
         self.bundles.stage()
     }
 
-    /// Returns when all that was changed so far is on disk.
+    /// Returns when all changes so far are on disk.
     pub fn settle(&self) -> Result<(), StoreError> {
         self.change(|_| Ok(()))
     }
 
-    /// Makes one change, and returns what `make` does when the change is on disk. If `make` fails, nothing is changed.
+    /// Makes one change. Returns the result of `make` when the change is on disk. If `make` fails,
+    /// nothing changes.
     fn change<T>(&self, make: impl FnOnce(&mut Change<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let (result, sequence, epoch) = {
             let mut latest = lock(&self.latest);
@@ -196,7 +200,7 @@ fn lost(directory: &Path) -> StoreError {
     StoreError::CourierDamaged { path: directory.join("queue"), message }
 }
 
-/// Whether there are bundles or acknowledgements in the store's directory.
+/// Returns whether the store's directory contains bundles or acknowledgements.
 fn has_content(directory: &Path) -> io::Result<bool> {
     for name in ["bundles", "received", "archive"] {
         let entries = match std::fs::read_dir(directory.join(name)) {
@@ -225,7 +229,7 @@ fn decode<T: DeserializeOwned>(database: &Database, value: &[u8]) -> Result<T, S
     })
 }
 
-/// A change that is being made. What it has written so far is not seen by what it reads.
+/// A change that is being made. Its reads do not see its own writes.
 struct Change<'a> {
     database: &'a Database,
     batch: Batch,
@@ -248,7 +252,7 @@ impl Change<'_> {
         self.batch.insert(key, value);
     }
 
-    /// An entry of an index: the key says it all.
+    /// Adds an index entry. The key contains all its information.
     fn mark(&mut self, key: Vec<u8>) {
         self.put_bytes(key, Vec::new());
     }
@@ -258,7 +262,8 @@ impl Change<'_> {
         self.batch.remove(key);
     }
 
-    /// Puts a record that counts as alive, in the place of `former` if there was one.
+    /// Writes a live record, which the tally counts. `former` is the record that it replaces, if
+    /// any.
     fn put_live<T: Serialize>(&mut self, key: Vec<u8>, value: &T, former: Option<&T>) {
         if let Some(former) = former {
             self.count(&key, |tally| tally.remove_live(&key, &record::encode(former)));
@@ -273,7 +278,7 @@ impl Change<'_> {
         self.remove(key);
     }
 
-    /// Counts a record, also in a look that has passed it.
+    /// Counts a record in the tally, and in a scan that has already passed its key.
     fn count(&mut self, key: &[u8], count: impl Fn(&mut Tally)) {
         count(&mut self.tally);
         if let Some(look) = self.look.as_mut().filter(|look| *key < *look.before) {

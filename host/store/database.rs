@@ -1,4 +1,4 @@
-//! sled, opened so that its faults stay in here, flushed for all who wait at once, and opened again after a failure of the disk.
+//! sled wrapper: contains sled's faults, groups flushes, and reopens after a disk failure.
 
 use std::fs::File;
 use std::io;
@@ -13,32 +13,32 @@ use super::group_commit::GroupCommit;
 use super::reserve;
 use crate::private_file;
 
-/// sled's own cache; its default of 1 GiB is meant for servers that do nothing else.
+/// Cache size of sled. Its default of 1 GiB is meant for servers that do nothing else.
 const CACHE_BYTES: u64 = 8 << 20;
 
-/// sled writes out a segment whenever it opens; its default is 512 KiB.
+/// Segment size of sled, which writes a segment at every open. Its default is 512 KiB.
 const SEGMENT_BYTES: usize = 64 << 10;
 
-/// How long sled's lock is waited for.
+/// Number of attempts to get sled's file lock.
 const LOCK_TRIES: u32 = 100;
 const LOCK_RETRY: Duration = Duration::from_millis(10);
 
-/// How often it is tried to open a database again.
+/// Minimum interval between attempts to reopen a failed database.
 const REOPEN_RETRY: Duration = Duration::from_millis(500);
 
-/// The version of what else is written, itself under this key.
+/// Key of the version of all other records.
 const VERSION_KEY: &[u8] = b"v";
 
 pub struct Database {
     path: PathBuf,
     version: u8,
-    /// `None` while it could not be opened again.
+    /// `None` if the last attempt to reopen the database failed.
     open: RwLock<Option<Open>>,
-    /// All changes before this sequence number are known to be on disk.
+    /// All changes with a sequence number below this one are known to be on disk.
     flushed: AtomicU64,
     flushes: GroupCommit<Result<(), Arc<StoreError>>>,
-    /// What could not be written. The system takes it for written from then on, so that no later write says anything: all later
-    /// calls fail, until the database is opened again and holds what is on disk.
+    /// The first write failure. After one, the system treats the data as written and reports no
+    /// more errors. So all later calls fail until the database is reopened.
     failed: Mutex<Option<Failure>>,
     has_failed: AtomicBool,
     epoch: AtomicU64,
@@ -46,33 +46,33 @@ pub struct Database {
 
 struct Open {
     db: sled::Db,
-    /// sled's log. Its `flush` has the system write it out (`sync_file_range`), which says nothing of how long the file is nor
-    /// of what the disk still has in a cache of its own; so it is synced here.
+    /// sled's log file. sled's `flush` only calls `sync_file_range`. That call persists neither the
+    /// file's length nor the disk's write cache. So this module syncs the file itself.
     log: File,
 }
 
 struct Failure {
     error: Arc<StoreError>,
-    /// When it was last tried to open it again.
+    /// Time of the last attempt to reopen the database.
     tried: Option<Instant>,
 }
 
-/// Which opening of the database a change was made in. Changes of an earlier one may be lost.
+/// Opening of the database in which a change was made. Changes of an earlier epoch may be lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Epoch(u64);
 
 impl Database {
-    /// Opens or makes the database in the directory `path`; its records are of this `version`. No other process may have it
-    /// open. [`StoreError::Failed`] says that it is damaged.
+    /// Opens or creates the database in the directory `path`, with records of this `version`. No
+    /// other process may have it open. [`StoreError::Failed`] means that the database is damaged.
     pub fn open(path: &Path, version: u8) -> Result<Self, StoreError> {
         if !path.exists() {
             Self::make(path, version)?;
             let database = Self::open(path, version)?;
-            // What sled makes where it opens has a name that is to last, too.
+            // Files that sled creates when it opens need durable directory entries, too.
             sync_all_in(path).map_err(|cause| StoreError::Io { path: path.to_owned(), cause })?;
             return Ok(database);
         }
-        // A process that has just ended can hold sled's lock for a moment longer than all others.
+        // A process that has just ended can hold sled's lock slightly longer than its other locks.
         let open = Self::open_when_unlocked(path, version)?;
         Ok(Self {
             path: path.to_owned(),
@@ -96,8 +96,7 @@ impl Database {
         Self::try_open(path, version)
     }
 
-    /// Makes an empty database beside `path` and gives it the name when it is whole: sled cannot read what it leaves if it is
-    /// killed while it makes one.
+    /// Creates a database beside `path`, then renames it: sled cannot open a partly created one.
     fn make(path: &Path, version: u8) -> Result<(), StoreError> {
         let making = path.with_extension("making");
         let io = |cause| StoreError::Io { path: path.to_owned(), cause };
@@ -126,7 +125,7 @@ impl Database {
             let version = db.get(VERSION_KEY)?;
             Ok((db, version))
         };
-        // Where the disk is full, sled may panic as it does at damage; nothing is damaged then.
+        // On a full disk, sled may panic as it does on damage, although nothing is damaged.
         let panicked = || match reserve::is_full(path) {
             true => StoreError::Io { path: path.to_owned(), cause: io::ErrorKind::StorageFull.into() },
             false => failed("its files are damaged"),
@@ -137,7 +136,7 @@ impl Database {
             Some([found]) if *found == version => {}
             Some([found]) if *found > version => return Err(StoreError::Version { path: path.to_owned() }),
             Some(_) => return Err(failed("its version is none")),
-            // What sled cannot read, it may take for nothing.
+            // sled may treat a damaged file as an empty one.
             None if existed => return Err(failed("its records are gone")),
             None => {
                 db.insert(VERSION_KEY, &[version]).map_err(sled_failed)?;
@@ -149,13 +148,14 @@ impl Database {
             sync_all_in(path).map_err(io)?;
         }
         let log = File::open(path.join("db")).map_err(io)?;
-        // What is read from it counts as being on disk, and a process that died may have written it a moment ago.
+        // Records that are read count as durable, and a dead process may have just written them.
         log.sync_data().map_err(io)?;
         Ok(Open { db, log })
     }
 
-    /// Opens the database again after a failure, so that it holds what is on disk and nothing else; returns whether that is so
-    /// now. Whoever calls it makes no change meanwhile, and reads anew all that it knows of the records. Is tried once a second.
+    /// Reopens the database after a failure, so that it reflects what is on disk. Returns an error
+    /// while that is impossible. The caller makes no change meanwhile, and afterwards reads all
+    /// derived state again. Attempts are at least `REOPEN_RETRY` apart.
     pub fn reopen(&self) -> Result<(), StoreError> {
         let mut failed = lock(&self.failed);
         let Some(failure) = &mut *failed else { return Ok(()) };
@@ -168,7 +168,7 @@ impl Database {
         self.epoch.fetch_add(1, Ordering::SeqCst);
         if let Some(Open { db, log }) = open.take() {
             drop(db);
-            // What the system holds of the log may be what it could not write. It is read from the disk again.
+            // Drop the page cache of the log: it may hold data that could not be written.
             let _ = rustix::fs::fadvise(&log, 0, None, rustix::fs::Advice::DontNeed);
         }
         match Self::open_when_unlocked(&self.path, self.version) {
@@ -183,7 +183,7 @@ impl Database {
         Ok(())
     }
 
-    /// Has all later calls fail until the database is opened again.
+    /// Marks the database as failed: all later calls fail until it is reopened.
     pub fn fail(&self, error: StoreError) -> StoreError {
         StoreError::Shared(self.fail_shared(error))
     }
@@ -195,12 +195,12 @@ impl Database {
         failure.error.clone()
     }
 
-    /// Whether it is to be opened again.
+    /// Returns whether the database must be reopened.
     pub fn has_failed(&self) -> bool {
         self.has_failed.load(Ordering::SeqCst)
     }
 
-    /// Why it has failed, if it has.
+    /// Returns the error if the database has failed.
     pub fn check(&self) -> Result<(), StoreError> {
         if !self.has_failed() {
             return Ok(());
@@ -208,7 +208,6 @@ impl Database {
         lock(&self.failed).as_ref().map_or(Ok(()), |failure| Err(StoreError::Shared(failure.error.clone())))
     }
 
-    /// For changes that are made now.
     pub fn epoch(&self) -> Epoch {
         Epoch(self.epoch.load(Ordering::SeqCst))
     }
@@ -233,12 +232,12 @@ impl Database {
         self.db()?.get(key).map_err(|error| self.failed(error))
     }
 
-    /// The records whose keys begin with `prefix`, in the order of their keys.
+    /// Returns the records whose keys begin with `prefix`, in key order.
     pub fn prefixed(&self, prefix: &[u8]) -> impl DoubleEndedIterator<Item = Result<Pair, StoreError>> {
         self.pairs(self.db().map(|db| db.scan_prefix(prefix)))
     }
 
-    /// The records with keys from `from` on and before `to`.
+    /// Returns the records with keys from `from` (inclusive) to `to` (exclusive).
     pub fn between(&self, from: &[u8], to: &[u8]) -> impl DoubleEndedIterator<Item = Result<Pair, StoreError>> {
         self.pairs(self.db().map(|db| db.range(from..to)))
     }
@@ -255,7 +254,7 @@ impl Database {
         error.into_iter().chain(pairs)
     }
 
-    /// Whether any key begins with `prefix`, other than those in `but`.
+    /// Returns whether any key begins with `prefix` and is not in `but`.
     pub fn any_but(&self, prefix: &[u8], but: &[Vec<u8>]) -> Result<bool, StoreError> {
         for pair in self.prefixed(prefix) {
             let (key, _) = pair?;
@@ -266,30 +265,31 @@ impl Database {
         Ok(false)
     }
 
-    /// Makes all changes of the batch or none, also where the process is killed. Not yet on disk.
+    /// Applies the whole batch or nothing, even if the process is killed. Not durable yet.
     pub fn apply(&self, batch: sled::Batch) -> Result<(), StoreError> {
         self.check()?;
         self.db()?.apply_batch(batch).map_err(|error| self.fail(self.failed(error)))
     }
 
-    /// Whether the change with this number, counted from 0 since the database was opened, is on disk.
+    /// Returns whether a change is on disk. Numbers count from 0 since the database was opened.
     pub fn is_flushed(&self, sequence: u64) -> bool {
         sequence < self.flushed.load(Ordering::Acquire)
     }
 
-    /// All changes before this number are on disk.
+    /// Returns the number of changes that are on disk.
     pub fn flushed(&self) -> u64 {
         self.flushed.load(Ordering::Acquire)
     }
 
-    /// Takes all changes before this number for being on disk.
+    /// Marks all changes before this number as durable.
     pub fn set_flushed(&self, before: u64) {
         self.flushed.store(before, Ordering::Release);
     }
 
-    /// Returns when the change with this number, which was made in this epoch, is on disk. Callers that come at once share one
-    /// write. `applied` is asked for how many have been made before that write; `then` is called after it, before anybody is
-    /// told. Where the disk fails, all later calls fail as well, until the database is opened again.
+    /// Returns when the change with this number and epoch is on disk. Concurrent callers share a
+    /// flush. `applied` returns the number of changes before the flush. `then` runs after it,
+    /// before any caller returns. A disk failure fails all later calls until the database is
+    /// reopened.
     pub fn flush<T>(
         &self,
         (sequence, epoch): (u64, Epoch),
@@ -323,7 +323,7 @@ impl Database {
         synced.map_err(|cause| StoreError::Io { path: self.path.clone(), cause })
     }
 
-    /// Has the next sync fail, as that of a disk with a fault does; returns the log that it was to be of.
+    /// Breaks the next sync, like a faulty disk. Returns the log file that the sync would use.
     #[cfg(test)]
     pub fn break_sync(&self) -> File {
         let mut open = self.open.write().unwrap();
@@ -341,7 +341,7 @@ impl Database {
 pub type Pair = (sled::IVec, sled::IVec);
 pub use sled::Batch;
 
-/// A new database's files and their names; sled leaves its settings' to luck, too.
+/// Syncs a new database's files and their directory entries. sled does not sync its settings file.
 fn sync_all_in(path: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(path)? {
         File::open(entry?.path())?.sync_all()?;
@@ -350,8 +350,9 @@ fn sync_all_in(path: &Path) -> io::Result<()> {
     private_file::sync_directory_of(path)
 }
 
-/// Where sled is killed while it opens, it leaves a part of a snapshot, and takes that for the latest one when it opens again (it looks
-/// for another ending than the one that it writes). The one before is there until the new one has its name.
+/// Removes unfinished snapshots. If sled is killed while it opens, it leaves a partial snapshot. At
+/// the next open, it uses that snapshot as the latest one: the file name ending that it skips is
+/// not the one that it writes. The previous snapshot exists until the new one has its final name.
 fn remove_half_written_snapshots(path: &Path) -> io::Result<()> {
     let entries = match std::fs::read_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -367,7 +368,7 @@ fn remove_half_written_snapshots(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Damage shows as anything but an error of the system's; that another has the store open is of that kind, too.
+/// Classifies an error of opening. System I/O errors and a held lock do not mean damage.
 fn on_open(path: &Path, error: sled::Error) -> StoreError {
     match error {
         sled::Error::Io(cause) if cause.kind() != io::ErrorKind::Other || is_locked(&cause) => {
@@ -377,18 +378,18 @@ fn on_open(path: &Path, error: sled::Error) -> StoreError {
     }
 }
 
-/// sled has no kind of its own for this error.
+/// sled has no error kind of its own for a held lock.
 fn is_locked(error: &io::Error) -> bool {
     error.to_string().contains("could not acquire lock")
 }
 
-/// A name beside `path` for what was found damaged there.
+/// Returns an unused path beside `path`, for a damaged store that is moved aside.
 pub fn free_name(path: &Path) -> PathBuf {
     let named = |n: u32| path.with_extension(format!("damaged-{n}"));
     (1..).map(named).find(|name| !name.exists()).expect("there are fewer than 2^32 of them")
 }
 
-/// A panic while a lock was held leaves numbers that are whole.
+/// Locks a mutex despite poisoning: its value stays valid after a panic of the lock holder.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

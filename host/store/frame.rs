@@ -1,13 +1,14 @@
-//! How records lie in a file that is only appended to, so that one that is torn or damaged is noticed and loses only
-//! itself. Integers are little-endian:
+//! Record framing in an append-only file. A torn or damaged record is detected, and no other record
+//! is lost. Integers are little-endian:
 //!
-//! | field    | type     |                                                                                  |
-//! |----------|----------|----------------------------------------------------------------------------------|
-//! | length   | u32      | of the payload, from 1 to what such a file allows                                |
-//! | payload  |          |                                                                                  |
-//! | checksum | 16 bytes | BLAKE3 in a domain of its own, of whose file it is, offset (u64), length, payload |
+//! | field    | type     |                                                                   |
+//! |----------|----------|-------------------------------------------------------------------|
+//! | length   | u32      | of the payload, from 1 to the maximum of the file                 |
+//! | payload  |          |                                                                   |
+//! | checksum | 16 bytes | BLAKE3 in the file's domain: owner, offset (u64), length, payload |
 //!
-//! A record is whole only where it was written, so what was moved, or copied from another file, is none.
+//! The checksum covers the owner and the offset. So a record that was moved, or copied from another
+//! file, is invalid.
 
 use std::fs::File;
 use std::io;
@@ -18,14 +19,14 @@ use crate::digest::Digest;
 const LENGTH_BYTES: usize = 4;
 const CHECKSUM_BYTES: usize = 16;
 
-/// What is read at once.
+/// Bytes per read.
 const READ_BYTES: usize = 64 << 10;
 
-/// The rules of one file.
+/// Framing rules of one file.
 #[derive(Clone, Debug)]
 pub(super) struct Framing {
     domain: &'static str,
-    /// Whose file it is: always equally long in one domain.
+    /// Owner of the file. All owners in one domain have the same length.
     owner: Vec<u8>,
     payload_bytes_max: usize,
 }
@@ -35,18 +36,18 @@ impl Framing {
         Self { domain, owner: owner.to_vec(), payload_bytes_max }
     }
 
-    /// What a record with a payload of `payload_bytes` takes.
+    /// Returns the size of a record with a payload of `payload_bytes`.
     pub const fn bytes(payload_bytes: usize) -> usize {
         LENGTH_BYTES + payload_bytes + CHECKSUM_BYTES
     }
 
-    /// What the longest record takes.
+    /// Returns the size of the longest record.
     pub const fn bytes_max(&self) -> usize {
         Self::bytes(self.payload_bytes_max)
     }
 
-    /// Appends the record that is to lie at `offset` of its file to `bytes`. A payload without bytes, or with more than
-    /// are allowed, would not be read.
+    /// Appends to `bytes` the record that will be at `offset` in its file. Readers reject an empty
+    /// payload, and one above the maximum.
     pub fn write(&self, offset: u64, payload: &[u8], bytes: &mut Vec<u8>) {
         let length = (payload.len() as u32).to_le_bytes();
         bytes.extend(length);
@@ -54,7 +55,8 @@ impl Framing {
         bytes.extend(self.checksum(offset, length, payload));
     }
 
-    /// The payload of the record that `bytes`, which lie at `offset` of their file, begin with, if it is whole.
+    /// Returns the payload of the record at the start of `bytes`, if it is valid. `offset` is the
+    /// position of `bytes` in the file.
     pub fn read<'a>(&self, offset: u64, bytes: &'a [u8]) -> Option<&'a [u8]> {
         let (length, rest) = bytes.split_first_chunk::<LENGTH_BYTES>()?;
         let payload_bytes = u32::from_le_bytes(*length) as usize;
@@ -66,7 +68,7 @@ impl Framing {
         (*checksum == self.checksum(offset, *length, payload)).then_some(payload)
     }
 
-    /// [`Framing::read`] from a file that holds records up to `end`.
+    /// Reads one record, as [`Framing::read`] does, from a file with records up to `end`.
     pub fn read_at(&self, file: &File, offset: u64, end: u64) -> io::Result<Option<Vec<u8>>> {
         let mut bytes = vec![0; self.bytes_max().min(end.saturating_sub(offset) as usize)];
         file.read_exact_at(&mut bytes, offset)?;
@@ -82,26 +84,27 @@ impl Framing {
     }
 }
 
-/// What [`Frames`] comes upon.
+/// Item that [`Frames`] yields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Found {
     Whole {
         offset: u64,
         payload: Vec<u8>,
     },
-    /// So many bytes that are no records, up to the next that is one.
+    /// Number of bytes up to the next valid record.
     Damaged {
         offset: u64,
         bytes: u64,
     },
 }
 
-/// The records of a file from first to last. Memory is that of one read, however long the file is. What is no record is
-/// searched byte by byte for the next, for a damaged length says nothing of where that begins.
+/// Iterator over the records of a file, in file order. Memory use is that of one read, for a file
+/// of any length. After an invalid record, the iterator searches byte by byte for the next valid
+/// one. A damaged length does not tell where the next record begins.
 pub(super) struct Frames {
     framing: Framing,
     file: File,
-    /// Where `buffer[start..]` lies in the file.
+    /// File offset of `buffer[start..]`.
     offset: u64,
     end: u64,
     buffer: Vec<u8>,
@@ -109,17 +112,17 @@ pub(super) struct Frames {
 }
 
 impl Frames {
-    /// The records that lie from `offset` to `end`.
+    /// Creates an iterator over the records from `offset` to `end`.
     pub const fn new(framing: Framing, file: File, offset: u64, end: u64) -> Self {
         Self { framing, file, offset, end, buffer: Vec::new(), start: 0 }
     }
 
-    /// Where what comes next lies.
+    /// Returns the offset of the next item.
     pub const fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// Has the buffer hold the longest record, or all that is left.
+    /// Fills the buffer until it contains the longest possible record, or the rest of the file.
     fn fill(&mut self) -> io::Result<()> {
         let held = self.buffer.len() - self.start;
         let left = self.end.saturating_sub(self.offset + held as u64);
@@ -145,7 +148,7 @@ impl Iterator for Frames {
         let from = self.offset;
         loop {
             if let Err(error) = self.fill() {
-                // What cannot be read now is not tried again for ever.
+                // A read error ends the iteration, so that the iterator does not retry for ever.
                 (self.offset, self.start) = (self.end, 0);
                 self.buffer.clear();
                 return Some(Err(error));
@@ -238,7 +241,7 @@ mod tests {
         assert!(bytes.len() > 4 * READ_BYTES);
         let whole = |found: &Vec<Found>| found.iter().filter(|found| matches!(found, Found::Whole { .. })).count();
         assert_eq!(whole(&found(&bytes)), 2_000);
-        // Damage that is longer than one read is crossed as well.
+        // The search also crosses damage that is longer than one read.
         bytes[1_000..2 * READ_BYTES].fill(0);
         let found = found(&bytes);
         assert_eq!(found.len(), whole(&found) + 1);

@@ -1,14 +1,14 @@
-//! What is done once for all who ask for it at once, such as writing to disk: whoever asks while it is being done has it done
-//! next, together with all others who ask meanwhile.
+//! Group commit: concurrent callers share one flush. A caller that arrives during a flush waits for
+//! the next one.
 
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::database::lock;
 
 pub struct GroupCommit<T> {
-    /// Those who ask now. It is filled by the first of them, for all.
+    /// The group that callers join now. Its first caller computes the value for the whole group.
     next: Mutex<Arc<OnceLock<T>>>,
-    /// Held while it is done.
+    /// Locked during a commit.
     turn: Mutex<()>,
 }
 
@@ -19,13 +19,15 @@ impl<T> Default for GroupCommit<T> {
 }
 
 impl<T: Clone> GroupCommit<T> {
-    /// What came of a `commit` that began after this was called: the caller's own, or that of one who asked before.
+    /// Returns the result of a `commit` that began after this call: the caller's own commit, or
+    /// that of an earlier caller of the same group.
     pub fn join(&self, commit: impl FnOnce() -> T) -> T {
         let group = lock(&self.next).clone();
-        // Who has been served does not stand in line with who asks for the next: all of a group wait for its one value.
+        // All callers of a group wait for its one value. With a plain mutex, callers whose commit
+        // is done would queue behind callers of the next group.
         let done = group.get_or_init(|| {
             let _turn = lock(&self.turn);
-            // Whoever comes from here on may come with what this one does not see.
+            // Later callers join a new group, because this commit may not include their changes.
             *lock(&self.next) = Arc::default();
             commit()
         });
@@ -40,7 +42,8 @@ mod tests {
 
     use super::*;
 
-    /// Each caller adds one before it asks, and what it is told counts it, too.
+    /// Each caller increments the counter before it joins, so the value it gets includes its own
+    /// increment.
     #[test]
     fn what_is_told_has_begun_after_it_was_asked_for() {
         let (group, written) = (GroupCommit::<u64>::default(), AtomicU64::new(0));
@@ -73,7 +76,7 @@ mod tests {
             has_begun.recv().unwrap();
             let ask = || group.join(|| 1 + commits.fetch_add(1, Ordering::SeqCst));
             let others: Vec<_> = (0..10).map(|_| scope.spawn(ask)).collect();
-            // All of them hold the group that is next, and so does the lock.
+            // Ten threads and the lock hold a reference to the next group.
             while Arc::strong_count(&lock(&group.next)) < 11 {
                 std::thread::yield_now();
             }

@@ -1,5 +1,6 @@
-//! A journal beside a database: the latest state that was told to be on disk, in a file of its own, written after each flush.
-//! sled can open with its latest records missing and say nothing; a database that is behind its journal has lost some.
+//! Journal of a database: a separate file with the latest state that was reported durable. It is
+//! written after each flush. sled can open without its latest records and report no error. A
+//! database that is behind its journal has lost changes.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -15,13 +16,14 @@ use super::StoreError;
 use super::record::{self, RECORD_BYTES_MAX};
 use crate::private_file;
 
-/// The state of a database.
+/// State of a database.
 pub trait State: Copy + PartialEq + Serialize + DeserializeOwned {
-    /// The number of changes that led to it. It grows with each.
+    /// Returns the number of changes that led to this state. Each change increases the number.
     fn changes(&self) -> u64;
 }
 
-/// The file has two places, written by turns, so that a write that is torn leaves the other.
+/// The file has two slots, which are written alternately. A torn write damages one slot and leaves
+/// the other intact.
 pub struct Journal<T> {
     path: PathBuf,
     file: File,
@@ -32,7 +34,7 @@ pub struct Journal<T> {
 const PLACE_BYTES: usize = RECORD_BYTES_MAX;
 
 impl<T: State> Journal<T> {
-    /// Opens or makes the file, and returns the latest state in it.
+    /// Opens or creates the file. Returns the latest state in it.
     pub fn open(path: &Path) -> Result<(Self, Option<T>), StoreError> {
         let failed = |cause| StoreError::Io { path: path.to_owned(), cause };
         let options = &mut OpenOptions::new();
@@ -49,7 +51,8 @@ impl<T: State> Journal<T> {
             }
         }
         if read == 0 {
-            // The file is new, perhaps. Its name is to outlast a power cut as its bytes do.
+            // The file may be new. Its directory entry must survive a power failure, as its content
+            // does.
             private_file::sync_directory_of(path).map_err(failed)?;
         }
         let state_at = |place: usize| {
@@ -58,13 +61,13 @@ impl<T: State> Journal<T> {
             record::decode::<T>(place.get(2..2 + usize::from(len))?).ok()
         };
         let (first, second) = (state_at(0), state_at(1));
-        // The next write must not overwrite the latest.
+        // The next write must go to the other slot, so that the latest state is not overwritten.
         let first_is_latest = first.map(|state| state.changes()) >= second.map(|state| state.changes());
         let (latest, writes) = if first_is_latest { (first, 1) } else { (second, 0) };
         Ok((Self { path: path.to_owned(), file, writes: AtomicU64::new(writes), state: PhantomData }, latest))
     }
 
-    /// Returns when the state is on disk.
+    /// Writes the state and returns when it is on disk.
     pub fn write(&self, state: &T) -> Result<(), StoreError> {
         let record = record::encode(state);
         let len = u16::try_from(record.len()).expect("a record is shorter than 4 KiB");
@@ -77,7 +80,7 @@ impl<T: State> Journal<T> {
     }
 }
 
-/// Whether a database in the state `found` has lost changes that its journal knows of.
+/// Returns whether a database in the state `found` has lost changes that its journal recorded.
 pub fn is_behind<T: State>(found: &T, journal: Option<&T>) -> bool {
     journal.is_some_and(|latest| {
         latest.changes() > found.changes() || (latest.changes() == found.changes() && latest != found)
@@ -108,7 +111,7 @@ mod tests {
         (4..=5).for_each(|changes| journal.write(&state(changes)).unwrap());
         assert_eq!(open().1, Some(state(5)));
 
-        // A write that is torn leaves the one before.
+        // A torn write leaves the previous state.
         let mut bytes = std::fs::read(&path).unwrap();
         let (first, second) = bytes.split_at_mut(PLACE_BYTES);
         let is_latest =

@@ -1,11 +1,12 @@
-//! What is kept until there is too much of it, by owner: the owner that has most makes room first, with its oldest.
+//! Retention with eviction by owner: the owner that uses the most space loses its oldest entry
+//! first.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
 use crate::slice::Scope;
 
-/// An amount: entries, and their bytes.
+/// An amount: a number of entries, and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Taken {
     pub entries: u64,
@@ -30,11 +31,12 @@ impl Taken {
     }
 }
 
-/// Entries of several owners, each with a number that grows with time. So a flood of one owner evicts its own entries.
+/// Entries of several owners. Entry numbers grow with time. A flood from one owner evicts only
+/// entries of that owner.
 #[derive(Debug)]
 pub struct Kept<T> {
     all: Taken,
-    /// Scopes that have something here, and nothing else.
+    /// Scopes with at least one entry.
     by_scope: HashMap<Scope, Own<T>>,
 }
 
@@ -43,7 +45,7 @@ pub struct Kept<T> {
 struct Own<T> {
     taken: Taken,
     entries: BTreeMap<u64, T>,
-    /// The bytes that entries hold. An entry without any is not among them.
+    /// The bytes that each entry holds. Entries without bytes are not listed.
     bytes: BTreeMap<u64, u64>,
 }
 
@@ -58,9 +60,9 @@ pub struct Goes<T> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
-    /// An entry, with its bytes.
+    /// The entry and its bytes.
     Entry,
-    /// The bytes of an entry that stays known.
+    /// Only the bytes. The entry itself stays known.
     Bytes,
 }
 
@@ -75,18 +77,18 @@ impl<T: Clone> Kept<T> {
         self.all
     }
 
-    /// The entries that hold bytes.
+    /// Returns the entries that hold bytes.
     pub fn with_bytes(&self) -> impl Iterator<Item = &T> {
         self.by_scope.values().flat_map(|own| own.bytes.keys().filter_map(|number| own.entries.get(number)))
     }
 
-    /// The numbers of a scope's entries below `before`, the newest first.
+    /// Returns the numbers of a scope's entries below `before`, newest first.
     pub fn newest_first(&self, scope: &Scope, before: u64) -> impl Iterator<Item = u64> {
         let own = self.by_scope.get(scope);
         own.into_iter().flat_map(move |own| own.entries.range(..before).rev().map(|(number, _)| *number))
     }
 
-    /// Adds an entry under a `number` that no other has.
+    /// Adds an entry. `number` must be unique.
     pub fn add(&mut self, scope: &Scope, number: u64, entry: T, bytes: u64) {
         let empty = || Own { taken: Taken::default(), entries: BTreeMap::new(), bytes: BTreeMap::new() };
         let own = self.by_scope.entry(scope.clone()).or_insert_with(empty);
@@ -99,8 +101,9 @@ impl<T: Clone> Kept<T> {
         self.all = self.all.and(taken);
     }
 
-    /// The oldest entry, or bytes, of the scope that has most, while there is more than these limits allow. There are as many
-    /// scopes as tokens, and they are gone through.
+    /// Returns the next eviction while the limits are exceeded: the oldest entry, or the oldest
+    /// bytes, of the scope that uses the most. The search visits every scope. There is one scope
+    /// for each token.
     pub fn next_to_go(&self, entries_max: u64, bytes_max: u64) -> Option<Goes<T>> {
         if self.all.entries > entries_max.max(1) {
             self.first_of_most(What::Entry, |own| own.taken.entries, |own| own.entries.keys().next())
@@ -118,7 +121,7 @@ impl<T: Clone> Kept<T> {
         first: impl Fn(&Own<T>) -> Option<&u64>,
     ) -> Option<Goes<T>> {
         let firsts = self.by_scope.iter().filter_map(|(scope, own)| Some((has(own), *first(own)?, scope, own)));
-        // Of scopes that have as much, the one with the oldest entry.
+        // If several scopes use equally much, the one with the oldest entry loses it.
         let (_, number, scope, own) = firsts.max_by_key(|(has, number, ..)| (*has, Reverse(*number)))?;
         Some(Goes { what, entry: own.entries.get(&number)?.clone(), scope: scope.clone(), number })
     }
@@ -147,7 +150,7 @@ impl<T: Clone> Kept<T> {
 mod tests {
     use super::*;
 
-    /// Adds these, one after another, and returns what had to go.
+    /// Adds the entries one by one. Returns the evictions.
     fn gone((entries_max, bytes_max): (u64, u64), added: &[(&str, u64)]) -> (Vec<(What, usize)>, Kept<usize>) {
         let (mut kept, mut gone) = (Kept::default(), Vec::new());
         for (at, (name, bytes)) in added.iter().enumerate() {

@@ -1,5 +1,6 @@
-//! Finished proofs, by scope and slice id. Where there are too many, the scope that has most loses its oldest, so a flood of one
-//! token evicts its own. A damaged store is moved aside and begun anew: what is lost will be computed again.
+//! Store of finished proofs, by scope and slice id. Above the limit, the scope with the most proofs
+//! loses its oldest one. So a flood from one token evicts only proofs of that token. A damaged
+//! store is moved aside and replaced by an empty one. Lost proofs are computed again.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -12,29 +13,32 @@ use super::kept::{Kept, What};
 use crate::proof::SliceProof;
 use crate::slice::{Scope, SliceId};
 
-/// The version of what is written below.
+/// Version of the record formats below.
 const VERSION: u8 = 0;
 /// `p` + name -> u64 sequence number, canonical bytes of the proof.
 const PROOF_PREFIX: u8 = b'p';
-/// `s` + u64 sequence number, big-endian -> name. Proofs in the order in which they came.
+/// `s` + u64 sequence number, big-endian -> name. Proofs in order of arrival.
 const SEQUENCE_PREFIX: u8 = b's';
-/// Stands in a name between a token's scope and the slice id; neither has it. In the owner's scope the name is the id alone.
+/// Separator in a name between the token's scope and the slice id. Neither contains this byte. In
+/// the owner's scope, the name is the id alone.
 const SCOPE_END: u8 = 0;
-/// How many are written as one step.
+/// Proofs per batch.
 const AT_ONCE: usize = 256;
 
 pub struct ProofStore {
     database: Database,
     proofs_max: u64,
-    /// What the next write needs to know.
+    /// State for the next write.
     next: Mutex<Next>,
-    /// Whoever else waits for the directory gets it when sled has let go of it.
+    /// Lock file of the directory. Dropped after the database, so another process gets the
+    /// directory only after sled has released it.
     _lock: Option<File>,
 }
 
 struct Next {
     sequence: u64,
-    /// The proofs of each scope by their sequence numbers. `None` after a failed write: read again before the next one.
+    /// The proofs of each scope, by sequence number. `None` after a failed write: the next write
+    /// reads them again.
     kept: Option<Kept<()>>,
 }
 
@@ -47,14 +51,15 @@ impl Next {
     }
 }
 
-/// An opened store, and where a damaged predecessor was moved to.
+/// An opened store, and the path to which a damaged predecessor was moved.
 pub struct Opened {
     pub store: ProofStore,
     pub moved_aside: Option<PathBuf>,
 }
 
 impl ProofStore {
-    /// Opens or makes the store in the directory `path`, for `proofs_max` proofs. No other process may have it open.
+    /// Opens or creates the store in the directory `path`, for `proofs_max` proofs. No other
+    /// process may have it open.
     pub fn open(path: &Path, proofs_max: u64) -> Result<Opened, StoreError> {
         match Self::try_open(path, proofs_max) {
             Err(StoreError::Failed { .. }) if path.exists() => {
@@ -67,7 +72,7 @@ impl ProofStore {
         }
     }
 
-    /// Holds `lock` for as long as the store is open.
+    /// Holds `lock` while the store is open.
     pub fn guarded_by(mut self, lock: File) -> Self {
         self._lock = Some(lock);
         self
@@ -79,12 +84,13 @@ impl ProofStore {
         Ok(Self { database, proofs_max: proofs_max.max(1), next, _lock: None })
     }
 
-    /// Why the store takes nothing, if it does not.
+    /// Returns the error if the store has failed and accepts no writes.
     pub fn check(&self) -> Result<(), StoreError> {
         self.database.check()
     }
 
-    /// Opens a store that has failed again, and returns whether it had. It holds what is on disk then.
+    /// Reopens a store that has failed. Returns whether the store had failed. Afterwards it
+    /// reflects what is on disk.
     pub fn mend(&self) -> Result<bool, StoreError> {
         let mut next = lock(&self.next);
         if !self.database.has_failed() {
@@ -95,8 +101,8 @@ impl ProofStore {
         Ok(true)
     }
 
-    /// The proof under `id` in `scope`. One that is damaged, or that could not be written to disk, is not there: it will be
-    /// computed again.
+    /// Returns the proof under `id` in `scope`. A proof that is damaged, or not on disk, counts as
+    /// missing and is computed again.
     pub fn proof(&self, scope: &Scope, id: &SliceId) -> Result<Option<SliceProof>, StoreError> {
         let value = self.database.get(&proof_key(&name(scope, id)))?;
         let durable = |value: &&[u8]| value.get(..8).is_some_and(|sequence| self.database.is_flushed(number(sequence)));
@@ -105,7 +111,7 @@ impl ProofStore {
         Ok(proof.filter(|proof| proof.slice_id() == id))
     }
 
-    /// The newest proofs in `scope`, `max` at most, the newest first.
+    /// Returns the newest proofs in `scope`, newest first, at most `max`.
     pub fn recent(&self, scope: &Scope, max: usize) -> Result<Vec<SliceProof>, StoreError> {
         let (mut found, mut before) = (Vec::new(), u64::MAX);
         while found.len() < max {
@@ -117,7 +123,7 @@ impl ProofStore {
             let Some(last) = numbers.last() else { break };
             before = *last;
             for number in numbers {
-                // It may have gone since.
+                // The entry may have been evicted meanwhile.
                 let name = self.database.get(&sequence_key(number))?;
                 if let Some(id) = name.and_then(|name| id_in(scope, &name)) {
                     found.extend(self.proof(scope, &id)?);
@@ -127,11 +133,11 @@ impl ProofStore {
         Ok(found)
     }
 
-    /// Keeps proofs, each in its scope, and returns when a crash cannot take them back; after an error, each is kept or not. Of
-    /// several under one name the last counts.
+    /// Stores proofs, each in its scope, and returns when they are durable. After an error, each
+    /// proof may or may not be stored. Among several proofs with one name, the last one wins.
     pub fn keep(&self, proofs: &[(&Scope, &SliceProof)]) -> Result<(), StoreError> {
         let at_once = usize::try_from(self.proofs_max).unwrap_or(usize::MAX).min(AT_ONCE);
-        // Of the first, for the others were made in no earlier one.
+        // Epoch of the first batch. Later batches belong to the same or a later epoch.
         let epoch = self.database.epoch();
         let mut last = None;
         for some in proofs.chunks(at_once) {
@@ -141,7 +147,8 @@ impl ProofStore {
         last.map_or(Ok(()), |last| self.database.flush((last, epoch), applied, |()| Ok(())))
     }
 
-    /// Writes the proofs, and evicts what is too much then, as one step. Returns the last one's sequence number.
+    /// Writes the proofs and evicts what exceeds the limit, in one batch. Returns the last proof's
+    /// sequence number.
     fn insert(&self, proofs: &[(&Scope, &SliceProof)]) -> Result<u64, StoreError> {
         let mut next = lock(&self.next);
         let mut kept = match next.kept.take() {
@@ -150,7 +157,7 @@ impl ProofStore {
         };
         let mut sequence = next.sequence;
         let mut batch = Batch::default();
-        // What the batch has by now, and the database does not show yet.
+        // Changes in the batch that the database does not show yet.
         let (mut written, mut names) = (HashMap::new(), HashMap::new());
         for (scope, proof) in proofs {
             let name = name(scope, proof.slice_id());
@@ -186,7 +193,7 @@ impl ProofStore {
     }
 }
 
-/// The proofs that are there, of each scope.
+/// Reads the stored proofs of each scope.
 fn read_kept(database: &Database) -> Result<Kept<()>, StoreError> {
     let mut kept = Kept::default();
     for pair in database.prefixed(&[SEQUENCE_PREFIX]) {
@@ -201,7 +208,8 @@ fn name(scope: &Scope, id: &SliceId) -> Vec<u8> {
     scope.token().map_or_else(|| id.to_vec(), |token| [token.as_bytes(), &[SCOPE_END], id].concat())
 }
 
-/// The id that a name has if it is one of `scope`. No id has what stands behind a token's scope.
+/// Returns the slice id in `name` if the name belongs to `scope`. No valid id contains the
+/// separator, so a name of another scope does not parse.
 fn id_in(scope: &Scope, name: &[u8]) -> Option<SliceId> {
     let name = std::str::from_utf8(name).ok()?;
     let id = match scope.token() {
@@ -211,7 +219,7 @@ fn id_in(scope: &Scope, name: &[u8]) -> Option<SliceId> {
     id.parse().ok()
 }
 
-/// The scope in a name; the owner's where there is none that can be read.
+/// Returns the scope in a name, or the owner's scope if the name has no valid one.
 fn scope_in(name: &[u8]) -> Scope {
     let token = name.split(|byte| *byte == SCOPE_END).next().filter(|token| token.len() < name.len());
     let token = token.and_then(|token| std::str::from_utf8(token).ok()?.parse().ok());
@@ -228,7 +236,7 @@ fn sequence_key(sequence: u64) -> [u8; 9] {
     key
 }
 
-/// 0 for what is not a number: such a record is damaged, and as good as the oldest.
+/// Returns 0 if `bytes` are not a number. Such a record is damaged, and counts as the oldest.
 fn number(bytes: &[u8]) -> u64 {
     bytes.try_into().map_or(0, u64::from_be_bytes)
 }
@@ -274,7 +282,7 @@ mod tests {
         assert_eq!(store.proof(&Scope::OWNER, &id).unwrap(), Some(proof));
     }
 
-    /// A store that was written before there were scopes goes on as the owner's.
+    /// A store that was written before scopes existed belongs to the owner.
     #[test]
     fn the_owners_names_are_ids_alone() {
         let (directory, id) = (tempfile::tempdir().unwrap(), "slice".parse::<SliceId>().unwrap());
@@ -359,7 +367,8 @@ mod tests {
         assert_eq!(recent(&a, 10), ["1", "4"]);
     }
 
-    /// A store as it was before scopes made room for each other: all numbers in one line, and a count that nobody needs any more.
+    /// Store in the format from before eviction by scope: one sequence of numbers for all scopes,
+    /// and a count that is no longer used.
     #[test]
     fn a_flood_of_one_scope_evicts_its_own_also_in_a_store_of_before() {
         let directory = tempfile::tempdir().unwrap();

@@ -1,6 +1,7 @@
-//! The bytes of a record: a version, a checksum, and bincode. One flipped bit in two gives another value that bincode reads
-//! as well (201 of 328, tried), so the checksum is what tells; and a forged length must not make it allocate, so it is
-//! given a limit.
+//! Record encoding: a version, a checksum, and bincode.
+//!
+//! In a test, 201 of 328 single-bit flips gave another value that bincode accepts. The checksum
+//! detects those. A size limit prevents a forged length from allocating memory.
 
 use bincode::Options as _;
 use serde::Serialize;
@@ -8,16 +9,16 @@ use serde::de::DeserializeOwned;
 
 use crate::digest::Digest;
 
-/// Of all records. What a version below this one had would be read here, into what it is now.
+/// Version of all records. A reader of an older version would convert it to the current types here.
 const VERSION: u8 = 1;
 
 const DOMAIN: &str = "compute-host store record v1";
 const CHECKSUM_BYTES: usize = 8;
 
-/// The longest record: a receipt with an error's text.
+/// Longest record, in bytes: a receipt with an error text.
 pub const RECORD_BYTES_MAX: usize = 4 << 10;
 
-/// Why some bytes are no record.
+/// Reason why bytes are not a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotARecord {
     #[error("a record is damaged")]
@@ -30,8 +31,11 @@ fn options() -> impl bincode::Options {
     bincode::DefaultOptions::new().with_fixint_encoding().with_limit(RECORD_BYTES_MAX as u64).reject_trailing_bytes()
 }
 
+/// Encodes a value.
+///
 /// # Panics
-/// If what is written is longer than [`RECORD_BYTES_MAX`]: the types that are written are bounded.
+///
+/// If the encoding is longer than [`RECORD_BYTES_MAX`]. All recorded types are bounded.
 pub fn encode(value: &impl Serialize) -> Vec<u8> {
     let mut bytes = vec![0; CHECKSUM_BYTES];
     bytes.push(VERSION);

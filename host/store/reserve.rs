@@ -1,10 +1,11 @@
-//! A reserve of free space on the disk: new work is refused while less is free, so that what is under way can come to its end.
+//! Reserve of free disk space: new work is refused while less is free, so that running work can
+//! finish.
 
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
 
-/// The reserve is no more than such a part of the disk.
+/// Upper bound on the reserve: 1/`PART_OF_DISK` of the disk.
 const PART_OF_DISK: u64 = 20;
 
 #[derive(Clone, Debug)]
@@ -14,12 +15,13 @@ pub struct Reserve {
 }
 
 impl Reserve {
-    /// Keeps `bytes` free on the disk of `directory`, or a twentieth of it if that is less.
+    /// Reserves `bytes` on the disk of `directory`, or a twentieth of the disk if that is less.
     pub const fn new(directory: PathBuf, bytes: u64) -> Self {
         Self { directory, bytes }
     }
 
-    /// Whether `more` bytes leave the reserve free. A disk that does not say how much is free counts as empty.
+    /// Checks that the reserve stays free after `more` bytes are written. A file system that does
+    /// not report its free space passes the check.
     pub fn check(&self, more: u64) -> Result<(), StoreError> {
         let Some(Space { free, all }) = space(&self.directory) else { return Ok(()) };
         let reserved = self.bytes.min(all / PART_OF_DISK);
@@ -35,14 +37,14 @@ struct Space {
     all: u64,
 }
 
-/// `None` where the file system has no size.
+/// Returns `None` if the file system reports no size.
 fn space(directory: &Path) -> Option<Space> {
     let found = rustix::fs::statvfs(directory).ok()?;
     let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
     (found.f_blocks > 0).then(|| Space { free: bytes(found.f_bavail), all: bytes(found.f_blocks) })
 }
 
-/// Whether the disk of `path` has so little left that a database cannot be opened on it.
+/// Returns whether the disk of `path` has too little free space to open a database.
 pub fn is_full(path: &Path) -> bool {
     const OPENING_BYTES: u64 = 1 << 20;
     let there = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(path);

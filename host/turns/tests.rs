@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A token, by its number.
+/// A token, identified by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Token(u8);
 
@@ -17,7 +17,7 @@ type Wait = Pin<Box<dyn Future<Output = Result<Turn<Token>, LineIsFull>>>>;
 fn wait(turns: &Turns<Token>, owner: u8) -> Wait {
     let turns = turns.clone();
     let mut wait: Wait = Box::pin(async move { turns.wait(&Token(owner)).await });
-    // Its place in the line is taken when it is polled first.
+    // The first poll takes the place in the queue.
     if let Some(turn) = now(&mut wait) {
         return Box::pin(std::future::ready(turn));
     }
@@ -127,7 +127,8 @@ fn threads_wait_too_and_no_more_run_than_there_are_permits() {
 }
 
 proptest! {
-    /// However the others come and go, an owner that runs nothing has its turn before any other has two.
+    /// For any behaviour of the others, an owner that runs nothing has a turn before any other has
+    /// two.
     #[test]
     fn no_owner_has_two_turns_while_another_waits(
         permits in 1..4usize, spare in 0..3usize, steps in prop::collection::vec((0..4u8, 0..3u8), 1..300)
@@ -135,7 +136,7 @@ proptest! {
         let turns = Turns::new(permits, spare, 1_000_000);
         let mut waiting: Vec<(u8, Wait)> = Vec::new();
         let mut running: Vec<(u8, Turn<Token>)> = Vec::new();
-        // Who had a turn while another waited.
+        // Pairs of a waiting owner and one that had a turn meanwhile.
         let mut passed: Vec<(u8, u8)> = Vec::new();
         for (owner, step) in steps {
             match step {
@@ -152,7 +153,8 @@ proptest! {
                 };
                 let (served, _) = waiting.remove(at);
                 running.push((served, turn.unwrap()));
-                // With spare permits, an owner that runs something gives way to one that runs nothing.
+                // With spare permits, an owner that runs something has lower priority than one that
+                // runs nothing.
                 passed.retain(|(late, _)| *late != served && waiting.iter().any(|(other, _)| other == late));
                 let runs = |owner: u8| running.iter().any(|(other, _)| *other == owner);
                 let mut late: Vec<u8> = waiting.iter().map(|(owner, _)| *owner).collect();

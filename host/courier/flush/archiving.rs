@@ -1,4 +1,5 @@
-//! What was credited goes to the archive, and its bundles away, while the tries go on.
+//! Archiving during a flush: credited acknowledgements move to the archive, and their bundles are
+//! removed, while attempts continue.
 
 use std::sync::Arc;
 
@@ -7,24 +8,26 @@ use tokio::task::JoinHandle;
 use super::super::{Courier, CourierError};
 use crate::store::ARCHIVED_AT_ONCE;
 
-/// The archive is for when the tries are over, unless so many acknowledgements wait for it, or bundles of so many bytes: tries
-/// need not wait for files to be removed, which slows down others on the same disk, too.
+/// Thresholds for archiving during a flush: waiting acknowledgements, and bytes of their bundles.
+/// Below both, archiving runs after the attempts. So attempts do not wait for file removals, which
+/// also slow down other users of the disk.
 const WAITING_MAX: u64 = 64 * ARCHIVED_AT_ONCE as u64;
 const WAITING_BYTES_MAX: u64 = 256 << 20;
 
-/// With so many more the tries wait for it.
+/// Number of waiting acknowledgements above which attempts wait for archiving.
 const BEHIND_MAX: u64 = WAITING_MAX + 4 * ARCHIVED_AT_ONCE as u64;
 
 #[derive(Default)]
 pub struct Archiving {
-    /// A batch on its way to the archive, if there is one.
+    /// The batch in progress, if any.
     batch: Option<JoinHandle<Result<usize, CourierError>>>,
-    /// Of the bundles that wait, at most.
+    /// Upper bound on the bytes of the waiting bundles.
     bytes: u64,
 }
 
 impl Archiving {
-    /// Begins the next batch, after `bytes` more were forwarded, where it is time and the one before has ended.
+    /// Adds `bytes` of forwarded bundles. Starts the next batch if a threshold is reached and no
+    /// batch is in progress.
     pub async fn go_on(&mut self, courier: &Arc<Courier>, bytes: u64) -> Result<(), CourierError> {
         let waiting = courier.store.tally().unarchived;
         self.bytes = if waiting == 0 { 0 } else { self.bytes.saturating_add(bytes) };
@@ -33,7 +36,7 @@ impl Archiving {
             batch.await.map_err(CourierError::task)??;
         }
         if self.batch.is_none() && (waiting >= WAITING_MAX || self.bytes >= WAITING_BYTES_MAX) {
-            // As if all were of one size.
+            // Estimate: all waiting bundles have the same size.
             self.bytes -= self.bytes / waiting.max(1) * waiting.min(ARCHIVED_AT_ONCE as u64);
             let courier = courier.clone();
             self.batch = Some(tokio::task::spawn_blocking(move || Ok(courier.store.archive()?)));
@@ -73,7 +76,7 @@ mod tests {
         }
         archiving.batch.take().unwrap().await.unwrap().unwrap();
         assert_eq!(courier.store.tally().unarchived, 0);
-        // What went with the batch does not count any more.
+        // Bundles of the finished batch no longer count.
         forwarded(b"d");
         archiving.go_on(&courier, 1).await.unwrap();
         assert!(archiving.batch.is_none());

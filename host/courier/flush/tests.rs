@@ -1,4 +1,4 @@
-//! What a flush does about clocks: those that were set back, and those that had never been set.
+//! Tests of a flush after clock changes: clocks that were set back, and clocks that were never set.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -11,10 +11,10 @@ use crate::receipt::{Acknowledgement, CLOCK_SET_MS, State};
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
 
-/// The right time.
+/// The correct time.
 const TIME_MS: u64 = CLOCK_SET_MS + 500 * DAY_MS;
 
-/// A destination that is not always reached.
+/// A destination that can be unreachable.
 #[derive(Default)]
 struct Destination {
     is_reached: AtomicBool,
@@ -67,8 +67,9 @@ impl Place {
 
 const ALL: Mode = Mode::All { retry_for: Duration::ZERO };
 
-/// Whatever another clock said when bundles were sent and tried: once the clock is right, one flush forwards them all, also
-/// what is sent then, and by itself as well as when it is told.
+/// Bundles were sent and attempted by a wrong clock. Once the clock is right, one flush forwards
+/// them all, and also the bundles that are sent then. This holds for scheduled flushes and for
+/// commanded ones.
 #[tokio::test]
 async fn no_other_clock_keeps_a_bundle_from_being_forwarded() {
     static NOW_MS: AtomicU64 = AtomicU64::new(0);
@@ -99,7 +100,7 @@ async fn no_other_clock_keeps_a_bundle_from_being_forwarded() {
     }
 }
 
-/// A clock that jumps ahead for one flush gives up nothing for good, and keeps nothing alive for longer than was asked.
+/// A clock that jumps ahead for one flush gives up nothing for good, and extends no receipt's life.
 #[tokio::test]
 async fn what_expired_by_a_clock_that_was_ahead_is_tried_again() {
     static NOW_MS: AtomicU64 = AtomicU64::new(TIME_MS);
@@ -116,7 +117,8 @@ async fn what_expired_by_a_clock_that_was_ahead_is_tried_again() {
     let summary = place.flush(Mode::Due, true).await;
     assert_eq!((summary.forwarded, summary.dead), (300, 0));
 
-    // What was sent by a clock that was ahead lives for as long as was asked, from when the clock was set.
+    // A receipt from a clock that was ahead lives for the requested time, counted from the
+    // correction of the clock.
     set(TIME_MS + 365 * DAY_MS);
     place.send(b"from the future");
     set(TIME_MS + DAY_MS);

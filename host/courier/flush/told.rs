@@ -1,4 +1,4 @@
-//! What a flush is told, and what it tells.
+//! Modes, events and summary of a flush.
 
 use std::time::Duration;
 
@@ -7,22 +7,22 @@ use serde::{Deserialize, Serialize};
 use crate::key::KeyName;
 use crate::receipt::ReceiptId;
 
-/// What is to be tried.
+/// Selection of the receipts to attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// All that is pending, at once; and what fails again and again for this long.
+    /// All pending receipts at once. Failed ones are retried for this long.
     All { retry_for: Duration },
-    /// What is due now.
+    /// Receipts that are due now.
     Due,
-    /// All that is pending, once.
+    /// All pending receipts, once.
     Once,
 }
 
-/// What a flush tells while it is under way.
+/// Progress event of a flush.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "event")]
 pub enum Event {
-    /// How much is pending when it begins.
+    /// Pending receipts at the start.
     Begun {
         pending: u64,
         pending_bytes: u64,
@@ -52,25 +52,26 @@ pub enum Event {
         error: String,
         took_us: Option<u64>,
     },
-    /// Nothing can be forwarded to this destination as things are.
+    /// The destination cannot be reached as configured.
     NoWay {
         destination: Option<KeyName>,
         why: String,
     },
 }
 
-/// What came of a flush.
+/// Result of a flush.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     pub forwarded: u64,
     pub forwarded_bytes: u64,
     pub credit: u64,
-    /// Handed over; their acknowledgements come another way.
+    /// Exported receipts, whose acknowledgements come later by the same transport.
     pub carried: u64,
     pub attempts: u64,
     pub failures: u64,
     pub died: u64,
-    /// What is pending after it, when something of it can be tried next, and how much is dead.
+    /// Pending receipts after the flush, the time of the next possible attempt, and the number of
+    /// dead receipts.
     pub pending: u64,
     pub next_due_ms: Option<u64>,
     pub dead: u64,

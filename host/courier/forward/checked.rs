@@ -1,5 +1,5 @@
-//! A bundle's bytes, checked while they are read: the last of them is handed out only if all of them are what the digest
-//! says. So what is not the bundle never reaches the other side whole.
+//! Verified reading of a bundle: the last piece is returned only if all bytes match the digest. So
+//! a damaged bundle never reaches the peer completely.
 
 use std::fs::File;
 use std::io;
@@ -11,13 +11,13 @@ use super::Content;
 use crate::digest::{Digest, Hasher};
 use crate::proof::Blob;
 
-/// What of a file is in memory at a time.
+/// Bytes of a file in memory at a time.
 const PIECE_BYTES: u64 = 256 << 10;
 
-/// Why there are no more bytes.
+/// Reason why reading stops.
 #[derive(Debug)]
 pub enum Fault {
-    /// They are not what the digest says.
+    /// The bytes do not match the digest.
     Damaged,
     Io(io::Error),
 }
@@ -29,7 +29,7 @@ pub struct Checked {
 }
 
 enum Rest {
-    /// All of it, and it is known to be the bundle.
+    /// The complete, verified bundle.
     Whole(Bytes),
     File {
         file: File,
@@ -57,7 +57,7 @@ impl Checked {
         }
     }
 
-    /// All of a bundle that is in memory and has not been read: it has been checked.
+    /// Returns the complete bundle if it is in memory and has not been read. It is verified.
     pub fn whole(&self) -> Option<Bytes> {
         match &self.rest {
             Rest::Whole(bytes) => Some(bytes.clone()),
@@ -65,7 +65,7 @@ impl Checked {
         }
     }
 
-    /// The next bytes, or `None` after the last. Reads a file, which may take a while.
+    /// Returns the next bytes, or `None` after the last. Blocks while it reads a file.
     pub fn next(&mut self) -> Result<Option<Bytes>, Fault> {
         match std::mem::replace(&mut self.rest, Rest::Nothing) {
             Rest::Nothing => Ok(None),

@@ -1,17 +1,20 @@
-//! In a directory, which is carried to the peer on a stick, and back. For each receipt it holds, by the carrier's key in 16
-//! hexadecimal digits ([`PublicKey::short`](crate::key::PublicKey::short)) and the receipt's id:
+//! Transport by a directory on removable media, which travels to the peer and back. File names
+//! consist of the carrier's key in 16 hexadecimal digits
+//! ([`PublicKey::short`](crate::key::PublicKey::short)) and the receipt's id:
 //!
-//! | file                        |                                                                                    |
-//! |-----------------------------|------------------------------------------------------------------------------------|
-//! | `<carrier>-<id>.bundle`     | the bundle's bytes                                                                 |
-//! | `<carrier>-<id>.delivery`   | what its carrier has signed (`label.rs`); written last, so the bundle beside it is whole |
-//! | `<carrier>-<id>.ack`        | the acknowledgement's bytes, which the destination writes                          |
+//! | file                      |                                                                  |
+//! |---------------------------|------------------------------------------------------------------|
+//! | `<carrier>-<id>.bundle`   | the bundle's bytes                                               |
+//! | `<carrier>-<id>.delivery` | the signed delivery (`label.rs`); written last, after the bundle |
+//! | `<carrier>-<id>.ack`      | the acknowledgement's bytes, written by the destination          |
 //!
-//! All are written to a temporary file, flushed, given their name, and the directory flushed: a stick may be pulled out at
-//! any time. Others may read them, for whoever takes the stick elsewhere is another user there.
+//! Each file is written under a temporary name, flushed, and renamed; then the directory is
+//! flushed. So the medium may be removed at any time. The files are readable by everybody, because
+//! another user reads them on the other machine.
 //!
-//! Nothing in the directory is trusted, for it comes from elsewhere. Only regular files of these names are read, no symbolic
-//! link is followed, sizes are bounded, and whatever else lies there is left alone.
+//! The directory's content is not trusted, because it comes from another machine. Only regular
+//! files with these names are read. Symbolic links are not followed, and sizes are limited. Other
+//! files are not changed.
 
 mod label;
 #[cfg(test)]
@@ -34,17 +37,19 @@ const BUNDLE: &str = "bundle";
 const DELIVERY: &str = "delivery";
 const ACKNOWLEDGEMENT: &str = "ack";
 
-/// What of a directory's entries is looked at. A stick with more is not what `courier export` has made.
+/// Maximum number of directory entries that are examined. A directory with more was not made by
+/// `courier export`.
 const ENTRIES_MAX: usize = 1_000_000;
 
-/// Puts bundles into a directory, and takes out the acknowledgements that have come back in it.
+/// Exports bundles to a directory, and imports the acknowledgements that came back in it.
 #[derive(Clone, Debug)]
 pub struct DirectoryForwarder {
     directory: PathBuf,
 }
 
 impl DirectoryForwarder {
-    /// The directory must be there: where a stick is not mounted, nothing is to be written in its place.
+    /// Creates a forwarder. The directory must exist: if the medium is not mounted, nothing may be
+    /// written in its place.
     pub const fn new(directory: PathBuf) -> Self {
         Self { directory }
     }
@@ -76,7 +81,7 @@ impl Forwarder for DirectoryForwarder {
 fn hand_over(directory: &Path, parcel: Parcel) -> Result<Handed, Fault> {
     let Parcel { delivery, signature, content, .. } = parcel;
     let name = CarriedName::of(&delivery);
-    // What is no acknowledgement of it is not in its way: the directory is anybody's.
+    // An invalid acknowledgement is ignored, because anybody can write to the directory.
     if let Ok(bytes) = read(&name.path(directory, ACKNOWLEDGEMENT), ACKNOWLEDGEMENT_BYTES_MAX)
         && Acknowledgement::from_bytes(&bytes).is_ok_and(|found| found.answers(&delivery))
     {
@@ -93,7 +98,7 @@ fn hand_over(directory: &Path, parcel: Parcel) -> Result<Handed, Fault> {
     Ok(Handed::Carried)
 }
 
-/// Whether the very bundle is there already.
+/// Returns whether exactly this bundle exists already.
 fn is_whole(path: &Path, bundle: Blob) -> bool {
     let Ok(file) = open(path) else { return false };
     let Ok(mut checked) = Checked::new(Content::File(file), bundle) else { return false };
@@ -126,14 +131,15 @@ fn temporary(path: &Path) -> io::Result<tempfile::NamedTempFile> {
     tempfile::Builder::new().permissions(Permissions::from_mode(0o644)).tempfile_in(directory)
 }
 
-/// Gives the file its name once it is on disk. Whatever had that name, a link for one, loses it and is not followed.
+/// Renames the file when it is on disk. Replaces an existing file; a symbolic link is replaced and
+/// not followed.
 fn keep(file: tempfile::NamedTempFile, path: &Path) -> io::Result<()> {
     file.as_file().sync_all()?;
     file.persist(path)?;
     private_file::sync_directory_of(path)
 }
 
-/// Why something in a directory is not used.
+/// Reason why a file in a directory is not used.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
     #[error("cannot use `{}`: {cause}", path.display())]
@@ -146,7 +152,7 @@ pub enum DirectoryError {
     TooMany { path: PathBuf },
 }
 
-/// Opens a regular file that is no symbolic link, and does not wait for a pipe.
+/// Opens a regular file. Does not follow a symbolic link, and does not block on a pipe.
 fn open(path: &Path) -> Result<File, DirectoryError> {
     use rustix::fs::OFlags;
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
@@ -160,7 +166,7 @@ fn open(path: &Path) -> Result<File, DirectoryError> {
 
 fn io_at(path: &Path, cause: io::Error) -> DirectoryError {
     let path = path.to_owned();
-    // What opening a symbolic link answers where none is to be followed.
+    // Error of opening a symbolic link with `O_NOFOLLOW`.
     if cause.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
         return DirectoryError::NotAFile { path, why: "it is a symbolic link" };
     }
@@ -177,8 +183,8 @@ fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, DirectoryError> {
     Ok(bytes)
 }
 
-/// A bundle that was carried here. Whether its carrier is known and has signed the delivery, and whether it is for this
-/// node, is for the receiving side to ask.
+/// A delivery in a directory. The receiving side must check that its carrier is known and has
+/// signed it, and that it is for this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Carried {
     pub name: CarriedName,
@@ -188,7 +194,7 @@ pub struct Carried {
 }
 
 impl Carried {
-    /// The bundle, of the length that the delivery says; that its bytes are those of the digest is still to be checked.
+    /// Opens the bundle and checks its length. The caller must check its digest.
     pub fn open_bundle(&self) -> Result<File, DirectoryError> {
         let file = open(&self.bundle)?;
         let length = file.metadata().map_err(|cause| io_at(&self.bundle, cause))?.len();
@@ -200,8 +206,8 @@ impl Carried {
     }
 }
 
-/// What was carried here, in no order, one after the other. Those that cannot be used are errors, and the next one is
-/// there all the same; files of other names are passed over.
+/// Iterates over the deliveries in a directory, in no order. An unusable one yields an error, and
+/// the iteration continues. Files with other names are skipped.
 pub fn deliveries(directory: &Path) -> Result<impl Iterator<Item = Result<Carried, DirectoryError>>, DirectoryError> {
     let carried = |(name, path): (CarriedName, PathBuf)| {
         let bytes = read(&path, label::BYTES_MAX)?;
@@ -215,7 +221,7 @@ pub fn deliveries(directory: &Path) -> Result<impl Iterator<Item = Result<Carrie
     Ok(named(directory, DELIVERY)?.map(move |found| found.and_then(carried)))
 }
 
-/// The acknowledgements that have come back, not yet checked, in no order; as [`deliveries`] gives them.
+/// Iterates over the acknowledgements in a directory, not verified yet, as [`deliveries`] does.
 pub fn acknowledgements(
     directory: &Path,
 ) -> Result<impl Iterator<Item = Result<(CarriedName, Vec<u8>), DirectoryError>>, DirectoryError> {
@@ -223,7 +229,8 @@ pub fn acknowledgements(
     Ok(named(directory, ACKNOWLEDGEMENT)?.map(move |found| found.and_then(bytes)))
 }
 
-/// The entries whose name is a [`CarriedName`] with this extension, and their paths.
+/// Iterates over the entries that are named by a [`CarriedName`] with this extension, and their
+/// paths.
 fn named(
     directory: &Path,
     extension: &'static str,
@@ -243,14 +250,15 @@ fn named(
     Ok(looked_at.flatten())
 }
 
-/// Puts the destination's acknowledgement beside what was carried, to be carried back.
+/// Writes the destination's acknowledgement beside the delivery, for transport back.
 pub fn write_acknowledgement(directory: &Path, name: &CarriedName, bytes: &[u8]) -> Result<(), DirectoryError> {
     let path = name.path(directory, ACKNOWLEDGEMENT);
     write(&path, bytes).map_err(|cause| io_at(&path, cause))
 }
 
-/// Removes all of it, once its carrier has the acknowledgement: first what has it taken in, and last the acknowledgement,
-/// so that after a crash in between the rest is found again. What is not there is as good as removed.
+/// Removes all files of a delivery after its carrier has the acknowledgement. The delivery goes
+/// first, because an import would read it. The acknowledgement goes last, so that the rest is found
+/// again after a crash. Missing files are no error.
 pub fn clear(directory: &Path, name: &CarriedName) -> Result<(), DirectoryError> {
     for extension in [DELIVERY, BUNDLE, ACKNOWLEDGEMENT] {
         let path = name.path(directory, extension);

@@ -1,10 +1,11 @@
-//! Over HTTP: `POST /v1/courier/bundles` at the peer's address, with the bundle as the body and the delivery, field by
-//! field, in the headers.
+//! Transport over HTTP: `POST /v1/courier/bundles` at the peer's address. The body is the bundle,
+//! and the headers contain the delivery's fields.
 //!
-//! One try is one request: no redirect is followed, for it would carry the bundle to somebody whom nobody named; no proxy
-//! is used, for the same reason; and nothing is sent again by itself. Whatever the other side does, a try ends within the
-//! forwarder's time and the time that the bundle takes at `RATE_BYTES_PER_SECOND_MIN`, and reads no more of an answer
-//! than an acknowledgement or [`PROBLEM_BYTES_MAX`].
+//! One attempt is one request, without automatic retries. It follows no redirect and uses no proxy,
+//! because either would give the bundle to a node that nobody named. The peer cannot extend an
+//! attempt: its time limit is the forwarder's timeout plus the bundle's time at
+//! `RATE_BYTES_PER_SECOND_MIN`. The attempt reads at most an acknowledgement or
+//! [`PROBLEM_BYTES_MAX`] of a reply.
 
 mod answer;
 mod offline;
@@ -26,28 +27,29 @@ use super::{ForwardError, Forwarder, Handed, Message, Parcel, plain};
 use crate::key::Signature;
 use crate::receipt::{ACKNOWLEDGEMENT_BYTES_MAX, Delivery};
 
-/// A node that takes longer to say that it is there is not.
+/// Time limit to connect. A node that needs longer counts as unreachable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A bundle that goes slower than this is given up, and its connection with it.
+/// Minimum transfer rate. A slower attempt is given up, and its connection closed.
 pub const RATE_BYTES_PER_SECOND_MIN: u64 = 64 << 10;
 
-/// Connections that wait for the next bundle to the same peer: how many, and for how long. More than are tried at a time
-/// are of no use, and what waits longer has been closed by the other side.
+/// Idle connections that are kept for each peer: their number and their maximum age. More
+/// connections than concurrent attempts are useless, and the peer has closed older ones.
 const IDLE_PER_PEER_MAX: usize = 32;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What of a peer's address stands in a message, so that there is room for what it has answered.
+/// Maximum length of a peer's address in a message, so that the peer's reply fits, too.
 const ADDRESS_SHOWN_BYTES_MAX: usize = 128;
 
-/// HTTP cannot be set up.
+/// Failure to set up HTTP.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot set up HTTP to other nodes: {cause}")]
 pub struct NoHttp {
     cause: Box<dyn std::error::Error + Send + Sync>,
 }
 
-/// Brings bundles to peers that have an address. Keeps connections to them open for a while, and is to be shared.
+/// Forwarder for peers that have an address. It reuses connections for a while, so share one
+/// instance.
 #[derive(Clone, Debug)]
 pub struct HttpForwarder {
     client: Client,
@@ -55,8 +57,9 @@ pub struct HttpForwarder {
 }
 
 impl HttpForwarder {
-    /// A try ends after `timeout` and the time that the bundle takes at `RATE_BYTES_PER_SECOND_MIN`. The system's root
-    /// certificates are read here, once; where there are none, addresses with `https` cannot be reached.
+    /// Creates a forwarder. An attempt ends after `timeout` plus the bundle's time at
+    /// `RATE_BYTES_PER_SECOND_MIN`. Reads the system's root certificates once; without any, `https`
+    /// addresses cannot be reached.
     pub fn new(timeout: Duration) -> Result<Self, NoHttp> {
         let client = Client::builder()
             .tls_backend_preconfigured(tls().map_err(|cause| NoHttp { cause: cause.into() })?)
@@ -73,7 +76,7 @@ impl HttpForwarder {
         Ok(Self { client, timeout })
     }
 
-    /// How long a try may take.
+    /// Returns the time limit of an attempt.
     fn bound(&self, delivery: &Delivery) -> Duration {
         let sending = Duration::from_secs(delivery.bundle.bytes.div_ceil(RATE_BYTES_PER_SECOND_MIN));
         self.timeout.saturating_add(sending)
@@ -88,8 +91,9 @@ impl HttpForwarder {
             Ok(response) => other.answer(response).await,
             Err(error) => Err(other.failed(error)),
         };
-        // Damage here is what counts, whatever the peer may have answered meanwhile. An acknowledgement that comes before
-        // the end of the bundle is none the worse: whoever has it from an earlier try may say so at once.
+        // Local damage decides the result, whatever the peer has replied. An acknowledgement before
+        // the end of the bundle is valid: a peer that has the bundle from an earlier attempt may
+        // reply at once.
         match watch.get() {
             Some(fault) => Err(other.faulty(fault, &delivery)),
             None => answer,
@@ -111,12 +115,13 @@ impl Forwarder for HttpForwarder {
     }
 }
 
-/// The provider is named here, and no process-wide one is asked for or set.
+/// Returns the TLS configuration. The crypto provider is explicit: no process-wide default is read
+/// or set.
 fn tls() -> Result<rustls::ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder =
         || rustls::ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
-    // A machine without root certificates still reaches its neighbours without TLS.
+    // A machine without root certificates can still reach its neighbours without TLS.
     let mut config = match builder()?.with_platform_verifier() {
         Ok(builder) => builder.with_no_client_auth(),
         Err(_) => builder()?.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth(),
@@ -138,7 +143,8 @@ fn with_headers(request: RequestBuilder, delivery: &Delivery, signature: &Signat
         .header("courier-signature", signature.to_string())
 }
 
-/// The bundle; from a file as a stream that ends in an error where it is not the bundle, and which one stands in `watch`.
+/// Returns the request body. A file becomes a stream, which ends with an error if the file is
+/// damaged or unreadable; `watch` then contains the fault.
 fn body(checked: Checked, watch: Arc<OnceLock<Fault>>) -> Body {
     if let Some(bytes) = checked.whole() {
         return bytes.into();
@@ -173,7 +179,7 @@ fn no_address(peer: &Peer) -> ForwardError {
     ForwardError::NoWay { message: Message::new(&text) }
 }
 
-/// The other side, as messages speak of it.
+/// The peer, for messages.
 struct Other<'a> {
     called: String,
     address: &'a Address,
@@ -238,7 +244,7 @@ impl Other<'_> {
             let to = String::from_utf8_lossy(to.as_bytes()).into_owned();
             format!(" and sends us to {to}, where nobody asked us to go")
         });
-        // A refusal is one, whatever becomes of its reason.
+        // The status alone makes it a refusal, even if the reason cannot be read.
         let bytes = answer::read(&mut response, PROBLEM_BYTES_MAX).await.unwrap_or_default();
         let answer::Told { code, text, signed } = answer::problem(&bytes);
         let elsewhere = elsewhere.filter(|_| status.is_redirection()).unwrap_or_default();
@@ -254,7 +260,7 @@ impl Other<'_> {
     }
 }
 
-/// The cause of all the others: those around it say that a request has failed.
+/// Returns the innermost cause. The outer errors only say that a request has failed.
 fn innermost(error: &dyn std::error::Error) -> String {
     std::iter::successors(Some(error), |error| error.source()).last().map(ToString::to_string).unwrap_or_default()
 }

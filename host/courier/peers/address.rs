@@ -1,18 +1,19 @@
-//! Where another node is.
+//! Address of another node.
 
 use std::fmt;
 use std::str::FromStr;
 
 use reqwest::Url;
 
-/// Longer ones are nobody's.
+/// Maximum length of an address, in bytes. No node needs a longer one.
 pub const ADDRESS_BYTES_MAX: usize = 512;
 
-/// What of a wrong address an error shows.
+/// Maximum length of the part of a wrong address that an error shows.
 const SHOWN_CHARS_MAX: usize = 128;
 
-/// `http://` or `https://`, a host, and maybe a port and the path that all of the node's paths begin with. Shown in one
-/// form, whichever way it was written: a host in small letters, no port that goes without saying, no `/` at its end.
+/// A node's base URL: `http://` or `https://`, a host, and perhaps a port and a path prefix of all
+/// the node's paths. Shown in a normal form: the host in lower case, no default port, no `/` at the
+/// end.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
     text: String,
@@ -29,12 +30,12 @@ pub struct NotAnAddress {
 }
 
 impl Address {
-    /// Where bundles are handed in: the address and `/v1/courier/bundles`.
+    /// Returns the URL for deliveries: the address followed by `/v1/courier/bundles`.
     pub fn bundles_url(&self) -> &Url {
         &self.bundles
     }
 
-    /// Whether the host is a name, which has to be looked up, and not a number.
+    /// Returns whether the host is a name that must be resolved, and not an IP address.
     pub(in crate::courier) fn is_named(&self) -> bool {
         self.bundles.domain().is_some()
     }
@@ -51,14 +52,15 @@ impl FromStr for Address {
     }
 }
 
-/// `Err` is the rule that it breaks.
+/// Parses an address. `Err` is the rule that the text breaks.
 fn parsed(text: &str) -> Result<Address, &'static str> {
     const TOO_LONG: &str = "it has more than 512 bytes";
     const NO_URL: &str = "it cannot be read as a URL";
     if text.len() > ADDRESS_BYTES_MAX {
         return Err(TOO_LONG);
     }
-    // What a URL parser passes over or takes for something else would be shown otherwise than it was written.
+    // A URL parser skips or replaces other characters, so the address would be shown in a different
+    // form.
     if !text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\') {
         return Err("it has a character that is not printable ASCII, or a space or a backslash");
     }

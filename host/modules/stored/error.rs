@@ -1,4 +1,4 @@
-//! Why the module store refuses or fails.
+//! Errors of the module store.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ pub enum StoredError {
 }
 
 impl StoredError {
-    /// A stable name for programs.
+    /// Returns a stable name for programs.
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Io { .. } | Self::NoFiles => "module_store",

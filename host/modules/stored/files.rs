@@ -1,4 +1,5 @@
-//! Files of the module store: written whole or not at all, and read only if they are regular files.
+//! Files of the module store: written completely or not at all, and read only if they are regular
+//! files.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -7,10 +8,11 @@ use std::path::Path;
 use super::StoredError;
 use crate::private_file;
 
-/// How the names of files begin that are not finished.
+/// Prefix of the names of unfinished files.
 pub const TEMPORARY: &str = ".new-";
 
-/// Replaces the content of `path` with `bytes`, all of them or none. They are on disk when the directory is synced, too.
+/// Replaces the content of `path` with `bytes`, completely or not at all. Durable after the
+/// directory is synced, too.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), StoredError> {
     let directory = path.parent().unwrap_or(path);
     let write = || {
@@ -27,7 +29,8 @@ pub fn sync(directory: &Path) -> Result<(), StoredError> {
     fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(StoredError::at(directory))
 }
 
-/// Reads the file `path`, and one byte more than `bytes_max` where it is longer; `None` where there is no such file.
+/// Reads the file `path`. Of a file longer than `bytes_max`, reads only `bytes_max + 1` bytes.
+/// Returns `None` if there is no file.
 pub fn read_up_to(path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>, StoredError> {
     let read = || {
         let mut bytes = Vec::new();
@@ -42,7 +45,7 @@ pub fn delete(path: &Path) -> Result<(), StoredError> {
     if_there(fs::remove_file(path)).map(drop).map_err(StoredError::at(path))
 }
 
-/// Lists the names in a directory that are text; none where there is no such directory.
+/// Lists the names in a directory that are valid text. A missing directory has none.
 pub fn entries(directory: &Path) -> Result<Vec<String>, StoredError> {
     let names = || fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>();
     let names = if_there(names()).map_err(StoredError::at(directory))?.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The index of the module store: adders, names and shares, in memory.
+//! In-memory index of the module store: adders, names and shares.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -16,15 +16,15 @@ pub struct Index {
     totals: Totals,
     modules: BTreeMap<Digest, Module>,
     names: BTreeMap<ModuleName, Owned>,
-    /// Each adder of a module has a share of its own for it.
+    /// Shares in use. Each adder of a module has its own share for it.
     counts: Shares<Scope>,
     bytes: Shares<Scope>,
 }
 
 pub struct Module {
-    /// Of its file.
+    /// Size of the module's file.
     pub bytes: u64,
-    /// `None` where the record is damaged.
+    /// `None` if the record is damaged.
     pub record: Option<Record>,
     pub names: BTreeSet<ModuleName>,
 }
@@ -37,7 +37,8 @@ pub struct Owned {
 }
 
 impl Module {
-    /// The scopes that have a share for it: the owner's where nobody knows.
+    /// Returns the scopes that have a share for the module. If the adders are unknown, this is the
+    /// owner's scope.
     pub fn adders(&self) -> Vec<Scope> {
         self.record
             .as_ref()
@@ -64,7 +65,7 @@ impl Index {
         self.modules.iter()
     }
 
-    /// Those behind `after`, by their digests.
+    /// Returns the modules after `after`, in the order of their digests.
     pub fn modules_after(&self, after: Option<&Digest>) -> impl Iterator<Item = (&Digest, &Module)> {
         let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(*after));
         self.modules.range((from, Bound::Unbounded))
@@ -74,7 +75,7 @@ impl Index {
         self.names.get(name)
     }
 
-    /// Takes a share for what `by` is about to add.
+    /// Reserves a share for a module that `by` is about to add.
     pub fn take(&mut self, by: &Scope, bytes: u64) -> Result<(), StoredError> {
         let Totals { modules: count, bytes: there } = self.totals;
         let quota = self.quota;
@@ -85,7 +86,8 @@ impl Index {
         })
     }
 
-    /// Notes a module that is on disk. What of its shares is not `taken` is taken now, whether it is free or not.
+    /// Inserts a module that is on disk. `taken` is the scope whose share is reserved already. The
+    /// other adders' shares are reserved now, even beyond the quota.
     pub fn insert(&mut self, digest: Digest, bytes: u64, record: Option<Record>, taken: Option<&Scope>) {
         let names = self.remove(&digest, taken).map_or_else(BTreeSet::new, |former| former.names);
         let module = Module { bytes, record, names };
@@ -98,7 +100,8 @@ impl Index {
         self.modules.insert(digest, module);
     }
 
-    /// Forgets a module and releases its shares, but for that of `kept`. Its names are the caller's to remove.
+    /// Removes a module and releases its shares, except the one of `kept`. The caller must remove
+    /// its names.
     fn remove(&mut self, digest: &Digest, kept: Option<&Scope>) -> Option<Module> {
         let module = self.modules.remove(digest)?;
         for adder in module.adders().iter().filter(|adder| kept != Some(adder)) {
@@ -110,13 +113,14 @@ impl Index {
         Some(module)
     }
 
-    /// Forgets a module and all its names.
+    /// Removes a module and all its names.
     pub fn forget(&mut self, digest: &Digest) {
         let names = self.remove(digest, None).map(|module| module.names);
         names.into_iter().flatten().for_each(|name| drop(self.names.remove(&name)));
     }
 
-    /// Notes a name that is on disk. One of version 1 is the first adder's.
+    /// Inserts a name that is on disk. The owner of a name of version 1 is the module's first
+    /// adder.
     pub fn name(&mut self, name: ModuleName, Named { digest, by }: Named) {
         let Some(module) = self.modules.get(&digest) else { return };
         let first = || module.record.as_ref().map_or(Scope::OWNER, |record| scope_of(&record.added_by));

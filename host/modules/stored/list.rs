@@ -1,4 +1,4 @@
-//! Lists of stored modules: whole for the command line, in parts for the network.
+//! Lists of stored modules: complete for the command line, in pages for the network.
 
 use std::cmp::Reverse;
 
@@ -9,7 +9,7 @@ use super::record::Record;
 use crate::digest::Digest;
 use crate::modules::ModuleName;
 
-/// A stored module, as a list shows it.
+/// A stored module in a list.
 #[derive(Debug)]
 pub struct Listed {
     pub digest: Digest,
@@ -18,7 +18,8 @@ pub struct Listed {
 }
 
 impl StoredModules {
-    /// All modules in the order in which they were added, those whose record is damaged last.
+    /// Returns all modules in the order in which they were added. Modules with a damaged record
+    /// come last.
     pub fn list(&self) -> Result<Vec<Listed>, StoredError> {
         let mut modules = self.page(None, usize::MAX)?;
         modules.sort_by_key(|module| {
@@ -27,7 +28,8 @@ impl StoredModules {
         Ok(modules)
     }
 
-    /// The `max` modules that were added last, the newest first; those whose record was damaged before them.
+    /// Returns the `max` modules that were added last, newest first. Modules with a damaged record
+    /// come before them.
     pub fn newest(&self, max: usize) -> Result<Vec<Listed>, StoredError> {
         let added = |module: &Module| module.record.as_ref().map_or(u64::MAX, |record| record.added_unix_ms);
         let newest = self.look(|index| {
@@ -38,19 +40,19 @@ impl StoredModules {
         self.listed(newest?)
     }
 
-    /// The first `max` modules behind `after`, in the order of their digests.
+    /// Returns the first `max` modules after `after`, in the order of their digests.
     pub fn page(&self, after: Option<&Digest>, max: usize) -> Result<Vec<Listed>, StoredError> {
         let page = self.look(|index| index.modules_after(after).take(max).map(named).collect());
         self.listed(page?)
     }
 
-    /// With what their files say of them now.
+    /// Adds the current records from the files.
     fn listed(&self, modules: Vec<(Digest, Vec<ModuleName>)>) -> Result<Vec<Listed>, StoredError> {
         let mut listed = Vec::with_capacity(modules.len());
         for (digest, names) in modules {
             match self.record(&digest) {
                 Err(error @ StoredError::Io { .. }) => return Err(error),
-                // It has gone since.
+                // The module was removed meanwhile.
                 Err(StoredError::NotThere(_)) => {}
                 record => listed.push(Listed { digest, names, record }),
             }

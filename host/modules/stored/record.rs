@@ -1,31 +1,31 @@
-//! Records of modules and of names, as they stand in files.
+//! Records of modules and names, as stored in files.
 
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::slice::Scope;
 
-/// The version that is written. Version 1 had one adder for a module and none for a name.
+/// Version that is written. Version 1 had one adder for each module and none for a name.
 const VERSION: u32 = 2;
 const VERSION_MIN: u32 = 1;
 
-/// Adders of one module.
+/// Maximum number of adders of one module.
 pub const ADDERS_MAX: usize = 1_000;
 
-/// The longest record: [`ADDERS_MAX`] adders of some 80 bytes each.
+/// Longest record: [`ADDERS_MAX`] adders of some 80 bytes each.
 pub const RECORD_BYTES_MAX: u64 = 128 << 10;
 
-/// What is known of a stored module.
+/// The stored data of a module.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
-    /// Of this format.
+    /// Version of this format.
     version: u32,
     pub bytes: u64,
-    /// `compute`: of the `compute` ABI.
+    /// `compute`: a module of the `compute` ABI.
     pub kind: String,
     pub added_unix_ms: u64,
-    /// The first adder: `user UID`, `owner` or `token NAME`.
+    /// First adder: `user UID`, `owner` or `token NAME`.
     pub added_by: String,
     /// Further adders. The module stays until the last of them removes it.
     #[serde(default)]
@@ -37,7 +37,7 @@ impl Record {
         Self { version: VERSION, bytes, kind, added_unix_ms, added_by, also_added_by: Vec::new() }
     }
 
-    /// Parses what a file holds.
+    /// Parses a record file.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let record: Self = serde_json::from_slice(text).ok()?;
         let is_known = (VERSION_MIN..=VERSION).contains(&record.version);
@@ -48,20 +48,20 @@ impl Record {
         std::iter::once(&self.added_by).chain(&self.also_added_by)
     }
 
-    /// Whether `by`, a token's or the owner's name, added the module.
+    /// Returns whether `by`, the name of a token or the owner, added the module.
     pub fn is_added_by(&self, by: &str) -> bool {
         let scope = scope_of(by);
         self.adders().any(|adder| scope_of(adder) == scope)
     }
 
-    /// Adds an adder.
+    /// Adds an adder, unless the record has it already.
     pub(super) fn add(&mut self, by: &str) {
         if !self.is_added_by(by) {
             self.also_added_by.push(by.to_owned());
         }
     }
 
-    /// The record without one adder; `None` if that was the last.
+    /// Returns the record without one adder; `None` if that was the last.
     pub(super) fn without(mut self, by: &Scope) -> Option<Self> {
         let mut left = self.adders().filter(|adder| scope_of(adder) != *by).cloned().collect::<Vec<_>>().into_iter();
         self.added_by = left.next()?;
@@ -70,16 +70,16 @@ impl Record {
     }
 }
 
-/// A name: the module that it stands for, and its owner.
+/// A name: its module and its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Named {
     pub digest: Digest,
-    /// `None` in a file of version 1: the first adder of the module.
+    /// Owner; `None` in a file of version 1, where the owner is the module's first adder.
     pub by: Option<String>,
 }
 
 impl Named {
-    /// Parses what a file holds: the digest, and on a second line the owner.
+    /// Parses a name file: the digest, and on a second line the owner.
     pub fn parse(text: Vec<u8>) -> Option<Self> {
         let text = String::from_utf8(text).ok()?;
         let mut lines = text.lines();
@@ -92,7 +92,8 @@ impl Named {
     }
 }
 
-/// Whose share an adder's modules are of: a token's own, or the owner's for everybody else on this machine.
+/// Returns the scope whose share an adder uses: the token's own, or the owner's for everybody else
+/// on this machine.
 pub fn scope_of(by: &str) -> Scope {
     by.strip_prefix("token ").and_then(|token| token.parse().ok()).unwrap_or(Scope::OWNER)
 }

@@ -1,4 +1,4 @@
-//! Several adders, their names and their shares. tests/it/modules.rs has what one adder sees.
+//! Tests of several adders, their names and their shares. tests/it/modules.rs tests a single adder.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -105,7 +105,7 @@ fn one_token_leaves_others_a_part_of_the_store() {
     }
 }
 
-/// A directory as version 1 wrote it: a record has one adder, and a name none.
+/// A directory in the format of version 1: a record has one adder, and a name has none.
 #[test]
 fn modules_and_names_of_version_1_are_read() {
     let here = tempfile::tempdir().unwrap();
@@ -158,8 +158,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
-    /// Whatever others do, a token's names lead where it had them lead and its modules stay, until it, or the node's owner,
-    /// changes that; and what is in memory is what is on disk.
+    /// A token's names and modules stay unchanged, whatever others do, until the token or the
+    /// node's owner changes them. The index in memory always equals the files.
     #[test]
     fn nobody_changes_what_is_anothers(steps in steps()) {
         let here = tempfile::tempdir().unwrap();

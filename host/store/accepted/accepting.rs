@@ -1,4 +1,5 @@
-//! Taking a slice in: its bytes are staged as they come, and its task is told when all of it is on disk.
+//! Upload of a slice: its bytes are staged as they arrive, and the task is reported as accepted
+//! when everything is on disk.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use crate::store::database::lock;
 use crate::store::kept::Taken;
 use crate::workload::Asset;
 
-/// Why a slice is not accepted. Nothing of it is kept then.
+/// Reason why a slice is not accepted. Nothing of it is stored then.
 #[derive(Debug, thiserror::Error)]
 pub enum AcceptError {
     #[error(
@@ -23,14 +24,14 @@ pub enum AcceptError {
     Store(#[from] StoreError),
 }
 
-/// A slice that is being handed in. If it is dropped, nothing of it is kept.
+/// An upload in progress. Dropping it discards everything that was staged.
 pub struct Accepting {
     reserved: Reserved,
     slice: Writer,
 }
 
 impl AcceptedStore {
-    /// Begins to take in a slice from `scope`.
+    /// Starts an upload of a slice in `scope`.
     pub fn begin(self: &Arc<Self>, scope: &Scope) -> Result<Accepting, AcceptError> {
         let mut reserved = Reserved { store: self.clone(), scope: scope.clone(), taken: Taken::default() };
         reserved.take(Taken::entry())?;
@@ -39,13 +40,13 @@ impl AcceptedStore {
 }
 
 impl Accepting {
-    /// Takes more of the slice's bytes. Writes to disk.
+    /// Appends bytes to the slice. Writes to disk.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), AcceptError> {
         self.reserved.take(Taken::bytes(bytes.len() as u64))?;
         Ok(self.slice.write(&self.reserved.store.files, bytes)?)
     }
 
-    /// Refuses what needs `bytes` more than there is room for now.
+    /// Returns an error if the quota has less than `bytes` left.
     pub fn check_room(&self, bytes: u64) -> Result<(), AcceptError> {
         let mut probe =
             Reserved { taken: Taken::default(), scope: self.scope().clone(), store: self.reserved.store.clone() };
@@ -56,12 +57,13 @@ impl Accepting {
         &self.reserved.scope
     }
 
-    /// What was written so far.
+    /// Returns the number of bytes written so far.
     pub const fn bytes(&self) -> u64 {
         self.slice.bytes()
     }
 
-    /// Returns when the task and all that it brings are on disk. Its scope is the one that it was begun in.
+    /// Returns when the task and all its input are on disk. The task gets the scope of
+    /// [`AcceptedStore::begin`].
     pub fn finish(self, task: &Task, args: &[u8], assets: &[Asset]) -> Result<Waiting, AcceptError> {
         let Self { mut reserved, slice } = self;
         let store = reserved.store.clone();
@@ -77,7 +79,7 @@ impl Accepting {
             store.accept(&task, brought, slice)
         };
         let number = keep().inspect_err(|_| store.withdraw(&task.id))?;
-        // It is the task's from here on.
+        // From here on, the reservation belongs to the task.
         let mut index = lock(&store.index);
         index.unsure.remove(&task.id);
         index.hand_over(&task.scope, std::mem::take(&mut reserved.taken));
@@ -86,7 +88,7 @@ impl Accepting {
     }
 }
 
-/// Room that is spoken for, until this is dropped.
+/// A reservation, released on drop.
 struct Reserved {
     store: Arc<AcceptedStore>,
     scope: Scope,

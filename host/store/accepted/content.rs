@@ -1,5 +1,6 @@
-//! The bytes of a task: its slice; in one piece its arguments and assets; and when it is done what its guest put out. What is short
-//! lies in the database, so that it is on disk with the record, and with those of others, in one write; what is longer is a file.
+//! Bytes of a task: its slice, its arguments and assets in one part, and the guest's output when it
+//! is done. Short parts are in the database, so one write persists them with the record, and with
+//! those of other tasks. Longer parts are files.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read as _, Seek as _};
@@ -18,22 +19,24 @@ use crate::store::bundles::{BundleFiles, Staged, digest_of};
 use crate::store::database::Database;
 use crate::workload::Asset;
 
-/// What is longer becomes a file: three more syncs cost less than to write it to the database's log, and later once more.
+/// Longest part in the database. For longer ones, the three more syncs of a file cost less than two
+/// writes of the bytes by sled: to its log, and once more later.
 const INLINE_BYTES_MAX: usize = 16 << 10;
 
-/// sled writes pages, of up to 16 values each; one that is over a quarter of its segment would be a file of its own.
+/// Length of a piece. sled writes pages of up to 16 values each. A page over a quarter of a segment
+/// would become a file of its own.
 pub const PIECE_BYTES: usize = 768;
 
-/// What keys of pieces begin with, and files end with.
+/// First byte of the keys of pieces, and the matching file name extension.
 pub const ASSETS: u8 = b'a';
 pub const SLICE: u8 = b'i';
 pub const OUTPUT: u8 = b'o';
 const EXTENSIONS: [(u8, &str); 3] = [(ASSETS, "assets"), (SLICE, "slice"), (OUTPUT, "output")];
 
-/// What a task has until it has ended.
+/// Parts that a task has until it ends.
 pub const TAKEN_IN: [u8; 2] = [ASSETS, SLICE];
 
-/// Some bytes of a task, by where they are.
+/// One part of a task's bytes, and its location.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub struct Part {
     blob: Blob,
@@ -44,12 +47,12 @@ pub struct Part {
 enum Place {
     Database,
     File,
-    /// It is known which bytes they were. Of outputs alone.
+    /// Evicted or not stored: only the digest and the length are known. Used for outputs only.
     Gone,
 }
 
 impl Part {
-    /// What is not kept.
+    /// Creates the part of an output that is not stored.
     pub const fn gone(blob: Blob) -> Self {
         Self { blob, place: Place::Gone }
     }
@@ -62,7 +65,7 @@ impl Part {
         self.blob.bytes
     }
 
-    /// What it takes of the disk.
+    /// Returns the disk space that the part uses, in bytes.
     pub const fn kept_bytes(&self) -> u64 {
         match self.place {
             Place::Database | Place::File => self.blob.bytes,
@@ -74,14 +77,14 @@ impl Part {
         matches!(self.place, Place::Gone)
     }
 
-    /// The keys of its pieces in the database.
+    /// Returns the keys of the part's pieces in the database.
     pub fn pieces(&self, prefix: u8, number: u64) -> impl Iterator<Item = Vec<u8>> + use<> {
         let bytes = if self.place == Place::Database { self.blob.bytes } else { 0 };
         let count = u32::try_from(bytes.div_ceil(PIECE_BYTES as u64)).unwrap_or(u32::MAX);
         (0..count).map(move |piece| [&[prefix][..], &number.to_be_bytes(), &piece.to_be_bytes()].concat())
     }
 
-    /// The bytes, just as they were accepted.
+    /// Reads and verifies the accepted bytes.
     pub fn read(
         &self,
         database: &Database,
@@ -101,7 +104,7 @@ impl Part {
                 let path = path(files, id, prefix);
                 let at = StoreError::at(&path);
                 let file = private_file::open(&path, OpenOptions::new().read(true)).map_err(at)?;
-                // One byte more than there should be is enough to tell.
+                // One byte more than expected is enough to detect a longer file.
                 file.take(self.blob.bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(at)?;
             }
             Place::Gone => return Err(StoreError::TaskDamaged { id: *id }),
@@ -110,7 +113,7 @@ impl Part {
         if is_whole { Ok(bytes) } else { Err(StoreError::TaskDamaged { id: *id }) }
     }
 
-    /// The bytes as a slice; those of a file are read when it is opened, and have changed if they are not these.
+    /// Returns the bytes as a slice. A file is read and verified when the slice is opened.
     pub fn slice(&self, database: &Database, number: u64, files: &Path, id: &TaskId) -> Result<Slice, StoreError> {
         if self.place == Place::Database {
             return Ok(Slice::from_bytes(self.read(database, SLICE, number, files, id)?));
@@ -126,7 +129,8 @@ impl Part {
         }
     }
 
-    /// The bytes as an output; a file is read once to check it, and is not held.
+    /// Returns the bytes as an output. A file is read once for verification, and is not loaded into
+    /// memory.
     pub fn output(&self, database: &Database, number: u64, files: &Path, id: &TaskId) -> Result<Output, StoreError> {
         let damaged = |path: &Path| StoreError::OutputDamaged { path: path.to_owned() };
         match self.place {
@@ -153,7 +157,7 @@ impl Part {
     }
 }
 
-/// Bytes that come in pieces, and of which it is not known how many will.
+/// Writer of bytes that arrive in pieces, with an unknown total length.
 #[derive(Default)]
 pub struct Writer {
     held: Vec<u8>,
@@ -180,7 +184,8 @@ impl Writer {
         [&held[..], bytes].into_iter().try_for_each(|bytes| self.file.as_mut().map_or(Ok(()), |file| file.write(bytes)))
     }
 
-    /// Returns when what became a file is on disk under its name; and the bytes that are to go into the database.
+    /// Returns the part, and the bytes that the caller must write to the database. A file is on
+    /// disk under its name when this returns.
     pub fn finish(self, files: &Path, id: &TaskId, prefix: u8) -> Result<(Part, Vec<u8>), StoreError> {
         let Self { held, file } = self;
         match file {
@@ -196,8 +201,8 @@ impl Writer {
     }
 }
 
-/// Arguments and assets as they are written: the number of assets and the length of each, as u64, little-endian; the assets;
-/// the arguments. Nothing at all, where there is neither.
+/// Encodes arguments and assets: the number of assets and the length of each, as u64,
+/// little-endian; then the assets; then the arguments. The encoding is empty if there are neither.
 pub fn brought<'a>(args: &'a [u8], assets: &'a [Asset]) -> Vec<std::borrow::Cow<'a, [u8]>> {
     if args.is_empty() && assets.is_empty() {
         return Vec::new();
@@ -208,7 +213,7 @@ pub fn brought<'a>(args: &'a [u8], assets: &'a [Asset]) -> Vec<std::borrow::Cow<
     std::iter::once(std::borrow::Cow::Owned(head)).chain(assets).chain([args.into()]).collect()
 }
 
-/// The inverse of [`brought`].
+/// Decodes what [`brought`] encoded.
 pub fn brought_of(bytes: &[u8]) -> Option<(Arc<[u8]>, Vec<Asset>)> {
     if bytes.is_empty() {
         return Some((Arc::default(), Vec::new()));
@@ -238,7 +243,7 @@ fn path(files: &Path, id: &TaskId, prefix: u8) -> PathBuf {
     files.join(format!("{id}.{extension}"))
 }
 
-/// The files of tasks: whose each is, and what keys of the same would begin with.
+/// Returns the files of tasks: the task of each, and the first byte of the matching database keys.
 pub fn files_in(files: &Path) -> Result<impl Iterator<Item = (TaskId, u8)> + use<>, StoreError> {
     let entries = match std::fs::read_dir(files) {
         Ok(entries) => entries.collect::<io::Result<Vec<_>>>().map_err(StoreError::at(files))?,
@@ -254,12 +259,12 @@ pub fn files_in(files: &Path) -> Result<impl Iterator<Item = (TaskId, u8)> + use
     Ok(entries.into_iter().filter_map(known))
 }
 
-/// Removes the files of tasks that nobody needs.
+/// Removes the files of tasks that are no longer needed.
 pub fn remove_but(files: &Path, is_needed: impl Fn(&TaskId, u8) -> bool) -> Result<(), StoreError> {
     files_in(files)?.filter(|(id, what)| !is_needed(id, *what)).try_for_each(|(id, what)| remove(files, &id, &[what]))
 }
 
-/// Removes files of a task; that there are none is no error.
+/// Removes files of a task. Missing files are no error.
 pub fn remove(files: &Path, id: &TaskId, what: &[u8]) -> Result<(), StoreError> {
     for path in what.iter().map(|prefix| path(files, id, *prefix)) {
         match std::fs::remove_file(&path) {

@@ -1,4 +1,5 @@
-//! The end of a task, and what its guest put out: both are on disk before anybody is told; and what has to go for that.
+//! Ending of a task: the ending and the guest's output are on disk before they are reported.
+//! Evictions run when the quota is exceeded.
 
 use super::content::{self, OUTPUT, Part, TAKEN_IN, Writer};
 use super::index::Index;
@@ -17,8 +18,9 @@ enum Ends {
 }
 
 impl AcceptedStore {
-    /// Ends a task, and returns how it has ended when that is on disk. Where it had ended before, that counts. Its slice,
-    /// arguments and assets are kept no longer; what its guest put out is, if `output` has it and there is room for it.
+    /// Ends a task and returns its ending when that is on disk. If the task had already ended, its
+    /// first ending counts. Deletes its slice, arguments and assets. Stores the guest's output if
+    /// `output` contains it and the quota has space for it.
     pub fn finish(&self, id: &TaskId, ending: &Ending, output: Option<&[u8]>) -> Result<Ending, StoreError> {
         let damaged = || StoreError::TaskDamaged { id: *id };
         let (_, known) = self.record(id)?.ok_or_else(damaged)?;
@@ -59,7 +61,7 @@ impl AcceptedStore {
         })?;
         let gone = self.make_room(&mut last)?;
         self.flush(last)?;
-        // What cannot be removed is when the store is opened again.
+        // If this removal fails, the next open of the store removes the files.
         let _ = content::remove(&self.files_directory(), id, &TAKEN_IN);
         gone.iter().for_each(|id| drop(content::remove(&self.files_directory(), id, &[OUTPUT])));
         Ok(match ended {
@@ -68,14 +70,15 @@ impl AcceptedStore {
         })
     }
 
-    /// Has go what is over the quota, and returns the tasks that it was of, whose outputs may have files. A change each, for mostly
-    /// it is one or none; `last` is the number of the last of them, where there was any, and they are not on disk as yet.
+    /// Evicts until the quota holds and returns the affected tasks, so that the caller can delete
+    /// their output files. Makes one change for each eviction: usually there is none or one. Not
+    /// durable until `last`, the number of the last change, is flushed.
     pub(super) fn make_room(&self, last: &mut Unflushed) -> Result<Vec<TaskId>, StoreError> {
         let next = |index: &Index| index.kept.next_to_go(self.quota.finished_max, self.quota.outputs_bytes_max);
         let mut gone = Vec::new();
         while next(&lock(&self.index)).is_some() {
             let goes = |index: &Index, change: &mut Change| {
-                // Another may have seen to it.
+                // Another thread may have evicted it meanwhile.
                 let Some(goes) = next(index) else { return Ok(None) };
                 self.let_go(index, change, &goes)?;
                 Ok(Some(goes))
@@ -93,7 +96,8 @@ impl AcceptedStore {
         Ok(gone)
     }
 
-    /// One whose record is not there needs nothing more: it must not keep others from ending.
+    /// Deletes what an eviction removes. A missing record is no error, so that it cannot prevent
+    /// other tasks from ending.
     fn let_go(&self, index: &Index, change: &mut Change, goes: &Goes<TaskId>) -> Result<(), StoreError> {
         let number = index.numbers.get(&goes.entry).copied();
         if let Some(number) = number
@@ -114,12 +118,12 @@ impl AcceptedStore {
         Ok(())
     }
 
-    /// What the guest of a task that is done put out, just as it was. Reads the disk.
-    /// [`StoreError::OutputDamaged`] says that something else lies in its place, or nothing.
+    /// Returns the stored output of a task that is done. Reads the disk.
+    /// [`StoreError::OutputDamaged`] means that the stored bytes are damaged or missing.
     pub fn output(&self, id: &TaskId) -> Result<Output, StoreError> {
         let Some((number, part)) = self.kept_output(id)? else { return Ok(Output::Gone) };
         match part.output(&self.database, number, &self.files_directory(), id) {
-            // It may have had to go while it was read.
+            // The output may have been evicted during the read.
             Err(StoreError::OutputDamaged { .. }) if self.kept_output(id)?.is_none() => Ok(Output::Gone),
             read => read,
         }
@@ -130,7 +134,7 @@ impl AcceptedStore {
         Ok(record.and_then(|(number, record)| Some((number, record.output().filter(|part| !part.is_gone())?))))
     }
 
-    /// Of the outputs that are kept.
+    /// Returns the size of all stored outputs, in bytes.
     pub fn output_bytes(&self) -> u64 {
         lock(&self.index).kept.all().bytes
     }

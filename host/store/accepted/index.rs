@@ -1,4 +1,4 @@
-//! The index of the accepted slices: what is known of them without a look at the disk.
+//! In-memory index of the accepted tasks.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -19,23 +19,24 @@ pub struct Index {
     pub room: Room,
     pub numbers: HashMap<TaskId, u64>,
     pub kept: Kept<TaskId>,
-    /// The part of the room that is held by slices that are being handed in, not by records.
+    /// The part of `room` that uploads in progress hold, without a record.
     pub incoming: HashMap<Scope, Taken>,
-    /// Records that nobody was told of. Their room is among `incoming`.
+    /// Records whose acceptance was not reported to the client. `incoming` includes their
+    /// reservation.
     pub unsure: HashMap<TaskId, Doubt>,
 }
 
-/// Why nobody was told of a record.
+/// Reason why a record's acceptance was not reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doubt {
-    /// It is not known to be on disk yet.
+    /// The record may not be on disk yet.
     Flushing,
-    /// It is to go: its caller has heard that it failed.
+    /// The record must be removed: its client was told of a failure.
     Withdrawn,
 }
 
 impl Index {
-    /// Reads all records, and returns those tasks that have not ended.
+    /// Reads all records. Returns the tasks that have not ended.
     pub fn read(
         database: &Database,
         directory: &Path,
@@ -53,7 +54,8 @@ impl Index {
         Ok((index, waiting))
     }
 
-    /// Reads all records again, of a database that was opened again. What is being handed in has its room as before.
+    /// Reads all records again after the database was reopened. Uploads in progress keep their
+    /// reservation.
     pub fn read_again(
         &mut self,
         database: &Database,
@@ -101,7 +103,7 @@ impl Index {
         }
     }
 
-    /// Takes room for what is being handed in.
+    /// Reserves space for an upload.
     pub fn take(&mut self, scope: &Scope, more: Taken) -> Result<(), NoShare> {
         self.room.take(scope, more)?;
         let incoming = self.incoming.entry(scope.clone()).or_default();
@@ -109,7 +111,8 @@ impl Index {
         Ok(())
     }
 
-    /// Takes room from what is being handed in: it is a record's, or free.
+    /// Removes `taken` from the reservations of uploads. The space then belongs to a record, or the
+    /// caller releases it.
     pub fn hand_over(&mut self, scope: &Scope, taken: Taken) {
         if let Some(incoming) = self.incoming.get_mut(scope) {
             *incoming = incoming.without(taken);
@@ -120,7 +123,8 @@ impl Index {
     }
 }
 
-/// `None` in a database that has nothing yet. One that was written before there was a journal has no count of its changes.
+/// Reads the state. Returns `None` for an empty database. A database from before the journal
+/// existed has no count of its changes.
 pub fn read_state(database: &Database, directory: &Path) -> Result<Option<State>, StoreError> {
     let Some(tally) = database.get(TALLY)? else { return Ok(None) };
     let changes = database.get(CHANGES)?.map_or(Ok(0), |bytes| read(directory, &bytes))?;

@@ -1,4 +1,4 @@
-//! What stands in the database.
+//! Records in the database.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,22 +10,22 @@ use crate::slice::Scope;
 use crate::store::journal;
 use crate::store::kept::Taken;
 
-/// How many there are, to notice that some are missing.
+/// Counts of records, to detect missing ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
-    /// Ever; the next task's number.
+    /// Total number of accepted tasks; the next task's number.
     pub accepted: u64,
-    /// Ever; the order of the next that ends.
+    /// Total number of ended tasks; the order of the next one that ends.
     pub ended: u64,
-    /// Now: those that have not ended, and those that have and are still here.
+    /// Current number of tasks that have not ended, and of ended tasks that are still stored.
     pub waiting: u64,
     pub finished: u64,
 }
 
-/// The state of the database, as the journal has it too.
+/// State of the database. The journal contains it, too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// Changes ever.
+    /// Total number of changes.
     pub changes: u64,
     pub tally: Tally,
 }
@@ -36,7 +36,7 @@ impl journal::State for State {
     }
 }
 
-/// A task, with the names in it as text.
+/// A task. Names are stored as text.
 #[derive(Serialize, Deserialize)]
 pub struct Record {
     id: TaskId,
@@ -82,7 +82,7 @@ impl Record {
         }
     }
 
-    /// `None` where a name is none.
+    /// Returns `None` if a stored name is invalid.
     pub fn task(&self) -> Option<Task> {
         Some(Task {
             id: self.id,
@@ -96,12 +96,12 @@ impl Record {
         })
     }
 
-    /// The room that it takes while it has not ended.
+    /// Returns the task's share of the quota until it ends.
     pub const fn takes(&self) -> Taken {
         Taken { entries: 1, bytes: self.brought.bytes().saturating_add(self.slice.bytes()) }
     }
 
-    /// What its guest put out, of a task that is done.
+    /// Returns the guest's output, if the task is done.
     pub const fn output(&self) -> Option<Part> {
         match &self.ended {
             Some(Ended { how: How::Done { output, .. }, .. }) => Some(*output),
@@ -109,7 +109,7 @@ impl Record {
         }
     }
 
-    /// Notes where that is.
+    /// Records the location of the output.
     pub const fn set_output(&mut self, part: Part) {
         if let Some(Ended { how: How::Done { output, .. }, .. }) = &mut self.ended {
             *output = part;
@@ -118,7 +118,7 @@ impl Record {
 }
 
 impl Ended {
-    /// Where the guest put something out, it is not kept as yet.
+    /// Creates the record of an ending. Its output starts as not stored.
     pub fn new(order: u64, ending: &Ending) -> Self {
         let how = match ending {
             Ending::Done { slice_id, outcome, output } => {
@@ -131,7 +131,7 @@ impl Ended {
         Self { order, how }
     }
 
-    /// `None` where a name is none.
+    /// Returns `None` if a stored name is invalid.
     pub fn ending(&self) -> Option<Ending> {
         Some(match &self.how {
             How::Done { slice_id, outcome, failure, output } => Ending::Done {

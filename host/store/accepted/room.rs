@@ -1,4 +1,4 @@
-//! How much may be accepted and kept, and how much may be accepted of one token.
+//! Quota of accepted tasks: limits for the whole node, and the share of one token.
 
 use serde::Deserialize;
 
@@ -6,23 +6,25 @@ use crate::shares::{NoShare, Shares};
 use crate::slice::Scope;
 use crate::store::kept::Taken;
 
-/// What the node's owner has set for accepted slices.
+/// Limits for accepted tasks, set by the node's owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AcceptedQuota {
-    /// Tasks that have not ended.
+    /// Maximum number of tasks that have not ended.
     pub entries_max: u64,
-    /// Their slices, arguments and assets.
+    /// Maximum size of their slices, arguments and assets, in bytes.
     pub bytes_max: u64,
-    /// Tasks that have ended and can still be asked for. Of whoever has most of them, the first to end is forgotten.
+    /// Maximum number of ended tasks that clients can still ask for. Beyond it, the scope with the
+    /// most such tasks loses the one that ended first.
     pub finished_max: u64,
-    /// What the guests of those have put out. Of whoever has most of it, the output of the first to end goes; a longer one than
-    /// all of this is not kept.
+    /// Maximum size of the outputs of ended tasks, in bytes. Beyond it, the scope with the most
+    /// bytes loses the output of the task that ended first. A single output above this limit is not
+    /// stored.
     pub outputs_bytes_max: u64,
 }
 
 impl AcceptedQuota {
-    /// Half a kibibyte of memory goes with each.
+    /// Upper bound for both limits on tasks. Each task uses half a kibibyte of memory.
     pub const ENTRIES_MAX: u64 = 1_000_000;
 }
 
@@ -32,7 +34,8 @@ impl Default for AcceptedQuota {
     }
 }
 
-/// How much is taken, also by what is still being handed in; the owner may take all of it, a token its share.
+/// The reserved space, including that of uploads in progress. The owner may use all of it, a token
+/// only its share.
 #[derive(Debug)]
 pub struct Room {
     entries: Shares<Scope>,
@@ -48,13 +51,14 @@ impl Room {
         Taken { entries: self.entries.taken(), bytes: self.bytes.taken() }
     }
 
-    /// Takes room for a task of `scope`, or for more bytes of one, if there is some.
+    /// Reserves space for a task of `scope`, or for more bytes of one, if there is enough.
     pub fn take(&mut self, scope: &Scope, more: Taken) -> Result<(), NoShare> {
         self.entries.take(scope, more.entries)?;
         self.bytes.take(scope, more.bytes).inspect_err(|_| self.entries.release(scope, more.entries))
     }
 
-    /// Records the room of what was accepted before a restart, also where that is more than there is now.
+    /// Restores the reservation of tasks that were accepted before a restart, even if it exceeds
+    /// the current quota.
     pub fn retake(&mut self, scope: &Scope, taken: Taken) {
         self.entries.retake(scope, taken.entries);
         self.bytes.retake(scope, taken.bytes);

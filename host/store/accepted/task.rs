@@ -1,4 +1,4 @@
-//! What is accepted: a slice and what to do with it, under an id of its own.
+//! Task: an accepted slice, and what to do with it, under an id of its own.
 
 use std::fmt;
 use std::fs::File;
@@ -14,7 +14,8 @@ use crate::sandbox::Outcome;
 use crate::slice::{Scope, Slice, SliceId};
 use crate::workload::{Asset, Workload};
 
-/// By what whoever handed a slice in asks for it later: 16 random bytes, so that nobody guesses another's.
+/// Id by which a client asks for its task later: 16 random bytes, so that nobody can guess the id
+/// of another client's task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TaskId([u8; 16]);
 
@@ -24,7 +25,7 @@ impl TaskId {
     }
 }
 
-/// 32 hexadecimal digits.
+/// Writes 32 hexadecimal digits.
 impl fmt::Display for TaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -47,7 +48,7 @@ impl FromStr for TaskId {
     }
 }
 
-/// The workload of a task. A module is meant by its digest, and must be stored when the task's turn comes.
+/// Workload of a task. A module is identified by its digest, and must be stored when the task runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TaskWorkload {
     Transcode,
@@ -65,57 +66,59 @@ impl From<TaskWorkload> for Workload {
     }
 }
 
-/// A task but for its bytes.
+/// A task without its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task {
     pub id: TaskId,
     pub scope: Scope,
-    /// Without one, the slice gets the digest of all that decides its result.
+    /// Id of the slice. Without one, the slice is named by the digest of everything that determines
+    /// its result.
     pub slice_id: Option<SliceId>,
     pub workload: TaskWorkload,
     pub limits: Limits,
-    /// How long the guest may run.
+    /// Time limit of the guest.
     pub timeout_ms: Option<u64>,
-    /// Whether it is to be run although there is a result.
+    /// True if the task must run even if a result exists.
     pub runs_anew: bool,
     pub accepted_ms: u64,
 }
 
-/// What is known of a task.
+/// The stored data of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
     pub task: Task,
     pub slice_bytes: u64,
-    /// `None` while it has not ended.
+    /// `None` while the task has not ended.
     pub ending: Option<Ending>,
 }
 
-/// What the guest is given.
+/// Input of the guest.
 pub struct Content {
     pub args: Arc<[u8]>,
     pub assets: Vec<Asset>,
     pub slice: Slice,
 }
 
-/// What a guest put out, as it is kept.
+/// A stored output of a guest.
 #[derive(Debug)]
 pub enum Output {
     Held(Vec<u8>),
-    /// It has been checked, and is read from its beginning on.
+    /// A file that has been verified. Reading starts at its first byte.
     File {
         file: File,
         bytes: u64,
     },
-    /// It had to make room for others, or was not kept.
+    /// Output that was evicted, or not stored.
     Gone,
 }
 
-/// How a task has ended.
+/// Ending of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// There is a proof, under this id in the task's scope. What the guest put out may be kept or not.
+    /// Success: a proof exists under this id in the task's scope. The guest's output may or may not
+    /// be stored.
     Done { slice_id: SliceId, outcome: Outcome, output: Blob },
-    /// There is none: the code is a stable name, the message is for people.
+    /// Failure without a proof. The code is a stable name; the message is for people.
     Failed { code: String, message: String },
 }
 
@@ -123,7 +126,7 @@ impl Ending {
     pub const CODE_BYTES_MAX: usize = 64;
     pub const MESSAGE_BYTES_MAX: usize = 384;
 
-    /// A failure, in words of bounded length.
+    /// Creates a failure. The code and the message are truncated to their limits.
     pub fn failed(code: &str, message: &str) -> Self {
         let cut = |text: &str, max: usize| text[..text.floor_char_boundary(max)].to_owned();
         Self::Failed { code: cut(code, Self::CODE_BYTES_MAX), message: cut(message, Self::MESSAGE_BYTES_MAX) }

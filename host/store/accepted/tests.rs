@@ -198,7 +198,7 @@ fn a_process_that_died_while_it_made_the_database_leaves_nothing_that_is_taken_f
     assert_eq!(open(here.path()).waiting.len(), 1);
 }
 
-/// sled 0.34.7 would take it for the latest snapshot, and say that it is corrupted.
+/// sled 0.34.7 would treat the file as the latest snapshot, and report corruption.
 #[test]
 fn a_process_that_died_while_the_database_opened_leaves_it_as_it_was() {
     let here = tempfile::tempdir().unwrap();
@@ -209,7 +209,7 @@ fn a_process_that_died_while_the_database_opened_leaves_it_as_it_was() {
     assert!(!half.exists());
 }
 
-/// Changes the database behind the store's back.
+/// Changes the database without the store.
 fn tamper(directory: &Path, change: impl FnOnce(&Database, &mut Batch)) {
     let database = Database::open(&directory.join("queue"), VERSION).unwrap();
     let mut batch = Batch::default();
@@ -267,7 +267,7 @@ fn bytes_that_are_not_those_that_were_accepted_are_not_run_on() {
     assert!(matches!(store.content(&task(4).id), Err(StoreError::File { .. })));
 }
 
-/// sled would write what is too long for its pages to files of its own, and sync each.
+/// sled would write a page that is too long to a file of its own, and sync each.
 #[test]
 fn no_page_of_the_database_becomes_a_file() {
     let here = tempfile::tempdir().unwrap();

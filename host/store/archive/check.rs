@@ -1,5 +1,5 @@
-//! The archive read from first to last, and what can be made again made again. What is there does not change, so that more can
-//! be appended meanwhile.
+//! Check of the whole archive, and repair of its indexes. The check does not change entries, so
+//! appends may run concurrently.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use super::{Archive, HEAD_BYTES, Place, Segment, entries_before};
 use crate::receipt::Acknowledgement;
 use crate::store::StoreError;
 
-/// A file that is not what was written, and where.
+/// A damaged file, and the position of the damage.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{}` is damaged at byte {offset}: {reason}", path.display())]
 pub struct Damage {
@@ -18,21 +18,21 @@ pub struct Damage {
     pub reason: String,
 }
 
-/// What a check has come upon.
+/// Result of a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
-    /// Entries that are whole, with signatures that verify.
+    /// Number of valid entries, with valid signatures.
     pub entries: u64,
-    /// Places with damage.
+    /// Number of damaged parts.
     pub damages_count: u64,
-    /// The first [`Checked::DAMAGES_MAX`] of them.
+    /// The first [`Checked::DAMAGES_MAX`] damaged parts.
     pub damages: Vec<Damage>,
-    /// The indexes that were missing or damaged, and have been made again.
+    /// Indexes that were missing or damaged, and were rebuilt.
     pub rebuilt: Vec<PathBuf>,
 }
 
 impl Checked {
-    /// More are counted, and not listed.
+    /// Maximum length of the list. Further damaged parts are only counted.
     pub const DAMAGES_MAX: usize = 1_000;
 
     fn add(&mut self, damage: Damage) {
@@ -43,23 +43,23 @@ impl Checked {
     }
 }
 
-/// An archive as far as it went at one time.
+/// The archive's extent at one moment.
 pub struct Extent {
     directory: PathBuf,
     end: Place,
 }
 
 impl Archive {
-    /// All that is there now, to be checked.
+    /// Returns the current extent, for a check.
     pub fn extent(&self) -> Extent {
         Extent { directory: self.directory.clone(), end: self.end }
     }
 }
 
 impl Extent {
-    /// Reads all entries, checks their checksums and signatures (50 us each), and makes the indexes again that are
-    /// missing or damaged. Memory is that of one index. A damaged entry loses only itself. Where `is_over`, the
-    /// rest is left out.
+    /// Reads all entries, checks their checksums and signatures (50 us each), and rebuilds missing
+    /// or damaged indexes. Memory use is that of one index. A damaged entry does not affect others.
+    /// Stops early when `is_over` returns true.
     pub fn check(&self, is_over: impl Fn() -> bool) -> Result<Checked, StoreError> {
         let mut checked = Checked::default();
         for segment in 1..=self.end.segment {
@@ -108,7 +108,8 @@ impl Extent {
         Ok(())
     }
 
-    /// Whether the index of the segment is sound. It may hold more than is left in the segment.
+    /// Returns whether the segment's index is valid. The index may have entries that the segment
+    /// has lost.
     fn is_indexed(&self, number: u32, entries: &[Indexed]) -> Result<bool, StoreError> {
         match Index::open(&self.directory, number).and_then(|index| index.holds(entries)) {
             Err(StoreError::Damaged(_)) => Ok(false),

@@ -1,14 +1,14 @@
-//! The index of a sealed segment, `000001.index`: a head of the magic `COURINDX` and a version (u16, little-endian), and
-//! after it records as `store/frame.rs` frames them:
+//! Index of a sealed segment, `000001.index`. The header is the magic `COURINDX` and a version
+//! (u16, little-endian). Records follow, framed as `store/frame.rs` defines:
 //!
-//! | payload          |                                                                                        |
-//! |------------------|----------------------------------------------------------------------------------------|
-//! | u32              | how many entries the segment has                                                       |
-//! | 128 times (16 bytes, u64) | a block: ids and where their entries lie, sorted by id, of equal ids the last first |
-//! | ...              | more of them; the last may be shorter                                                  |
+//! | payload                   |                                                                 |
+//! |---------------------------|-----------------------------------------------------------------|
+//! | u32                       | number of entries in the segment                                |
+//! | 128 times (16 bytes, u64) | a block of ids and offsets, by id; of equal ids, the last first |
+//! | ...                       | more blocks; the last one may be shorter                        |
 //!
-//! Each block has a checksum of its own, and a search checks those that it looks at, so that "it is not here" can be
-//! believed of a few blocks read, and not only of all of them.
+//! Each block has its own checksum, and a search verifies each block that it reads. So a search can
+//! prove that an id is absent from a few blocks, without a read of the whole index.
 
 use std::cmp::Reverse;
 use std::fs::{File, OpenOptions};
@@ -40,11 +40,11 @@ fn framing(segment: u32) -> Framing {
     Framing::new(DOMAIN, &segment.to_le_bytes(), BLOCK_BYTES)
 }
 
-/// Of the receipt's id, where its entry lies in the segment.
+/// A receipt's id, and the offset of its entry in the segment.
 pub(super) type Indexed = (ReceiptId, u64);
 
-/// An index, opened. It is opened for each search: searches are rare, segments become ever more, and what a process may
-/// have open does not.
+/// An open index. Each search opens it again: searches are rare, and the number of segments grows
+/// without limit, but the number of open files is limited.
 pub(super) struct Index {
     path: PathBuf,
     file: File,
@@ -57,7 +57,8 @@ impl Index {
         directory.join(format!("{segment:06}.index"))
     }
 
-    /// Writes the index of a segment, durably; the one that is there is replaced. Equal entries make equal bytes.
+    /// Writes the index of a segment, durably, and replaces an existing one. Equal entries give
+    /// equal bytes.
     pub fn write(directory: &Path, segment: u32, entries: Vec<Indexed>) -> Result<(), StoreError> {
         let path = Self::path(directory, segment);
         private_file::replace(&path, &to_bytes(segment, entries)).map_err(StoreError::at(&path))
@@ -90,16 +91,16 @@ impl Index {
         }
     }
 
-    /// What is indexed from `low` to `high`, both included, but at most `max` of it.
+    /// Returns at most `max` indexed entries with ids from `low` to `high`, both inclusive.
     pub fn between(&self, low: ReceiptId, high: ReceiptId, max: usize) -> Result<Vec<Indexed>, StoreError> {
-        // The first block that begins at `low` or after it, or the end.
+        // Binary search for the first block that begins at `low` or after it.
         let (mut from, mut to) = (0, blocks(self.count));
         while from < to {
             let middle = from.midpoint(to);
             let begins = self.block(middle)?[0].0;
             if begins < low { from = middle + 1 } else { to = middle }
         }
-        // In the block before it the first that is sought may lie.
+        // The first match may be in the block before that one.
         let mut found = Vec::new();
         for number in from.saturating_sub(1)..blocks(self.count) {
             for entry in self.block(number)? {
@@ -114,14 +115,14 @@ impl Index {
         Ok(found)
     }
 
-    /// Whether all of `entries` are in it.
+    /// Returns whether the index contains all of `entries`.
     pub fn holds(&self, entries: &[Indexed]) -> Result<bool, StoreError> {
         let mut all = self.between([0; ReceiptId::BYTES].into(), [u8::MAX; ReceiptId::BYTES].into(), usize::MAX)?;
         all.sort_unstable();
         Ok(entries.iter().all(|entry| all.binary_search(entry).is_ok()))
     }
 
-    /// At least one entry, as long as `number` is that of a block.
+    /// Returns the entries of a block: at least one, if `number` is that of an existing block.
     fn block(&self, number: u64) -> Result<Vec<Indexed>, StoreError> {
         let (offset, last) = (block_at(number), number + 1 == blocks(self.count));
         let end = block_at(number + 1) - if last { missing_bytes(self.count) } else { 0 };
@@ -158,7 +159,7 @@ const fn block_at(number: u64) -> u64 {
     BLOCKS_AT + number * Framing::bytes(BLOCK_BYTES) as u64
 }
 
-/// How much shorter than the others the last block is.
+/// Returns by how many bytes the last block is shorter than the others.
 fn missing_bytes(count: u32) -> u64 {
     (blocks(count) * BLOCK_ENTRIES as u64 - u64::from(count)) * ENTRY_BYTES as u64
 }
@@ -171,7 +172,7 @@ fn damaged(path: &Path, offset: u64, reason: &str) -> StoreError {
 mod tests {
     use super::*;
 
-    /// Ids in an order of their own, each third of them twice.
+    /// Returns entries with unsorted ids, some of them equal.
     fn entries(count: u32) -> Vec<Indexed> {
         let id = |n: u32| {
             let n = if n.is_multiple_of(3) { n / 2 } else { n };

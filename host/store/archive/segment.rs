@@ -1,11 +1,11 @@
-//! A segment of the archive, `000001.acks`: a head of the magic `COURARCH` and a version (u16, little-endian), and after
-//! it records as `store/frame.rs` frames them, with this payload:
+//! Segment of the archive, `000001.acks`. The header is the magic `COURARCH` and a version (u16,
+//! little-endian). Records follow, framed as `store/frame.rs` defines, with this payload:
 //!
-//! | field           | type  |                                                       |
-//! |-----------------|-------|-------------------------------------------------------|
-//! | credit          | u64   | what was credited for it                              |
-//! | credited        | u64   | when that was, milliseconds since 1970-01-01 UTC      |
-//! | acknowledgement |       | its canonical bytes (`receipt/acknowledgement.rs`)    |
+//! | field           | type |                                                          |
+//! |-----------------|------|----------------------------------------------------------|
+//! | credit          | u64  | credit for the acknowledgement                           |
+//! | credited        | u64  | time of the credit, in milliseconds since 1970-01-01 UTC |
+//! | acknowledgement |      | canonical bytes (`receipt/acknowledgement.rs`)           |
 
 use std::fmt::Display;
 use std::fs::{File, OpenOptions};
@@ -25,15 +25,15 @@ const MAGIC: &[u8; 8] = b"COURARCH";
 const VERSION: u16 = 1;
 const DOMAIN: &str = "compute-host courier archive v1";
 
-/// Where the first record of a segment lies.
+/// Offset of a segment's first record.
 pub(super) const HEAD_BYTES: u64 = 10;
 
 const PAYLOAD_BYTES_MAX: usize = 16 + ACKNOWLEDGEMENT_BYTES_MAX;
 
-/// What the longest record takes.
+/// Size of the longest record.
 pub(super) const ENTRY_BYTES_MAX: u64 = Framing::bytes(PAYLOAD_BYTES_MAX) as u64;
 
-/// An acknowledgement, and what it was worth to the carrier.
+/// An acknowledgement, and its credit for the carrier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub acknowledgement: Acknowledgement,
@@ -41,11 +41,12 @@ pub struct Entry {
     pub credited_ms: u64,
 }
 
-/// Where an entry lies, or one will. The segments count from 1; the default is before all that can be anywhere.
+/// Position of an existing or future entry. Segments count from 1. The default position is before
+/// every entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Place {
     pub segment: u32,
-    /// In bytes from the beginning of the segment's file.
+    /// Offset in bytes from the start of the segment's file.
     pub offset: u64,
 }
 
@@ -76,7 +77,7 @@ fn framing(segment: u32) -> Framing {
     Framing::new(DOMAIN, &segment.to_le_bytes(), PAYLOAD_BYTES_MAX)
 }
 
-/// A segment's file.
+/// The file of a segment.
 pub(super) struct Segment {
     pub path: PathBuf,
     pub number: u32,
@@ -88,7 +89,7 @@ impl Segment {
         directory.join(format!("{number:06}.acks"))
     }
 
-    /// Makes the segment, without records, durably. What is in its place is replaced.
+    /// Creates the segment without records, durably. Replaces an existing file.
     pub fn create(directory: &Path, number: u32) -> Result<Self, StoreError> {
         let path = Self::path(directory, number);
         let head = [&MAGIC[..], &VERSION.to_le_bytes()].concat();
@@ -96,7 +97,7 @@ impl Segment {
         Self::open(directory, number)
     }
 
-    /// Opens the segment. Whether it is one [`Segment::head`] says.
+    /// Opens the segment. [`Segment::head`] checks that the file is a segment.
     pub fn open(directory: &Path, number: u32) -> Result<Self, StoreError> {
         let path = Self::path(directory, number);
         let opened = private_file::open(&path, OpenOptions::new().read(true).write(true));
@@ -107,7 +108,7 @@ impl Segment {
         Ok(self.file.metadata().map_err(StoreError::at(&self.path))?.len())
     }
 
-    /// Whether it is of the version that is read here.
+    /// Checks the magic and the version.
     pub fn head(&self) -> Result<(), StoreError> {
         let mut head = [0; HEAD_BYTES as usize];
         match self.file.read_exact_at(&mut head, 0) {
@@ -124,14 +125,14 @@ impl Segment {
         }
     }
 
-    /// The entry that lies at `offset`, in a segment that ends at `end`.
+    /// Returns the entry at `offset`, in a segment that ends at `end`.
     pub fn entry(&self, offset: u64, end: u64) -> Result<Entry, StoreError> {
         let payload = framing(self.number).read_at(&self.file, offset, end).map_err(StoreError::at(&self.path))?;
         let payload = payload.ok_or_else(|| self.damaged(offset, "there is no whole record"))?;
         Entry::read(&payload).map_err(|cause| self.damaged(offset, cause))
     }
 
-    /// The entries that lie from `offset` on and before `end`.
+    /// Returns the entries from `offset` (inclusive) to `end` (exclusive).
     pub fn into_entries(self, offset: u64, end: u64) -> Result<Entries, StoreError> {
         let file = self.file.try_clone().map_err(StoreError::at(&self.path))?;
         let frames = Frames::new(framing(self.number), file, offset, end);
@@ -143,14 +144,15 @@ impl Segment {
     }
 }
 
-/// The entries of a segment, the oldest first; memory is that of one read. What is damaged is an error, and no end.
+/// Iterator over a segment's entries, oldest first. Memory use is that of one read. A damaged part
+/// yields an error, and the iteration continues.
 pub(super) struct Entries {
     segment: Segment,
     frames: Frames,
 }
 
 impl Entries {
-    /// Where what comes next lies.
+    /// Returns the offset of the next item.
     pub const fn offset(&self) -> u64 {
         self.frames.offset()
     }

@@ -7,7 +7,7 @@ use crate::key::NodeKey;
 use crate::proof::Blob;
 use crate::receipt::{Acknowledgement, Delivery};
 
-/// So that a few entries fill a segment.
+/// Segment size at which a few entries fill a segment.
 const SMALL: u64 = 1_000;
 
 fn entry(n: u32) -> Entry {
@@ -48,7 +48,8 @@ impl Fixture {
         Archive::open_in_segments_of(self.path(), end, SMALL)
     }
 
-    /// With the entries from 0 to `count`, sealed whenever a segment is full, and where they lie.
+    /// Returns an archive with the entries from 0 to `count`, and their positions. Each full
+    /// segment is sealed.
     fn with(count: u32) -> (Self, Archive, Vec<Place>) {
         let fixture = Self::new();
         let mut archive = fixture.open(Place::default()).unwrap();
@@ -296,7 +297,7 @@ fn a_check_names_what_is_damaged_and_makes_indexes_again() {
     assert_eq!(archive.extent().check(|| false).unwrap().rebuilt, [index(1), index(2)]);
     assert_eq!(fixture.files(), files);
 
-    // A record whose checksum fits, and that its destination has not signed.
+    // A record with a valid checksum that its destination has not signed.
     let forged = Entry {
         acknowledgement: Acknowledgement::sign(
             entry(13).acknowledgement.delivery().clone(),
@@ -345,7 +346,7 @@ fn what_cannot_be_appended_leaves_nothing_behind() {
     let error = archive.append(&[entry(2)]).unwrap_err();
     assert!(error.to_string().contains(archive.segment.path.to_str().unwrap()), "{error}");
     assert_eq!((archive.end(), fixture.files()), (end, files));
-    // What nevertheless stands after the end is no part of what is sealed.
+    // Bytes after the end do not become part of a sealed segment.
     archive.segment = Segment::open(&fixture.path(), 1).unwrap();
     archive.segment.file.write_all_at(&[7; 5_000], end.offset).unwrap();
     assert_eq!(read(&archive), entries(0..2));

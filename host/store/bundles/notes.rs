@@ -1,5 +1,6 @@
-//! The side file of a bundle, `DIR/ab/<64 hex>.receipts`: records in the order in which they were noted, from which what
-//! the database knew of the bundle can be made again. They are framed as `store/frame.rs` says.
+//! Sidecar of a bundle, `DIR/ab/<64 hex>.receipts`: records in the order in which they were
+//! appended. The database's records of the bundle can be rebuilt from them. `store/frame.rs`
+//! defines their framing.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -13,23 +14,24 @@ use crate::store::frame::{Found, Frames, Framing};
 
 const DOMAIN: &str = "compute-host courier side file v1";
 
-/// Several times what a receipt takes.
+/// Several times the size of a receipt.
 pub const RECORD_BYTES_MAX: usize = 4 << 10;
 
 fn framing(digest: &Digest) -> Framing {
     Framing::new(DOMAIN, digest.as_bytes(), RECORD_BYTES_MAX)
 }
 
-/// The records of one bundle, the oldest first. Memory is that of one read, however many there are.
+/// Iterator over the records of one bundle, oldest first. Memory use is that of one read, for any
+/// number of records.
 pub struct Notes {
     path: PathBuf,
-    /// `None` where there is no side file.
+    /// `None` if there is no sidecar.
     frames: Option<Frames>,
     damaged_bytes: u64,
 }
 
 impl Notes {
-    /// How many bytes of what has been passed so far are no record.
+    /// Returns the number of bytes so far that are not part of a valid record.
     pub const fn damaged_bytes(&self) -> u64 {
         self.damaged_bytes
     }
@@ -62,21 +64,22 @@ impl Iterator for Notes {
     }
 }
 
-/// Which names are to be on disk when a record is.
+/// Directory entries that must be durable together with a record.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Names {
-    /// The side file's.
+    /// The sidecar's entry.
     Own,
-    /// All in its directory: the bundle has just got its own.
+    /// All entries of its directory: the bundle has just got its name.
     All,
 }
 
-/// Appends `record` to the side file at `path`, durably. One caller at a time for one file.
+/// Appends `record` to the sidecar at `path`, durably. Callers must not append to one file
+/// concurrently.
 pub(super) fn note(path: &Path, digest: &Digest, record: &[u8]) -> Result<(), StoreError> {
     note_with(Names::Own, path, digest, record)
 }
 
-/// [`note`], with all names in the side file's directory.
+/// Appends as [`note`] does, and syncs all names in the sidecar's directory.
 pub(super) fn note_and_names(path: &Path, digest: &Digest, record: &[u8]) -> Result<(), StoreError> {
     note_with(Names::All, path, digest, record)
 }
@@ -92,11 +95,13 @@ fn note_with(names: Names, path: &Path, digest: &Digest, record: &[u8]) -> Resul
     let end = append_at(&framing, &file).map_err(at)?;
     let appended = append(&file, end, &framing, record).and_then(|()| match names {
         Names::Own if end > 0 => Ok(()),
-        // Last: a file system that writes its journal for the record has written the names with it, and this costs nothing.
+        // Synced last: a file system that commits its journal for the record writes the names with
+        // it, and then this sync costs nothing.
         Names::Own | Names::All => private_file::sync_directory_of(path),
     });
     if appended.is_err() {
-        // What the caller was told is not there should not be. Where this fails too, it is cut off the next time.
+        // After an error, the record must not be in the file. If this cleanup fails too, the next
+        // append truncates the file.
         let _ = if end == 0 { std::fs::remove_file(path) } else { file.set_len(end) };
     }
     appended.map_err(at)
@@ -112,8 +117,9 @@ fn append(file: &File, end: u64, framing: &Framing, record: &[u8]) -> io::Result
     file.sync_data()
 }
 
-/// Where the next record is to lie: behind the last that is whole. A process that died while it appended leaves less than
-/// one record behind that; more is damage of another kind, and is left for whoever wants to look at it.
+/// Returns the offset of the next record: the end of the last valid one. A process that died during
+/// an append leaves less than one record after that. More bytes than that are another kind of
+/// damage, and stay in the file for inspection.
 fn append_at(framing: &Framing, file: &File) -> io::Result<u64> {
     let len = file.metadata()?.len();
     let torn_max = framing.bytes_max() as u64;
@@ -151,7 +157,7 @@ mod tests {
             note(&self.path(), &self.digest, record).unwrap();
         }
 
-        /// All records, and how many bytes are none.
+        /// Returns all records, and the number of invalid bytes.
         fn notes(&self) -> (Vec<Vec<u8>>, u64) {
             let mut notes = Notes::open(self.path(), &self.digest).unwrap();
             let records = notes.by_ref().map(Result::unwrap).collect();

@@ -15,7 +15,7 @@ fn staged(files: &BundleFiles, bytes: &[u8]) -> Staged {
     staged
 }
 
-/// What is noted of a bundle as it is kept.
+/// Sidecar record of a bundle when it is stored.
 const FIRST: &[u8] = b"first";
 
 fn kept(files: &BundleFiles, bytes: &[u8]) -> Digest {
@@ -29,7 +29,7 @@ fn records(files: &BundleFiles, digest: &Digest) -> Vec<Vec<u8>> {
     records
 }
 
-/// How many files are being written, as the directory shows them.
+/// Returns the number of files in the staging directory.
 fn staged_count(files: &BundleFiles) -> usize {
     entries(&files.directory.join("staged")).unwrap().count()
 }
@@ -100,7 +100,8 @@ fn an_error_names_the_file_and_leaves_nothing_staged() {
     assert!(files.open(&digest).is_err(), "and a directory is no bundle");
 }
 
-/// Runs itself again where no file may have more than 2,048 bytes, as if the disk were full then.
+/// Runs this test again in a child process with a file size limit of 2,048 bytes, which acts as a
+/// full disk.
 #[test]
 fn a_full_disk_leaves_the_side_file_and_the_bundles_as_they_were() {
     const DIRECTORY: &str = "COMPUTE_HOST_TEST_FULL_DISK";

@@ -1,5 +1,6 @@
-//! The store looked through from end to end, also while it is in use: records a few at a time, between which changes are made, and
-//! files, of which one that is found damaged is looked at again where nobody can put or remove it.
+//! Scrub of the whole store, also while it is in use. Records are scanned in small groups, with
+//! changes in between. A bundle file that appears damaged is checked again under a lock that
+//! prevents changes to bundle files.
 
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
@@ -18,36 +19,37 @@ use crate::key::PublicKey;
 use crate::proof::Blob;
 use crate::receipt::{Receipt, ReceiptId, State};
 
-/// Records that are looked at while no change is made: some 2 ms.
+/// Records per group. A scan of one group blocks changes for some 2 ms.
 const RECORDS_AT_ONCE: usize = 256;
 
-/// How long others have to make changes after that. A lock that is taken again at once they would never get.
+/// Pause after each group, during which other threads can make changes. Without it, the scan would
+/// lock again at once, and they would never get the lock.
 const BREATH: Duration = Duration::from_micros(100);
 
-/// What was received is read from the database so many at a time.
+/// Received bundles per read from the database.
 const RECEIVED_PAGE: usize = 1_000;
 
-/// More are counted, and not listed.
+/// Maximum number of listed problems. Further ones are only counted.
 const LISTED_MAX: usize = 1_000;
 
-/// The records that count as alive, in the order in which they are looked through.
+/// Key prefixes of live records, in the order of the scan.
 const LIVE: [u8; 2] = [keys::RECEIVED, keys::RECEIPT];
 
-/// What was found, and what was done about it.
+/// Problems that a check found, and repairs that it made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FsckReport {
     pub receipts: u64,
     pub received: u64,
     pub acknowledgements: u64,
-    /// What is lost, a sentence each.
+    /// Losses, one sentence each.
     pub problems: Vec<String>,
     pub problems_count: u64,
-    /// What was mended, a sentence each.
+    /// Repairs, one sentence each.
     pub done: Vec<String>,
 }
 
 impl FsckReport {
-    /// Whether nothing is lost.
+    /// Returns whether nothing is lost.
     pub const fn is_sound(&self) -> bool {
         self.problems_count == 0
     }
@@ -61,8 +63,8 @@ impl FsckReport {
 }
 
 impl CourierStore {
-    /// Looks through the store while it is in use, as [`CourierStore::fsck`] does. What that would rebuild is told of as a
-    /// problem. Where `is_over`, the rest is left out.
+    /// Checks the store while it is in use, as [`CourierStore::fsck`] does. Damage that `fsck`
+    /// would repair by a rebuild is reported as a problem. Stops early when `is_over` returns true.
     pub fn check(&self, is_over: impl Fn() -> bool) -> Result<FsckReport, StoreError> {
         let mut report = FsckReport::default();
         let checked = self.check_records(&is_over).and_then(|()| self.check_files(&is_over, &mut report));
@@ -75,7 +77,7 @@ impl CourierStore {
         Ok(report)
     }
 
-    /// Whether all that was alive is there, just as it was, and can be found.
+    /// Checks that all live records exist unchanged, and that their index entries exist.
     pub(super) fn check_records(&self, is_over: impl Fn() -> bool) -> Result<(), StoreError> {
         let _one_at_a_time = lock(&self.checking);
         lock(&self.latest).look = Some(Look::default());
@@ -91,7 +93,7 @@ impl CourierStore {
         checked
     }
 
-    /// Goes on with the look; returns whether it is at its end.
+    /// Scans the next group of records. Returns whether the scan is complete.
     fn check_some(&self) -> Result<bool, StoreError> {
         let latest = &mut *lock(&self.latest);
         let Some(look) = &mut latest.look else { return Ok(true) };
@@ -119,7 +121,7 @@ impl CourierStore {
         Err(damaged(&self.directory, message))
     }
 
-    /// Whether a record can be read, and found.
+    /// Checks that a record can be read, and that its index entries exist.
     fn check_record(&self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
         let (found_by, bundle) = if key.starts_with(&[keys::RECEIPT]) {
             receipt_is_found_by(&decode(&self.database, value)?)
@@ -135,7 +137,7 @@ impl CourierStore {
         Ok(())
     }
 
-    /// Looks at all that lies beside the database, and says how much there is.
+    /// Checks all files beside the database, and fills in the counts of the report.
     pub(super) fn check_files(&self, is_over: impl Fn() -> bool, report: &mut FsckReport) -> Result<(), StoreError> {
         self.check_bundles(&is_over, report)?;
         let (extent, unarchived) = {
@@ -154,7 +156,8 @@ impl CourierStore {
         Ok(())
     }
 
-    /// Whether each bundle is what its name says. One that is not is moved aside, and its receipts are given up.
+    /// Checks each bundle against its digest. A damaged bundle is moved aside, and its receipts are
+    /// given up.
     fn check_bundles(&self, is_over: &impl Fn() -> bool, report: &mut FsckReport) -> Result<(), StoreError> {
         let mut checked: Option<(Blob, bool)> = None;
         for pair in self.database.prefixed(&[keys::NEEDS]) {
@@ -187,7 +190,8 @@ impl CourierStore {
         }
     }
 
-    /// `None` if it turns out that nobody needs the bundle any more.
+    /// Checks a bundle, and moves it aside if it is damaged. Returns `None` if no record needs the
+    /// bundle any more.
     pub(super) fn is_sound(
         &self,
         files: &BundleFiles,
@@ -215,7 +219,7 @@ impl CourierStore {
     }
 }
 
-/// The keys that there must be for a receipt, and its bundle.
+/// Returns the index keys that a receipt must have, and its bundle's digest.
 fn receipt_is_found_by(receipt: &Receipt) -> (Vec<Vec<u8>>, Digest) {
     let lane = LaneTag::of(receipt.destination.as_ref());
     let mut keys = vec![keys::needs(&receipt.bundle.blake3, &receipt.id)];

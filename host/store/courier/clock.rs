@@ -1,18 +1,21 @@
-//! Receipts whose times were read from another clock than the one that runs now: it was set, back or for the first time.
-//! Each look reads one page of an index where all is well.
+//! Correction of receipts after the node's clock was set, back or for the first time. Their times
+//! come from another clock than the current one. A check that finds nothing wrong reads one page of
+//! an index.
 
 use super::outbox::Lane;
 use super::{CourierStore, LaneTag, StoreError, keys};
 use crate::receipt::{Receipt, ReceiptId, State};
 
-/// How many receipts are read at a time.
+/// Receipts per page.
 const PAGE: usize = 256;
 
 impl CourierStore {
-    /// Puts right the times of a lane's receipts that are due after `now_ms`, where another clock said them, and lets the
-    /// lane be tried again if there were any. Returns how many there were.
+    /// Corrects the receipts of a lane that are due after `now_ms` because another clock set their
+    /// times. If there were any, the lane may be tried again at once. Returns the number of
+    /// corrected receipts.
     ///
-    /// Reads on while whole pages are put right. So what is left is due soon, or found the next time.
+    /// Reads the next page while all receipts of a page needed correction. So the receipts that
+    /// remain are due soon, or are found by the next check.
     pub fn put_on_this_clock(&self, tag: LaneTag, now_ms: u64) -> Result<u64, StoreError> {
         let mut count = 0;
         loop {
@@ -42,8 +45,8 @@ impl CourierStore {
         })
     }
 
-    /// Gives a receipt up whose time is over by this node's clock. Where the clock is set back before that time,
-    /// [`CourierStore::revive_unexpired`] finds it again.
+    /// Gives up a receipt that has expired by this node's clock. If the clock is later set back
+    /// before that time, [`CourierStore::revive_unexpired`] finds the receipt again.
     pub fn give_up_expired(&self, id: &ReceiptId, why: &str) -> Result<(), StoreError> {
         self.change(|change| {
             let Some(former) = change.get::<Receipt>(&keys::receipt(id))? else { return Ok(()) };
@@ -54,8 +57,8 @@ impl CourierStore {
         })
     }
 
-    /// Tries again the receipts that were given up as expired and have not expired at `now_ms`: the clock was ahead.
-    /// Returns how many there were.
+    /// Revives the receipts that were given up as expired but have not expired at `now_ms`, because
+    /// the clock was ahead. Returns their number.
     pub fn revive_unexpired(&self, now_ms: u64) -> Result<u64, StoreError> {
         let mut count = 0;
         loop {

@@ -1,4 +1,5 @@
-//! What lies in data directories: each kind of record, as it was written from the first version on.
+//! Tests of the record formats in data directories: each kind of record keeps its first version's
+//! bytes.
 
 use std::fmt::Write as _;
 
@@ -40,7 +41,7 @@ fn received() -> Received {
     Received { bundle, sender, hops, expires_ms, stored_ms: 9, acknowledgement, is_kept: true }
 }
 
-/// A line of the file, if what is in it is read as this value.
+/// Returns one line of the golden file, after a check that it decodes to this value.
 fn line<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(name: &str, value: &T) -> String {
     let bytes = record::encode(value);
     assert_eq!(record::decode::<T>(&bytes).as_ref(), Ok(value), "{name}");
@@ -50,7 +51,7 @@ fn line<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(name: &st
     }) + "\n"
 }
 
-/// `BLESS=1` writes the file anew: what lies in data directories is then to be migrated.
+/// `BLESS=1` rewrites the golden file. Existing data directories then need a migration.
 #[test]
 fn records_are_those_of_the_first_version() {
     let lane = Lane { destination: Some("bob".parse().unwrap()), failures: 3, not_before_ms: 4 };

@@ -1,5 +1,6 @@
-//! The store checked while nobody uses it, and rebuilt where the database is damaged or has lost something: from
-//! the side files of the bundles, which have what was promised, and from the archive, which has what was acknowledged.
+//! Check of a store that is not in use, and rebuild of a database that is damaged or has lost data.
+//! The sources are the bundles' sidecars, which contain the receipts, and the archive, which
+//! contains the acknowledgements.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,27 +21,28 @@ use super::{Change, CourierStore, VERSION, keys};
 use crate::key::PublicKey;
 use crate::receipt::{Acknowledgement, Receipt, ReceiptId};
 
-/// What is written to the database at once while it is rebuilt.
+/// Records per batch during a rebuild.
 const AT_ONCE: usize = 1_000;
 
-/// What a bundle's side file holds. A later note goes before an earlier one of the same receipt.
+/// Record of a bundle's sidecar. A later record of a receipt overrides an earlier one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Note {
-    /// It is to be forwarded.
+    /// A receipt that is to be forwarded.
     Submitted(Receipt),
-    /// It was dropped by its owner, while others need the bundle.
+    /// A receipt that its owner dropped while others needed the bundle.
     Forgotten(ReceiptId),
     Received(Received),
-    /// By the carrier's key and the id.
+    /// A received bundle that was dropped, by the carrier's key and the receipt's id.
     ReceivedDropped([u8; 32], ReceiptId),
 }
 
 impl CourierStore {
-    /// Looks through the store in `directory`: all records, all bundles' bytes, all acknowledgements' signatures; and rebuilds
-    /// the database if it is damaged or has lost something. No other process may have it open.
+    /// Checks the store in `directory`: all records, all bundles' bytes, and all acknowledgements'
+    /// signatures. Rebuilds the database if it is damaged or has lost data. No other process may
+    /// have the store open.
     pub fn fsck(directory: &Path) -> Result<FsckReport, StoreError> {
         let mut report = FsckReport::default();
-        // What sled finds damaged it may panic at, also when it reads.
+        // sled may panic on damage, even during a read.
         let look = || Self::open(directory).and_then(|store| store.check_records(|| false).map(|()| store));
         let panicked = |_| Err(damaged(directory, "its files cannot be read".to_owned()));
         let store = match catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(panicked) {
@@ -59,7 +61,7 @@ impl CourierStore {
         Ok(report)
     }
 
-    /// Moves the database aside and makes another one of what lies beside it.
+    /// Moves the database aside and builds a new one from the files beside it.
     fn rebuild(directory: &Path, report: &mut FsckReport) -> Result<Self, StoreError> {
         let journal = directory.join("journal");
         let before = Journal::<Tally>::open(&journal)?.1.unwrap_or_default();
@@ -75,9 +77,9 @@ impl CourierStore {
         let end =
             if archive_directory.exists() { Archive::end_of_files(&archive_directory)? } else { Place::default() };
         let database = Database::open(&directory.join("queue"), VERSION)?;
-        // What cannot be found again is how often things were tried.
+        // Counts of attempts cannot be rebuilt from the files, so they come from the journal.
         let tally = Tally {
-            // It is not a new one.
+            // A count above 0, because this is not a new store.
             changes: 1,
             archive_end: end,
             attempts: before.attempts,
@@ -129,7 +131,7 @@ impl CourierStore {
         }
     }
 
-    /// Puts back what the side files say, and returns how much that was.
+    /// Restores the records of the sidecars. Returns the number of restored records.
     fn restore(&self, files: &BundleFiles, report: &mut FsckReport) -> Result<u64, StoreError> {
         let mut restored = 0;
         for digest in files.all() {
@@ -174,7 +176,7 @@ impl CourierStore {
 }
 
 impl Note {
-    /// What it is about.
+    /// Returns the carrier's key and the receipt's id. The key is empty for a receipt of this node.
     fn key(&self) -> (Vec<u8>, ReceiptId) {
         match self {
             Self::Submitted(receipt) => (Vec::new(), receipt.id),
@@ -192,7 +194,7 @@ impl Note {
 }
 
 impl Change<'_> {
-    /// Whether something was put back.
+    /// Returns whether a record was restored.
     fn put_back(&mut self, note: Note) -> Result<bool, StoreError> {
         match note {
             Note::Submitted(receipt) => {

@@ -1,5 +1,5 @@
-//! What was received: bundles for this node, kept until its owner drops them; and of each the acknowledgement, kept for as
-//! long as its carrier may ask again.
+//! Inbox: bundles received for this node, stored until its owner drops them. Each bundle's
+//! acknowledgement is stored for as long as its carrier may ask again.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -15,13 +15,13 @@ use crate::key::PublicKey;
 use crate::proof::Blob;
 use crate::receipt::{Acknowledgement, CLOCK_SET_MS, IdPrefix, ReceiptId, Sender};
 
-/// How many that are no longer needed go when one comes.
+/// Number of expired records that one new bundle removes.
 const FORGOTTEN_AT_ONCE: usize = 4;
 
-/// How long a dropped bundle is remembered whose carrier had a clock that was never set: a year.
+/// Time for which a dropped bundle is remembered if its carrier's clock was never set: a year.
 const WITHOUT_CLOCK_MS: u64 = 365 * 24 * 60 * 60 * 1_000;
 
-/// Something that was received.
+/// A received bundle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Received {
     pub bundle: Blob,
@@ -29,22 +29,22 @@ pub struct Received {
     pub hops: u8,
     pub expires_ms: u64,
     pub stored_ms: u64,
-    /// The acknowledgement's bytes: whoever asks again is answered with the very same.
+    /// The acknowledgement's bytes. A carrier that asks again gets exactly these.
     pub acknowledgement: Vec<u8>,
-    /// Whether the bundle is still here.
+    /// True if the bundle is still stored.
     pub is_kept: bool,
 }
 
 impl Received {
-    /// Until when its carrier may ask again, by the clock that said `stored_ms`. A carrier whose clock was never set says
-    /// no time that means anything.
+    /// Returns the time until which the carrier may ask again, by the clock that gave `stored_ms`.
+    /// The expiry time of a carrier whose clock was never set means nothing, so it is not used.
     pub const fn wanted_until_ms(&self) -> u64 {
         if self.expires_ms < CLOCK_SET_MS { self.stored_ms.saturating_add(WITHOUT_CLOCK_MS) } else { self.expires_ms }
     }
 }
 
 impl CourierStore {
-    /// A file for the bytes of a bundle that is being received.
+    /// Creates a file for the bytes of a bundle that is being received.
     pub fn stage_received(&self) -> Result<Staged, StoreError> {
         self.received.stage()
     }
@@ -53,8 +53,8 @@ impl CourierStore {
         self.get(&keys::received(carrier, id))
     }
 
-    /// Keeps what was received, and returns when it is on disk: what is there now, which is the first of several that come at
-    /// once, and whether that is this one.
+    /// Stores a received bundle and returns when it is on disk. Returns the stored record, and
+    /// whether it is this one: of several concurrent deliveries, the first one wins.
     pub fn receive(&self, bundle: Finished, acknowledgement: &Acknowledgement) -> Result<(Received, bool), StoreError> {
         let delivery = acknowledgement.delivery();
         let received = Received {
@@ -70,7 +70,7 @@ impl CourierStore {
         let key = keys::received(carrier, id);
         let _placing = self.placing.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(first) = self.get(&key)? {
-            // It may not be on disk yet.
+            // The first record may not be on disk yet.
             self.settle()?;
             return Ok((first, false));
         }
@@ -85,7 +85,8 @@ impl CourierStore {
         })
     }
 
-    /// What was received and is still here, the oldest first, `max` at most, after `after` if that is given.
+    /// Returns the received bundles that are still stored, oldest first, at most `max`, after
+    /// `after` if it is given.
     pub fn received_list(
         &self,
         after: Option<(u64, PublicKey, ReceiptId)>,
@@ -103,7 +104,8 @@ impl CourierStore {
         Ok(found)
     }
 
-    /// What was received under an id that begins so, from whomever, `max` at most. Looks through all that is here.
+    /// Returns the received bundles with this id prefix, from all carriers, at most `max`. Scans
+    /// all received bundles.
     pub fn received_named(
         &self,
         prefix: &IdPrefix,
@@ -121,17 +123,18 @@ impl CourierStore {
         Ok(found)
     }
 
-    /// Where the bytes of a received bundle are.
+    /// Returns the path of a received bundle's file.
     pub fn received_path(&self, bundle: &Blob) -> PathBuf {
         self.received.path(&bundle.blake3)
     }
 
-    /// The bytes of a received bundle; `None` if they are gone.
+    /// Opens a received bundle; `None` if its bytes are missing.
     pub fn received_bundle(&self, bundle: &Blob) -> Result<Option<File>, StoreError> {
         self.received.open(&bundle.blake3)
     }
 
-    /// Lets a received bundle go. Its acknowledgement stays until its carrier can no longer ask. `None` if there is none.
+    /// Drops a received bundle. Its acknowledgement is stored until its carrier can no longer ask.
+    /// Returns `None` if there is no such bundle.
     pub fn drop_received(&self, carrier: &PublicKey, id: &ReceiptId) -> Result<Option<Received>, StoreError> {
         let key = keys::received(carrier, id);
         let _removing = self.placing.write().unwrap_or_else(PoisonError::into_inner);
@@ -157,7 +160,7 @@ impl CourierStore {
 }
 
 impl Change<'_> {
-    /// Puts something that is here.
+    /// Writes the record of a stored bundle and its index entries.
     pub(super) fn put_received(&mut self, carrier: &PublicKey, id: &ReceiptId, received: &Received) {
         self.put_live(keys::received(carrier, id), received, None);
         self.mark(keys::stored(received.stored_ms, carrier, id));
@@ -166,7 +169,7 @@ impl Change<'_> {
         self.tally.received_bytes = self.tally.received_bytes.saturating_add(received.bundle.bytes);
     }
 
-    /// Keeps of it what its carrier may ask for.
+    /// Reduces the record to what its carrier may ask for.
     pub(super) fn let_go(&mut self, carrier: &PublicKey, id: &ReceiptId, former: &Received) -> Received {
         let dropped = Received { is_kept: false, ..former.clone() };
         self.put_live(keys::received(carrier, id), &dropped, Some(former));
@@ -178,7 +181,8 @@ impl Change<'_> {
         dropped
     }
 
-    /// Whoever asks for these again is told that they have expired.
+    /// Removes some expired records. A carrier that asks for one of them again is told that it has
+    /// expired.
     fn forget_expired(&mut self, now_ms: u64) -> Result<(), StoreError> {
         let to = [&[keys::DROPPED][..], &now_ms.to_be_bytes()].concat();
         let expired = self.database.between(&[keys::DROPPED], &to).take(FORGOTTEN_AT_ONCE);

@@ -1,22 +1,23 @@
-//! What lies where in the courier's database. Numbers in keys are big-endian, so that their order is the keys' order.
+//! Keys of the courier's database. Numbers in keys are big-endian, so that key order is numeric
+//! order.
 //!
-//! | key                                | value                                                               |
-//! |------------------------------------|---------------------------------------------------------------------|
-//! | `r` id                             | `Receipt`: pending or dead                                          |
-//! | `q` lane, due, id                  | pending, for each destination in the order in which they are due    |
-//! | `o` created, id                    | pending, the oldest first                                           |
-//! | `x` created, id                    | dead, the oldest first                                              |
-//! | `e` expires, id                    | dead because it had expired, by this node's clock                   |
-//! | `b` digest, id                     | who needs a bundle                                                  |
-//! | `n` lane                           | `Lane`: how a destination has answered of late                      |
-//! | `l` id                             | `Credit`: the ledger, as far as the archive's index does not have it |
-//! | `a` id                             | an acknowledgement that is not in the archive yet                   |
-//! | `m` public key                     | `Totals`: what was earned with a destination                        |
-//! | `i` carrier, id                    | `Received`: what was stored for somebody who carried it here        |
-//! | `j` stored, carrier, id            | received, the oldest first                                          |
-//! | `c` digest, carrier, id            | who has brought a bundle that is still here                         |
-//! | `k` expires, carrier, id           | received and dropped: no longer needed after that                   |
-//! | `t`                                | `Tally`                                                             |
+//! | key                      | value                                                          |
+//! |--------------------------|----------------------------------------------------------------|
+//! | `r` id                   | `Receipt`: pending or dead                                     |
+//! | `q` lane, due, id        | pending, for each destination in order of due time             |
+//! | `o` created, id          | pending, oldest first                                          |
+//! | `x` created, id          | dead, oldest first                                             |
+//! | `e` expires, id          | dead because it expired, by this node's clock                  |
+//! | `b` digest, id           | receipts that need a bundle                                    |
+//! | `n` lane                 | `Lane`: recent delivery results of a destination               |
+//! | `l` id                   | `Credit`: the ledger, except entries in an archive index       |
+//! | `a` id                   | an acknowledgement that is not in the archive yet              |
+//! | `m` public key           | `Totals`: credit earned with a destination                     |
+//! | `i` carrier, id          | `Received`: a bundle that this carrier brought                 |
+//! | `j` stored, carrier, id  | received, oldest first                                         |
+//! | `c` digest, carrier, id  | carriers that brought a bundle which is still stored           |
+//! | `k` expires, carrier, id | received and dropped: the record is not needed after that time |
+//! | `t`                      | `Tally`                                                        |
 
 use crate::digest::Digest;
 use crate::key::{KeyName, PublicKey};
@@ -38,14 +39,14 @@ pub const BROUGHT: u8 = b'c';
 pub const DROPPED: u8 = b'k';
 pub const TALLY: &[u8] = b"t";
 
-/// The first key after those that begin with `prefix`.
+/// Returns the first key after those that begin with `prefix`.
 pub fn after(prefix: u8) -> Vec<u8> {
     vec![prefix + 1]
 }
 
 const LANE_DOMAIN: &str = "compute-host courier lane v1";
 
-/// Stands for a destination's name in keys, or for the default destination.
+/// Fixed-length tag for a destination's name in keys, or for the default destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LaneTag([u8; 8]);
 
@@ -56,12 +57,12 @@ impl LaneTag {
         Self(*digest.as_bytes().first_chunk().expect("a digest has 32 bytes"))
     }
 
-    /// The lane of a key that begins with a prefix and a lane.
+    /// Returns the lane in a key that consists of a prefix, a lane and more.
     pub fn in_key(key: &[u8]) -> Option<Self> {
         key.get(1..)?.first_chunk().copied().map(Self)
     }
 
-    /// The one after this, in the order of keys; `None` after the last.
+    /// Returns the next lane in key order; `None` after the last.
     pub fn next(self) -> Option<Self> {
         u64::from_be_bytes(self.0).checked_add(1).map(|next| Self(next.to_be_bytes()))
     }
@@ -81,12 +82,12 @@ pub fn queue(lane: LaneTag, due_ms: u64, id: &[u8; ReceiptId::BYTES]) -> Vec<u8>
     key(QUEUE, &[&lane.0, &due_ms.to_be_bytes(), id])
 }
 
-/// Where a lane's keys begin.
+/// Returns the start of a lane's keys.
 pub fn lane_start(lane: LaneTag) -> Vec<u8> {
     key(QUEUE, &[&lane.0])
 }
 
-/// In the order of `created`, among those that are pending or among those that are dead.
+/// Returns a key in the order of `created`, among pending or dead receipts.
 pub fn created(prefix: u8, receipt: &Receipt) -> Vec<u8> {
     key(prefix, &[&receipt.created_ms.to_be_bytes(), receipt.id.as_bytes()])
 }
@@ -95,7 +96,7 @@ pub fn expired(receipt: &Receipt) -> Vec<u8> {
     key(EXPIRED, &[&receipt.expires_ms.to_be_bytes(), receipt.id.as_bytes()])
 }
 
-/// Where the keys of those begin that expire after `now_ms`.
+/// Returns the start of the keys of receipts that expire after `now_ms`.
 pub fn expired_after(now_ms: u64) -> Vec<u8> {
     key(EXPIRED, &[&now_ms.saturating_add(1).to_be_bytes()])
 }
@@ -144,12 +145,12 @@ pub fn dropped(expires_ms: u64, carrier: &PublicKey, id: &ReceiptId) -> Vec<u8> 
     key(DROPPED, &[&expires_ms.to_be_bytes(), carrier.as_bytes(), id.as_bytes()])
 }
 
-/// The id that a key ends with.
+/// Returns the id at the end of a key.
 pub fn id_in(key: &[u8]) -> Option<ReceiptId> {
     key.last_chunk::<{ ReceiptId::BYTES }>().map(|id| ReceiptId::from(*id))
 }
 
-/// The carrier and the id that a key ends with.
+/// Returns the carrier and the id at the end of a key.
 pub fn carrier_and_id_in(key: &[u8]) -> Option<(PublicKey, ReceiptId)> {
     let (rest, id) = key.split_last_chunk::<{ ReceiptId::BYTES }>()?;
     let carrier = rest.last_chunk::<{ PublicKey::BYTES }>()?;

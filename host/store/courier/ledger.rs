@@ -1,5 +1,6 @@
-//! What was earned: credited in the change that takes an acknowledged receipt from the queue, so once; then moved, in
-//! batches, to the archive, so that the database stays as large as what is pending.
+//! Ledger of credit. The change that removes an acknowledged receipt from the queue also credits
+//! it, so it is credited once. Later, batches move the acknowledgements to the archive, so that the
+//! database stays as large as the pending work.
 
 use std::sync::PoisonError;
 
@@ -12,19 +13,19 @@ use crate::digest::Digest;
 use crate::key::PublicKey;
 use crate::receipt::{Acknowledgement, IdPrefix, Receipt, ReceiptId};
 
-/// How many go to the archive at once: one write to disk for all of them.
+/// Acknowledgements per archive batch. Each batch needs one write to disk.
 pub const ARCHIVED_AT_ONCE: usize = 256;
 
-/// What one receipt has earned.
+/// Credit for one receipt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credit {
     pub credit: u64,
     pub credited_ms: u64,
-    /// Where its acknowledgement is in the archive; `None` before it is there.
+    /// Position of the acknowledgement in the archive; `None` before it is archived.
     pub place: Option<Place>,
 }
 
-/// What was earned with one destination.
+/// Credit earned with one destination.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     pub receipts: u64,
@@ -40,7 +41,7 @@ impl Totals {
     }
 }
 
-/// An acknowledgement on its way to the archive.
+/// An acknowledgement that is not archived yet.
 #[derive(Serialize, Deserialize)]
 struct Unarchived {
     acknowledgement: Vec<u8>,
@@ -49,11 +50,13 @@ struct Unarchived {
 }
 
 impl CourierStore {
-    /// Takes the receipt that `acknowledgement` is for from the queue, credits `credit` for it, and records how its
-    /// destination has answered; all in one change, on disk on return. `was_tried` says whether that was a try, to be
-    /// counted. `false` if there is no such receipt (any more): then nothing is credited.
+    /// Removes the acknowledged receipt from the queue, credits `credit` for it, and records the
+    /// destination's delivery state. All of this is one change, on disk on return. If `lane` is
+    /// given, the call also counts an attempt. Returns `false` if the receipt does not exist (any
+    /// more); then nothing is credited.
     ///
-    /// That the acknowledgement is of what was sent, and its signature the destination's, is the caller's to have checked.
+    /// The caller must have checked that the acknowledgement matches what was sent, and that the
+    /// destination signed it.
     pub fn acknowledge(
         &self,
         acknowledgement: &Acknowledgement,
@@ -77,8 +80,8 @@ impl CourierStore {
         })
     }
 
-    /// Moves acknowledgements to the archive, and removes the bundles that nothing needs any more. Returns how many were
-    /// moved; 0 when there are none left.
+    /// Moves acknowledgements to the archive, and removes bundles that are no longer needed.
+    /// Returns the number of moved acknowledgements: 0 if none are left.
     pub fn archive(&self) -> Result<usize, StoreError> {
         let _removing = self.placing.write().unwrap_or_else(PoisonError::into_inner);
         self.database.check()?;
@@ -97,7 +100,7 @@ impl CourierStore {
         if entries.is_empty() {
             return Ok(0);
         }
-        // A credit that is not on disk may be gone after a crash, and its bundle is then needed again.
+        // A credit that is not on disk may be lost in a crash, and its bundle is then needed again.
         self.settle()?;
         let needs = |entry: &Entry| {
             let delivery = entry.acknowledgement.delivery();
@@ -118,12 +121,13 @@ impl CourierStore {
             change.tally.archive_end = end;
             Ok(())
         };
-        // Bundles go after the archive has what they were credited with, and before the change: after a crash in between it is
-        // made again, and finds them gone. And not in it, for all other changes would wait.
+        // Bundles are removed after the archive has the acknowledgements, and before the change.
+        // After a crash in between, the change is made again, and finds the bundles gone. Removal
+        // inside the change would make all other changes wait.
         let moved = self.remove_unneeded(&entries, &needed).and_then(|()| self.change(record));
         if let Err(error) = moved {
-            // They are in the database still, and must not stand in the archive twice. Where the database has failed, they may be
-            // in either: it is seen when that is opened again.
+            // The acknowledgements are still in the database, and must not be archived twice. If
+            // the database has failed, either state is possible, and opening it again decides.
             if !self.database.has_failed() {
                 archive.take_back(before)?;
             }
@@ -136,7 +140,8 @@ impl CourierStore {
         Ok(entries.len())
     }
 
-    /// Removes the bundles of `entries` that are needed by no key but these. Nothing comes to need one meanwhile.
+    /// Removes the bundles of `entries` that only the keys in `needed` refer to. No record can
+    /// start to need one meanwhile.
     fn remove_unneeded(&self, entries: &[Entry], needed: &[Vec<u8>]) -> Result<(), StoreError> {
         let mut digests: Vec<Digest> =
             entries.iter().map(|entry| entry.acknowledgement.delivery().bundle.blake3).collect();
@@ -150,7 +155,7 @@ impl CourierStore {
         Ok(())
     }
 
-    /// The index of a sealed segment has what the ledger had of it.
+    /// Removes the ledger entries of sealed segments, whose indexes contain the same information.
     pub(super) fn forget_sealed(&self, archive: &Archive) -> Result<(), StoreError> {
         let current = archive.end().segment;
         loop {
@@ -178,7 +183,7 @@ impl CourierStore {
         }
     }
 
-    /// What a receipt has earned; `None` if it was not acknowledged.
+    /// Returns the credit for a receipt; `None` if it was not acknowledged.
     pub fn credit(&self, id: &ReceiptId) -> Result<Option<Credit>, StoreError> {
         if let Some(credit) = self.get(&keys::ledger(id))? {
             return Ok(Some(credit));
@@ -187,7 +192,7 @@ impl CourierStore {
         Ok(found.map(|(place, Entry { credit, credited_ms, .. })| Credit { credit, credited_ms, place: Some(place) }))
     }
 
-    /// Acknowledged receipts whose ids begin so, `max` at most.
+    /// Returns acknowledged receipts with this id prefix, at most `max`.
     pub fn acknowledged_named(&self, prefix: &IdPrefix, max: usize) -> Result<Vec<Entry>, StoreError> {
         let (low, high) = prefix.bounds();
         let (low, high) = (keys::ledger(&low.into()), [&keys::ledger(&high.into())[..], &[0]].concat());
@@ -219,12 +224,13 @@ impl CourierStore {
         Ok(Some(Entry { acknowledgement, credit: unarchived.credit, credited_ms: unarchived.credited_ms }))
     }
 
-    /// What is in the archive, the oldest first, `max` at most, after the entry at `after` if that is given.
+    /// Returns archived acknowledgements, oldest first, at most `max`, after the entry at `after`
+    /// if one is given.
     pub fn acknowledged_after(&self, after: Option<Place>, max: usize) -> Result<Vec<(Place, Entry)>, StoreError> {
         lock(&self.archive).after(after, max)
     }
 
-    /// What was earned with each destination.
+    /// Returns the credit earned with each destination.
     pub fn totals(&self) -> Result<Vec<(PublicKey, Totals)>, StoreError> {
         let mut totals = Vec::new();
         for pair in self.database.prefixed(&[keys::TOTALS]) {

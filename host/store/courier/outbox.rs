@@ -1,4 +1,4 @@
-//! Receipts: what is to be forwarded, and how it went.
+//! Outbox: receipts to be forwarded, and the results of their delivery attempts.
 
 use std::fs::File;
 use std::sync::PoisonError;
@@ -13,50 +13,52 @@ use crate::key::KeyName;
 use crate::proof::Blob;
 use crate::receipt::{IdPrefix, Receipt, ReceiptId, State};
 
-/// How a destination has answered of late. Kept, so that a restart does not make a node that failed look well.
+/// Delivery state of a destination: its circuit breaker. Persisted, so that a destination that
+/// failed does not count as healthy after a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lane {
     /// `None` for the default destination.
     pub destination: Option<KeyName>,
-    /// Tries that failed one after the other. While there are any, one receipt at a time is tried.
+    /// Consecutive failed attempts. While it is not 0, only one receipt at a time is tried.
     pub failures: u32,
-    /// Nothing is tried before that.
+    /// Time before which no attempt is made.
     pub not_before_ms: u64,
 }
 
-/// What became of a receipt that was to be added.
+/// Result of a submission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Submitted {
     New,
-    /// It is there already; its state and all else are as they were.
+    /// The receipt existed already. It is unchanged.
     Known(Box<Receipt>),
-    /// It was carried before, and credited.
+    /// The receipt was delivered and credited earlier.
     Credited(Credit),
 }
 
-/// What came of a try that did not end in a verified acknowledgement.
+/// Result of an attempt that did not end in a verified acknowledgement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tried {
     pub at_ms: u64,
     pub error: String,
-    /// Whether what came back was no acknowledgement of what was sent.
+    /// True if the reply was not a valid acknowledgement of the delivery.
     pub is_invalid_acknowledgement: bool,
-    /// When it is to be tried again; `None` if never.
+    /// Time of the next attempt; `None` if there is none.
     pub due_ms: Option<u64>,
 }
 
 impl CourierStore {
-    /// Adds a receipt, with its bundle's bytes, and returns when both are on disk.
+    /// Adds a receipt and its bundle's bytes. Returns when both are on disk.
     pub fn submit(&self, bundle: Finished, receipt: &Receipt) -> Result<Submitted, StoreError> {
         let _placing = self.placing.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = self.known(&receipt.id)? {
-            // It may not be on disk yet.
+            // The known receipt may not be on disk yet.
             self.settle()?;
             return Ok(known);
         }
         self.bundles.keep(bundle, &record::encode(&Note::Submitted(receipt.clone())))?;
         self.change(|change| {
-            // No segment of the archive is sealed meanwhile, so what was credited since is in the ledger.
+            // No segment of the archive is sealed meanwhile, because the lock is held. So a receipt
+            // that was credited since is in the ledger.
             if let Some(known) = change.get::<Receipt>(&keys::receipt(&receipt.id))? {
                 return Ok(Submitted::Known(Box::new(known)));
             }
@@ -81,19 +83,19 @@ impl CourierStore {
         self.get(&keys::receipt(id))
     }
 
-    /// Receipts whose ids begin so, `max` at most.
+    /// Returns receipts with this id prefix, at most `max`.
     pub fn receipts_named(&self, prefix: &IdPrefix, max: usize) -> Result<Vec<Receipt>, StoreError> {
         let (low, high) = prefix.bounds();
         let (low, high) = (keys::receipt(&low.into()), keys::receipt(&high.into()));
         let mut found = Vec::new();
-        // The greatest id is among them.
+        // The range includes the greatest id.
         for pair in self.database.between(&low, &[&high[..], &[0]].concat()).take(max) {
             found.push(decode(&self.database, &pair?.1)?);
         }
         Ok(found)
     }
 
-    /// Receipts in this state, the oldest first, `max` at most, after `after` if that is given.
+    /// Returns receipts in this state, oldest first, at most `max`, after `after` if it is given.
     pub fn receipts_in(&self, state: State, after: Option<&Receipt>, max: usize) -> Result<Vec<Receipt>, StoreError> {
         let prefix = in_state(state);
         let from = after.map_or_else(|| vec![prefix], |after| [keys::created(prefix, after), vec![0]].concat());
@@ -101,12 +103,12 @@ impl CourierStore {
         self.indexed(self.database.between(&from, &to).take(max))
     }
 
-    /// When the receipt that has been pending for longest was made.
+    /// Returns the creation time of the oldest pending receipt.
     pub fn oldest_pending_ms(&self) -> Result<Option<u64>, StoreError> {
         Ok(self.receipts_in(State::Pending, None, 1)?.first().map(|receipt| receipt.created_ms))
     }
 
-    /// The receipts that keys of an index end with.
+    /// Returns the receipts whose ids are at the end of the index keys.
     fn indexed(
         &self,
         index: impl Iterator<Item = Result<super::super::database::Pair, StoreError>>,
@@ -114,13 +116,13 @@ impl CourierStore {
         let mut found = Vec::new();
         for pair in index {
             let Some(id) = keys::id_in(&pair?.0) else { continue };
-            // It may have gone since the index was read.
+            // The receipt may have been removed since the index was read.
             found.extend(self.receipt(&id)?);
         }
         Ok(found)
     }
 
-    /// The destinations that something is pending for. Reads one key for each.
+    /// Returns the destinations with pending receipts. Reads one key for each.
     pub fn lanes(&self) -> Result<Vec<(LaneTag, Lane)>, StoreError> {
         let mut lanes = Vec::new();
         let mut from = vec![keys::QUEUE];
@@ -136,8 +138,8 @@ impl CourierStore {
         Ok(lanes)
     }
 
-    /// What is pending for a destination, in the order in which it is due, `max` at most: after the place `after`, if that is
-    /// given, and due by `due_ms`.
+    /// Returns the pending receipts of a destination in order of due time, at most `max`. Starts
+    /// after the position `after` if it is given, and ends with receipts due at `due_ms`.
     pub fn page(
         &self,
         lane: LaneTag,
@@ -156,7 +158,7 @@ impl CourierStore {
         self.indexed(self.database.between(&from, &to).take(max))
     }
 
-    /// When something is due next in one of these lanes.
+    /// Returns the earliest time at which a receipt in one of these lanes is due.
     pub fn next_due_ms(&self, tags: &[LaneTag]) -> Result<Option<u64>, StoreError> {
         let mut next: Option<u64> = None;
         for tag in tags {
@@ -169,17 +171,17 @@ impl CourierStore {
         Ok(next)
     }
 
-    /// The bytes of a bundle that is to be forwarded; `None` if they are gone.
+    /// Opens a bundle that is to be forwarded; `None` if its bytes are missing.
     pub fn bundle(&self, bundle: &Blob) -> Result<Option<File>, StoreError> {
         self.bundles.open(&bundle.blake3)
     }
 
-    /// Moves a bundle that is not what its name says to where nobody takes it for sound.
+    /// Moves a damaged bundle aside, so that it is no longer used.
     pub fn quarantine(&self, bundle: &Blob) -> Result<std::path::PathBuf, StoreError> {
         self.bundles.quarantine(&bundle.blake3)
     }
 
-    /// Records a try that failed, and how its destination has answered of late.
+    /// Records a failed attempt and the destination's delivery state.
     pub fn record_failure(&self, id: &ReceiptId, tried: &Tried, lane: &Lane) -> Result<(), StoreError> {
         self.change(|change| {
             change.tally.attempts += 1;
@@ -200,7 +202,7 @@ impl CourierStore {
         })
     }
 
-    /// Gives a receipt up without a try: its bundle is damaged, say.
+    /// Gives up a receipt without an attempt, for example because its bundle is damaged.
     pub fn give_up(&self, id: &ReceiptId, why: &str) -> Result<(), StoreError> {
         self.alter(id, |receipt| {
             receipt.state = State::Dead;
@@ -209,8 +211,8 @@ impl CourierStore {
         .map(drop)
     }
 
-    /// Has it tried again, from `due_ms` on and until `expires_ms` if it would expire before; also where it was dead.
-    /// `None` if there is no such receipt.
+    /// Sets a receipt to pending, due at `due_ms`, even if it was dead. Extends its expiry to
+    /// `expires_ms` if it would expire earlier. Returns `None` if there is no such receipt.
     pub fn revive(&self, id: &ReceiptId, due_ms: u64, expires_ms: u64) -> Result<Option<Receipt>, StoreError> {
         self.alter(id, |receipt| {
             receipt.state = State::Pending;
@@ -233,7 +235,7 @@ impl CourierStore {
         })
     }
 
-    /// Records what became of a destination, where no receipt was tried.
+    /// Records a destination's delivery state without an attempt for a receipt.
     pub fn record_lane(&self, lane: &Lane) -> Result<(), StoreError> {
         self.change(|change| {
             change.put(keys::lane(LaneTag::of(lane.destination.as_ref())), lane);
@@ -241,7 +243,8 @@ impl CourierStore {
         })
     }
 
-    /// Forgets a receipt, and its bundle if no other needs it. `None` if there is none.
+    /// Removes a receipt, and its bundle if no other receipt needs it. Returns `None` if there is
+    /// no such receipt.
     pub fn forget(&self, id: &ReceiptId) -> Result<Option<Receipt>, StoreError> {
         let _removing = self.placing.write().unwrap_or_else(PoisonError::into_inner);
         let forgotten = self.change(|change| {
@@ -276,7 +279,7 @@ fn bounded(error: &str) -> String {
 }
 
 impl Change<'_> {
-    /// Puts a receipt with all that is found by, in the place of `former` if it was there.
+    /// Writes a receipt and its index entries. `former` is the receipt that it replaces, if any.
     pub(super) fn put_receipt(&mut self, receipt: &Receipt, former: Option<&Receipt>) {
         if let Some(former) = former {
             self.remove_indices(former);
@@ -298,7 +301,7 @@ impl Change<'_> {
         }
     }
 
-    /// Has the lane know its destination's name.
+    /// Stores the destination's name in its lane record.
     pub(super) fn put_lane_of(&mut self, receipt: &Receipt) -> Result<(), StoreError> {
         let key = keys::lane(LaneTag::of(receipt.destination.as_ref()));
         if self.get::<Lane>(&key)?.is_none() {
@@ -307,7 +310,7 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// All but what says that the bundle is needed.
+    /// Removes the receipt and its index entries, but not the entry that its bundle is needed.
     pub(super) fn remove_receipt(&mut self, receipt: &Receipt) {
         self.remove_indices(receipt);
         self.remove_live(keys::receipt(&receipt.id), receipt);
@@ -324,7 +327,7 @@ impl Change<'_> {
                 self.tally.pending_bytes = self.tally.pending_bytes.saturating_sub(bytes);
             }
             State::Dead => {
-                // It may have no such entry.
+                // The receipt may have no such entry.
                 self.remove(keys::expired(receipt));
                 self.tally.dead = self.tally.dead.saturating_sub(1);
                 self.tally.dead_bytes = self.tally.dead_bytes.saturating_sub(bytes);

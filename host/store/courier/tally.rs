@@ -1,6 +1,7 @@
-//! What is kept in numbers: how much there is, what came of it, and a checksum of all that is alive. The tally is in the
-//! database, changed with what it counts; and a copy of it is in a file of its own, the journal, written after each flush.
-//! A database that has silently lost its latest changes is behind the journal.
+//! Tally of the courier's store: counts, results, and a checksum of all live records. The database
+//! contains the tally and changes it together with what it counts. The journal, a separate file,
+//! contains a copy that is written after each flush. A database that silently lost its latest
+//! changes is behind the journal.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,36 +11,37 @@ use crate::digest::Digest;
 
 const LIVE_DOMAIN: &str = "compute-host courier live record v1";
 
-/// Of the courier's database. Numbers only grow where nothing else is said.
+/// Counts of the courier's database. A count never decreases unless its comment says "current".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
-    /// How many changes have been made.
+    /// Number of changes.
     pub changes: u64,
-    /// Receipts, and what was received: how many there are now, and the exclusive or of a hash of each.
+    /// Current number of live records (receipts and received bundles), and the exclusive or of
+    /// their hashes.
     pub live: u64,
     pub checksum: u128,
-    /// Now.
+    /// Current number of pending receipts, and their bytes.
     pub pending: u64,
     pub pending_bytes: u64,
-    /// Now.
+    /// Current number of dead receipts, and their bytes.
     pub dead: u64,
     pub dead_bytes: u64,
-    /// Tries of one receipt.
+    /// Delivery attempts.
     pub attempts: u64,
-    /// Those that did not end in a verified acknowledgement.
+    /// Attempts that did not end in a verified acknowledgement.
     pub failures: u64,
-    /// Those of them that were answered by what is no acknowledgement of what was sent.
+    /// Failed attempts whose reply was not a valid acknowledgement of the delivery.
     pub invalid_acknowledgements: u64,
-    /// Receipts that were acknowledged, their bytes, and the credit for them.
+    /// Acknowledged receipts, their bytes, and the credit for them.
     pub credited: u64,
     pub credited_bytes: u64,
     pub credit: u64,
-    /// Bundles that are here now, and their bytes, each counted as often as it was brought.
+    /// Current number of received bundles, and their bytes. A bundle counts once for each delivery.
     pub received: u64,
     pub received_bytes: u64,
-    /// Acknowledgements that are not in the archive yet, now.
+    /// Current number of acknowledgements that are not in the archive yet.
     pub unarchived: u64,
-    /// Where the archive ends.
+    /// End of the archive.
     pub archive_end: Place,
 }
 
@@ -67,20 +69,21 @@ impl Tally {
     }
 }
 
-/// The tally, and what must change with it.
+/// The tally, and the state that must change with it.
 #[derive(Default)]
 pub struct Latest {
     pub tally: Tally,
-    /// If one is under way.
+    /// The scan in progress, if any.
     pub look: Option<Look>,
 }
 
-/// A look at all that is alive, while that changes.
+/// Position and result of a scan of all live records, while the store is in use.
 #[derive(Clone, Default)]
 pub struct Look {
-    /// What has a key before that has been counted; changes to it are counted as they are made.
+    /// End of the scanned key range. Changes to records with a key below it are counted as they are
+    /// made.
     pub before: Vec<u8>,
-    /// How many there were, and their checksum.
+    /// Number of records, and their checksum.
     pub found: Tally,
 }
 
@@ -93,7 +96,7 @@ impl Look {
 }
 
 fn live_hash(key: &[u8], value: &[u8]) -> u128 {
-    // A key's length follows from its first byte.
+    // A key's first byte determines its length, so the concatenation is unambiguous.
     let digest = Digest::in_domain(LIVE_DOMAIN, &[key, value].concat());
     u128::from_le_bytes(*digest.as_bytes().first_chunk().expect("a digest has 32 bytes"))
 }

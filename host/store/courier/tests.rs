@@ -1,4 +1,5 @@
-//! The store against a model of it: the same changes at random on both, and both looked at.
+//! Model test of the store: applies the same random changes to a model and to the store, and
+//! compares both.
 
 mod failing;
 
@@ -12,7 +13,7 @@ use crate::proof::Blob;
 use crate::receipt::{Acknowledgement, Delivery, Receipt, ReceiptId, State};
 use crate::store::archive::Place;
 
-/// What the store should hold.
+/// Expected content of the store.
 #[derive(Default)]
 struct Model {
     receipts: BTreeMap<ReceiptId, Receipt>,
@@ -22,7 +23,7 @@ struct Model {
     failures: u64,
 }
 
-/// Numbers at random, the same for the same seed (xorshift64*, Vigna 2014).
+/// Random numbers, reproducible by their seed (xorshift64*, Vigna 2014).
 struct Random(u64);
 
 impl Random {
@@ -71,7 +72,7 @@ fn acknowledgement(receipt: &Receipt) -> Acknowledgement {
 }
 
 impl Model {
-    /// Makes one change at random, to the model and to the store.
+    /// Makes one random change to the model and to the store.
     fn change(&mut self, store: &CourierStore, random: &mut Random, now_ms: u64) {
         let at = random.below(self.receipts.len().max(1) as u64) as usize;
         let some = self.receipts.values().nth(at).cloned();
@@ -123,7 +124,7 @@ impl Model {
     }
 
     fn submit(&mut self, store: &CourierStore, random: &mut Random, now_ms: u64) {
-        // Few bundles, so that several receipts need the same.
+        // Few different bundles, so that several receipts need the same one.
         let bundle = [b'a' + random.below(6) as u8; 10];
         let new = receipt(&bundle, random.below(8), now_ms);
         let submitted = store.submit(staged(store, &bundle), &new).unwrap();
@@ -146,7 +147,7 @@ impl Model {
         assert_eq!(is_new, self.received.insert(receipt.id));
     }
 
-    /// Whether the store holds just this.
+    /// Checks that the store contains exactly what the model contains.
     fn check(&self, store: &CourierStore) {
         store.check_records(|| false).unwrap();
         for state in [State::Pending, State::Dead] {
@@ -203,7 +204,7 @@ fn the_store_holds_what_the_changes_made_of_it() {
         }
         model.check(&store);
 
-        // Without the database all is there but how often it was tried, and what was credited is.
+        // Without the database, only the count of attempts is lost; credited receipts are not.
         while store.archive().unwrap() > 0 {}
         let archived = store.acknowledged_after(None, usize::MAX).unwrap();
         assert_eq!(archived.len(), model.credited.len(), "each stands in the archive once");
@@ -286,7 +287,8 @@ fn a_record_or_an_entry_that_is_gone_is_noticed_by_fsck() {
     }
 }
 
-/// Checks go on while three threads change what they look at; each sees neither too much nor too little.
+/// Checks run while three threads change the records. No check reports a false problem, and a real
+/// loss is found.
 #[test]
 fn a_store_that_is_in_use_is_found_sound_and_one_that_has_lost_something_is_not() {
     const CHECKS: usize = 20;
@@ -298,7 +300,7 @@ fn a_store_that_is_in_use_is_found_sound_and_one_that_has_lost_something_is_not(
         store.submit(staged(&store, &bundle), &new).unwrap();
         new
     };
-    // More than are looked at between two changes, of either kind.
+    // More records than one group of the scan, of either kind.
     let ids: Vec<ReceiptId> = (0..600).map(|sender| add(sender).id).collect();
     let is_over = AtomicBool::new(false);
     let (sound, lossy) = std::thread::scope(|scope| {
@@ -322,7 +324,7 @@ fn a_store_that_is_in_use_is_found_sound_and_one_that_has_lost_something_is_not(
             });
         }
         let sound: Vec<_> = (0..CHECKS).map(|_| store.check(|| false)).collect();
-        // One that sled has lost in silence.
+        // A record that sled lost silently.
         let mut batch = Batch::default();
         batch.remove(keys::receipt(&ids[300]));
         let lossy = store.database.apply(batch).and_then(|()| store.check(|| false));

@@ -1,4 +1,4 @@
-//! Databases on disks that fail.
+//! Tests of databases on failing disks.
 
 use super::*;
 
@@ -17,10 +17,10 @@ fn what_the_disk_has_refused_once_is_never_taken_for_written() {
     let directory = tempfile::tempdir().unwrap();
     let database = Database::open(&directory.path().join("database"), 1).unwrap();
     flush(&database, 0).unwrap();
-    // Nothing can be synced there.
+    // `/dev/null` cannot be synced.
     let log = database.break_sync();
     flush(&database, 1).unwrap_err();
-    // Linux tells of a failed write once, and of the next one that all is well.
+    // Linux reports a failed write once. The next sync succeeds.
     database.open.write().unwrap().as_mut().unwrap().log = log;
     let error = flush(&database, 1).unwrap_err();
     assert!(error.to_string().contains("cannot use the store"), "{error}");
@@ -44,7 +44,7 @@ fn a_database_that_failed_is_opened_again_and_who_waited_hears_of_no_success() {
     assert!(!database.has_failed());
     assert_eq!(database.get(b"before").unwrap().as_deref(), Some(&b"value"[..]));
     database.set_flushed(1);
-    // Also where another change has its number by now, and is on disk.
+    // The old change is reported lost even if a new change has its number and is on disk.
     put(&database, b"after");
     flush(&database, 1).unwrap();
     let error = database.flush((1, unsure), || (2, ()), |()| Ok(())).unwrap_err();

@@ -1,13 +1,13 @@
-//! What stands on a bundle in a directory: the name of its files, and the file `.delivery`. That file's integers are
-//! little-endian:
+//! Label of a bundle in a directory: the name of its files, and the `.delivery` file. The integers
+//! of that file are little-endian:
 //!
-//! | field     | type     |                                           |
-//! |-----------|----------|-------------------------------------------|
-//! | magic     | 8 bytes  | `COURDELI`                                |
-//! | version   | u16      | 1                                         |
-//! | delivery  |          | as its carrier has signed it              |
-//! | signature | 64 bytes | the carrier's, of the delivery            |
-//! | checksum  | 32 bytes | BLAKE3 of all before                      |
+//! | field     | type     |                                |
+//! |-----------|----------|--------------------------------|
+//! | magic     | 8 bytes  | `COURDELI`                     |
+//! | version   | u16      | 1                              |
+//! | delivery  |          | as its carrier has signed it   |
+//! | signature | 64 bytes | the carrier's, of the delivery |
+//! | checksum  | 32 bytes | BLAKE3 of all bytes before it  |
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -24,14 +24,14 @@ const CHECKSUM_BYTES: usize = 32;
 
 pub const BYTES_MAX: usize = 10 + Delivery::BYTES_MAX + Signature::BYTES + CHECKSUM_BYTES;
 
-/// The carrier's key in as many hexadecimal digits.
+/// Number of hexadecimal digits of the carrier's key.
 const CARRIER_DIGITS: usize = 16;
 
-/// What the files of one bundle are called, but for what comes after the dot: `<carrier>-<id>`.
+/// Common file name of one bundle's files, without the extension: `<carrier>-<id>`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CarriedName(String);
 
-/// It is not what a carried bundle's files are called.
+/// Error of a text that is not such a file name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a carried bundle's files are named by 16 hexadecimal digits of its carrier, `-`, and the 32 of its receipt's id"
@@ -78,7 +78,7 @@ pub fn to_bytes(delivery: &Delivery, signature: &Signature) -> Vec<u8> {
     bytes
 }
 
-/// `Err` says why they are none. That the signature is the carrier's is not checked.
+/// Decodes a label. `Err` is the reason why the bytes are not one. The signature is not verified.
 pub fn from_bytes(bytes: &[u8]) -> Result<(Delivery, Signature), &'static str> {
     const ENDS_EARLY: &str = "it ends early";
     let rest = bytes.strip_prefix(MAGIC).ok_or("it does not begin with `COURDELI`")?;

@@ -1,4 +1,4 @@
-//! What is taken from an answer.
+//! Parsing of HTTP replies.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,10 +10,10 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 use crate::courier::backoff;
 use crate::receipt::{REFUSAL_BYTES_MAX, is_refusal_code};
 
-/// What is read of the reason for a refusal; a longer one is not understood.
+/// Maximum size of a refusal's body. A longer one is not parsed.
 pub const PROBLEM_BYTES_MAX: usize = 16 << 10;
 
-/// The body; of one that is longer than `bytes_max` its first `bytes_max + 1` bytes, and the rest is not waited for.
+/// Reads the body. Of a body longer than `bytes_max`, reads only the first `bytes_max + 1` bytes.
 pub async fn read(response: &mut Response, bytes_max: usize) -> reqwest::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     while let Some(piece) = response.chunk().await? {
@@ -26,12 +26,12 @@ pub async fn read(response: &mut Response, bytes_max: usize) -> reqwest::Result<
     Ok(bytes)
 }
 
-/// How long the other side asks to be left alone (RFC 9110, section 10.2.3), at most [`backoff::RETRY_AFTER_MAX`]. A date
-/// counts from the one in the answer, if it has one, so that two clocks that differ do no harm.
+/// Returns the requested pause (RFC 9110, section 10.2.3), at most [`backoff::RETRY_AFTER_MAX`]. A
+/// date counts from the `Date` header if there is one, so that different clocks do no harm.
 pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let asked = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if !asked.is_empty() && asked.bytes().all(|byte| byte.is_ascii_digit()) {
-        // What is too long for a number is a long time.
+        // A number that does not fit is a long time.
         let seconds = asked.parse().unwrap_or(u64::MAX);
         return Some(Duration::from_secs(seconds).min(backoff::RETRY_AFTER_MAX));
     }
@@ -41,7 +41,7 @@ pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     Some(wait.min(backoff::RETRY_AFTER_MAX))
 }
 
-/// The fields of RFC 9457 that are of use here, and the member that a node adds.
+/// The relevant fields of RFC 9457, and the extension member of a node.
 #[derive(Default, serde::Deserialize)]
 #[serde(default)]
 struct Problem {
@@ -51,18 +51,18 @@ struct Problem {
     refusal: Option<String>,
 }
 
-/// What a refusal says.
+/// Content of a refusal.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Told {
-    /// If it has the form of one.
+    /// Reason code, if it has the format of one.
     pub code: Option<String>,
-    /// The reason, for people.
+    /// Reason, for people.
     pub text: Option<String>,
-    /// The bytes that are said to be signed, not yet checked.
+    /// Bytes that are said to be signed, not verified yet.
     pub signed: Option<Vec<u8>>,
 }
 
-/// What a problem says. Anything but a problem says nothing.
+/// Parses a problem document. The result is empty if `bytes` are not a problem document.
 pub fn problem(bytes: &[u8]) -> Told {
     let Problem { title, detail, code, refusal } = serde_json::from_slice(bytes).unwrap_or_default();
     let signed = refusal.and_then(|refusal| BASE64.decode(refusal).ok());

@@ -1,4 +1,4 @@
-//! Whether a peer was not reached because there is no network here at all.
+//! Detection of a missing network, as the reason why a peer was not reached.
 
 use std::error::Error;
 use std::io;
@@ -6,15 +6,17 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use rustix::io::Errno;
 
-/// Addresses that are kept for documents (RFC 5737, RFC 3849): whoever has a way to them has one to the world.
+/// Addresses that are reserved for documentation (RFC 5737, RFC 3849). A machine with a route to
+/// them has a route to the Internet.
 const FAR: [SocketAddr; 2] = [
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9),
     SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)), 9),
 ];
 
-/// What `error` says of the network. Where a number has no way there, there is none. But a name may not be known, one of
-/// its addresses be of a kind that this machine has no way to, and an address of its own be wanting for other reasons:
-/// then there is no network only if there is no way to anywhere.
+/// Returns whether `error` means that there is no network. If there is no route to an IP address,
+/// there is no network. With a host name there are other causes: the name may be unknown, or this
+/// machine may lack a route for the IP version of one of its addresses. A missing local address can
+/// have other causes, too. In these cases, there is no network only if [`has_route`] is false.
 pub fn is(error: &(dyn Error + 'static), is_dns: bool, is_named: bool, has_route: impl Fn() -> bool) -> bool {
     let is_one_of = |of: &[Errno]| {
         let mut causes = std::iter::successors(Some(error), |&error| error.source());
@@ -27,8 +29,8 @@ pub fn is(error: &(dyn Error + 'static), is_dns: bool, is_named: bool, has_route
     (no_way && !is_named) || ((no_way || is_dns || is_one_of(&[Errno::ADDRNOTAVAIL])) && !has_route())
 }
 
-/// Whether this machine has a way to the world, by either version of IP. Nothing is sent: for UDP, connecting only looks
-/// up the way.
+/// Returns whether this machine has a route to the Internet, by either version of IP. Sends
+/// nothing: connecting a UDP socket only looks up the route.
 pub fn has_route() -> bool {
     let connects = |to: &SocketAddr| {
         let any: SocketAddr =

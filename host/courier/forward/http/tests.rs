@@ -9,13 +9,13 @@ use crate::key::NodeKey;
 use crate::proof::Blob;
 use crate::receipt::Receipt;
 
-/// What a server has been sent: the lines of the head, without their ends, and the body.
+/// Request that a server received: the lines of the head without their line ends, and the body.
 struct Request {
     head: Vec<String>,
     body: Vec<u8>,
 }
 
-/// A server that has each connection handled by `handle`, one after the other.
+/// Starts a server that handles connections one after the other.
 fn server(mut handle: impl FnMut(TcpStream) + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -23,7 +23,7 @@ fn server(mut handle: impl FnMut(TcpStream) + Send + 'static) -> SocketAddr {
     address
 }
 
-/// `None` where the other side ends before its request does.
+/// Returns `None` if the connection ends before the request does.
 fn request(stream: &TcpStream) -> Option<Request> {
     let mut from = BufReader::new(stream);
     let mut head = Vec::new();
@@ -41,7 +41,7 @@ fn request(stream: &TcpStream) -> Option<Request> {
     Some(Request { head, body })
 }
 
-/// A server that gives the one answer to whatever it is asked, closes the connection, and tells what it was asked.
+/// Starts a server that gives one fixed reply, closes the connection, and reports the requests.
 fn answering(answer: impl Into<Vec<u8>>) -> (SocketAddr, mpsc::Receiver<Request>) {
     let ((asked, requests), answer) = (mpsc::channel(), answer.into());
     let address = server(move |mut stream| {
@@ -161,7 +161,7 @@ fn what_is_damaged_here_is_never_sent_whole() {
     assert!(requests.try_recv().is_err(), "nothing was begun with");
 }
 
-/// Also the carrier of a bundle that is too large is told so, and need not send it to the end.
+/// A carrier whose bundle is too large reads the refusal, too, and need not send the rest.
 #[test]
 fn an_answer_that_comes_before_the_end_of_the_bundle_is_heard() {
     let bundle = vec![7; 32 << 20];
@@ -169,7 +169,7 @@ fn an_answer_that_comes_before_the_end_of_the_bundle_is_heard() {
         let address = server(move |mut stream| {
             stream.read_exact(&mut [0]).unwrap();
             stream.write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 3\r\n\r\nack").as_bytes()).unwrap();
-            // A server that closes with something unread has the connection reset, and its answer lost.
+            // A server that closes with unread data resets the connection, and its reply is lost.
             let _ = stream.read_to_end(&mut Vec::new());
         });
         let handed = forward(parcel(address, delivery(&bundle), file(&bundle)));
@@ -178,7 +178,7 @@ fn an_answer_that_comes_before_the_end_of_the_bundle_is_heard() {
     }
 }
 
-/// What comes of an answer with this status line and these headers, and a body.
+/// Returns the result of a reply with this status line, these headers, and this body.
 fn answered(head: &str, body: &str) -> Result<Handed, ForwardError> {
     let (address, _) = answering(format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
     forward(in_memory(address, b"bundle"))
@@ -310,7 +310,7 @@ fn nobody_there_is_told_from_somebody_who_hangs_up() {
 
     let hangs_up = |answer: &'static str| {
         server(move |mut stream| {
-            // What is left unread has the connection reset.
+            // Unread data resets the connection.
             let _ = stream.read(&mut [0]);
             let _ = stream.write_all(answer.as_bytes());
         })

@@ -1,4 +1,4 @@
-//! Lost tails, and disks that fail for a while.
+//! Tests of lost log tails, and of disks that fail for a while.
 
 use super::*;
 
@@ -29,7 +29,7 @@ fn a_queue_that_has_lost_its_latest_changes_is_not_opened() {
     assert_eq!(open(&directory).waiting.len(), 2);
 }
 
-/// However much of the log's end is lost, what was told is there or the store says that it is not.
+/// For every length of the lost tail, the reported tasks exist or the store reports the loss.
 #[test]
 fn no_truncated_copy_of_a_queue_is_opened_without_a_word() {
     let here = tempfile::tempdir().unwrap();
@@ -56,7 +56,7 @@ fn no_truncated_copy_of_a_queue_is_opened_without_a_word() {
     assert_eq!(open(&directory).waiting.len(), 26, "the whole is sound");
 }
 
-/// A store as the former program wrote it: without a journal, and without a count of its changes.
+/// A store from before the journal existed: without a journal, and without a count of changes.
 #[test]
 fn a_queue_without_a_journal_gets_one() {
     let here = tempfile::tempdir().unwrap();

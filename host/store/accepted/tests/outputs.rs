@@ -1,10 +1,10 @@
-//! What guests put out, and how long it is kept.
+//! Tests of stored outputs and their eviction.
 
 use std::io::Read as _;
 
 use super::*;
 
-/// With a token each: tasks, and bytes of outputs.
+/// Small limits: finished tasks, and bytes of outputs.
 const SMALL: AcceptedQuota = AcceptedQuota { finished_max: 6, outputs_bytes_max: 100_000, ..QUOTA };
 
 fn open_with(directory: &Path, quota: AcceptedQuota) -> Arc<AcceptedStore> {
@@ -23,7 +23,7 @@ fn end(store: &Arc<AcceptedStore>, token: &str, number: u8, output: &[u8]) {
     assert_eq!(store.finish(&task.id, &done_with(output), Some(output)).unwrap(), done_with(output));
 }
 
-/// The output, where it is kept.
+/// Returns the output if it is stored.
 fn output(store: &AcceptedStore, number: u8) -> Option<Vec<u8>> {
     match store.output(&task(number).id).unwrap() {
         Output::Held(bytes) => Some(bytes),
@@ -37,7 +37,7 @@ fn output(store: &AcceptedStore, number: u8) -> Option<Vec<u8>> {
     }
 }
 
-/// The tasks whose outputs are kept, of this many.
+/// Returns the tasks below `count` whose outputs are stored.
 fn kept(store: &AcceptedStore, count: u8) -> Vec<u8> {
     (0..count).filter(|number| output(store, *number).is_some()).collect()
 }
@@ -46,7 +46,7 @@ fn known(store: &AcceptedStore, count: u8) -> Vec<u8> {
     (0..count).filter(|number| store.task(&task(*number).id).unwrap().is_some()).collect()
 }
 
-/// What is on disk of outputs: pieces in the database, and files.
+/// Returns the number of outputs on disk: pieces in the database, and files.
 fn on_disk(store: &AcceptedStore) -> (usize, usize) {
     let files = content::files_in(&store.files_directory()).unwrap();
     (store.database.prefixed(&[OUTPUT]).count(), files.filter(|(_, what)| *what == OUTPUT).count())
@@ -135,7 +135,7 @@ fn what_is_too_much_for_a_lower_quota_goes_when_the_store_is_opened() {
     assert_eq!((store.output_bytes(), on_disk(&store)), (100_000, (0, 5)));
 }
 
-/// The quota holds, and the books with it, whoever ends how much at once.
+/// The quota and its accounting hold under concurrent endings.
 #[test]
 fn many_that_end_at_once_leave_what_there_is_room_for() {
     let here = tempfile::tempdir().unwrap();
@@ -155,7 +155,8 @@ fn many_that_end_at_once_leave_what_there_is_room_for() {
     assert_eq!((known(&store, 32), kept(&store, 32)), (all, outputs));
 }
 
-/// Of a process that died, an output can be there whose task has not ended, or not be gone where it has to be.
+/// A process that died can leave an output whose task has not ended, or one that should have been
+/// evicted.
 #[test]
 fn files_of_outputs_that_nobody_needs_are_removed_when_the_store_is_opened() {
     let here = tempfile::tempdir().unwrap();

@@ -1,8 +1,9 @@
-//! Disks that fail for a while.
+//! Tests of disks that fail for a while.
 
 use super::*;
 
-/// At each of these changes the disk fails once; what was told before is there afterwards, and all goes on.
+/// The disk fails once at each of these changes. Afterwards, all reported changes exist, and the
+/// store continues.
 #[test]
 fn a_store_whose_disk_failed_goes_on_with_what_is_on_disk() {
     let directory = tempfile::tempdir().unwrap();
@@ -22,7 +23,8 @@ fn a_store_whose_disk_failed_goes_on_with_what_is_on_disk() {
     failing(&|| submit(4).is_ok());
     failing(&|| store.acknowledge(&acknowledgement(&new(0)), 1, 2_000, None).is_ok());
     failing(&|| store.give_up(&new(1).id, "why").is_ok());
-    // Whether or not the database has it that they are in the archive, they are there once.
+    // Each acknowledgement is in the archive once, whether or not the database recorded it as
+    // archived.
     failing(&|| store.archive().is_ok());
     assert_eq!(store.archive().unwrap(), 0);
     let acknowledged = store.acknowledged_after(None, usize::MAX).unwrap();
