@@ -1,8 +1,11 @@
-//! HTTP service: routes, limits and status codes. Modules: `caller` authenticates requests and
-//! checks their rights; `modules`, `slices` and `prices` are the API for module authors and buyers;
-//! `page` is the dashboard for people; `courier` receives bundles from other nodes; `local` serves
-//! the command line of the same user over a socket in the state directory; `log` logs and counts
-//! requests; `problem` formats errors.
+//! HTTP service: routes, limits and status codes.
+//!
+//! * `caller` authenticates requests and checks their rights.
+//! * `modules`, `slices` and `prices` are the API for module authors and buyers.
+//! * `page` is the dashboard for people.
+//! * `courier` receives bundles from other nodes.
+//! * `local` serves the command line of the same user, over a socket in the state directory.
+//! * `log` logs and counts requests, and `problem` formats errors.
 
 mod problem;
 mod accept;

@@ -39,7 +39,7 @@ pub enum Kill {
     BeforeRequest { after: u64 },
     /// On receiving reply number `after` + 1, before reading it.
     AtReply { after: u64 },
-    /// This many microseconds after a reply.
+    /// This many microseconds after the first reply.
     AfterReply { after_us: u64 },
     /// When credit number `after` + 1 is reported.
     AfterCommit { after: u64 },

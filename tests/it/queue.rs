@@ -316,7 +316,7 @@ async fn what_runs_when_the_worker_is_dropped_is_not_lost() {
         changes.changed().await.unwrap();
         let Phase::Running { progress } = queue.status(&owner, &id).unwrap().unwrap().phase else { panic!() };
         assert!(progress.gas_granted() > 0 && progress.bytes_read() == 1);
-        // The grace period has passed: the running task is aborted.
+        // A shutdown aborts the worker when its grace period has passed.
         worker.works.abort();
         until(|| runner.running().is_empty() && queue.depth().running == 0).await;
         id

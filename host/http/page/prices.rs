@@ -10,7 +10,7 @@ use crate::http::problem::Problem;
 use crate::prices::orders::{PriceAnswer, PriceOrder};
 use crate::prices::{Band, Bands, Lane};
 
-/// Limit on shown lanes: the overall ones, then the first modules.
+/// Limit on shown lanes: the built-in ones, then the first modules.
 const LANES_MAX: usize = 20;
 
 /// Limit on plotted offers. More dots could not be distinguished, and quartiles are computed for

@@ -79,8 +79,8 @@ fn one_more_than_a_limit_is_refused_for_that() {
     assert!(tried >= 20, "only {tried} limits were tried");
 }
 
-/// Three bytes for each function declare 50,000 values. The module is refused long before all of
-/// them are stored.
+/// A function can declare up to 50,000 locals in three bytes. The module is refused long before the
+/// locals of all its functions are stored.
 #[test]
 fn locals_of_all_functions_are_counted_together() {
     let wat = format!("(module {MEMORY} {RUN} {})", times(2000, &format!("(func (local {}))", times(1000, "i64 "))));
