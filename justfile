@@ -1,4 +1,4 @@
-# `just` lists these; CONTRIBUTING.md says what they are for.
+# Recipes of `just`; CONTRIBUTING.md explains them.
 
 _default:
     @just --list
@@ -16,6 +16,6 @@ lint:
     cargo fmt --check
     cargo clippy --all-targets -- -D warnings
 
-# The claims of speed, measured
+# Benchmarks of the claims about speed
 bench:
     cargo bench

@@ -1,4 +1,4 @@
-//! Runs the workload that a slice's name tells, and prints its proof hash:
+//! Runs the workload that the name of the slice file begins with, and prints its proof hash:
 //!
 //! ```sh
 //! cargo run --example run_workload examples/workloads/transcode.slice

@@ -1,6 +1,7 @@
-"""BLAKE3 of some kilobytes, for want of one in Python's standard library.
+"""BLAKE3 of short data, because Python's standard library has none.
 
-After the specification, https://github.com/BLAKE3-team/BLAKE3-specs; `cargo test` compares with the crate `blake3`.
+Source: the specification, https://github.com/BLAKE3-team/BLAKE3-specs. `cargo test` compares the results with the
+crate `blake3`.
 """
 
 import struct
@@ -20,7 +21,7 @@ def rotated(word, bits):
 
 
 def compressed(chaining_value, block, flags, counter=0):
-    """The chaining value after a block of at most 64 bytes."""
+    """Returns the chaining value after a block of at most 64 bytes."""
     words = struct.unpack("<16I", block.ljust(64, b"\0"))
     state = [*chaining_value, *IV[:4], counter & WORD, counter >> 32, len(block), flags]
     for _ in range(7):
@@ -35,7 +36,7 @@ def compressed(chaining_value, block, flags, counter=0):
 
 
 def chunk(data, counter, flags):
-    """The chaining value of at most 1024 bytes."""
+    """Returns the chaining value of a chunk of at most 1024 bytes."""
     blocks = [data[at : at + 64] for at in range(0, len(data), 64)] or [b""]
     value = IV
     for index, block in enumerate(blocks):
@@ -45,7 +46,7 @@ def chunk(data, counter, flags):
 
 
 def subtree(data, counter=0, flags=0):
-    """The chaining value of a subtree: its left half is the largest power of two of chunks that leaves a right one."""
+    """Returns the chaining value of a subtree. Its left half is the largest power of two of chunks that leaves a right half."""
     if len(data) <= 1024:
         return chunk(data, counter, flags)
     chunks_left = 1 << ((len(data) - 1) // 1024).bit_length() - 1
@@ -55,5 +56,5 @@ def subtree(data, counter=0, flags=0):
 
 
 def hexdigest(data):
-    """The 64 digits that `b3sum` prints."""
+    """Returns the 64 digits that `b3sum` prints."""
     return struct.pack("<8I", *subtree(data, flags=ROOT)).hex()

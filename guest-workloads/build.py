@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Build guests, or check that what is built is what its sources make.
+"""Build guests, or check that the built modules match their sources.
 
-A folder of guests has `dist/`, and in it `manifest.toml`, which says what to build, of what, and how. The toolchains
-are those that the manifest of guest-workloads names, and no others: another version makes other bytes. They are fetched
-once, into `compute-guests` in the user's cache folder, by apt-get, pip and npm, and crates by cargo; nothing is
-installed.
+Each folder of guests has a file `dist/manifest.toml`, which lists the guests, their sources, and how to build them.
+Only the toolchains in the manifest of guest-workloads are used, because another version makes other bytes. apt-get,
+pip, npm and cargo download them once, into `compute-guests` in the user's cache folder; nothing is installed.
 """
 
 import argparse
@@ -25,20 +24,20 @@ ROOT = HERE.parent
 FOLDERS = ["guest-workloads", "benches/kernels"]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "compute-guests"
 
-# What a user has set for other builds must not reach these.
+# A user's settings for other builds must not apply to these.
 FOREIGN_SETTINGS = re.compile(r"RUSTFLAGS|RUSTC|RUSTC_.*|CARGO_(BUILD|PROFILE|TARGET|ENCODED|INCREMENTAL|UNSTABLE).*")
 
 
 class Unavailable(Exception):
-    """A toolchain cannot be had on this machine."""
+    """A toolchain is not available on this machine."""
 
 
 class Failed(Exception):
-    """A guest cannot be built with the toolchain that it asks for."""
+    """A guest cannot be built with its toolchain."""
 
 
 def run(command, fault, **settings):
-    """Runs a command to its end, without a word if it went well."""
+    """Runs a command, and prints nothing if it succeeds."""
     try:
         ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **settings)
     except FileNotFoundError as error:
@@ -52,7 +51,7 @@ def run(command, fault, **settings):
 
 
 def fetched(name, fetch):
-    """The folder `name` of the cache, which `fetch(folder)` fills the first time: wholly, or not at all."""
+    """Returns the folder `name` of the cache, which `fetch(folder)` fills the first time, atomically."""
     folder = CACHE / name
     if not folder.is_dir():
         CACHE.mkdir(parents=True, exist_ok=True)
@@ -62,13 +61,13 @@ def fetched(name, fetch):
             try:
                 os.rename(Path(unfinished) / name, folder)
             except OSError:
-                if not folder.is_dir():  # else another process was here first
+                if not folder.is_dir():  # else another process has created the folder
                     raise
     return folder
 
 
 class Rust:
-    """Debian's packages, unpacked, under the cargo that is there."""
+    """Debian's Rust packages, unpacked, used by the installed cargo."""
 
     def __init__(self, toolchain, guests):
         version, packages = toolchain["version"], toolchain["packages"]
@@ -76,11 +75,13 @@ class Rust:
         run([folder / "usr/bin/rustc", "--version"], Unavailable, env=dict(os.environ, **self.libraries(folder)))
         self.workspace = guests / toolchain.get("workspace", ".")
         self.settings = {name: value for name, value in os.environ.items() if not FOREIGN_SETTINGS.fullmatch(name)}
-        # The packages hold the sources of `std` and of what it needs, but no build of it for wasm32.
+        # The packages have the sources of `std` and its dependencies, but no build of it for
+        # wasm32.
         crates = self.crates(folder / f"usr/src/rustc-{version}/library/vendor")
         self.sources = ["--config", 'source.crates-io.replace-with="packaged"']
         self.sources += ["--config", f"source.packaged.directory='{crates}'"]
-        # A panic's message names its source, but not where on this machine that lies; the last that fits counts.
+        # A panic message names its source file, but must not contain this machine's paths. The last
+        # matching prefix applies.
         remapped = [(crates, "/crates"), (folder, "/rust"), (guests, "/guests")]
         self.settings |= self.libraries(folder) | {
             "RUSTC": str(folder / "usr/bin/rustc"),
@@ -96,7 +97,7 @@ class Rust:
         return {"LD_LIBRARY_PATH": str(folder / "usr/lib/x86_64-linux-gnu")}
 
     def crates(self, packaged):
-        """The folder of all crates' sources. Cargo takes one, so the packaged join those that the lock file names."""
+        """Returns the folder of all crates' sources: those of the lock file and the packaged ones. Cargo accepts only one."""
         lock = (self.workspace / "Cargo.lock").read_bytes()
         if b"\nsource = " not in lock:
             return packaged
@@ -108,7 +109,7 @@ class Rust:
                 if not (folder / crate.name).exists():
                     (folder / crate.name).symlink_to(crate)
 
-        # The links lead to one toolchain and no other.
+        # The links point into one toolchain, so the name depends on it.
         return fetched(f"crates-{hexdigest(bytes(packaged) + lock)[:16]}", fetch)
 
     def build(self, command, guest, output):
@@ -119,7 +120,7 @@ class Rust:
 
 
 def unpack(folder, packages):
-    """Takes no rights, and nothing from how apt is set but where it fetches: its lists, too, are kept apart."""
+    """Downloads and unpacks packages without root. Of apt's settings only the sources are used; its lists are separate."""
     downloads = folder / "downloads"
     for name in ("lists/partial", "cache/archives/partial"):
         (downloads / name).mkdir(parents=True)
@@ -133,7 +134,7 @@ def unpack(folder, packages):
 
 
 class C:
-    """Zig, as pip gets it."""
+    """Zig, downloaded by pip."""
 
     def __init__(self, toolchain, guests):
         self.guests = guests
@@ -150,7 +151,7 @@ class C:
 
 
 class AssemblyScript:
-    """Its compiler, as npm gets it."""
+    """The AssemblyScript compiler, downloaded by npm."""
 
     def __init__(self, toolchain, guests):
         self.guests = guests
@@ -167,7 +168,7 @@ LANGUAGES = {"rust": Rust, "c": C, "assemblyscript": AssemblyScript}
 
 
 class Folder:
-    """A folder of guests: their sources, and `dist/`."""
+    """A folder of guests: sources, and `dist/`."""
 
     def __init__(self, path, toolchains):
         self.path = path
@@ -177,7 +178,7 @@ class Folder:
         self.toolchains = {name: toolchains.get(name, {}) | own for name, own in manifest["toolchain"].items()}
 
     def built(self, names, output):
-        """Yields each guest with the bytes that were built of it, or with the reason why there is no toolchain."""
+        """Yields each guest with its built bytes, or with the reason why its toolchain is not available."""
         ready = {}
         for guest in (guest for name, guest in self.guests.items() if name in names):
             language = guest["language"]
@@ -194,7 +195,7 @@ class Folder:
                 yield guest, output.read_bytes()
 
     def check(self, results):
-        """Says of each guest whether it is what its sources make, and at the end whether all are."""
+        """Prints for each guest whether it matches its sources, and returns whether all do."""
         differ = False
         for guest, result in results:
             if isinstance(result, Unavailable):
@@ -206,7 +207,7 @@ class Folder:
         return not differ
 
     def write(self, results):
-        """Puts what was built into `dist/`, and its digests into the manifest."""
+        """Writes the built modules to `dist/`, and their digests to the manifest."""
         manifest = self.dist / "manifest.toml"
         for guest, result in results:
             if isinstance(result, Unavailable):

@@ -1,5 +1,5 @@
 ;; The reference inference job: its proof is BLAKE3 of the slice, a tensor.
-;; The host holds the slice and hashes it there; no byte of it enters this memory.
+;; The host hashes the slice; none of its bytes enters the guest's memory.
 (module $inference
   (import "compute" "input_len" (func $input_len (result i64)))
   (import "compute" "input_blake3" (func $input_blake3 (param $offset i64) (param $len i64) (param $dst i32)))

@@ -1,5 +1,5 @@
-;; The reference transcode job for guests that want to see the bytes: it reads the slice through a window of two pages
-;; and hashes that, and must come to the same proof as transcode.wat.
+;; Variant of the reference transcode job that sees the bytes: it reads the slice through a window of
+;; two pages and hashes that. Its proof must be the same as that of transcode.wat.
 (module $transcode_streaming
   (import "compute" "input_read" (func $input_read (param $dst i32) (param $offset i64) (param $len i32) (result i32)))
   (import "compute" "blake3_update" (func $blake3_update (param $ptr i32) (param $len i32)))

@@ -1,4 +1,5 @@
-//! Who may ask what of the node over the network: tokens, what each has a right to, and when a node may listen at all.
+//! Access control: tokens, their rights, and the conditions under which a node may listen on the
+//! network.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,25 +15,26 @@ use crate::digest::Digest;
 use crate::prices::ProviderName;
 use crate::slice::Scope;
 
-/// All are compared with what a caller brings, so that the time taken says nothing of which it was near to.
+/// Limit on tokens. Every presented secret is compared with all tokens, so that the time of the
+/// comparison says nothing about the secrets.
 pub const TOKENS_MAX: usize = 1_000;
 
-/// What is read of a secret that a caller brings: several times what one has.
+/// Longest secret that is hashed: several times the length of a real one.
 const SECRET_BYTES_MAX: usize = 256;
 
-/// What a token lets its holder do.
+/// Rights of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Right {
-    /// Add modules, and remove those that it added.
+    /// Add modules, and remove modules that this token added.
     Upload,
-    /// Run slices, and read the proofs of its own.
+    /// Run slices, and read the proofs of this token's slices.
     Run,
     /// Offer prices.
     Price,
-    /// See what the courier carries and has earned.
+    /// Read the figures of the courier: its bundles and its credit.
     Courier,
-    /// All of these, and what is others'.
+    /// All rights, also on what belongs to other tokens.
     Admin,
 }
 
@@ -65,14 +67,14 @@ impl std::str::FromStr for Right {
     }
 }
 
-/// A token as the config has it. Whoever reads the config does not learn the secret.
+/// A token in the config. The config holds only a hash, so reading it does not reveal the secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenEntry {
-    /// [`Secret::hash`].
+    /// Hash of the secret, by [`Secret::hash`].
     pub hash: Digest,
     pub rights: BTreeSet<Right>,
-    /// More are answered with 429.
+    /// Rate limit. Requests above it are answered with 429.
     #[serde(default = "requests_per_second")]
     pub requests_per_second: NonZeroU32,
 }
@@ -81,7 +83,7 @@ const fn requests_per_second() -> NonZeroU32 {
     NonZeroU32::new(1_000).expect("it is not 0")
 }
 
-/// A token: its name is the scope of the slices that are run with it.
+/// A token. Its name is the scope of the slices that are run with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
     pub name: Scope,
@@ -90,7 +92,7 @@ pub struct Token {
     pub requests_per_second: NonZeroU32,
 }
 
-/// The tokens that a node takes.
+/// The tokens of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tokens(Vec<Token>);
 
@@ -109,7 +111,7 @@ pub enum TokensError {
 }
 
 impl TokensError {
-    /// The token that is at fault, if it is one.
+    /// Returns the name of the token at fault, if the error is of one token.
     pub fn token(&self) -> Option<&str> {
         match self {
             Self::Name { name, .. } | Self::Reserved(name) | Self::NoRights(name) | Self::Twice { other: name, .. } => {
@@ -150,7 +152,8 @@ impl Tokens {
         self.0.is_empty()
     }
 
-    /// Where the token with this secret stands in [`Tokens::list`]. Takes the same time for any secret that is none.
+    /// Returns the index in [`Tokens::list`] of the token with this secret. Takes the same time for
+    /// every unknown secret.
     pub fn find(&self, secret: &str) -> Option<usize> {
         if secret.len() > SECRET_BYTES_MAX {
             return None;
@@ -173,7 +176,7 @@ impl Token {
     }
 }
 
-/// What the holder of a token knows, and nobody else: 256 random bits, so its hash needs neither salt nor cost.
+/// Secret of a token: 256 random bits, so its hash needs neither salt nor a slow function.
 pub struct Secret(String);
 
 impl Secret {
@@ -186,25 +189,25 @@ impl Secret {
         Ok(Self(format!("{}{}", Self::PREFIX, BASE64_URL_SAFE_NO_PAD.encode(random))))
     }
 
-    /// What the config keeps of a secret.
+    /// Returns the hash of a secret for the config.
     pub fn hash(text: &str) -> Digest {
         Digest::in_domain(Self::DOMAIN, text.as_bytes())
     }
 
-    /// For its holder alone.
+    /// Returns the secret, to be shown only to its holder.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// What stands between the node and whoever reaches it.
+/// Exposure of the node to the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exposure {
-    /// Only processes of this machine do.
+    /// Reachable by processes of this machine only.
     Loopback,
-    /// Others do, over TLS that ends here.
+    /// Reachable from other machines, with TLS that ends in this process.
     Tls,
-    /// Others do, through a proxy that has TLS.
+    /// Reachable from other machines, through a proxy that does TLS.
     BehindProxy,
 }
 
@@ -225,7 +228,8 @@ pub enum ExposureError {
 }
 
 impl Exposure {
-    /// Whether a node may listen at all of these addresses. One that others can reach decides.
+    /// Decides the exposure, or refuses to listen at these addresses. One address that is not
+    /// loopback is enough to need protection.
     pub fn of(
         addresses: &[SocketAddr],
         tokens: &Tokens,
@@ -243,7 +247,8 @@ impl Exposure {
         }
     }
 
-    /// Whether the address that a connection comes from says whose it is. On this machine, and behind a proxy, all have one.
+    /// Returns true if the address of a connection identifies its client. On loopback and behind a
+    /// proxy, all clients have the same address.
     pub const fn tells_by_address(self) -> bool {
         matches!(self, Self::Tls)
     }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Binary(pub Vec<u8>);
 
 impl Binary {
-    /// Not every path is text.
+    /// Encodes a path, which need not be valid UTF-8.
     pub fn of_path(path: PathBuf) -> Self {
         Self(path.into_os_string().into_vec())
     }

@@ -1,4 +1,4 @@
-//! The command line: one short function a command, and the messages that people read.
+//! Command line: one short function for each command, and the messages to the user.
 
 mod files;
 mod report;
@@ -46,7 +46,7 @@ use crate::workload::REFERENCE_NAMES;
 #[derive(Parser)]
 #[command(name = "node", version, after_help = EXAMPLES, max_term_width = 100)]
 struct Cli {
-    /// Where the node keeps its config, state and cache
+    /// Directory of the node's config, state and cache
     #[arg(long, global = true, value_name = "DIR", env = "NODE_DATA_DIR", default_value = "node-data")]
     data_dir: PathBuf,
     #[command(subcommand)]
@@ -79,19 +79,20 @@ enum Command {
         after_help = "Examples:\n  node compute run transcode.slice\n  node compute proof show proofs/transcode.slice.proof"
     )]
     Compute(Compute),
-    /// Take modules, slices and bundles over HTTP, and forward what is due, until it is told to stop
+    /// Accept modules, slices and bundles over HTTP and forward pending bundles, until stopped by a
+    /// signal
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(ServeArgs),
-    /// Show, rotate, keep and trust the keys that proofs are signed with
+    /// Show, rotate, back up and trust the keys that sign proofs
     #[command(subcommand, after_help = KEY_EXAMPLES)]
     Key(KeyCommand),
-    /// Make tokens, by which others may ask this node
+    /// Create tokens, which let others use this node
     #[command(subcommand, after_help = TOKEN_EXAMPLES)]
     Token(TokenCommand),
-    /// What the node starts itself as to run one job on one engine
+    /// Run one job on one engine; only for child processes of the node
     #[command(hide = true, name = VERIFY_COMMAND)]
     RunOnOneEngine,
-    /// What the node starts itself as to compile one module
+    /// Compile one module; only for child processes of the node
     #[command(hide = true, name = COMPILE_COMMAND)]
     CompileOneModule { cpu_seconds: u64, memory_bytes: u64 },
     /// Print a completion script for a shell
@@ -103,13 +104,14 @@ enum Command {
 enum Compute {
     /// Run slices and print a line for each: its proof hash and its file
     Run(RunArgs),
-    /// Run a slice again, on every engine, and see whether all come to the same
+    /// Run a slice again on every engine, and compare the results
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify(VerifyArgs),
-    /// Find where two runs part
+    /// Find the first difference between two runs
     #[command(after_help = DIFF_EXAMPLES)]
     Diff(DiffArgs),
-    /// Try a fixed battery on every engine, for a fingerprint that two machines can compare
+    /// Run a fixed set of guests on every engine, and print a fingerprint to compare with other
+    /// machines
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
     /// Check, store and remove modules
@@ -118,10 +120,10 @@ enum Compute {
     /// Read and validate written proofs
     #[command(subcommand, after_help = PROOF_EXAMPLES)]
     Proof(ProofCommand),
-    /// Carry bundles to peers, and earn by it
+    /// Carry bundles to peers, and earn credit for it
     #[command(subcommand, after_help = COURIER_EXAMPLES)]
     Courier(CourierCommand),
-    /// Record what work is offered at, and see what it comes to
+    /// Record price offers, and show their quantiles
     #[command(subcommand, after_help = PRICE_EXAMPLES)]
     Price(PriceCommand),
 }
@@ -129,45 +131,50 @@ enum Compute {
 #[derive(clap::Args)]
 #[command(after_help = RUN_EXAMPLES)]
 struct RunArgs {
-    /// Slices (`-` is standard input), or directories: all files below them whose names end in `.slice`
+    /// Slices (`-` is standard input), or directories: all files below them whose names end in
+    /// `.slice`
     #[arg(required_unless_present = "files0_from", value_name = "FILE|DIR")]
     paths: Vec<PathBuf>,
-    /// Take their names from LIST (`-` is standard input), each with a zero byte behind it, as `find -print0` writes them
+    /// Read the names of the slices from LIST (`-` is standard input), each followed by a zero
+    /// byte, as `find -print0` writes them
     #[arg(long, value_name = "LIST", conflicts_with = "paths")]
     files0_from: Option<PathBuf>,
-    /// The guest to run [default: what the file's name begins with]
+    /// The guest to run [default: the workload that the file's name begins with]
     #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(REFERENCE_NAMES))]
     workload: Option<String>,
-    /// The module to run as the guest: a stored one by its name or digest, or else a file (.wasm or .wat)
+    /// The module to run as the guest: the name or digest of a stored one, or a file (.wasm or
+    /// .wat)
     #[arg(long, value_name = "NAME|DIGEST|FILE", conflicts_with = "workload")]
     module: Option<OsString>,
-    /// A parameter for the guest; several are given to it with a zero byte between them
+    /// A parameter for the guest; several are joined with a zero byte between them
     #[arg(long = "arg", value_name = "TEXT", allow_hyphen_values = true)]
     args: Vec<OsString>,
-    /// A file that the guest may read beside its slice; the guest knows it by its position, from 0 on
+    /// A file that the guest may read beside its slice; the guest refers to it by its position,
+    /// from 0 on
     #[arg(long = "asset", value_name = "NAME=FILE", value_parser = parse_asset)]
     assets: Vec<(String, PathBuf)>,
-    /// The gas that a run may use [default: `limits.gas` in the config]
+    /// Gas limit of a run [default: `limits.gas` in the config]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=i64::MAX as u64))]
     gas: Option<u64>,
-    /// The memory that a run may use, such as 64MiB [default: `limits.memory_bytes` in the config]
+    /// Memory limit of a run, such as 64MiB [default: `limits.memory_bytes` in the config]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     memory: Option<u64>,
-    /// How long a guest may run, such as 30s or 5m; what ends by it proves nothing [default: `compute.timeout_ms` in
-    /// the config]
+    /// Time limit of a guest, such as 30s or 5m; a run that exceeds it proves nothing [default:
+    /// `compute.timeout_ms` in the config]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
-    /// How many slices run at once [default: `compute.jobs` in the config, or else the number of cores]
+    /// Number of slices that run at once [default: `compute.jobs` in the config, or else the number
+    /// of cores]
     #[arg(long, value_name = "N", env = "NODE_JOBS", value_parser = clap::value_parser!(u64).range(1..=JOBS_MAX as u64))]
     jobs: Option<u64>,
     /// The id of the (single) slice [default: derived from its content]
     #[arg(long, value_name = "ID")]
     id: Option<SliceId>,
-    /// Run anew, also what has a proof already
+    /// Run each slice again, even if it has a proof
     #[arg(long)]
     no_cache: bool,
-    /// Write each proof to DIR, as the slice's name with `.proof` after it, and what the guest put out, with `.output`;
-    /// an error leaves what is there
+    /// Write each proof to DIR as the slice's name followed by `.proof`, and the guest's output
+    /// with `.output`; a slice with an error leaves existing files unchanged
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print one JSON object a line instead
@@ -191,14 +198,14 @@ failure's code. A slice that has been run before is answered from its proof.
 
 Exit codes: 0 all done, 1 a guest failed, 2 an error, 130 interrupted (finished proofs are kept).";
 
-/// How a command ended.
+/// Exit status of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum End {
     Done = 0,
     /// A guest failed, something is not valid, or something remains to be done.
     No = 1,
     Error = 2,
-    /// 128 and the number of the signal, as shells have it.
+    /// 128 plus the number of the signal, as in shells.
     Interrupted = 130,
 }
 
@@ -208,7 +215,7 @@ impl From<End> for ExitCode {
     }
 }
 
-/// The command line, where a setting of the environment that is empty is none.
+/// Parses the command line. An empty environment variable counts as unset.
 fn parse() -> Cli {
     fn without_empty_settings(command: clap::Command) -> clap::Command {
         let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
@@ -222,7 +229,7 @@ fn parse() -> Cli {
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
-/// Refuses what is in the place of the data directory and is none, before anything looks into it.
+/// Refuses a data directory that exists and is not a directory, before it is used.
 fn check_data_dir(data_dir: &Path) -> anyhow::Result<()> {
     let is_there = data_dir.symlink_metadata().is_ok();
     let what = match data_dir.metadata() {
@@ -230,7 +237,7 @@ fn check_data_dir(data_dir: &Path) -> anyhow::Result<()> {
         Ok(metadata) if metadata.is_file() => "a file",
         Ok(_) => "no directory",
         Err(error) if error.kind() == io::ErrorKind::NotFound && is_there => "a link to nothing",
-        // What cannot be looked at is told by whatever needs it.
+        // If the path cannot be read, the code that needs it reports that.
         Err(_) => return Ok(()),
     };
     bail!("`{}` is {what}, and a data directory is expected; choose another with --data-dir", data_dir.display())
@@ -273,12 +280,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The courier's threads mostly wait for the disk, and the C library gives each a heap of its own, up to eight for a core:
-/// with 16 of them a flush holds 78 MiB, with two 33, and takes a tenth longer (`benches/courier`).
+/// Limits the C library to two heaps. The courier's threads mostly wait for the disk, and glibc
+/// gives each a heap of its own, up to eight for a core. With 16 heaps a flush holds 78 MiB; with
+/// two it holds 33 MiB and takes a tenth longer (`benches/courier`).
 fn share_heaps() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: it sets a number in the allocator, under the allocator's own lock, and takes no pointer; no other thread has been
-    // started yet. If it fails, there are more heaps.
+    // SAFETY: the call sets a number in the allocator, under the allocator's own lock, and takes no
+    // pointer; no other thread has been started yet. If the call fails, there are more heaps.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 2);
     }
@@ -319,8 +327,8 @@ fn completions(shell: clap_complete::Shell) -> anyhow::Result<End> {
     Ok(End::Done)
 }
 
-/// A line for the person at the terminal; that it cannot be written is no reason to stop. A file's name in it must not
-/// steer the terminal.
+/// Prints a line to standard error; a failure to write it is ignored. Control characters are
+/// escaped, because a file's name could contain them.
 fn complain(kind: &str, message: &dyn std::fmt::Display) {
     let _ = writeln!(io::stderr(), "{kind}: {}", printable(&message.to_string()));
 }
@@ -330,7 +338,7 @@ fn print(bytes: &[u8]) -> anyhow::Result<()> {
     stdout.write_all(bytes).and_then(|()| stdout.flush()).context("cannot write to standard output")
 }
 
-/// Whoever read our output has read enough.
+/// Returns true if the reader of our output has closed the pipe.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

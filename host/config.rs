@@ -1,4 +1,4 @@
-//! What the node's owner has set: the file `config.toml` in the data directory, checked once, when it is read.
+//! Configuration: the file `config.toml` in the data directory, checked once, when it is read.
 
 mod keys;
 mod serve;
@@ -22,13 +22,14 @@ use crate::sandbox::{GateLimits, LIMITS};
 use crate::store::AcceptedQuota;
 use crate::text::explained;
 
-/// The file as a new data directory gets it: every key with what it means, all commented out.
+/// Default file of a new data directory: every key with its meaning, all commented out.
 pub const COMMENTED: &str = include_str!("../node-data/config.toml");
 
-/// Each job is a thread and reserves 4 GiB of address space, of which a process has 128 TiB.
+/// Limit on `compute.jobs`. Each job is a thread and reserves 4 GiB of address space, of which a
+/// process has 128 TiB.
 pub const JOBS_MAX: usize = 1024;
 
-/// A larger file is not ours.
+/// Largest config file. A larger file is refused unread.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -44,7 +45,7 @@ pub struct Config {
     pub courier: Settings,
     pub prices: prices::Settings,
     pub gate: GateLimits,
-    /// By their names.
+    /// Tokens by name.
     pub tokens: BTreeMap<String, TokenEntry>,
 }
 
@@ -67,7 +68,7 @@ pub struct Results {
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
     pub proofs_max: u64,
-    /// Free space on the disk that new work leaves alone.
+    /// Free disk space that new work must leave.
     pub reserve_bytes: u64,
 }
 
@@ -79,8 +80,8 @@ pub struct Modules {
     pub code_bytes_max: u64,
 }
 
-/// All of the default gas at a nanosecond a unit, which is dear, and a fifth more. It bounds what no price covers, as loads
-/// from memory in no order.
+/// Default timeout: the default gas at a high price of one nanosecond a unit, and a fifth more. The
+/// timeout also bounds costs that gas does not cover, such as loads from memory in random order.
 const TIMEOUT_MS: u64 = 120_000;
 
 impl Default for Compute {
@@ -116,7 +117,7 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Reads the file at `path`. One that is not there stands for the defaults.
+    /// Reads the file at `path`. A missing file means the defaults.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let failed = |cause| ConfigError::Read { path: path.to_owned(), cause };
         match std::fs::metadata(path) {
@@ -209,17 +210,17 @@ impl Config {
         within("courier", "timeout_ms", courier.timeout_ms, i64_max)
     }
 
-    /// How many modules may be stored.
+    /// Returns the quota of stored modules.
     pub const fn module_quota(&self) -> Quota {
         Quota { modules_max: self.modules.modules_max, bytes_max: self.modules.bytes_max }
     }
 
-    /// The tokens that are taken.
+    /// Returns the configured tokens.
     pub fn tokens(&self) -> Result<Tokens, TokensError> {
         Tokens::of(&self.tokens)
     }
 
-    /// What the runner may use; `jobs` goes before what the file says.
+    /// Returns the capacity of the runner; `jobs` overrides the file.
     pub fn capacity(&self, jobs: Option<usize>) -> Capacity {
         let machine = Capacity::of_this_machine();
         Capacity {
@@ -231,12 +232,12 @@ impl Config {
     }
 }
 
-/// The number, from 1 on, of the line that holds the byte `at`.
+/// Returns the number of the line, from 1 on, that holds the byte `at`.
 fn line_at(text: &str, at: usize) -> usize {
     text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
 }
 
-/// What is wrong, and at which byte of the file.
+/// An error, and its byte offset in the file.
 #[derive(Debug)]
 struct Problem {
     at: usize,

@@ -1,7 +1,11 @@
-//! The door for HTTP: routes, limits, status codes. `caller` says who asks and what that one may; `modules`, `slices` and `prices`
-//! are for authors and buyers, `page` is for people, `courier` is where other nodes hand bundles over, `local` where the command
-//! line of the same user asks, over a socket in the state directory; `log` is what is said of a request, `problem` what an error
-//! looks like.
+//! HTTP service: routes, limits and status codes.
+//!
+//! * `caller` authenticates requests and checks their rights.
+//! * `modules`, `slices` and `prices` are the API for module authors and buyers.
+//! * `page` is the dashboard for people.
+//! * `courier` receives bundles from other nodes.
+//! * `local` serves the command line of the same user, over a socket in the state directory.
+//! * `log` logs and counts requests, and `problem` formats errors.
 
 mod problem;
 mod accept;
@@ -56,7 +60,7 @@ use crate::node::{Node, Serving};
 use crate::prices::SharedBoard;
 use crate::queue::Queue;
 
-/// What the routes work on.
+/// Application state of the routes.
 #[derive(Clone)]
 pub struct Served {
     pub node: Arc<Node>,
@@ -64,11 +68,11 @@ pub struct Served {
     pub queue: Arc<Queue>,
     pub prices: Arc<SharedBoard>,
     pub metrics: Arc<Metrics>,
-    /// Whether the node is to stop.
+    /// True when the node is to shut down.
     pub stopping: watch::Receiver<bool>,
     rooms: Rooms,
     started: Instant,
-    /// Where long slices lie while they are in use.
+    /// Directory for long slices while they are in use.
     spool: PathBuf,
 }
 
@@ -101,14 +105,14 @@ impl Served {
     }
 }
 
-/// What the network sees, as far as the doorkeeper lets in.
+/// Returns the routes for the network, behind the authentication layer.
 pub fn network_routes(served: Served, keeper: Arc<Doorkeeper>) -> Router {
     let connections = served.rooms.connections.clone();
     let metrics = served.metrics.clone();
     routes(served).layer(from_fn_with_state((keeper, connections), let_in)).layer(from_fn_with_state(metrics, follow))
 }
 
-/// What the same user sees, on the socket.
+/// Returns the routes for the local socket, where every request is the owner's.
 pub fn local_routes(served: Served) -> Router {
     let orders = Router::new()
         .at(local::COURIER_PATH, post(local::perform_courier_order))
@@ -154,25 +158,25 @@ fn routes(served: Served) -> Router {
         .with_state(served)
 }
 
-/// No browser is to guess what an answer might be instead of what it says.
+/// Sets `X-Content-Type-Options: nosniff`, so that browsers do not guess another content type.
 async fn take_at_its_word(mut response: Response) -> Response {
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
-/// Where carriers hand bundles over.
+/// Returns the route on which carriers deliver bundles.
 pub fn carrier_routes<S: Clone + Send + Sync + 'static>(courier: Arc<Courier>) -> Router<S> {
     Router::new().at("/v1/courier/bundles", post(courier::receive)).with_state(courier)
 }
 
-/// The description of all this for programs.
+/// OpenAPI description of the API.
 const DESCRIPTION: &str = include_str!("http/openapi.json");
 
 async fn describe() -> Response {
     fixed(([(CONTENT_TYPE, accept::JSON)], DESCRIPTION))
 }
 
-/// Whether it is worth sending work here.
+/// Answers the readiness probe: 200 if the node can accept work, else 503.
 async fn ready(State(served): State<Served>) -> Response {
     if *served.stopping.borrow() {
         return Problem::new(503, "stopping", "this node is about to end").into_response();

@@ -1,7 +1,9 @@
-//! What is scraped from a node. `table` has every name; `scrape` reads the numbers that are kept elsewhere, some of them longer
-//! than a process lasts. What this process counts as it happens begins at zero, and is here.
+//! Prometheus metrics. `table` lists every metric; `scrape` reads the figures that other modules
+//! keep, some of which outlive the process. This module has the counters of this process, which
+//! begin at zero.
 //!
-//! Labels are chosen here and not by whoever asks: where one could be anything, the types below take only what is compiled in.
+//! Label values are fixed at compile time, so that a client cannot create time series. The types
+//! below accept only such values.
 
 mod table;
 mod scrape;
@@ -23,34 +25,34 @@ use crate::prices::LoadResult;
 use crate::runner::{Observation, Source, Usage};
 use crate::slice::Scope;
 
-/// What the text is, as HTTP says it.
+/// Content type of the text format.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
-// Upper bounds of buckets. In seconds for slices: from 64 bytes in a cache to a guest that runs for an hour.
+// Bucket bounds. For slices, in seconds: from 64 bytes in a cache to a guest that runs for an hour.
 const SLICE_SECONDS: [f64; 12] = [0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 10.0, 60.0, 3_600.0];
-/// The host's base charges to more than any default.
+/// From the host's base charges to more than any default.
 const GAS: [f64; 10] = [1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12];
-/// Starting the child alone takes some 3 ms, and what is admitted takes seconds.
+/// From some 3 ms, the start of the child alone, to the seconds that a large module takes.
 const COMPILE_SECONDS: [f64; 10] = [0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0];
-/// A health check to a slice that is waited for.
+/// From a health check to a slice whose client waits for the result.
 const REQUEST_SECONDS: [f64; 12] = [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 10.0, 60.0];
-/// Loopback to a slow line.
+/// From loopback to a slow line.
 const ATTEMPT_SECONDS: [f64; 11] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0, 10.0, 60.0];
 
-/// What an answer that nobody has counts as.
+/// Source label of a request without a result.
 const NO_SOURCE: &str = "none";
 
-/// A request over HTTP, and its answer.
+/// An HTTP request and its response.
 #[derive(Clone, Copy, Debug)]
 pub struct Exchange {
-    /// The pattern that its path fits.
+    /// Pattern of the route.
     pub route: &'static str,
     pub method: &'static str,
     pub status: u16,
     pub duration: Duration,
 }
 
-/// What is counted by this process alone.
+/// Counters of this process.
 pub struct Metrics {
     start_ms: u64,
     slices: IntCounterVec,
@@ -71,10 +73,11 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// For a process that begins to serve at this time, in milliseconds since 1970-01-01 UTC.
+    /// Creates the counters. `start_ms` is the start of the service, in milliseconds since
+    /// 1970-01-01 UTC.
     ///
     /// # Panics
-    /// If the table holds what Prometheus has no use for; a test makes all of it.
+    /// If Prometheus rejects an entry of the table; a test builds all of them.
     pub fn new(start_ms: u64) -> Self {
         let metrics = Self {
             start_ms,
@@ -94,7 +97,7 @@ impl Metrics {
             tokens: TokenCounters::new(),
             log_dropped: OnceLock::new(),
         };
-        // What is not there cannot be seen to grow.
+        // Creates these series at zero: an increase from a missing series would not be visible.
         for result in LoadResult::NAMES {
             metrics.board_loads.with_label_values(&[result]);
         }
@@ -104,7 +107,7 @@ impl Metrics {
         metrics
     }
 
-    /// Counts a slice that the runner has answered, or has not.
+    /// Counts a slice with its outcome, or with the error of the runner.
     pub fn slice(&self, observation: &Observation<'_>) {
         let Observation { workload, duration, result } = *observation;
         let (outcome, source) = match result {
@@ -123,22 +126,22 @@ impl Metrics {
         }
     }
 
-    /// Counts what a request has used of this node.
+    /// Counts the resources that a request has used.
     pub fn usage(&self, usage: &Usage<'_>) {
         self.tokens.usage(usage);
     }
 
-    /// Counts the answer to a request of a token.
+    /// Counts the response to a request of a token.
     pub fn answer(&self, scope: &Scope, status: u16) {
         self.tokens.answer(scope, status);
     }
 
-    /// Shows how many lines of the log were dropped, as `count` says.
+    /// Adds a metric of the dropped log lines; `count` returns their number.
     pub fn show_dropped_lines(&self, count: impl Fn() -> u64 + Send + Sync + 'static) {
         let _ = self.log_dropped.set(Box::new(count));
     }
 
-    /// Counts what befell a module.
+    /// Counts an event of a module.
     pub fn module(&self, event: &ModuleEvent<'_>) {
         match event {
             ModuleEvent::Refused { rule } => self.refusals.with_label_values(&[*rule]).inc(),
@@ -160,17 +163,17 @@ impl Metrics {
         }
     }
 
-    /// Counts a connection that was closed because its address has too many.
+    /// Counts a connection that was refused because its address has too many.
     pub fn connection_refused(&self) {
         self.connections_refused.with_label_values::<&str>(&[]).inc();
     }
 
-    /// Counts what came of loading the price board.
+    /// Counts the result of loading the price board.
     pub fn board_loaded(&self, result: &LoadResult) {
         self.board_loads.with_label_values(&[result.name()]).inc();
     }
 
-    /// Counts what a flush tells.
+    /// Counts an event of a flush.
     pub fn flush(&self, event: &Event) {
         let took_us = match event {
             Event::Forwarded { took_us, .. } | Event::Failed { took_us, .. } => Some(*took_us),
@@ -183,7 +186,7 @@ impl Metrics {
         }
     }
 
-    /// The text that is scraped. Reads the stores: to be called where that may be waited for.
+    /// Returns the text for a scrape. Reads the stores, so call it where blocking is allowed.
     pub fn text(&self, scraped: &Scraped<'_>) -> Result<String, ScrapeError> {
         let registry = Registry::new();
         self.register_all(&registry);

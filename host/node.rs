@@ -1,4 +1,4 @@
-//! `Node`: one data directory and all that works on it, wired together.
+//! `Node`: one data directory and all components that work on it.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
@@ -27,34 +27,35 @@ pub struct Node {
     pub reserve: Reserve,
 }
 
-/// What serves: the node has the data directory for as long as it is open.
+/// Components of a serving node, which holds the lock of the data directory while it is open.
 pub struct Serving {
     pub node: Node,
     pub courier: Courier,
     pub queue: Arc<Queue>,
     pub prices: SharedBoard,
-    /// What became of the board's file.
+    /// Result of loading the board's file.
     pub loaded: LoadResult,
-    /// An empty directory for what need not last.
+    /// An empty directory for temporary files.
     pub spool: PathBuf,
 }
 
-/// A node's config, and its stored modules to read.
+/// A node's config and its stored modules, read-only.
 pub struct Look {
     pub config: Config,
     pub stored: StoredModules,
 }
 
-/// What the owner should hear of while the node opens.
+/// Messages to the owner while the node opens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// Another process has the data directory; this one waits until it is done.
+    /// Another process holds the data directory; this process waits.
     Waiting { directory: PathBuf },
-    /// The config was empty, as a full disk leaves it at a first start. It has the defaults now, as comments.
+    /// The config file was empty, as after a first start on a full disk. It was replaced by the
+    /// default file.
     ConfigWasEmpty { path: PathBuf },
-    /// The proof store was damaged, moved to `to`, and begun anew.
+    /// The proof store was damaged. It was moved to `to`, and a new one was created.
     StoreMovedAside { to: PathBuf },
-    /// The price board could not be read, and begins empty.
+    /// The price board could not be read, and starts empty.
     PricesLost { result: LoadResult },
 }
 
@@ -62,7 +63,8 @@ pub enum Notice {
 pub enum NodeError {
     #[error("cannot use the data directory `{}`: {cause}; choose another with --data-dir", path.display())]
     DataDirectory { path: PathBuf, cause: io::Error },
-    /// Another directory would be another node, so the cause has the remedy.
+    /// Like [`Self::DataDirectory`], but without the advice to choose another directory: that would
+    /// be another node. The cause names the remedy.
     #[error("cannot use the data directory `{}`: {cause}", path.display())]
     Unfit { path: PathBuf, cause: io::Error },
     #[error(transparent)]
@@ -88,21 +90,21 @@ impl NodeError {
     }
 }
 
-/// While it is held, no other process has the data directory.
+/// Lock of the data directory. While it is held, no other process can open the directory.
 pub struct DirectoryLock {
     _file: File,
 }
 
 impl Node {
-    /// Opens the node whose files are in `directory`, which is made if it is not there. Modules are compiled by this
-    /// program, started anew, so it must be `node`. `jobs` goes before the config.
+    /// Opens the node in `directory`, and creates the directory if needed. This program starts
+    /// itself to compile modules, so it must be `node`. `jobs` overrides the config.
     pub fn open(directory: &Path, jobs: Option<usize>, notify: impl Fn(Notice)) -> Result<Self, NodeError> {
         let config = Config::read(&directory.join("config.toml"))?;
         let capacity = config.capacity(jobs);
         Self::open_locked(DataDirectory::lock(directory, &notify)?, config, capacity, &notify)
     }
 
-    /// [`Node::open`]; `None` while another process has the directory.
+    /// [`Node::open`], or `None` while another process holds the directory.
     pub fn try_open(directory: &Path, jobs: Option<usize>, notify: impl Fn(Notice)) -> Result<Option<Self>, NodeError> {
         let config = Config::read(&directory.join("config.toml"))?;
         let Some(files) = DataDirectory::try_lock(directory)? else { return Ok(None) };
@@ -110,12 +112,12 @@ impl Node {
         Self::open_locked(files, config, capacity, &notify).map(Some)
     }
 
-    /// What the owner of `directory` has set; the defaults, where there is nothing.
+    /// Reads the config in `directory`; a missing file means the defaults.
     pub fn config(directory: &Path) -> Result<Config, NodeError> {
         Ok(Config::read(&directory.join("config.toml"))?)
     }
 
-    /// What may be read also while a node runs.
+    /// Opens the config and the stored modules read-only, also while a node runs.
     pub fn look(directory: &Path) -> Result<Look, NodeError> {
         let config = Config::read(&directory.join("config.toml"))?;
         let files = DataDirectory::prepare(directory);
@@ -138,7 +140,7 @@ impl Node {
             notify(Notice::StoreMovedAside { to });
         }
         let sandbox = Arc::new(Sandbox::new(capacity.guests())?);
-        // This very program, also where its file has been replaced since it started.
+        // Path of this very program, which also works if its file was replaced after the start.
         let compiler = Compiler::child("/proc/self/exe", sandbox.settings_digest());
         let reserve = Reserve::new(state.clone(), config.store.reserve_bytes);
         let stored = StoredModules::new(state.join("modules"), config.module_quota()).with_reserve(reserve.clone());
@@ -150,34 +152,35 @@ impl Node {
         Ok(Self { config, keyring, signer, runner, reserve })
     }
 
-    /// The keys of the node whose files are in `directory`, which is made if it is not there.
+    /// Returns the keys of the node in `directory`, and creates the directory if needed.
     pub fn keys(directory: &Path) -> Result<Keyring, NodeError> {
         let files = DataDirectory::prepare(directory);
         let files = files.map_err(|cause| NodeError::data_directory(directory, cause))?;
         Ok(Keyring::new(files.state))
     }
 
-    /// [`Node::keys`], for who changes the node's own: no process may go on to sign with a key that has been retired. `None`
-    /// while another process has the directory.
+    /// [`Node::keys`], with the lock, for commands that change the node's own key: no other process
+    /// may go on signing with a retired key. `None` while another process holds the directory.
     pub fn try_keys(directory: &Path) -> Result<Option<(Keyring, DirectoryLock)>, NodeError> {
         let Some(DataDirectory { state, lock, .. }) = DataDirectory::try_lock(directory)? else { return Ok(None) };
         Ok(Some((Keyring::new(state), DirectoryLock { _file: lock })))
     }
 
-    /// Where the node whose files are in `directory` keeps its state.
+    /// Returns the state directory of the node in `directory`.
     pub fn state(directory: &Path) -> PathBuf {
         directory.join("state")
     }
 
-    /// The courier of the node whose files are in `directory`, which is made if it is not there; `None` while another
-    /// process has it.
+    /// Opens the courier of the node in `directory`, and creates the directory if needed; `None`
+    /// while another process holds it.
     pub fn try_courier(directory: &Path) -> Result<Option<(Courier, DirectoryLock)>, NodeError> {
         let Some(files) = DataDirectory::try_lock(directory)? else { return Ok(None) };
         let config = Config::read(&directory.join("config.toml"))?;
         Self::open_courier(files, &config).map(Some)
     }
 
-    /// All that serves in `directory`, which is made if it is not there; waits until no other process has it.
+    /// Opens all components of a serving node in `directory`, and creates the directory if needed.
+    /// Waits until no other process holds it.
     pub fn open_to_serve(directory: &Path, notify: impl Fn(Notice)) -> Result<Serving, NodeError> {
         let config = Config::read(&directory.join("config.toml"))?;
         let files = DataDirectory::lock(directory, &notify)?;
@@ -197,7 +200,7 @@ impl Node {
         let queue = Queue::open(&state.join("accepted"), node.runner.clone(), settings)?;
         queue.store().keep_reserve(node.reserve.clone());
         courier.store().keep_reserve(&node.reserve);
-        // Whoever asks for modules finds them counted.
+        // Counts the stored modules now, so that a later request finds the count.
         let _ = node.runner.modules().stored().map(StoredModules::stored);
         let (file, now_ms) = (directory.join(&node.config.prices.file), system_clock());
         let (prices, result) = SharedBoard::open(file, &node.config.prices, now_ms);
@@ -213,8 +216,8 @@ impl Node {
         Ok((courier, DirectoryLock { _file: files.lock }))
     }
 
-    /// The price board of the node whose files are in `directory`, which is made if it is not there, and what came of loading
-    /// it; `None` while another process has the directory.
+    /// Opens the price board of the node in `directory`, and creates the directory if needed. Also
+    /// returns the result of loading the board; `None` while another process holds the directory.
     pub fn try_prices(directory: &Path) -> Result<Option<(SharedBoard, LoadResult, DirectoryLock)>, NodeError> {
         let Some(files) = DataDirectory::try_lock(directory)? else { return Ok(None) };
         let settings = Config::read(&directory.join("config.toml"))?.prices;
@@ -222,19 +225,20 @@ impl Node {
         Ok(Some((board, result, DirectoryLock { _file: files.lock })))
     }
 
-    /// Checks the courier's store, and rebuilds it where it is damaged; `None` while another process has the directory.
+    /// Checks the courier's store, and rebuilds it where it is damaged; `None` while another
+    /// process holds the directory.
     pub fn try_fsck_courier(directory: &Path) -> Result<Option<FsckReport>, NodeError> {
         let Some(files) = DataDirectory::try_lock(directory)? else { return Ok(None) };
         Ok(Some(CourierStore::fsck(&files.state.join("courier"))?))
     }
 
-    /// The peers in `directory` as they are: nothing is made.
+    /// Returns the peers in `directory`, and creates nothing.
     pub fn known_peers(directory: &Path) -> Result<Peers, NodeError> {
         let read = PeersFile::new(&Self::state(directory)).read();
         Ok(read.map_err(CourierError::from)?)
     }
 
-    /// The keys in `directory` as they are: nothing is made.
+    /// Returns the keys in `directory`, and creates nothing.
     pub fn known_keys(directory: &Path) -> Keyring {
         Keyring::new(directory.join("state"))
     }
@@ -254,17 +258,17 @@ struct DataDirectory {
     config_was_empty: bool,
 }
 
-/// The socket of the node's owner, in the state directory.
+/// Name of the owner's socket in the state directory.
 pub const SOCKET: &str = "node.sock";
 
-/// Directories in directories in the state directory: `accepted/queue/blobs`.
+/// Depth of nested directories in the state directory: `accepted/queue/blobs`.
 const STATE_DEPTH: usize = 3;
 
-/// Directories of the stores that may hold millions of files, each of which is looked at when it is opened.
+/// Directories of stores that may hold millions of files. Each file is checked when it is opened.
 const CHECKED_WHEN_OPENED: [&str; 4] = ["bundles", "received", "archive", "files"];
 
 impl DataDirectory {
-    /// Waits until no other process has the directory.
+    /// Waits until no other process holds the directory.
     fn lock(directory: &Path, notify: &impl Fn(Notice)) -> Result<Self, NodeError> {
         let failed = |cause| NodeError::data_directory(directory, cause);
         let files = Self::prepare(directory).map_err(failed)?;
@@ -276,7 +280,7 @@ impl DataDirectory {
         Ok(files)
     }
 
-    /// `None` while another process has the directory.
+    /// Returns `None` while another process holds the directory.
     fn try_lock(directory: &Path) -> Result<Option<Self>, NodeError> {
         let failed = |cause| NodeError::data_directory(directory, cause);
         let files = Self::prepare(directory).map_err(failed)?;
@@ -293,7 +297,8 @@ impl DataDirectory {
     fn prepare(directory: &Path) -> io::Result<Self> {
         let (state, cache) = (directory.join("state"), directory.join("cache"));
         let private = |path: &Path| DirBuilder::new().recursive(true).mode(0o700).create(path);
-        // What is on disk in it is to be found there.
+        // Makes the directory durable, so that a file that is on disk in it can be found after a
+        // crash.
         private_file::make_directory(&state)?;
         private(&cache)?;
         private_file::check_below(&state, 0, SOCKET, &[])?;
@@ -301,26 +306,28 @@ impl DataDirectory {
         let made = private_file::create_shared(&config, COMMENTED.as_bytes());
         let config_was_empty = match made {
             Ok(made) => made == Made::OfEmpty,
-            // What cannot be replaced says as much as the defaults.
+            // An existing config that cannot be replaced stays: if it is empty, it means the
+            // defaults.
             Err(_) if config.exists() => false,
             Err(error) => return Err(error),
         };
         let options = &mut OpenOptions::new();
         let lock = private_file::open(&state.join("lock"), options.write(true).create(true).truncate(false))?;
         let key = cache_key(&state.join("cache.key"))?;
-        // Whoever knows the key can have code loaded, and whoever can write the state decides what was proved.
+        // The key lets its holder load code, and write access to the state decides what was proved.
+        // Both must be private.
         private_file::check(&state)?;
         private_file::check(&state.join("cache.key"))?;
         Ok(Self { state, cache, key, lock, config_was_empty })
     }
 
-    /// Looks at the files before any of them is opened.
+    /// Checks the permissions of the files before any of them is opened.
     fn check(&self) -> io::Result<()> {
         private_file::check_below(&self.state, STATE_DEPTH, SOCKET, &CHECKED_WHEN_OPENED)
     }
 }
 
-/// Makes a directory that holds nothing; what it held was not needed by anybody but a process that is gone.
+/// Creates an empty directory. Any earlier content belonged to a process that has ended.
 fn empty(directory: &Path) -> io::Result<()> {
     match std::fs::remove_dir_all(directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -340,8 +347,8 @@ fn wait_for(lock: &File, waiting: impl FnOnce()) -> io::Result<()> {
     }
 }
 
-/// The secret that authenticates what is in `cache/`; made at the first start. A file that holds no key is replaced:
-/// all it costs is to compile again.
+/// Reads or creates the secret that authenticates the files in `cache/`. A file that holds no key
+/// is replaced; the only cost is to compile the modules again.
 fn cache_key(path: &Path) -> io::Result<MacKey> {
     let mut secret = [0; MacKey::BYTES];
     let opened = private_file::open(path, OpenOptions::new().read(true));

@@ -1,4 +1,5 @@
-//! What the command line asks of the running node, beside the courier's orders, and what it answers.
+//! Orders from the command line to the running node, and the answers. The courier has orders of its
+//! own.
 
 use std::pin::pin;
 use std::time::SystemTime;
@@ -17,13 +18,13 @@ use crate::prices::SharedBoard;
 use crate::prices::orders::{PriceAnswer, PriceOrder};
 use crate::runner::{Answer as RunAnswer, Finished, Source};
 
-/// How much of an output is told at a time.
+/// Size of one piece of an output in the answers.
 const PIECE_BYTES: usize = 32 << 10;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
-    /// Run the slices in these files.
+    /// Runs the slices in these files.
     Run(BatchOrder),
     Module(ModuleOrder),
     Price(PriceOrder),
@@ -33,11 +34,11 @@ pub enum Order {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
-    /// Some of what the guest put out whose end is told next.
+    /// A piece of the output of the slice that the next `Ran` reports.
     Output {
         piece: Binary,
     },
-    /// The next slice, in the order of the files.
+    /// Result of the next slice, in the order of the files.
     Ran {
         proof: Binary,
         source: Source,
@@ -48,15 +49,15 @@ pub enum Answer {
     Module(ModuleAnswer),
     Price(Box<PriceAnswer>),
     Key(KeyAnswer),
-    /// The order failed here; what came before it is done.
+    /// The order failed at this point; the answers before it are valid.
     Error(Failure),
 }
 
-/// Carries `order` out, until it is done or nobody hears the answers any more.
+/// Executes `order`, until it is done or the receiver of the answers is gone.
 pub async fn perform(node: &Node, board: &SharedBoard, order: Order, now_ms: u64, answers: &mpsc::Sender<Answer>) {
     let failed = match order {
         Order::Run(order) => {
-            // Reading assets and compiling wait for the disk.
+            // Reading assets and compiling block on the disk.
             match tokio::task::block_in_place(|| Batch::open(order, node)) {
                 Ok(batch) => return run(batch, answers).await,
                 Err(error) => Failure { code: error.code().to_owned(), message: error.to_string() },
@@ -122,14 +123,15 @@ async fn tell(answer: RunAnswer, answers: &mpsc::Sender<Answer>) -> Result<(), m
     answers.send(Answer::Ran { proof, source, log, has_output }).await
 }
 
-/// What comes back of a batch, put together again.
+/// Assembles the results of a batch from its answers.
 #[derive(Default)]
 pub struct Told {
     output: Vec<u8>,
 }
 
 impl Told {
-    /// Takes the next answer in; a slice's result when that is whole. `Err` says what is wrong with what the node answers.
+    /// Adds an answer, and returns a slice's result when it is complete. `Err` says why the node's
+    /// answers are not valid.
     pub fn take(&mut self, answer: Answer) -> Result<Option<Result<RunAnswer, Failure>>, String> {
         match answer {
             Answer::Output { piece } => {

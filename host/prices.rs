@@ -1,7 +1,8 @@
-//! `PriceBoard`: what work is offered at lately, in exact quantiles, so that a price can be suggested.
+//! `PriceBoard`: exact quantiles of the recent offers, from which it suggests prices.
 //!
-//! Pure: it reads no clock and no file. Each operation is told the time, and leaves out what is too old by then. `file`
-//! has the board's bytes and `journal` what came since, `shared` has one board for many threads, `orders` all that can be asked of it.
+//! The board is pure: it reads no clock and no file. Each operation gets the time, and ignores
+//! offers that are too old by then. `file` stores the board and `journal` the offers since the last
+//! save; `shared` shares one board between threads; `orders` lists all requests to it.
 
 mod offer;
 mod sorted;
@@ -27,26 +28,26 @@ pub use self::settings::{Settings, WINDOW_MAX};
 pub use self::shared::{PerformError, SharedBoard};
 use self::window::{Share, Window};
 
-/// An offer that is older than 60 hours does not count.
+/// Maximum age of an offer: 60 hours. Older offers do not count.
 pub const AGE_MAX_MS: u64 = 60 * 60 * 60 * 1_000;
 
-/// Lanes of modules that there are at once; fewer where windows are so large that more than [`OFFERS_MAX`] could be in
-/// them.
+/// Limit on lanes of modules. Fewer lanes fit if windows are so large that they could hold more
+/// than [`OFFERS_MAX`] offers.
 pub const MODULE_LANES_MAX: usize = 256;
 
-/// Offers in all lanes of modules together; one takes some 100 bytes of memory, and 400 if it is its provider's only
-/// one.
+/// Limit on offers in all lanes of modules together. One offer takes some 100 bytes of memory, and
+/// 400 if it is the only one of its provider.
 pub const OFFERS_MAX: usize = 1_000_000;
 
-/// Lanes that always have room: all, transcode, inference.
+/// Number of built-in lanes, which never give way: all, transcode, inference.
 const OWN_LANES: usize = 3;
 
-/// What is known of an offer's module. Of other lanes it says nothing.
+/// Standing of a module whose lane gets an offer. In other lanes it has no meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Standing {
     /// The module is stored here.
     Stored,
-    /// It is not, or nobody has looked.
+    /// The module is not stored here, or was not looked up.
     Unknown,
 }
 
@@ -54,25 +55,25 @@ pub enum Standing {
 pub struct PriceBoard {
     window: usize,
     share: Share,
-    /// Each has been offered in; some may have nothing left that counts.
+    /// Lanes with at least one offer so far; in some, no offer may count any more.
     lanes: BTreeMap<Lane, LaneWindow>,
     revision: u64,
 }
 
 struct LaneWindow {
     window: Window,
-    /// As it was at the newest offer.
+    /// Standing at the time of the newest offer.
     standing: Standing,
 }
 
-/// How much stands behind the lane of a module: the least give way to others first.
+/// Weight of a module's lane: the lightest lanes are evicted first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Weight {
-    /// It holds offers by too few providers to say anything.
+    /// Fewer providers than bands need have offers in it.
     Words,
-    /// It holds offers by as many providers as bands need.
+    /// At least as many providers as bands need have offers in it.
     Offered,
-    /// Its module is stored here.
+    /// The module is stored here.
     Stored,
 }
 
@@ -87,18 +88,19 @@ impl LaneWindow {
 }
 
 impl PriceBoard {
-    /// A board without offers.
+    /// Creates a board without offers.
     pub fn new(settings: &Settings) -> Self {
         let share = Share::of_percent(usize::try_from(settings.provider_share_percent).unwrap_or(usize::MAX));
         Self { window: settings.window(), share, lanes: BTreeMap::new(), revision: 0 }
     }
 
-    /// Takes in an offer that is made now, at its own `time_ms`, for a module that nobody has looked for.
+    /// Records an offer that is made at its own `time_ms`, for a module that was not looked up.
     pub fn record(&mut self, offer: &Offer) {
         self.record_of(offer, Standing::Unknown);
     }
 
-    /// Takes in an offer that is made now, at its own `time_ms`: in its lane, if that has one, and in the lane over all.
+    /// Records an offer that is made at its own `time_ms`: in its own lane, unless a full board has
+    /// no slot for that lane, and in the overall lane.
     pub fn record_of(&mut self, offer: &Offer, standing: Standing) {
         self.revision += 1;
         self.push(Lane::All, offer, standing);
@@ -119,14 +121,15 @@ impl PriceBoard {
         of_lane.window.push(offer.price, &offer.provider, offer.time_ms);
     }
 
-    /// Of how many modules there are lanes at once.
+    /// Returns how many modules can have a lane at once.
     pub fn module_lanes_max(&self) -> usize {
         MODULE_LANES_MAX.min(OFFERS_MAX / self.window)
     }
 
-    /// Removes lanes of modules until there are at most `lanes_max`, for a lane of this standing, and returns whether there is
-    /// room for that. Lanes that have nothing left go first, and then those with the least weight, the one whose newest offer
-    /// is the oldest before others; words alone make no heavier lane give way.
+    /// Evicts lanes of modules until at most `lanes_max` remain, and returns whether a lane of this
+    /// `standing` may be added. Empty lanes go first, then those with the least weight; among
+    /// equals, the one whose newest offer is the oldest. An offer for an unknown module evicts only
+    /// lanes of the lowest weight.
     fn make_room(&mut self, lanes_max: usize, standing: Standing, now_ms: u64) -> bool {
         self.settle(now_ms);
         let is_module = |(lane, of_lane): (&Lane, &LaneWindow)| match lane {
@@ -142,38 +145,39 @@ impl PriceBoard {
         leaving.len() == excess
     }
 
-    /// Has every lane be what it is at this time. The others do that to the lane that they are asked for.
+    /// Expires old offers in every lane. The other methods do that for the lane that they read.
     pub fn settle(&mut self, now_ms: u64) {
         self.lanes.values_mut().for_each(|of_lane| of_lane.window.settle(now_ms));
         self.lanes.retain(|_, of_lane| !of_lane.window.is_empty());
     }
 
-    /// The quartiles of a lane, and these others.
+    /// Returns the quartiles of a lane, and these other quantiles.
     pub fn bands(&mut self, lane: Lane, others: &[Quantile], now_ms: u64) -> Bands {
         let capacity = self.window;
         Bands::of(lane, capacity, self.settled(lane, now_ms), others, now_ms)
     }
 
-    /// What to ask for in a lane while `backlog` pieces of work wait in it.
+    /// Suggests a price for a lane in which `backlog` pieces of work wait.
     pub fn suggest(&mut self, lane: Lane, backlog: u32, now_ms: u64) -> Suggestion {
         Suggestion::of(self.bands(lane, &[], now_ms), backlog)
     }
 
-    /// The last offers that count in a lane, up to this many, the oldest first.
+    /// Returns the last offers that count in a lane, at most `last`, the oldest first.
     pub fn history(&mut self, lane: Lane, last: usize, now_ms: u64) -> Vec<Offer> {
         let Some(window) = self.settled(lane, now_ms) else { return Vec::new() };
         let skipped = window.len().saturating_sub(last);
         window.offers().skip(skipped).filter_map(|offer| offer_in(lane, offer)).collect()
     }
 
-    /// The lanes in which offers count.
+    /// Returns the lanes in which offers count.
     pub fn lanes(&mut self, now_ms: u64) -> Vec<Lane> {
         self.settle(now_ms);
         self.lanes.keys().copied().collect()
     }
 
-    /// Counts the offers that were recorded since the board was first made, also by other processes: a board that has the same
-    /// revision as before has the same offers, but for those that have grown too old.
+    /// Returns the number of offers recorded since the board was created, also by earlier
+    /// processes. Two boards of the same revision hold the same offers, except for those that have
+    /// expired since.
     pub const fn revision(&self) -> u64 {
         self.revision
     }

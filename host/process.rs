@@ -1,5 +1,5 @@
-//! Limits that the system sets for this process: open files and threads. They are looked at before anything starts, so that a
-//! process with too few of them says so and does not fail somewhere later.
+//! System limits of this process: open files and threads. They are checked before anything else
+//! starts, so that a process with too few reports that clearly and does not fail later.
 
 use std::io;
 use std::sync::mpsc;
@@ -7,20 +7,21 @@ use std::thread::{Builder, JoinHandle};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Files that the stores, compilers, guests and the courier hold at once, and those of the process itself.
+/// Files for the stores, compilers, guests and the courier, and for the process itself.
 const FILES_RESERVED: u64 = 96;
 
-/// A node with fewer has no room for connections.
+/// Minimum of open files. With fewer, none are left for connections.
 pub const FILES_MIN: u64 = 160;
 
-/// Slices and outputs in files that are under way at once, each of which also takes memory for bodies: that bounds them to some
-/// such number. Below it, each connection may have one.
+/// Files for slices and outputs that are in use at once. Each of them also takes memory for bodies,
+/// which limits them to about this number. With fewer files in total, half of what remains is
+/// reserved, so each connection may have one.
 const FILES_OF_BODIES_MAX: u64 = 4_096;
 
-/// One of so many files may be the memory image of a module that stays in memory.
+/// One in this many files is reserved for the memory images of modules in memory.
 const FILES_PER_PROGRAM: u64 = 8;
 
-/// Threads for work that blocks, beside those that are counted one by one: stores, hashing, the disk.
+/// Threads for blocking work: stores, hashing and the disk. Other threads are counted one by one.
 pub const THREADS_RESERVED: usize = 16;
 
 #[derive(Debug, thiserror::Error)]
@@ -34,25 +35,25 @@ pub enum ProcessError {
     Threads { found: usize, needed: usize, cause: io::Error },
 }
 
-/// Raises the limit of open files as far as the system lets it, and returns it.
+/// Raises the limit of open files as far as the system allows, and returns it.
 pub fn raise_limit_of_files() -> u64 {
     let limit = getrlimit(Resource::Nofile);
-    // Where it cannot be raised, what it is counts.
+    // If it cannot be raised, the current limit applies.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     files_max()
 }
 
-/// The files that this process may have open.
+/// Returns how many files this process may have open.
 pub fn files_max() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// The modules that may stay in memory, each of which may take a file.
+/// Returns how many modules may stay in memory; each may use one file.
 pub const fn programs_max(files_max: u64) -> u64 {
     files_max / FILES_PER_PROGRAM
 }
 
-/// The connections that leave the stores and the programs their files.
+/// Returns how many connections leave enough files for the stores and the modules.
 pub fn connections_max(files_max: u64) -> Result<u64, ProcessError> {
     if files_max < FILES_MIN {
         return Err(ProcessError::Files { found: files_max });
@@ -61,7 +62,8 @@ pub fn connections_max(files_max: u64) -> Result<u64, ProcessError> {
     Ok(there - (there / 2).min(FILES_OF_BODIES_MAX))
 }
 
-/// Starts so many threads at once, and ends them. Libraries panic or wait for ever where they cannot start theirs.
+/// Starts this many threads at once, and ends them. Libraries panic or hang if they cannot start
+/// their threads.
 pub fn check_threads(needed: usize) -> Result<(), ProcessError> {
     check_threads_with(needed, |work| Builder::new().name("check".to_owned()).spawn(work))
 }
@@ -72,9 +74,9 @@ fn check_threads_with(needed: usize, spawn: impl Fn(Work) -> io::Result<JoinHand
     let (mut started, mut ends) = (Vec::new(), Vec::new());
     let mut checked = Ok(());
     for found in 0..needed {
-        // No owner: each is between this function and one thread.
+        // No owner: each channel is between this function and one thread.
         let (end, ended) = mpsc::channel::<()>();
-        // It ends when its end of the channel goes.
+        // The thread ends when its sender is dropped.
         let work = move || {
             let _ = ended.recv();
         };

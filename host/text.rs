@@ -1,5 +1,5 @@
-//! Text for people, on a terminal and on a page: what strangers bring must not steer either, and times are written one
-//! way.
+//! Text for people, on a terminal and on a page: escapes strangers' text that could control either,
+//! and formats times in one way.
 
 mod explain;
 
@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 pub use self::explain::explained;
 
-/// `text` with its control characters written out, and those that turn the direction of writing, so that it cannot
-/// steer a terminal, pretend to be another line, or be read backwards.
+/// Escapes control characters in `text`, and characters that change the direction of writing. The
+/// result cannot control a terminal, imitate another line, or be displayed backwards.
 pub fn printable(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
@@ -19,7 +19,8 @@ pub fn printable(text: &str) -> String {
     line
 }
 
-/// Milliseconds since 1970 as RFC 3339 has them, or in words for years that it cannot write.
+/// Formats milliseconds since 1970 as in RFC 3339. A year that RFC 3339 cannot write is given in
+/// words.
 pub fn timestamp(unix_ms: u64) -> String {
     const YEAR_10000_MS: u64 = 253_402_300_800_000;
     let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(unix_ms));

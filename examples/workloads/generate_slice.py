@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Make sample slices: an image for the transcode job, a tensor for the inference job.
 
-A transcode slice is a binary PPM image (https://netpbm.sourceforge.net/doc/ppm.html): the Mandelbrot set, seen from a
-place that the seed chooses. An inference slice is a NumPy .npy file (format 1.0,
+A transcode slice is a binary PPM image (https://netpbm.sourceforge.net/doc/ppm.html): a part of the Mandelbrot set,
+chosen by the seed. An inference slice is a NumPy .npy file (format 1.0,
 https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html) with a float32 tensor: noisy waves. Both have
-exactly the size that was asked for, and the same size and seed give the same bytes on every machine.
+exactly the requested size, and the same size and seed give the same bytes on every machine.
 """
 
 import argparse
@@ -16,12 +16,13 @@ import sys
 import tempfile
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-# What is computed value by value; a larger slice repeats it. Python makes about a mebibyte a second.
+# Longest content that is computed value by value; a larger slice repeats it. Python computes about
+# a mebibyte a second.
 COMPUTED_BYTES_MAX = 1 << 20
 
 
 def size(text):
-    """Bytes, or with a unit: 64KiB, 4G, 1.5MiB."""
+    """Parses a size in bytes, or with a unit: 64KiB, 4G, 1.5MiB."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if not match:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size; write bytes, or a unit as in 64KiB or 4GiB")
@@ -29,14 +30,14 @@ def size(text):
 
 
 def repeated(block, length):
-    """Yields `length` bytes: the block over and over."""
+    """Yields `length` bytes: the block, repeated."""
     while length > 0:
         yield block[:length]
         length -= len(block)
 
 
 def ppm(length, seed):
-    """A PPM image of `length` bytes; what no row fills goes into a comment in its header."""
+    """Yields a PPM image of `length` bytes. A comment in the header fills the bytes that are less than a row."""
     width = max(1, int((length / 3) ** 0.5))
     while True:
         def header(comment):
@@ -55,7 +56,7 @@ def ppm(length, seed):
 
 
 def mandelbrot(width, height, seed):
-    """RGB rows. Only +, - and * on floats, which IEEE 754 rounds alike everywhere."""
+    """Returns RGB rows. Only +, - and * are used on floats, which IEEE 754 rounds alike everywhere."""
     chance = random.Random(seed)
     centre_x, centre_y = -0.745 + chance.random() * 0.01, 0.1 + chance.random() * 0.02
     span = 2.4 - chance.random() * 2.3
@@ -92,7 +93,7 @@ def npy(length, seed):
 
 
 def waves(count, seed):
-    """Little-endian float32: sums of three triangle waves, and noise."""
+    """Returns little-endian float32 values: sums of three triangle waves, and noise."""
     chance = random.Random(seed)
     periods = [chance.randrange(50, 5000) for _ in range(3)]
     values = []
@@ -123,7 +124,8 @@ def main():
     path = arguments.out or f"{arguments.kind}.slice"
     folder = os.path.dirname(path) or "."
     try:
-        # A temporary file in the same folder: nobody sees half a slice, and a failure leaves none.
+        # A temporary file in the same folder: no one sees half a slice, and a failure leaves no
+        # file.
         with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
             try:
                 for part in KINDS[arguments.kind](arguments.size, arguments.seed):

@@ -1,4 +1,4 @@
-// The sister of transcode.wat: its proof is BLAKE3 of the slice, which the host holds and has hashed.
+// Variant of transcode.wat: its proof is BLAKE3 of the slice, as computed by the host.
 import { DIGEST_BYTES, inputBlake3, inputLen, proofCommit } from "./compute";
 
 export function run(): i32 {

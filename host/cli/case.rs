@@ -1,4 +1,4 @@
-//! What a guest is run with, as the commands that verify and profile take it.
+//! Arguments of a guest, shared by the commands that verify and profile.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -15,31 +15,33 @@ use crate::limits::Limits;
 use crate::runner::ASSETS_BYTES_MAX;
 use crate::verify::{Case, Source};
 
-/// This very program.
+/// Path of this very program.
 pub const PROGRAM: &str = "/proc/self/exe";
 
-/// What a guest is run with.
+/// Arguments of a guest.
 #[derive(Args)]
 pub struct CaseArgs {
-    /// A parameter for the guest; several are given to it with a zero byte between them
+    /// A parameter for the guest; several are joined with a zero byte between them
     #[arg(long = "arg", value_name = "TEXT", allow_hyphen_values = true)]
     args: Vec<OsString>,
     /// A file that the guest may read beside its slice
     #[arg(long = "asset", value_name = "NAME=FILE", value_parser = parse_asset)]
     assets: Vec<(String, PathBuf)>,
-    /// The gas that a run may use [default: `limits.gas` in the config, or the proof's]
+    /// Gas limit of a run [default: `limits.gas` in the config, or the proof's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=i64::MAX as u64))]
     gas: Option<u64>,
-    /// The memory that a run may use, such as 64MiB [default: `limits.memory_bytes` in the config, or the proof's]
+    /// Memory limit of a run, such as 64MiB [default: `limits.memory_bytes` in the config, or the
+    /// proof's]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     memory: Option<u64>,
-    /// How long each run may take, such as 5m
+    /// Time limit of each run, such as 5m
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
 }
 
 impl CaseArgs {
-    /// The slice in `file` and what goes with it. What comes by a pipe is copied into `spool`.
+    /// Builds the case: the slice in `file` with its arguments. Data from a pipe is copied into
+    /// `spool`.
     pub fn case(&self, file: &Path, config: &Config, limits: Limits, spool: &mut Spool) -> anyhow::Result<Case> {
         let assets = self.assets.iter().map(|(name, file)| {
             let bytes = files::read_up_to(file, ASSETS_BYTES_MAX);
@@ -64,7 +66,7 @@ impl CaseArgs {
     }
 }
 
-/// `NAME=FILE`.
+/// Parses `NAME=FILE`.
 pub fn parse_asset(text: &str) -> Result<(String, PathBuf), String> {
     match text.split_once('=') {
         Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_owned(), file.into())),
@@ -72,7 +74,7 @@ pub fn parse_asset(text: &str) -> Result<(String, PathBuf), String> {
     }
 }
 
-/// A number of bytes, plain or with KiB, MiB or GiB behind it.
+/// Parses a number of bytes, plain or followed by KiB, MiB or GiB.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {

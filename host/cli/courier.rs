@@ -1,4 +1,5 @@
-//! `node compute courier`: each command is an order, which the running node carries out if there is one, or else this process.
+//! `node compute courier`: each command is an order. The running node executes it if there is one;
+//! else this process does.
 
 mod args;
 mod mounts;
@@ -89,19 +90,20 @@ fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
 struct Session<'a> {
     data_dir: &'a Path,
     json: bool,
-    /// The bundle that is sent; standard input if there is none.
+    /// The bundle to send; `None` means standard input.
     body: Option<File>,
 }
 
 impl Session<'_> {
-    /// Has the order carried out and its answers shown.
+    /// Executes the order and shows its answers.
     fn order(mut self, order: Order, json: bool) -> anyhow::Result<End> {
         self.json = json;
         let (is_list, unread) = (matches!(order, Order::List { .. }), Notify::new());
         let mut screen = Screen::new(json, matches!(order, Order::Flush { .. }));
         let show = |answer| {
             screen.show(answer);
-            // A list is for its reader. Other orders are carried out, whoever hears of it.
+            // A closed output ends a list only. Other orders are executed even if no one reads the
+            // answers.
             if is_list && screen.end.is_err() {
                 unread.notify_one();
             }
@@ -112,7 +114,7 @@ impl Session<'_> {
         screen.end
     }
 
-    /// Has the order carried out, as long as somebody wants that.
+    /// Executes the order, until it is done or `unwanted` resolves.
     fn tell(
         &mut self,
         order: Order,
@@ -126,7 +128,7 @@ impl Session<'_> {
                 () = unwanted => Ok(()),
             }
         });
-        // What is being read from a pipe cannot be called back.
+        // A blocking read from a pipe cannot be cancelled.
         runtime.shutdown_background();
         done
     }
@@ -217,7 +219,7 @@ fn fsck(data_dir: &Path, json: bool) -> anyhow::Result<End> {
     Ok(if report.is_sound() { End::Done } else { End::No })
 }
 
-/// What a summary says of numbers.
+/// Formats a number for a summary.
 fn count(number: u64) -> String {
     HumanCount(number).to_string()
 }

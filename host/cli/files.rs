@@ -1,4 +1,4 @@
-//! The slices that a command line names.
+//! Slice files of a command line.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -10,14 +10,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-/// More than this in one command is a mistake, such as a path to the whole disk.
+/// Limit on files in one command. More is a mistake, such as the path of the whole disk.
 const FILES_MAX: usize = 1_000_000;
 
-/// The longest list of names: as many as there may be, of some length each.
+/// Longest list of names: [`FILES_MAX`] names of moderate length.
 const LIST_BYTES_MAX: u64 = 256 << 20;
 
-/// The paths on the command line, or else those in the list `from`: each has a zero byte behind it, but for the last, which
-/// may do without.
+/// Returns the paths of the command line, or those in the list `from`. A zero byte ends each name
+/// in the list; the last may lack it.
 pub fn named(paths: &[PathBuf], from: Option<&Path>) -> anyhow::Result<Vec<PathBuf>> {
     let Some(from) = from else { return Ok(paths.to_vec()) };
     let list = read_up_to(from, LIST_BYTES_MAX);
@@ -36,7 +36,8 @@ pub fn named(paths: &[PathBuf], from: Option<&Path>) -> anyhow::Result<Vec<PathB
     Ok(named)
 }
 
-/// The files named, and all `.slice` files below the directories named, each directory's in the order of their names.
+/// Returns the named files, and all `.slice` files below the named directories, each directory's in
+/// the order of their names.
 pub fn expand(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in paths {
@@ -56,7 +57,7 @@ pub fn expand(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Directories are entered, links to them are not: a link can make a circle.
+/// Enters directories but not links to directories, because a link can make a cycle.
 fn walk(directory: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     let context = || format!("cannot list the directory `{}`", directory.display());
     let mut entries = std::fs::read_dir(directory).with_context(context)?.collect::<Result<Vec<_>, _>>()?;
@@ -75,7 +76,7 @@ fn walk(directory: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is in `file`, or standard input if that is `-`; an error where it is longer.
+/// Reads `file`, or standard input for `-`. More than `bytes_max` bytes are an error.
 pub fn read_up_to(file: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     if file == Path::new("-") {
@@ -90,15 +91,15 @@ pub fn read_up_to(file: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Where in `out` goes what belongs to `file` and has this ending.
+/// Returns the path in `out` for data of `file` with this ending.
 pub fn path_beside(out: &Path, file: &Path, ending: &str) -> PathBuf {
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(ending);
     out.join(name)
 }
 
-/// Has `path` hold `bytes`, all of them or what was there before; without bytes, nothing is there: what is older must not
-/// look like new.
+/// Replaces `path` atomically with `bytes`. Without bytes, deletes `path`, so that an old file is
+/// not mistaken for a new result.
 pub fn replace(path: &Path, bytes: Option<&[u8]>) -> io::Result<()> {
     let Some(bytes) = bytes else {
         return std::fs::remove_file(path).or_else(|error| match error.kind() {
@@ -113,7 +114,7 @@ pub fn replace(path: &Path, bytes: Option<&[u8]>) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether two names that differ in their case alone are two files in `directory`.
+/// Returns true if `directory` distinguishes names that differ only in case.
 pub fn tells_case(directory: &Path) -> anyhow::Result<bool> {
     let context = || format!("cannot write to the directory `{}`", directory.display());
     let probe = tempfile::Builder::new().prefix("node-case-").rand_bytes(8).tempfile_in(directory);
@@ -122,13 +123,14 @@ pub fn tells_case(directory: &Path) -> anyhow::Result<bool> {
     Ok(!directory.join(name).exists())
 }
 
-/// Two slices of one name would overwrite each other's proof.
+/// Refuses two slices of the same name: each would overwrite the other's proof.
 pub fn check_distinct(files: &[PathBuf], tells_case: bool) -> anyhow::Result<()> {
     let mut seen = HashMap::new();
     for file in files {
         let name = file.file_name().unwrap_or_default();
         let key = match name.to_str() {
-            // Two letters that are one in upper or in lower case are one to some file system.
+            // Some file systems treat letters as equal when they agree in upper case or in lower
+            // case.
             Some(name) if !tells_case => OsString::from(name.to_uppercase().to_lowercase()),
             _ => name.to_owned(),
         };

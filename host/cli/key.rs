@@ -16,32 +16,32 @@ use crate::orders::{Answer, Order};
 
 #[derive(Subcommand)]
 pub enum KeyCommand {
-    /// Print the node's public key, which is made at first use, and the keys that it had before
+    /// Print the node's public key, which is created at first use, and its former keys
     Show {
         #[arg(long)]
         json: bool,
     },
-    /// Put a new key in the place of the node's, and print where the statement of it is
+    /// Replace the node's key with a new one, and print the path of the rotation statement
     Rotate {
         #[arg(long)]
         json: bool,
     },
-    /// Write the node's key to a file, secret and all, as a backup
+    /// Write the node's secret key to a file, as a backup
     Export {
-        /// What is there already is left alone
+        /// The file to write; an existing file is left unchanged
         #[arg(value_name = "FILE")]
         file: PathBuf,
         #[arg(long)]
         json: bool,
     },
-    /// Make the key in a backup this node's; a node that has another one keeps it
+    /// Use the key in a backup as this node's key; a node that has another key keeps it
     Import {
         #[arg(value_name = "FILE")]
         file: PathBuf,
         #[arg(long)]
         json: bool,
     },
-    /// Say whose proofs are trusted
+    /// Manage the trusted keys of other nodes
     #[command(subcommand, after_help = TRUST_EXAMPLES)]
     Trust(TrustCommand),
 }
@@ -66,20 +66,20 @@ pub enum TrustCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Trust the key that takes the place of a trusted one, as that one says
+    /// Trust the new key that a trusted key has named as its successor
     Follow {
-        /// Written by the other node's `node key rotate`
+        /// The statement that the other node's `node key rotate` wrote
         #[arg(value_name = "STATEMENT")]
         statement: PathBuf,
         #[arg(long)]
         json: bool,
     },
-    /// Print a line for each trusted key: the key and its name
+    /// Print one line for each trusted key: the key and its name
     List {
         #[arg(long)]
         json: bool,
     },
-    /// Trust a name's keys no more
+    /// Remove a name and its keys from the trusted ones
     Remove {
         name: KeyName,
         #[arg(long)]
@@ -150,13 +150,13 @@ fn formerly(Formerly { rotation, statement }: &Formerly) -> Value {
     })
 }
 
-/// Has the node's key changed: by the running node, which signs with it, or else here.
+/// Changes the node's key: through the running node, which signs with it, or else in this process.
 fn change(mut order: KeyOrder, json: bool, data_dir: &Path, now: SystemTime) -> anyhow::Result<End> {
     let runtime = reach::runtime()?;
     let answer = match runtime.block_on(reach(data_dir, || Node::try_keys(data_dir)))? {
         By::Us((keyring, _lock)) => perform(&keyring, None, order, now)?,
         By::Node(stream) => {
-            // The node may have been started in another directory.
+            // The running node may have another working directory.
             if let KeyOrder::Import { file } = &mut order {
                 *file = std::path::absolute(&file)?;
             }

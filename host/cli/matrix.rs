@@ -1,4 +1,4 @@
-//! A matrix of runs as it is shown.
+//! Output of a matrix of runs.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::printable;
 use crate::sandbox::EngineKind;
 use crate::verify::{Answer, Cell, Matrix};
 
-/// Guests down, engines across.
+/// Formats the matrix with one row for each guest and one column for each engine.
 pub fn text(matrix: &Matrix, engines: &[EngineKind]) -> String {
     let mut rows = vec![std::iter::once(String::new()).chain(engines.iter().map(ToString::to_string)).collect()];
     for (index, name) in matrix.guests.iter().enumerate() {
@@ -23,7 +23,7 @@ pub fn text(matrix: &Matrix, engines: &[EngineKind]) -> String {
     rows.iter().map(line).collect()
 }
 
-/// What it came to, its gas, and the median of its time.
+/// Formats the result of a cell, its gas, and its median time.
 pub fn cell(cell: &Cell) -> String {
     let Some(found) = cell.first() else { return "failed".to_owned() };
     let came_to = match found.proof {

@@ -22,10 +22,11 @@ pub enum PriceCommand {
     Offer {
         /// In whole units, from 1 on
         price: Price,
-        /// What it is for: transcode, inference, or a module's digest; `all` is for none of these
+        /// The lane of the offer: transcode, inference, or a module's digest; `all` means none of
+        /// these
         #[arg(long, default_value = "all")]
         lane: Lane,
-        /// Who offers
+        /// The provider who makes the offer
         #[arg(long, value_name = "NAME", default_value = "local")]
         provider: ProviderName,
         #[arg(long)]
@@ -33,33 +34,33 @@ pub enum PriceCommand {
     },
     /// Print the quartiles of the last offers
     Bands {
-        /// transcode, inference, a module's digest, or all offers together
+        /// The lane: transcode, inference, a module's digest, or `all` for all offers together
         #[arg(long, default_value = "all")]
         lane: Lane,
-        /// Another quantile, such as 0.9 or p99.9; can be given again
+        /// Another quantile, such as 0.9 or p99.9; may be repeated
         #[arg(long = "quantile", value_name = "Q")]
         quantiles: Vec<Quantile>,
         #[arg(long)]
         json: bool,
     },
-    /// Print a price to ask for: the median, and more the more work waits
+    /// Suggest a price: the median, increased with the amount of waiting work
     Suggest {
         #[arg(long, default_value = "all")]
         lane: Lane,
-        /// How many pieces of work wait
+        /// Number of pieces of work that wait
         #[arg(long, value_name = "N")]
         backlog: u32,
         #[arg(long)]
         json: bool,
     },
-    /// Print a line for each of the last offers, the oldest first
+    /// Print one line for each of the last offers, the oldest first
     History {
         #[arg(long, default_value = "all")]
         lane: Lane,
         /// Only the last N [default: all that count]
         #[arg(long, value_name = "N")]
         last: Option<usize>,
-        /// Plot them over time instead
+        /// Plot the offers over time instead
         #[arg(long)]
         plot: bool,
         #[arg(long, conflicts_with = "plot")]
@@ -122,14 +123,14 @@ fn draw(order: PriceOrder, lane: Lane, data_dir: &Path) -> anyhow::Result<End> {
     Ok(End::Done)
 }
 
-/// How wide the terminal is; where output goes elsewhere, as wide as most can show.
+/// Returns the width of the terminal; for other outputs, a width that most displays can show.
 fn columns() -> usize {
     let stdout = io::stdout();
     let size = stdout.is_terminal().then(|| rustix::termios::tcgetwinsize(&stdout).ok()).flatten();
     size.map_or(plot::COLUMNS, |size| usize::from(size.ws_col))
 }
 
-/// What has been recorded is on disk before anybody is told.
+/// Executes the order. A recorded offer is on disk when this returns.
 fn carry_out(order: PriceOrder, data_dir: &Path) -> anyhow::Result<Vec<PriceAnswer>> {
     let runtime = reach::runtime()?;
     match runtime.block_on(reach(data_dir, || Node::try_prices(data_dir)))? {

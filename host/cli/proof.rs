@@ -14,24 +14,24 @@ use crate::proof::{DecodeError, JSON_BYTES_MAX, SliceProof};
 
 #[derive(Subcommand)]
 pub enum ProofCommand {
-    /// Print what a written proof says
+    /// Print the content of a proof file
     #[command(after_help = "Examples:\n  node compute proof show proofs/transcode.slice.proof\n  \
         node compute proof show --json proofs/transcode.slice.proof > PROOF.json")]
     Show {
-        /// In its binary or its JSON form
+        /// In binary or JSON form
         #[arg(value_name = "FILE")]
         file: PathBuf,
-        /// Print its JSON form
+        /// Print the JSON form
         #[arg(long)]
         json: bool,
     },
-    /// Check that proofs are well formed and signed, and by whom; nothing is run
+    /// Check that proofs are well formed and signed, and show the signer; no slice is run
     #[command(after_help = VALIDATE_EXAMPLES)]
     Validate {
-        /// In their binary or their JSON form
+        /// In binary or JSON form
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
-        /// Who must have signed them: a public key, the name of a trusted one, or `self` for this node
+        /// The required signer: a public key, the name of a trusted key, or `self` for this node
         #[arg(long, value_name = "KEY|NAME")]
         signer: Option<String>,
         /// Print one JSON object a line instead
@@ -97,7 +97,7 @@ fn validate(files: &[PathBuf], signer: Option<&str>, json: bool, data_dir: &Path
     Ok(end)
 }
 
-/// Who must have signed.
+/// The required signer.
 struct Wanted<'a> {
     said: &'a str,
     keys: Vec<PublicKey>,
@@ -121,7 +121,7 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// What was found of one file.
+/// Result of checking one file.
 enum Checked {
     Valid { proof: Box<SliceProof>, owner: Owner },
     NotValid { code: &'static str, why: String },
@@ -148,7 +148,7 @@ impl Checked {
         }
     }
 
-    /// Nothing for what could not be read: that is no finding.
+    /// Formats the result. An unreadable file has no result, so its text is empty.
     fn text(&self, file: &Path) -> String {
         let said = match self {
             Self::Valid { proof, owner } => format!("valid, signed by {} ({})", proof.signer(), words(owner)),

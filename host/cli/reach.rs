@@ -1,4 +1,5 @@
-//! Who carries a command out: the running node, if one has the data directory, or else this process.
+//! Executor of a command: the running node, if there is one for the data directory, or else this
+//! process.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,10 +14,11 @@ use crate::node::{Node, NodeError, Notice};
 use crate::orders::{Answer, Order};
 use crate::process;
 
-/// How often it is looked whether a directory that another process has is free, or served.
+/// Poll interval while another process holds the directory: it may be released, or a node may start
+/// to serve.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Threads of a runtime that asks and waits.
+/// Threads of a runtime that sends requests and waits for answers.
 const RUNTIME_THREADS: usize = 2;
 
 pub enum By<T> {
@@ -24,7 +26,8 @@ pub enum By<T> {
     Us(T),
 }
 
-/// Opens what the command needs, unless a node runs; `open` has nothing while another process has the directory.
+/// Connects to the running node, or else opens what the command needs. `open` returns `None` while
+/// another process holds the directory.
 pub async fn reach<T>(data_dir: &Path, open: impl Fn() -> Result<Option<T>, NodeError>) -> anyhow::Result<By<T>> {
     let mut has_told = false;
     loop {
@@ -42,14 +45,14 @@ pub async fn reach<T>(data_dir: &Path, open: impl Fn() -> Result<Option<T>, Node
     }
 }
 
-/// For what asks and waits.
+/// Creates a small runtime that sends requests and waits for answers.
 pub fn runtime() -> anyhow::Result<Runtime> {
     process::check_threads(RUNTIME_THREADS + process::THREADS_RESERVED)?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(RUNTIME_THREADS).enable_all().build().context("cannot start the threads that this takes")
 }
 
-/// Has the running node carry out what does not take long, and returns its answers.
+/// Sends a short order to the running node, and returns its answers.
 pub async fn ask_all(stream: UnixStream, order: &Order) -> anyhow::Result<Vec<Answer>> {
     let mut answers = Vec::new();
     ask_node(stream, order, |answer| answers.push(answer)).await?;

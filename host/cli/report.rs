@@ -1,4 +1,5 @@
-//! What is shown of a module: what it is, what stands against it, which limits it comes near, and where its gas goes.
+//! Output of a module's report: its facts, its refusals, its nearest limits, and where its gas
+//! goes.
 
 use std::path::Path;
 
@@ -8,10 +9,10 @@ use super::{complain, printable};
 use crate::sandbox::{GateLimits, LIMITS, Limit, Report};
 use crate::verify::{Profile, What};
 
-/// How many of the limits that a module comes nearest to are shown.
+/// Number of limits shown: those that the module comes nearest to.
 const NEAREST: usize = 4;
 
-/// The whole report, for people.
+/// Formats the whole report for people.
 pub fn text(file: &Path, report: &Report, limits: &GateLimits) -> String {
     let refused = match report.refusals.len() {
         0 => "admitted".to_owned(),
@@ -69,17 +70,17 @@ fn list<T: AsRef<str>>(items: &[T]) -> String {
     shown.join(", ")
 }
 
-/// The limits of which the module uses the largest part.
+/// Returns the limits of which the module uses the largest fraction.
 fn nearest(report: &Report, limits: &GateLimits) -> Vec<String> {
     let part = |limit: &Limit| report.used.of(limit.name) as f64 / limits.of(limit.name) as f64;
-    // One memory, one table: they are all there or not at all.
+    // A limit of one, such as one memory or one table, is always used fully or not at all.
     let mut by_part: Vec<&Limit> = LIMITS.iter().filter(|limit| limits.of(limit.name) > 1).collect();
     by_part.sort_by(|one, other| part(other).total_cmp(&part(one)));
     let shown = |limit: &&Limit| format!("{} {} of {}", limit.key, report.used.of(limit.name), limits.of(limit.name));
     by_part.iter().take(NEAREST).map(shown).collect()
 }
 
-/// The whole report, for programs.
+/// Formats the whole report for programs.
 pub fn json(file: &Path, report: &Report) -> Value {
     let mut object = json!({ "file": file.to_string_lossy() });
     if let (Value::Object(object), Value::Object(report)) = (&mut object, report.to_json()) {
@@ -88,7 +89,7 @@ pub fn json(file: &Path, report: &Report) -> Value {
     object
 }
 
-/// What stands against the module, a message each.
+/// Prints one message for each refusal of the module.
 pub fn complain_of(file: &Path, report: &Report) {
     for refusal in &report.refusals {
         let (code, hint) = (refusal.code(), refusal.hint());
@@ -96,7 +97,7 @@ pub fn complain_of(file: &Path, report: &Report) {
     }
 }
 
-/// The dearest functions, each with its gas and its share of all.
+/// Formats the functions that used the most gas, each with its gas and its percentage.
 pub fn profile_text(profile: &Profile, top: usize) -> String {
     let mut text = String::new();
     let mut line = |gas: u64, what: &str| {
@@ -125,7 +126,7 @@ fn what(what: &What) -> String {
     }
 }
 
-/// All parts, the dearest first.
+/// Returns all parts, the most expensive first.
 pub fn profile_json(profile: &Profile) -> Value {
     let parts = profile.parts.iter().map(|part| {
         let gas = part.gas;

@@ -28,14 +28,14 @@ use crate::process;
 use crate::runner::{ASSETS_BYTES_MAX, Answer};
 use crate::sandbox::Confinement;
 
-/// Threads for finished proofs on their way to the disk.
+/// Threads that write finished proofs to disk.
 const WRITERS: usize = 64;
 
-/// What takes longer than this shows a progress bar.
+/// Delay before a progress bar is shown.
 const PROGRESS_AFTER: Duration = Duration::from_millis(500);
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
-/// How long an interrupted run may take to say how far it came.
+/// Time for an interrupted run to print how far it came.
 const LEAVE_AFTER: Duration = Duration::from_secs(1);
 
 pub fn run(args: RunArgs, data_dir: &Path) -> anyhow::Result<End> {
@@ -83,12 +83,13 @@ pub fn run(args: RunArgs, data_dir: &Path) -> anyhow::Result<End> {
             runtime.block_on(async { report.follow(told(stream, order), &|| None).await })
         }
     };
-    // A guest that still runs after an interruption ends by itself, and is not waited for; finished proofs are on disk.
+    // After an interruption, a guest that still runs stops by itself and is not waited for.
+    // Finished proofs are on disk.
     runtime.shutdown_background();
     end
 }
 
-/// What is to be run on the slices.
+/// Returns the guest to run on the slices.
 fn guest(args: &RunArgs, data_dir: &Path) -> anyhow::Result<BatchGuest> {
     let Some(module) = &args.module else {
         return Ok(args.workload.clone().map_or(BatchGuest::OfFile, BatchGuest::Named));
@@ -99,7 +100,7 @@ fn guest(args: &RunArgs, data_dir: &Path) -> anyhow::Result<BatchGuest> {
     })
 }
 
-/// The order, with paths as whoever carries it out finds them.
+/// Builds the order. `place` converts paths for the process that executes the order.
 fn order(
     args: &RunArgs,
     (files, copies): (&[PathBuf], &[Option<PathBuf>]),
@@ -138,7 +139,8 @@ fn order(
     })
 }
 
-/// Writing a line waits for whoever reads it, and then a signal is not heard there.
+/// Exits after a signal even if a write is blocked: writing a line waits for its reader, and that
+/// code then sees no signal.
 async fn leave_if_nobody_reads() {
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
@@ -152,7 +154,7 @@ async fn leave_if_nobody_reads() {
     std::process::exit(End::Interrupted as i32);
 }
 
-/// What the running node answers, slice by slice.
+/// Returns the running node's results, slice by slice.
 fn told(stream: UnixStream, order: Order) -> impl Stream<Item = anyhow::Result<Result<Answer, Failure>>> {
     let (tell, heard) = mpsc::unbounded_channel();
     let tell_last = tell.clone();
@@ -170,18 +172,18 @@ fn told(stream: UnixStream, order: Order) -> impl Stream<Item = anyhow::Result<R
     stream::unfold(heard, |mut heard| async { Some((heard.recv().await?, heard)) })
 }
 
-/// Tells the user of each slice, in the order in which they were named.
+/// Reports each slice to the user, in the order of the command line.
 struct Report<'a> {
     args: &'a RunArgs,
     end: End,
     finished: usize,
     total: usize,
-    /// Those that have not been told of.
+    /// Files that were not reported yet.
     files: std::vec::IntoIter<PathBuf>,
     bar: ProgressBar,
 }
 
-/// Bytes hashed so far and in all, and gas.
+/// Bytes hashed so far, bytes in total, and gas.
 type Progress<'a> = &'a dyn Fn() -> Option<(u64, u64, u64)>;
 
 impl<'a> Report<'a> {
@@ -267,7 +269,8 @@ impl<'a> Report<'a> {
     }
 }
 
-/// `HASH  FILE`, as `b3sum` has it, or the outcome's code in the place of the hash. Nothing for an error.
+/// Formats `HASH  FILE` as `b3sum` does, with the outcome's code instead of the hash if there is
+/// none. Returns nothing for an error.
 fn text_line(file: &Path, result: &Result<Answer, Failure>) -> Vec<u8> {
     let Ok(answer) = result else { return Vec::new() };
     let first = match answer.finished.proof.proof() {
@@ -291,7 +294,7 @@ fn text_line(file: &Path, result: &Result<Answer, Failure>) -> Vec<u8> {
     line
 }
 
-/// One object: the file, and either the proof in its JSON form and where it came from, or the error.
+/// Formats one object: the file, and either the proof in JSON form with its source, or the error.
 fn json_line(file: &Path, result: &Result<Answer, Failure>) -> Vec<u8> {
     let mut object = json!({ "file": file.to_string_lossy() });
     match result {
@@ -309,7 +312,8 @@ fn json_line(file: &Path, result: &Result<Answer, Failure>) -> Vec<u8> {
     format!("{object}\n").into_bytes()
 }
 
-/// Replaces what is there as a whole, so that nobody reads half a proof. The store has it durably already.
+/// Writes the proof and the output, each atomically, so that no reader sees half a file. The store
+/// already has the proof durably.
 fn write_proof(out: &Path, file: &Path, answer: &Answer) -> Result<(), Failure> {
     let finished = &answer.finished;
     let proof = finished.proof.to_bytes();

@@ -31,30 +31,30 @@ use crate::prices::SharedBoard;
 use crate::process;
 use crate::runner::Capacity;
 
-/// What fails for another reason than a bundle's is looked at again after that.
+/// Retry delay after a flush fails for a reason other than a bundle.
 const FLUSH_RETRY: Duration = Duration::from_secs(5);
 
-/// What was offered since is read from the journal where the process is killed.
+/// Save interval of the price board. After a kill, later offers are read from the journal.
 const SAVE_PRICES_EVERY: Duration = Duration::from_secs(60);
 
-/// How long threads that are busy when all else has ended are waited for.
+/// Longest wait for threads that are still busy when everything else has ended.
 const LAST_THREADS: Duration = Duration::from_secs(1);
 
-/// How often the stores are looked at.
+/// Interval between checks of the stores.
 const LOOK_AT_STORES: Duration = Duration::from_secs(1);
 
-/// Nothing that is due later needs an earlier look; but a clock may be set.
+/// Longest sleep between flushes. New work wakes the loop earlier, but a clock may be set.
 const LOOK_MAX: Duration = Duration::from_secs(60);
 
 #[derive(clap::Args)]
 pub struct ServeArgs {
-    /// Where to listen: an address, or a name for all addresses that it has [default: `serve.listen` in the config]
+    /// Address to listen at; a name means all its addresses [default: `serve.listen` in the config]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<ListenAddress>,
-    /// A proxy with TLS stands before this node, and strangers reach it through that
+    /// Accept clients from the network through a proxy that does TLS
     #[arg(long)]
     behind_proxy: bool,
-    /// How the log is written [default: `human` on a terminal, or else `json`]
+    /// Format of the log [default: `human` on a terminal, or else `json`]
     #[arg(long, value_name = "FORMAT", value_enum)]
     log_format: Option<LogFormat>,
 }
@@ -72,7 +72,8 @@ SIGTERM or Ctrl-C has it finish what is under way and end; a second one ends it 
 its certificate anew.";
 
 pub fn serve(args: &ServeArgs, data_dir: &Path) -> anyhow::Result<End> {
-    // Before the first thread, for those who start the next ones cannot say that there are too few.
+    // Checked before the first thread starts, because code that fails to start a thread later
+    // cannot report it clearly.
     let files_max = process::raise_limit_of_files();
     let config = Config::read(&data_dir.join("config.toml"))?;
     process::check_threads(workers() + config.capacity(None).jobs + process::THREADS_RESERVED)?;
@@ -83,7 +84,7 @@ pub fn serve(args: &ServeArgs, data_dir: &Path) -> anyhow::Result<End> {
     end
 }
 
-/// Threads of the runtime.
+/// Returns the number of threads of the runtime.
 fn workers() -> usize {
     Capacity::of_this_machine().jobs
 }
@@ -110,7 +111,7 @@ fn serve_and_log(args: &ServeArgs, data_dir: &Path, connections_max: u64, log: &
     let end = runtime.block_on(async {
         let listeners = listen_at(&addresses)?;
         let socket = bind_socket(&state).context("cannot make the node's socket")?;
-        // Whoever has read that it listens may tell it to stop at once.
+        // Handlers first: a process that reads the line `listening` may send a signal at once.
         let signals = Signals::listen()?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         for listener in &listeners {
@@ -156,7 +157,8 @@ fn serve_and_log(args: &ServeArgs, data_dir: &Path, connections_max: u64, log: &
     end
 }
 
-/// Listens at each address of a family that this machine has. Where any free port will do, all have the same.
+/// Listens at each address of a family that this machine supports. With port 0, all listeners get
+/// the same free port.
 fn listen_at(addresses: &[SocketAddr]) -> anyhow::Result<Vec<TcpListener>> {
     let mut listeners: Vec<TcpListener> = Vec::new();
     let mut without = None;
@@ -181,10 +183,10 @@ fn listen_at(addresses: &[SocketAddr]) -> anyhow::Result<Vec<TcpListener>> {
     }
 }
 
-/// What lets callers in, read from the config.
+/// Access settings, read from the config.
 struct Entry {
     tokens: Tokens,
-    /// `None` where TLS is not configured.
+    /// `None` if TLS is not configured.
     certificate: Option<Certificate>,
 }
 
@@ -199,7 +201,7 @@ impl Entry {
     }
 }
 
-/// What is read anew when SIGHUP comes.
+/// State for a reload by SIGHUP.
 struct Reload {
     data_dir: PathBuf,
     addresses: Vec<SocketAddr>,
@@ -210,7 +212,7 @@ struct Reload {
 }
 
 impl Reload {
-    /// Replaces tokens and certificate, both or neither. Returns how many tokens there are.
+    /// Replaces the tokens and the certificate, both or neither. Returns the number of tokens.
     fn perform(&self) -> anyhow::Result<usize> {
         let config = Config::read(&self.data_dir.join("config.toml"))?;
         let Entry { tokens, certificate } = Entry::read(&config, &self.data_dir)?;
@@ -227,7 +229,8 @@ impl Reload {
     }
 }
 
-/// Gives accepted slices that run when the node is to end as long as connections have.
+/// Gives queued slices that still run the same time to finish as connections when the node shuts
+/// down.
 async fn end_runs(mut work: JoinHandle<()>, stopping: impl Future<Output = ()>) {
     stopping.await;
     match tokio::time::timeout(DRAIN, &mut work).await {
@@ -240,7 +243,7 @@ async fn end_runs(mut work: JoinHandle<()>, stopping: impl Future<Output = ()>) 
     }
 }
 
-/// The connections of the config, as far as the limit of open files has room for them beside the stores.
+/// Returns the configured limit on connections, reduced to what the limit of open files allows.
 fn connections_max(wanted: u64, files_max: u64) -> anyhow::Result<u64> {
     let there = process::connections_max(files_max)?;
     if there < wanted {
@@ -252,7 +255,7 @@ fn connections_max(wanted: u64, files_max: u64) -> anyhow::Result<u64> {
     Ok(wanted.min(there))
 }
 
-/// Acts on signals, until the second that is to end the node.
+/// Handles signals, until the second one that ends the node.
 async fn heed(mut signals: Signals, stop: watch::Sender<bool>, reload: Reload) {
     let reload = Arc::new(reload);
     while let Some(effect) = signals.next().await {
@@ -274,7 +277,7 @@ async fn heed(mut signals: Signals, stop: watch::Sender<bool>, reload: Reload) {
     }
 }
 
-/// Opens stores again that have failed, because the disk was full for example, and says so once.
+/// Reopens stores that have failed, for example because the disk was full. Logs each failure once.
 async fn keep_stores(served: Served, stopping: impl Future<Output = ()>) {
     let mut stopping = std::pin::pin!(stopping);
     let mut told: Vec<&str> = Vec::new();
@@ -295,7 +298,7 @@ async fn keep_stores(served: Served, stopping: impl Future<Output = ()>) {
     }
 }
 
-/// Writes the price board to its file now and then, and at the end.
+/// Saves the price board at intervals, and at shutdown.
 async fn save_prices(prices: Arc<SharedBoard>, stopping: impl Future<Output = ()>) {
     let mut stopping = std::pin::pin!(stopping);
     loop {
@@ -315,7 +318,7 @@ async fn save_prices(prices: Arc<SharedBoard>, stopping: impl Future<Output = ()
     }
 }
 
-/// Forwards what is due, whenever something is.
+/// Forwards bundles as they become due.
 async fn flush_what_is_due<S: Future<Output = ()>>(served: Served, stopping: impl Fn() -> S) {
     let Served { courier, metrics, .. } = served;
     let mut new_work = courier.new_work();
@@ -337,7 +340,7 @@ async fn flush_what_is_due<S: Future<Output = ()>>(served: Served, stopping: imp
     }
 }
 
-/// Returns how long nothing is due.
+/// Flushes once, and returns the time until the next bundle is due.
 async fn flush_once(
     courier: &Arc<Courier>,
     metrics: &Metrics,

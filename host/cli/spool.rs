@@ -1,4 +1,5 @@
-//! Slices that come by pipes. A slice is read more than once, so a pipe is first copied into a temporary file.
+//! Temporary copies of slices from pipes. A slice is read more than once, so a pipe must be copied
+//! first.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use tempfile::NamedTempFile;
 
-/// The copies, which are removed with this value.
+/// The copies, which are deleted on drop.
 #[derive(Default)]
 pub struct Spool {
     copies: Vec<NamedTempFile>,
@@ -16,7 +17,8 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// A copy of what comes by `file`, if that is `-` for standard input or a shell's pipe; it may have `bytes_max` bytes.
+    /// Copies standard input (`-`) or a shell's pipe, of at most `bytes_max` bytes. Returns `None`
+    /// for any other file.
     pub fn copy_of(&mut self, file: &Path, bytes_max: u64) -> anyhow::Result<Option<PathBuf>> {
         let copied = if file == Path::new("-") {
             if std::mem::replace(&mut self.has_stdin, true) {
@@ -35,8 +37,9 @@ impl Spool {
     }
 }
 
-/// Whether it is a pipe that a shell made, as for `<(command)`. One that has a name in a file system may have no writer, and
-/// would be waited for without end; it is refused as other things are that are no files.
+/// Returns true for a pipe that a shell made, as for `<(command)`. A named pipe in a file system
+/// may have no writer, and reading it would block for ever. It is refused later, like everything
+/// else that is not a regular file.
 fn is_shells_pipe(file: &Path) -> bool {
     file.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo()) && file.canonicalize().is_err()
 }

@@ -9,11 +9,11 @@ use crate::slice::Scope;
 
 #[derive(Subcommand)]
 pub enum TokenCommand {
-    /// Make a token: print its secret, for its holder, and the lines by which the config knows it
+    /// Create a token: print its secret, for its holder, and the lines to add to the config
     New {
-        /// Whose it is: 1 to 64 of a-z, 0-9, `.`, `_` and `-`
+        /// The name of the token: 1 to 64 of a-z, 0-9, `.`, `_` and `-`
         name: Scope,
-        /// What its holder may do: upload, run, price, courier or admin
+        /// A right of the token: upload, run, price, courier or admin
         #[arg(long = "right", value_name = "RIGHT", required = true)]
         rights: Vec<Right>,
         #[arg(long)]

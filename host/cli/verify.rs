@@ -20,23 +20,23 @@ use crate::sandbox::{Admitted, CompileEngine, Compiler, Confinement, EngineKind,
 use crate::verify::{self, Guest, Matrix, Repeats, Side, TraceFile, Verdict};
 use crate::workload::Workload;
 
-/// What a trace can have in a file.
+/// Largest trace file.
 const TRACE_BYTES_MAX: u64 = 1 << 30;
 
 #[derive(Args)]
 pub struct VerifyArgs {
-    /// A slice (`-` is standard input); or a proof, and then the slice that it is of
+    /// A slice (`-` is standard input); or a proof, followed by its slice
     #[arg(required = true, num_args = 1..=2, value_name = "[PROOF] FILE")]
     paths: Vec<PathBuf>,
     #[command(flatten)]
     job: JobArgs,
-    /// The engines: all, or some of cranelift, winch, pulley and wasmi with commas between them
+    /// The engines: all, or some of cranelift, winch, pulley and wasmi, separated by commas
     #[arg(long, value_name = "ENGINES", default_value = "all", value_parser = parse_engines)]
     engines: Engines,
-    /// How often each guest runs on each engine, one run after the other
+    /// Number of runs of each guest on each engine, one after another
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
-    /// And then how many run once more at the same time
+    /// Number of further runs at the same time
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=64))]
     jobs: u64,
     /// Print JSON instead
@@ -44,11 +44,12 @@ pub struct VerifyArgs {
     json: bool,
 }
 
-/// What is run on a slice, and how.
+/// The guest to run on a slice, and its arguments.
 #[derive(Args)]
 struct JobArgs {
-    /// A guest: a stored module by its name or digest, or else a file (.wasm or .wat); several are held to be the same
-    /// workload [default: what the file's name begins with, or what the proof names]
+    /// A guest: the name or digest of a stored module, or a file (.wasm or .wat); several must all
+    /// be the same workload [default: the workload that the file's name begins with, or the guest
+    /// of the proof]
     #[arg(long = "module", value_name = "NAME|DIGEST|FILE")]
     modules: Vec<OsString>,
     #[command(flatten)]
@@ -62,13 +63,13 @@ pub struct DiffArgs {
     file: PathBuf,
     #[command(flatten)]
     job: JobArgs,
-    /// The two engines to compare; one, where a trace is kept or compared with
+    /// The two engines to compare; only one with --with or --keep
     #[arg(long, value_name = "ENGINES", default_value = "cranelift,wasmi", value_parser = parse_engines)]
     engines: Engines,
-    /// Compare with the trace in this file, rather than with another engine
+    /// Compare with the trace in this file instead of another engine
     #[arg(long, value_name = "TRACE", conflicts_with = "keep")]
     with: Option<PathBuf>,
-    /// Keep the trace of the run in this file, and compare nothing
+    /// Write the trace of the run to this file, and compare nothing
     #[arg(long, value_name = "TRACE")]
     keep: Option<PathBuf>,
     /// Print JSON instead
@@ -78,7 +79,7 @@ pub struct DiffArgs {
 
 #[derive(Args)]
 pub struct DoctorArgs {
-    /// The engines: all, or some of cranelift, winch, pulley and wasmi with commas between them
+    /// The engines: all, or some of cranelift, winch, pulley and wasmi, separated by commas
     #[arg(long, value_name = "ENGINES", default_value = "all", value_parser = parse_engines)]
     engines: Engines,
     /// Print JSON instead
@@ -203,12 +204,13 @@ fn recheck(args: &VerifyArgs, proof_file: &Path, file: &Path, look: &Look) -> an
     })
 }
 
-/// A proof says under which limits its job ran; of the log, which is nobody else's, the node says it.
+/// Returns the limits of the proof's job. The limit on the log is the node's own, because the log
+/// is not part of the proof.
 fn limits_of(claimed: JobLimits, own: Limits) -> Limits {
     Limits { gas: claimed.gas, memory_bytes: claimed.memory_bytes, output_bytes: claimed.output_bytes, ..own }
 }
 
-/// The guest that is given, or else the one that the proof names, if it is at hand.
+/// Returns the given guest, or else the guest that the proof names, if it is available.
 fn claimed_guest(job: &JobArgs, proof: &SliceProof, look: &Look) -> anyhow::Result<(Digest, Guest)> {
     let claimed = proof.job();
     let workload = match job.modules.as_slice() {

@@ -1,4 +1,4 @@
-//! Which keys there are, and what is said of one that there is not.
+//! Known config keys, and the error messages for unknown ones.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 use super::Problem;
 use crate::sandbox::LIMITS;
 
-/// The keys that there are, a table each, but for those of the gate, which are [`LIMITS`]; a test holds this to the
+/// Known keys, by table. The keys of the gate are in [`LIMITS`]. A test compares this list with the
 /// structs above.
 const KEYS: &[(&str, &[&str])] = &[
     ("compute", &["jobs", "slice_bytes_max", "timeout_ms"]),
@@ -51,7 +51,7 @@ const KEYS: &[(&str, &[&str])] = &[
 
 pub const GATE: &str = "gate";
 
-/// The table that has a table for each token, named by its owner.
+/// Table of the tokens: one table each, with the token's name as its key.
 const TOKENS: &str = "tokens";
 const TOKEN_KEYS: &[&str] = &["hash", "rights", "requests_per_second"];
 
@@ -60,7 +60,7 @@ pub fn keys() -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
     KEYS.iter().map(|(table, keys)| (*table, keys.to_vec())).chain([gate])
 }
 
-/// Refuses a key that there is not.
+/// Refuses unknown keys.
 pub fn check_keys(file: &DeTable<'_>) -> Result<(), Problem> {
     for (name, value) in file {
         if name.get_ref() == TOKENS {
@@ -91,8 +91,8 @@ fn check_token_keys(tokens: &DeValue<'_>) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Names the key as it would be written in full, and the nearest that there is: in the same table, or if none is near,
-/// in any.
+/// Names the unknown key in full, and suggests the nearest known one: first from the same table,
+/// then from any table.
 fn unknown(key: &Spanned<Cow<'_, str>>, table: &str, siblings: impl Iterator<Item = String>) -> Problem {
     let found = key.get_ref();
     let everywhere = keys().flat_map(|(table, keys)| keys.into_iter().map(move |key| (format!("{table}.{key}"), key)));
@@ -108,7 +108,7 @@ fn unknown(key: &Spanned<Cow<'_, str>>, table: &str, siblings: impl Iterator<Ite
     Problem { at: key.span().start, message: format!("unknown key `{table}{found}`{hint}") }
 }
 
-/// Where the value of a key stands, in bytes from the start.
+/// Returns the byte offset of the value of a key.
 pub fn span_start(file: &DeTable<'_>, table: &str, key: &str) -> usize {
     let value = file.get(table).map(Spanned::get_ref).and_then(DeValue::as_table).and_then(|table| table.get(key));
     value.map_or(0, |value| value.span().start)

@@ -1,4 +1,4 @@
-//! `[serve]`: how the node meets those who ask it.
+//! `[serve]`: settings of the HTTP service.
 
 use std::fmt;
 use std::io;
@@ -12,9 +12,9 @@ use serde::Deserialize;
 #[serde(default, deny_unknown_fields)]
 pub struct Serve {
     pub listen: ListenAddress,
-    /// Names that requests may be for, beside those of this machine for itself.
+    /// Host names that requests may name, in addition to the names of the loopback interface.
     pub hosts: Vec<String>,
-    /// PEM files; a path that is not absolute begins at the data directory.
+    /// PEM files. A relative path starts at the data directory.
     pub tls_certificate: Option<PathBuf>,
     pub tls_key: Option<PathBuf>,
     pub connections_max: u64,
@@ -23,7 +23,8 @@ pub struct Serve {
     pub spool_bytes_max: u64,
 }
 
-/// `ADDRESS:PORT` or `NAME:PORT`. A name is looked up when the node begins to listen, at each of its addresses.
+/// `ADDRESS:PORT` or `NAME:PORT`. A name is resolved when the node begins to listen, and the node
+/// listens at each of its addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct ListenAddress(String);
@@ -40,7 +41,7 @@ impl FromStr for ListenAddress {
     fn from_str(text: &str) -> Result<Self, NotAListenAddress> {
         let is_name = |name: &str| {
             let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-            // A number alone is no name: `1.2.3:80` is a typo.
+            // A name needs a letter: digits alone, such as `1.2.3:80`, are a mistyped address.
             name.bytes().all(fits) && name.bytes().any(|byte| byte.is_ascii_alphabetic())
         };
         let is_name_and_port =
@@ -68,10 +69,10 @@ impl fmt::Display for ListenAddress {
 }
 
 impl ListenAddress {
-    /// The addresses that a name may have.
+    /// Limit on the addresses of a name.
     const ADDRESSES_MAX: usize = 16;
 
-    /// All addresses that it stands for, each once. May wait for whoever knows the name.
+    /// Resolves all addresses, without duplicates. May block on the name service.
     pub fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         let mut addresses: Vec<SocketAddr> = Vec::new();
         for address in self.0.to_socket_addrs()? {
@@ -88,9 +89,9 @@ impl ListenAddress {
 }
 
 impl Serve {
-    /// A connection is a file to the system, and takes some 10 KiB.
+    /// Limit on `connections_max`. A connection uses one file descriptor and some 10 KiB of memory.
     pub const CONNECTIONS_MAX: u64 = 1_000_000;
-    /// More than any machine has.
+    /// Limit on `body_memory_bytes_max`: more than any machine has.
     pub const BODY_MEMORY_BYTES_MAX: u64 = 1 << 40;
 }
 

@@ -1,4 +1,5 @@
-//! What a request says of its body, and in which form its sender wants the answer.
+//! Request headers about bodies: content codings, content types, and the media type of the response
+//! (`Accept`).
 
 use std::cmp::Reverse;
 
@@ -17,12 +18,12 @@ pub const JSON: &str = "application/json";
 pub const WASM: &str = "application/wasm";
 pub const PROOF: &str = "application/vnd.compute-host.proof";
 
-/// What an answer can be.
+/// Media types of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     Json,
     Proof,
-    /// What a guest has put out.
+    /// Output of a guest.
     Output,
     Wasm,
 }
@@ -54,7 +55,8 @@ impl<'a> Range<'a> {
         Some(Self { kind, subkind, weight: (weight.clamp(0.0, 1.0) * 1000.0) as u16 })
     }
 
-    /// How closely the range names `form`; `None` where it does not.
+    /// Returns how specifically the range matches `form` (higher is closer); `None` if the range
+    /// does not match.
     fn fits(&self, form: Form) -> Option<u8> {
         let (kind, subkind) = form.media_type().split_once('/')?;
         let is = |own: &str, other: &str| own.eq_ignore_ascii_case(other);
@@ -67,8 +69,9 @@ impl<'a> Range<'a> {
     }
 }
 
-/// The one of `forms` that is wanted most: by its weight, then by how closely and how early it is named, then by the order of
-/// `forms`. The first of them where nothing is said.
+/// Returns the form that the client prefers: by weight, then by how specific and how early its
+/// range is, then by the order of `forms`. Without an `Accept` header, returns the first of
+/// `forms`.
 pub fn negotiate(headers: &HeaderMap, forms: &[Form]) -> Result<Form, Problem> {
     let accept = headers.get_all(ACCEPT);
     if accept.iter().next().is_none() {
@@ -89,7 +92,8 @@ pub fn negotiate(headers: &HeaderMap, forms: &[Form]) -> Result<Form, Problem> {
     })
 }
 
-/// Turns away a request whose head asks for what this node does not do with a body, before any of the body is read.
+/// Refuses content codings, transfer codings and expectations that this node does not support,
+/// before the body is read.
 pub async fn check_codings(request: Request, next: Next) -> Response {
     match codings(request.headers()) {
         Ok(()) => next.run(request).await,
@@ -116,7 +120,8 @@ fn codings(headers: &HeaderMap) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Refuses a body that says that it is something else; one that says nothing is taken for what is expected.
+/// Refuses a body whose `Content-Type` is none of `taken`. A body without `Content-Type` is
+/// accepted.
 pub fn content_type(headers: &HeaderMap, taken: &[&str]) -> Result<(), Problem> {
     let Some(found) = headers.get(CONTENT_TYPE) else { return Ok(()) };
     let found = found.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();

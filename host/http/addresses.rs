@@ -1,4 +1,4 @@
-//! How many connections one address may have, where addresses tell one caller from another.
+//! Connection limit per client address, for listeners where the address identifies the client.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -7,16 +7,19 @@ use std::time::{Duration, Instant};
 
 use crate::metrics::Metrics;
 
-/// One address may have one in so many of all connections: it can have many users behind it, and must not be able to take all.
+/// One address may hold at most one in `SHARE` of all connections. Many users can share an address,
+/// but one address must not be able to use all connections.
 const SHARE: u64 = 4;
 
-/// Who is handed an IPv6 address is handed all that begin with the same bits.
+/// Bits of an IPv6 address that identify a network. One client usually receives all addresses with
+/// the same prefix.
 const NETWORK_BITS: u32 = 64;
 
-/// A flood is not to flood the log.
+/// Interval between log lines about refused connections, so that a flood of connections does not
+/// flood the log.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
-/// Counts the connections of each address.
+/// Counter of the open connections of each address.
 #[derive(Clone)]
 pub struct Addresses {
     each_max: u64,
@@ -26,24 +29,25 @@ pub struct Addresses {
 
 #[derive(Default)]
 struct Counts {
-    /// Those that have a connection, and no others: so there are never more than connections.
+    /// Addresses with at least one connection, so there are never more entries than connections.
     open: HashMap<IpAddr, u64>,
     told: Option<Instant>,
 }
 
-/// A connection that counts for its address for as long as this is there.
+/// A counted connection. Dropping it frees its slot.
 pub struct Entered {
     counts: Arc<Mutex<Counts>>,
     network: IpAddr,
 }
 
 impl Addresses {
-    /// For a node that takes so many connections from all together.
+    /// Creates the counters of a node that accepts at most `connections_max` connections in total.
     pub fn new(connections_max: u64, metrics: Arc<Metrics>) -> Self {
         Self { each_max: (connections_max / SHARE).max(1), counts: Arc::default(), metrics }
     }
 
-    /// One more connection from there, unless there are as many as one address may have.
+    /// Counts one more connection from `address`. Returns `None` if the address already has its
+    /// maximum.
     pub fn enter(&self, address: IpAddr) -> Option<Entered> {
         let network = network_of(address);
         let mut counts = lock(&self.counts);
@@ -78,7 +82,8 @@ fn lock(counts: &Mutex<Counts>) -> MutexGuard<'_, Counts> {
     counts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What one caller has all of. A socket for both families shows an IPv4 address as an IPv6 one.
+/// Returns the network that counts as one client. A dual-stack socket reports an IPv4 address as an
+/// IPv6 address; both forms give the same network.
 fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << (128 - NETWORK_BITS))).into(),

@@ -1,10 +1,11 @@
-//! Work that may wait for a disk, on a thread of its own.
+//! Blocking work on a thread of its own.
 
 use tracing::Span;
 
 use super::problem::Problem;
 
-/// Does what may wait for a disk. What is logged there is of the same request.
+/// Runs blocking `work`, such as disk access, on a blocking thread. The log lines of the work carry
+/// the span of the request.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
     let span = Span::current();
     tokio::task::spawn_blocking(move || span.in_scope(work))

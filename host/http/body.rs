@@ -1,4 +1,5 @@
-//! Bodies of requests. Every body is read here and nowhere else: at a pace, and in memory that its owner has a share of.
+//! Request bodies. Every body is read in this module only, at a minimum rate and within the memory
+//! share of its owner.
 
 mod form;
 mod heard;
@@ -20,32 +21,35 @@ use super::problem::Problem;
 use super::room::Memory;
 use crate::text::explained;
 
-/// What is written to disk at a time.
+/// Size of one write to disk.
 pub const CHUNK_BYTES: usize = 256 << 10;
 
-/// How fast bytes must come in or be taken, so that nobody holds what stands behind them for as long as they like.
+/// Minimum rate for reading a body or sending a response, so that a slow client cannot hold
+/// resources as long as it likes.
 #[derive(Clone, Copy)]
 pub struct Pace {
-    /// How long the next of them may be waited for.
+    /// Longest wait for the next bytes.
     pub pause_max: Duration,
-    /// How long they may take all in all, beside what they are worth at the lowest rate.
+    /// Allowance for the whole transfer, in addition to the time that its bytes take at the lowest
+    /// rate.
     pub begin: Duration,
     pub bytes_per_second_min: u32,
 }
 
 impl Pace {
-    /// What is asked of whoever comes by the network: less than any line has, and more than thousands can keep up for little.
+    /// Limits for network clients: lower than the rate of any usable line, and too high for one
+    /// attacker to sustain cheaply on thousands of connections.
     pub const NETWORK: Self =
         Self { pause_max: Duration::from_secs(10), begin: Duration::from_secs(30), bytes_per_second_min: 16 << 10 };
 
-    /// How long so many bytes take at the lowest rate.
+    /// Returns how long `bytes` bytes take at the lowest rate.
     pub fn time_for(self, bytes: u64) -> Duration {
         let rate = u64::from(self.bytes_per_second_min);
         Duration::from_secs(bytes / rate) + Duration::from_secs(bytes % rate) / self.bytes_per_second_min
     }
 }
 
-/// A body, piece by piece. What the network may take its time for is limited here.
+/// A body, piece by piece. This type limits how slowly the network may deliver it.
 pub struct Pieces {
     pieces: BodyDataStream,
     began: Instant,
@@ -57,7 +61,7 @@ impl Pieces {
         Self { pieces: body.into_data_stream(), began: Instant::now(), bytes: 0 }
     }
 
-    /// The next piece, or `None` at the end.
+    /// Returns the next piece, or `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
         let by_rate = self.began + Pace::NETWORK.begin + Pace::NETWORK.time_for(self.bytes);
         let until = by_rate.min(Instant::now() + Pace::NETWORK.pause_max);
@@ -70,19 +74,19 @@ impl Pieces {
     }
 }
 
-/// The whole body of a request, of at most `bytes_max`, held in `memory`.
+/// Reads the whole body of a request into memory: at most `bytes_max` bytes, counted in `memory`.
 pub async fn collect(request: Request, bytes_max: u64, memory: &mut Memory) -> Result<Vec<u8>, Problem> {
     check_length(request.headers(), bytes_max)?;
     Source::Body(Pieces::new(request.into_body())).collect(bytes_max, memory).await
 }
 
-/// The body of a request as JSON, of at most `bytes_max`.
+/// Reads the body of a request, of at most `bytes_max` bytes, as JSON.
 pub async fn json<T: DeserializeOwned>(request: Request, bytes_max: u64, mut memory: Memory) -> Result<T, Problem> {
     let text = collect(request, bytes_max, &mut memory).await?;
     serde_json::from_slice(&text).map_err(|error| Problem::malformed(explained(&error.to_string())))
 }
 
-/// Where bytes come from: a body, or the part of a form that it has come to.
+/// A source of bytes: a body, or the current part of a form.
 pub enum Source<'a> {
     Body(Pieces),
     Part(&'a mut Form),
@@ -96,7 +100,7 @@ impl Source<'_> {
         }
     }
 
-    /// All of it, of at most `bytes_max`, held in `memory`.
+    /// Reads all bytes into memory: at most `bytes_max`, counted in `memory`.
     pub async fn collect(&mut self, bytes_max: u64, memory: &mut Memory) -> Result<Vec<u8>, Problem> {
         let mut all = Vec::new();
         while let Some(piece) = self.next().await? {
@@ -109,8 +113,8 @@ impl Source<'_> {
         Ok(all)
     }
 
-    /// Writes `held`, which `memory` counts already, and all that comes after it, a chunk at a time, on a thread that may
-    /// block; then does `finish`.
+    /// Writes `held`, which `memory` counts already, and all bytes that follow, one chunk at a time
+    /// on a blocking thread. Then calls `finish`.
     pub async fn write_to<S: Send + 'static, T: Send + 'static>(
         &mut self,
         mut held: Vec<u8>,
@@ -138,12 +142,12 @@ impl Source<'_> {
     }
 }
 
-/// The length that a request gives, if it gives one.
+/// Returns the `Content-Length` of a request, if there is one.
 pub fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Refuses a body that says that it is longer than `bytes_max`, before any of it is read.
+/// Refuses a body whose `Content-Length` is above `bytes_max`, before any of the body is read.
 pub fn check_length(headers: &HeaderMap, bytes_max: u64) -> Result<(), Problem> {
     match content_length(headers) {
         Some(length) if length > bytes_max => Err(Problem::too_large(bytes_max)),

@@ -1,5 +1,6 @@
-//! `POST /v1/courier/bundles`: the body is the bundle, the headers are what its carrier has signed. docs/courier.md has the
-//! protocol. And what the courier carries, for who may know.
+//! `POST /v1/courier/bundles`: the body is the bundle, and the headers are signed by its carrier
+//! (protocol: docs/courier.md). `GET /v1/courier`: figures of the courier, for callers with that
+//! right.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -43,7 +44,7 @@ async fn take(courier: Arc<Courier>, headers: &HeaderMap, pieces: Pieces) -> Res
     let refused = move |refusal: Refusal| {
         let signed = refusing.sign_refusal(&asked, &refusal);
         let problem = Problem::from(refusal);
-        // Only what is signed ends a receipt: anybody can answer in a node's place.
+        // A refusal must be signed to end a receipt: anybody could answer in a node's place.
         match signed {
             Some(signed) => problem.with("refusal", BASE64_STANDARD.encode(signed).into()),
             None => problem,
@@ -54,7 +55,8 @@ async fn take(courier: Arc<Courier>, headers: &HeaderMap, pieces: Pieces) -> Res
         Admitted::Already(acknowledgement) => return Ok((acknowledgement, StatusCode::OK)),
         Admitted::Open(incoming) => incoming,
     };
-    // The courier counts deliveries under way, each of which holds no more than a chunk.
+    // The courier limits the number of concurrent deliveries, and each holds at most one chunk in
+    // memory.
     let mut memory = Memory::default();
     let write = |incoming: &mut Box<Incoming>, bytes: &[u8]| Ok(incoming.write(bytes)?);
     let finish = move |incoming: Box<Incoming>| incoming.finish().map_err(refused);
@@ -88,7 +90,7 @@ pub async fn status(State(served): State<Served>, caller: Caller) -> Result<Json
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let kind = refusal.kind();
-        // What is wrong with a disk is not for the network to know, but for the log.
+        // Details of a disk error go to the log, not to the network.
         if let Refusal::Storage(cause) = &refusal {
             tracing::error!(code = kind.code, "cannot receive a bundle: {cause}");
         }
@@ -96,7 +98,7 @@ impl From<Refusal> for Problem {
     }
 }
 
-/// What the headers say. Each stands there once.
+/// Parses the headers. Each must be there exactly once.
 fn parse(headers: &HeaderMap) -> Result<(Delivery, Signature), Problem> {
     if !headers.contains_key(CONTENT_LENGTH) {
         return Err(Problem::new(411, "length_required", "the request has no Content-Length"));
@@ -136,7 +138,7 @@ fn number(headers: &HeaderMap, name: &'static str) -> Result<u64, Problem> {
     text.parse().ok().filter(|_| is_plain).ok_or_else(|| malformed(name, "a number"))
 }
 
-/// `blake3=:BASE64:`, in the form that RFC 9530 gives digests.
+/// Parses `blake3=:BASE64:`, the format of digests in RFC 9530.
 fn content_digest(headers: &HeaderMap) -> Result<Digest, Problem> {
     const WHAT: &str = "`blake3=:`, base64 of the 32 bytes, `:`";
     let text = text(headers, "content-digest", WHAT)?;

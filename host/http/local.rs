@@ -1,6 +1,7 @@
-//! The socket in the state directory: the command line of the same user hands its orders to the running node, which has the
-//! store open. An order is a request whose body is a u32 length, little-endian, that many bytes of JSON, and the bundle, if
-//! one follows; the answers come as a line of JSON each.
+//! Local socket in the state directory: the command line of the same user sends its orders to the
+//! running node, which has the stores open. An order is a request whose body is a u32 length,
+//! little-endian, that many bytes of JSON, and the bundle, if there is one. The answers are one
+//! line of JSON each.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -34,20 +35,22 @@ use crate::{courier, orders};
 pub const COURIER_PATH: &str = "/v1/local/courier";
 pub const NODE_PATH: &str = "/v1/local/node";
 
-/// The largest order to the node: a module as text, or the names of very many files.
+/// Largest order to the node: a module as text, or the names of very many files.
 const NODE_ORDER_BYTES_MAX: usize = 256 << 20;
 
-/// Answers on their way to a client. What a flush tells on its way is left out where the client does not keep up with it.
+/// Capacity of the channel of courier answers to one client. Flush events are dropped when the
+/// client does not keep up.
 const ANSWERS_MAX: usize = 4_096;
 
-/// The same of the node's, of which none is left out.
+/// Capacity of the channel of node answers. No answer is dropped.
 const NODE_ANSWERS_MAX: usize = 16;
 
-/// The longest line of an answer: what is wrong with a store, a thousand paths of up to 4 KiB twice.
+/// Longest line of an answer: the damage report of a store, with a thousand paths of up to 4 KiB
+/// twice.
 const LINE_BYTES_MAX: usize = 16 << 20;
 
-/// Opens the socket in the state directory, in the place of one that a node left behind. To be called by who holds the
-/// directory's lock.
+/// Opens the socket in the state directory, and replaces one that an earlier node left behind. The
+/// caller must hold the lock of the directory.
 pub fn bind_socket(state: &Path) -> io::Result<UnixListener> {
     let at = state.join(SOCKET);
     match std::fs::remove_file(&at) {
@@ -58,7 +61,7 @@ pub fn bind_socket(state: &Path) -> io::Result<UnixListener> {
     UnixListener::bind(through(&directory))
 }
 
-/// A connection to the node that runs on this state directory; `None` if none does.
+/// Connects to the node that runs on this state directory; `None` if no node runs.
 pub async fn connect(state: &Path) -> io::Result<Option<UnixStream>> {
     let directory = match open_directory(state) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -75,7 +78,8 @@ fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     Ok(std::fs::File::open(path)?.into())
 }
 
-/// A socket's path has at most 107 bytes, wherever the directory is.
+/// Returns a short path of the socket: a socket path has at most 107 bytes, and the directory's own
+/// path may be longer.
 fn through(directory: &OwnedFd) -> String {
     format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd())
 }
@@ -86,7 +90,7 @@ pub async fn perform_courier_order(State(served): State<Served>, request: Reques
         Ok(order) => order,
         Err(error) => return Problem::new(422, "malformed", format!("no order: {error}")).into_response(),
     };
-    // No owner: it is one request's.
+    // No owner: the channel belongs to one request.
     let (answers, told) = mpsc::channel::<Answer>(ANSWERS_MAX);
     let work = async move {
         let Served { courier, metrics, mut stopping, .. } = served;
@@ -116,7 +120,7 @@ pub async fn perform_node_order(State(served): State<Served>, request: Request<B
         Ok(order) => order,
         Err(error) => return Problem::new(422, "malformed", format!("no order: {error}")).into_response(),
     };
-    // No owner: it is one request's.
+    // No owner: the channel belongs to one request.
     let (answers, told) = mpsc::channel(NODE_ANSWERS_MAX);
     let work = async move {
         let now_ms = served.now_ms();
@@ -162,7 +166,8 @@ pub enum AskError {
     NotUnderstood,
 }
 
-/// Hands `order` to the courier of the node at the other end of `stream`, with `body` after it, and tells its answers.
+/// Sends `order` and then `body` to the courier of the node at the other end of `stream`, and
+/// passes each answer to `tell`.
 pub async fn ask_courier(
     stream: UnixStream,
     order: &courier::orders::Order,
@@ -172,7 +177,7 @@ pub async fn ask_courier(
     ask(stream, COURIER_PATH, order, body, tell).await
 }
 
-/// Hands `order` to the node at the other end of `stream`, and tells its answers.
+/// Sends `order` to the node at the other end of `stream`, and passes each answer to `tell`.
 pub async fn ask_node(
     stream: UnixStream,
     order: &orders::Order,

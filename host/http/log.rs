@@ -1,5 +1,5 @@
-//! What is said and counted of each request. An id goes with it, in all that is logged meanwhile and in the answer, so that
-//! who asked and who reads the log can speak of the same.
+//! Log lines and counters of requests. Each request has an id, which is in all its log lines and in
+//! its response, so that a client and the owner can refer to the same request.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -20,26 +20,27 @@ use crate::slice::Scope;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What others call a request is taken over up to this length.
+/// Longest request id that is accepted from a client.
 const ID_BYTES_MAX: usize = 64;
 
-/// What the log shows of a path, in characters.
+/// Longest path in the log, in characters.
 const PATH_CHARS_MAX: usize = 256;
 
-/// The route of what fits none, and of what was turned away before it came to one.
+/// Route label of requests that match no route, or were refused before routing.
 const NO_ROUTE: &str = "none";
 
-/// The pattern of the route that has answered.
+/// Pattern of the route that answered.
 #[derive(Clone, Copy)]
 struct Route(&'static str);
 
-/// The token that the request of an answer came with.
+/// Token of the request, attached to its response.
 #[derive(Clone)]
 pub struct AskedBy(pub Scope);
 
-/// Routes that say of their answers whose they are.
+/// Routers that attach the route pattern to each response.
 pub trait Routes<S> {
-    /// [`Router::route`], counted under `pattern`: by a path, a stranger could have anything counted.
+    /// [`Router::route`], counted under `pattern`. Counting by path would let a stranger create any
+    /// number of counters.
     fn at(self, pattern: &'static str, methods: MethodRouter<S>) -> Self;
 }
 
@@ -53,12 +54,13 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> for Router<S> {
     }
 }
 
-/// Goes with a request from before anybody looks at it until its answer begins. Whoever leaves meanwhile is not heard of.
+/// Middleware around each request: assigns the id, and logs and counts the response when it begins.
+/// A request whose client leaves before that is not logged.
 pub async fn follow(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
     let began = Instant::now();
     let (id, method) = (id_of(request.headers()), method_of(request.method()));
     let path: String = request.uri().path().chars().take(PATH_CHARS_MAX).collect();
-    // Of the level of whatever may be logged meanwhile.
+    // Error level, so that the span is there for log lines of every level.
     let span = tracing::error_span!("request", id = id.to_str().unwrap_or_default(), method, path, token = Empty);
     let mut response = next.run(request).instrument(span.clone()).await;
     let (status, duration) = (response.status(), began.elapsed());
@@ -72,7 +74,7 @@ pub async fn follow(State(metrics): State<Arc<Metrics>>, request: Request, next:
     response
 }
 
-/// Has what is logged of this request say whose token it came with.
+/// Adds the token's name to the log span of this request.
 pub fn note_token(name: &str) {
     Span::current().record("token", name);
 }
@@ -86,12 +88,12 @@ fn tell(status: StatusCode, duration_seconds: f64) {
     }
 }
 
-/// The id that the request has from whoever sends it, or else a new one of 16 hexadecimal digits.
+/// Returns the request id that the client sent, or a new one of 16 hexadecimal digits.
 fn id_of(headers: &HeaderMap) -> HeaderValue {
     let mut ids = headers.get_all(REQUEST_ID).iter();
     match (ids.next(), ids.next()) {
         (Some(id), None) if is_plain(id.as_bytes()) => id.clone(),
-        // To tell requests apart is all that it is for.
+        // The id only distinguishes requests, so it need not be unpredictable.
         _ => HeaderValue::try_from(format!("{:016x}", RandomState::new().hash_one(())))
             .unwrap_or(HeaderValue::from_static("none")),
     }
@@ -102,7 +104,7 @@ fn is_plain(id: &[u8]) -> bool {
     (1..=ID_BYTES_MAX).contains(&id.len()) && id.iter().all(is_allowed)
 }
 
-/// A method that some route takes; the others are one.
+/// Returns the label of a method: its name if some route accepts it, else `other`.
 fn method_of(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

@@ -1,7 +1,8 @@
-//! `/`: what the node is doing now and lately, for people. Each part is made by one function, for the whole page and
-//! for the script that asks for that part alone; so the page is complete without the script. What the caller has no
-//! right to is left out, and what strangers bring is escaped (by maud) and cannot turn the direction of writing
-//! ([`printable`]).
+//! `/`: the dashboard, which shows people the state of the node. One function makes each part, both
+//! for the whole page and for the script that refreshes that part alone, so the page is complete
+//! without the script. The page leaves out all parts that the caller has no right to see. maud
+//! escapes text from strangers, and [`printable`] keeps that text from changing the direction of
+//! writing.
 //!
 //! [`printable`]: crate::text::printable
 
@@ -28,7 +29,7 @@ use super::problem::Problem;
 use crate::access::Right;
 use crate::slice::SliceId;
 
-/// A part of the page, that is refreshed by itself.
+/// A part of the page that the script refreshes by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Overview,
@@ -64,7 +65,8 @@ impl Part {
         }
     }
 
-    /// How often the script asks for it: as often as it is worth looking, for what it costs to make.
+    /// Returns the refresh interval of the script, chosen by how often the content changes and how
+    /// much it costs to make.
     const fn seconds(self) -> u32 {
         match self {
             Self::Slices => 2,

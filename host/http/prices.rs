@@ -1,4 +1,4 @@
-//! `/v1/prices`: what work is offered at.
+//! `/v1/prices`: offers and price bands.
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -18,17 +18,17 @@ use crate::prices::orders::{PriceAnswer, PriceOrder};
 use crate::prices::{Lane, PerformError, Price, ProviderName};
 use crate::slice::Scope;
 
-/// An offer has some 200 bytes at most.
+/// Limit on the body of an offer. An offer has at most some 200 bytes.
 const OFFER_BYTES_MAX: u64 = 4 << 10;
 
-/// What an offer says. Whose it is, the token says.
+/// Body of an offer. The provider is the name of the token.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Offered {
     price: Price,
     #[serde(default)]
     lane: Lane,
-    /// For the node's owner, who has no token.
+    /// Only for the node's owner, who has no token.
     provider: Option<ProviderName>,
 }
 
@@ -65,7 +65,7 @@ pub async fn bands(State(served): State<Served>, caller: Caller, request: Reques
 
 async fn perform(served: Served, scope: &Scope, order: PriceOrder) -> Result<Json<Value>, Problem> {
     let now_ms = served.now_ms();
-    // A board that others are using is waited for.
+    // `look` waits for its turn, because other callers may hold the board.
     let rooms = served.rooms.clone();
     let told = rooms.look(scope, move || {
         let stored = served.node.runner.modules().stored().ok();

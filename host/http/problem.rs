@@ -1,4 +1,4 @@
-//! Errors as RFC 9457 has them.
+//! Error responses in the format of RFC 9457.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-/// Somebody may have made room on the disk by then.
+/// Retry delay after a host error: the owner may have freed disk space by then.
 pub const HOST_RETRY: Duration = Duration::from_secs(30);
 
-/// What went wrong, for people (`detail`) and for programs (`code`).
+/// An error, for people (`detail`) and for programs (`code`).
 #[derive(Debug)]
 pub struct Problem(Box<Parts>);
 
@@ -26,7 +26,7 @@ struct Parts {
 }
 
 impl Problem {
-    /// How long to wait where there was no room.
+    /// Retry delay when the node is busy.
     pub const BUSY_RETRY: Duration = Duration::from_secs(1);
 
     pub fn new(status: u16, code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
@@ -35,7 +35,7 @@ impl Problem {
         Self(Box::new(Parts { status, code, detail, retry_after: None, more: Map::new(), headers: Vec::new() }))
     }
 
-    /// What was asked is not understood.
+    /// Returns an error for a request that could not be parsed.
     pub fn malformed(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(422, "malformed", detail)
     }
@@ -44,7 +44,7 @@ impl Problem {
         Self::new(413, "too_large", format!("the body has more than the {bytes_max} bytes that are taken"))
     }
 
-    /// This node is at fault. What is wrong with it is for its owner, who reads its log.
+    /// Returns an error that is this node's fault. The cause goes to the log only, for the owner.
     pub fn of_host(code: &'static str, error: &dyn std::fmt::Display) -> Self {
         tracing::error!(code, "{error}");
         Self::new(503, code, "this node cannot do that now; its log says why").after(Some(HOST_RETRY))
@@ -55,7 +55,7 @@ impl Problem {
         self
     }
 
-    /// Adds a member of the object, which programs can read.
+    /// Adds a member to the JSON object, for programs.
     pub fn with(mut self, name: &str, value: Value) -> Self {
         self.0.more.insert(name.to_owned(), value);
         self

@@ -1,4 +1,4 @@
-//! Connections: how many there may be, and how they end.
+//! Connections: limits, and graceful shutdown.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,45 +18,46 @@ use super::body::Pace;
 use super::connection::{self, Times};
 use super::outgoing::Paced;
 
-/// Connections of the node's owner.
+/// Limit on connections of the node's owner.
 const LOCAL_CONNECTIONS_MAX: u64 = 1_024;
 
-/// How long what is under way may go on once the node is to stop: connections, and slices that run. With what comes after it, the
-/// node has ended within ten seconds.
+/// Time for open connections and running slices to finish during a graceful shutdown. Together with
+/// the steps after it, the node ends within ten seconds.
 pub const DRAIN: Duration = Duration::from_secs(8);
 
-/// Where there are no more files to be had, say.
+/// Pause after `accept` fails, for example because no more files can be opened.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// What the system may hold of an answer. It has its program go on when a third of what it keeps (twice this, on Linux) has
-/// been taken, and at [`Pace::NETWORK`]'s lowest rate that must be sooner than its longest pause; left to itself it would keep
-/// megabytes, and who takes them steadily would seem to take nothing.
+/// Send buffer of a socket. Linux reports a socket as writable when a third of its buffer (twice
+/// this size) is free. At the lowest rate of [`Pace::NETWORK`], that must be sooner than its
+/// longest pause. With the system's default of megabytes, a client that reads steadily would seem
+/// to read nothing.
 const SEND_BUFFER_BYTES: u32 = 128 << 10;
 
-/// Those that the system holds until they are accepted.
+/// Connections that the system queues until they are accepted.
 const BACKLOG: u32 = 1_024;
 
-/// Who is let in from the network, and how.
+/// Settings of the network listeners.
 pub struct Entrance {
-    /// `None` where what is said is in the clear.
+    /// `None` without encryption.
     pub tls: Option<TlsAcceptor>,
-    /// More wait until one of these ends.
+    /// Limit on open connections. Further connections wait until one ends.
     pub connections_max: u64,
-    /// `None` where all may come from one address.
+    /// `None` if one address may hold all connections.
     pub addresses: Option<Addresses>,
 }
 
-/// A listener for [`serve_network`].
+/// Opens a listener for [`serve_network`].
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
-    // What is accepted has it from here.
+    // Accepted connections inherit the buffer size.
     socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// Answers what comes in until `stop` resolves, and then what is under way, for a while.
+/// Serves connections until `stop` resolves, then drains the open ones for at most [`DRAIN`].
 pub async fn serve_network(
     listeners: Vec<TcpListener>,
     entrance: Entrance,
@@ -95,7 +96,7 @@ async fn serve_at_pace(
     }
 }
 
-/// The next connection at any of the listeners.
+/// Accepts the next connection of any listener.
 async fn accept_any(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)> {
     let accept = |context: &mut Context<'_>| {
         let ready = listeners.iter().map(|listener| listener.poll_accept(context)).find(Poll::is_ready);
@@ -104,8 +105,8 @@ async fn accept_any(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketA
     std::future::poll_fn(accept).await
 }
 
-/// [`serve_network`], for processes of the same user. They may take their time over an answer: a command can be suspended and
-/// continued, and what the node has ready for it is bounded.
+/// [`serve_network`] for processes of the same user. They may read a response as slowly as they
+/// like: a command can be suspended and continued, and the data that waits for it is bounded.
 pub async fn serve_local(listener: UnixListener, routes: Router, stop: impl Future<Output = ()>) {
     let accept = async move || {
         let (stream, _) = listener.accept().await?;
@@ -116,7 +117,8 @@ pub async fn serve_local(listener: UnixListener, routes: Router, stop: impl Futu
     serve(accept, async |stream: UnixStream| Ok(stream), LOCAL_CONNECTIONS_MAX, routes, stop).await;
 }
 
-/// `accept` returns a stream and what is to last as long as the connection, or `None` where it has turned somebody away.
+/// Accepts and serves connections. `accept` returns a stream and a value that lives as long as the
+/// connection, or `None` if it refused the connection.
 async fn serve<S, K, T, G>(
     accept: impl AsyncFn() -> io::Result<Option<(S, K)>>,
     greet: impl Fn(S) -> G,
@@ -130,7 +132,8 @@ async fn serve<S, K, T, G>(
 {
     let mut stop = std::pin::pin!(stop);
     let connections_max = usize::try_from(connections_max).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-    // No owner: nobody knows whose a connection is before a request on it; from then on it is one of its token's share.
+    // No owner: the owner of a connection is unknown before its first request; then it counts in
+    // its token's share.
     let (graceful, room) = (GracefulShutdown::new(), Arc::new(Semaphore::new(connections_max)));
     loop {
         let next = async {
@@ -157,7 +160,7 @@ async fn serve<S, K, T, G>(
             connection::serve(stream, times, routes, watcher).await;
         });
     }
-    // Whoever comes now is told at once that nobody is here, and does not wait for an answer.
+    // Closes the listeners: a new client is refused at once instead of waiting for a response.
     drop(accept);
     let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
 }
@@ -180,15 +183,16 @@ mod tests {
     use crate::shares::Pool;
     use crate::slice::Scope;
 
-    /// More than the systems of both sides take in.
+    /// More than the socket buffers of both sides hold.
     const LONG: u64 = 64 << 20;
 
-    /// What takes longer in a test never comes.
+    /// Test timeout: after this, the event will never come.
     const PATIENCE: Duration = Duration::from_secs(60);
 
     const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
-    /// Has somebody ask for a long answer and read none of it, and returns when its room is free again.
+    /// Requests a long response and reads none of it. Returns when the memory of the response is
+    /// free again.
     fn an_answer_is_given_up<T: AsyncWrite + Unpin>(
         tls: Option<TlsAcceptor>,
         greet: impl AsyncFn(TcpStream) -> io::Result<T>,
@@ -230,7 +234,7 @@ mod tests {
     fn an_answer_that_nobody_reads_is_given_up_over_tls_too() {
         let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/tls");
         let chain = vectors.join("certificate.pem");
-        // A key that others may read is refused, and a checkout has no modes.
+        // A key that others may read is refused, and a git checkout does not preserve file modes.
         let key = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(key.path(), std::fs::read(vectors.join("key.pem")).unwrap()).unwrap();
         let tls = Tls::new(certificate(&chain, key.path()).unwrap()).unwrap().acceptor;

@@ -1,4 +1,5 @@
-//! The stores of the node: new work is refused while the disk has too little space, and whoever asks hears whether they work.
+//! Stores and disk space: refuses new work while the disk has too little free space, and reports
+//! which stores work.
 
 use axum::extract::{Request, State};
 use axum::http::Method;
@@ -11,11 +12,12 @@ use super::body::content_length;
 use super::problem::{HOST_RETRY, Problem};
 use crate::store::{Reserve, StoreError};
 
-/// Paths whose requests bring something that is kept. Bundles are not among them: a carrier's signature is checked first.
+/// Paths whose requests bring data that is stored. Bundles are not among them: their handler checks
+/// the carrier's signature first.
 const BRING: [&str; 3] = ["/v1/modules", "/v1/slices", "/v1/prices"];
 
-/// Refuses a request that would go below the reserve of free space, before its body is read. A body of more than
-/// `bytes_max` is left to the handler, which refuses it for its length.
+/// Refuses a request that would go below the reserve of free space, before its body is read. Passes
+/// on a body of more than `bytes_max`; the handler refuses that for its length.
 pub async fn keep_reserve(
     State((reserve, bytes_max)): State<(Reserve, u64)>,
     request: Request,
@@ -30,14 +32,15 @@ pub async fn keep_reserve(
     next.run(request).await
 }
 
-/// The host's path and numbers are for its owner, who is told by the log.
+/// Returns the error for a full disk. The host's path and figures go to the log only, for the
+/// owner.
 pub fn no_space() -> Problem {
     let detail = "this node's disk has too little space left for that; ask again when its owner has made room";
     Problem::new(507, "no_space", detail).after(Some(HOST_RETRY))
 }
 
 impl Served {
-    /// The stores that take nothing now, by name, and why.
+    /// Returns the names of the stores that cannot be written now, with the cause.
     pub fn unwell(&self) -> Vec<(&'static str, StoreError)> {
         let proofs = self.node.runner.store().map_or(Ok(()), |store| store.check());
         let all = [
@@ -49,7 +52,7 @@ impl Served {
         all.into_iter().filter_map(|(name, result)| Some((name, result.err()?))).collect()
     }
 
-    /// Opens those stores again that have failed, and returns the names of those that work again.
+    /// Reopens stores that have failed, and returns the names of those that work again.
     pub fn mend(&self) -> Vec<&'static str> {
         let proofs = self.node.runner.store().map_or(Ok(false), |store| store.mend());
         let all = [("proofs", proofs), ("queue", self.queue.store().mend()), ("courier", self.courier.store().mend())];
@@ -57,7 +60,7 @@ impl Served {
     }
 }
 
-/// The answer to `/readyz` while some stores take nothing.
+/// Returns the response of `/readyz` while some stores cannot be written.
 pub fn not_ready(unwell: &[(&'static str, StoreError)]) -> Problem {
     let names: Vec<&str> = unwell.iter().map(|(name, _)| *name).collect();
     let detail = format!("these take nothing now: {}; the log of this node says why", names.join(", "));

@@ -1,4 +1,4 @@
-//! TLS for whoever reaches the node from elsewhere.
+//! TLS for clients on the network.
 
 mod validity;
 
@@ -61,7 +61,7 @@ pub struct Tls {
     certificate: Arc<Certificate>,
 }
 
-/// A chain of certificates and its key, read and checked.
+/// A certificate chain and its key, read and checked.
 #[derive(Debug)]
 pub struct Certificate(RwLock<Arc<CertifiedKey>>);
 
@@ -76,7 +76,7 @@ impl Tls {
         Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), certificate })
     }
 
-    /// Connections that begin from now on are shown this one.
+    /// Replaces the certificate for new connections.
     pub fn replace(&self, certificate: Certificate) {
         let new = certificate.0.into_inner().unwrap_or_else(PoisonError::into_inner);
         *self.certificate.0.write().unwrap_or_else(PoisonError::into_inner) = new;
@@ -89,7 +89,7 @@ impl ResolvesServerCert for Certificate {
     }
 }
 
-/// Reads a chain of certificates and its key, both as PEM.
+/// Reads a certificate chain and its key, both in PEM.
 pub fn certificate(certificate: &Path, key: &Path) -> Result<Certificate, TlsError> {
     let unreadable = |cause| TlsError::Certificate { path: certificate.to_owned(), cause };
     let chain = CertificateDer::pem_file_iter(certificate).map_err(unreadable)?;
@@ -102,7 +102,8 @@ pub fn certificate(certificate: &Path, key: &Path) -> Result<Certificate, TlsErr
     let private = private_key(key)?;
     tell_of_validity(certificate, &chain[0]);
     let provider = rustls::crypto::ring::default_provider();
-    // Found as bytes, also in a certificate that the library does not read.
+    // Searches the bytes of each certificate for the public key, which also works for a certificate
+    // that the library cannot parse.
     let public = provider
         .key_provider
         .load_private_key(private.clone_key())
@@ -126,7 +127,7 @@ pub fn certificate(certificate: &Path, key: &Path) -> Result<Certificate, TlsErr
     Ok(Certificate(RwLock::new(Arc::new(certified?))))
 }
 
-/// What a file with a passphrase says of itself, in the form of PKCS #8 or in the older one.
+/// Markers of an encrypted key file: in PKCS #8, and in the older format.
 const ENCRYPTED: [&str; 2] = ["-----BEGIN ENCRYPTED PRIVATE KEY-----", "Proc-Type: 4,ENCRYPTED"];
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
@@ -142,7 +143,8 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     })
 }
 
-/// Says where callers will refuse the certificate. The node starts all the same: its clock may be what is wrong.
+/// Logs a warning if clients will refuse the certificate because of its dates. The node starts all
+/// the same, because the clock of the machine may be wrong.
 fn tell_of_validity(path: &Path, certificate: &CertificateDer<'_>) {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let Some(validity) = validity(certificate) else { return };
@@ -215,13 +217,13 @@ mod tests {
     }
 
     fn read(name: &str) -> Certificate {
-        // A key that others may read is refused, and a checkout has no modes.
+        // A key that others may read is refused, and a git checkout does not preserve file modes.
         let key = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(key.path(), std::fs::read(vectors(&name.replace("certificate", "key"))).unwrap()).unwrap();
         certificate(&vectors(name), key.path()).unwrap()
     }
 
-    /// Whether a client that trusts this certificate alone is connected.
+    /// Returns true if a client that trusts only this certificate can connect.
     async fn is_shown(tls: &Tls, name: &str) -> bool {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(vectors(name)).unwrap()).unwrap();

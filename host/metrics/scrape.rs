@@ -1,4 +1,4 @@
-//! What is read where it is kept, each time that somebody scrapes.
+//! Metrics that are read from other modules at each scrape.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use crate::runner::WorkloadRunner;
 use crate::sandbox::Confinement;
 use crate::store::StoreError;
 
-/// Of how many modules the bands are told: those with the newest offers. Each is five lines of text and five series to
-/// whoever scrapes, and whoever offers chooses the module.
+/// Limit on modules whose bands are exported: those with the newest offers. Each takes five lines
+/// of text and five time series, and the providers choose the modules.
 pub const MODULE_LANES_MAX: usize = 16;
 
-/// The parts of a node that keep numbers.
+/// The parts of a node that keep figures.
 #[derive(Clone, Copy)]
 pub struct Scraped<'a> {
     pub runner: &'a WorkloadRunner,
@@ -26,7 +26,7 @@ pub struct Scraped<'a> {
     pub courier: &'a Courier,
 }
 
-/// Why there are no numbers: what keeps them cannot be read.
+/// Why a scrape failed: a store cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ScrapeError {
     #[error(transparent)]
@@ -36,7 +36,7 @@ pub enum ScrapeError {
 }
 
 impl ScrapeError {
-    /// A stable name for programs.
+    /// Returns a stable code for programs.
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Store(_) => "storage_failed",
@@ -137,11 +137,12 @@ fn read_bands(prices: &SharedBoard, now_ms: u64, registry: &Registry) {
 }
 
 fn price(band: Option<Band>) -> Option<f64> {
-    // No price is above 2^53 - 1, so each is exact.
+    // No price is above 2^53 - 1, so each is exact as a binary64.
     band.map(|band| band.price as f64)
 }
 
-/// The lanes that always have room, and of the modules whose offers suffice for bands, those with the newest.
+/// Returns the bands of the built-in lanes, and of the modules with enough offers, those with the
+/// newest offers.
 fn told_bands(prices: &SharedBoard, now_ms: u64) -> Vec<Bands> {
     let mut told: Vec<Bands> =
         [Lane::All, Lane::Transcode, Lane::Inference].map(|lane| prices.bands(lane, now_ms)).into();
@@ -191,7 +192,7 @@ mod tests {
         Lane::Module(Digest::of(&number.to_le_bytes()))
     }
 
-    /// Whoever may offer can name any module.
+    /// Anyone who may offer can name any module.
     #[test]
     fn a_flood_of_lanes_shows_the_newest_alone() {
         const FLOOD: u64 = 200;
@@ -200,7 +201,7 @@ mod tests {
         for number in 0..FLOOD {
             offer(&board, module(number), 3, number);
         }
-        // These are newer, and say nothing yet.
+        // This lane is newer, but has too few offers for bands.
         offer(&board, module(FLOOD), 2, FLOOD);
         let told: Vec<Lane> = told_bands(&board, FLOOD).iter().map(|bands| bands.lane).collect();
         let newest = (0..MODULE_LANES_MAX as u64).map(|age| module(FLOOD - 1 - age));

@@ -1,8 +1,8 @@
-//! Every name that is scraped, in one table.
+//! Table of all metrics.
 
 use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts};
 
-/// What Prometheus takes a number for.
+/// Prometheus type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Counter,
@@ -20,7 +20,7 @@ impl Kind {
     }
 }
 
-/// All that stands under one name.
+/// All metrics of one name.
 #[derive(Debug)]
 pub struct Family {
     pub name: &'static str,
@@ -34,7 +34,7 @@ macro_rules! table {
         $(pub const $constant: Family =
             Family { name: $name, kind: Kind::$kind, labels: &$labels, meaning: $meaning };)*
 
-        /// All names. docs/metrics.md shows them.
+        /// All metrics. docs/metrics.md documents them.
         pub static TABLE: &[Family] = &[$($constant),*];
     };
 }
@@ -118,7 +118,7 @@ table! {
     BUILD: Gauge "node_build_info" ["version"], "1, with the version as a label";
 }
 
-/// What the table says of a name is what Prometheus allows; a test makes all of them.
+/// Panic message for an entry that Prometheus rejects; a test builds all entries.
 const VALID: &str = "the table holds what Prometheus takes";
 
 impl Family {
@@ -130,7 +130,7 @@ impl Family {
         GaugeVec::new(self.options(), self.labels).expect(VALID)
     }
 
-    /// With these upper bounds, which rise.
+    /// Builds a histogram with these upper bounds, in ascending order.
     pub(super) fn histogram(&self, bounds: &[f64]) -> HistogramVec {
         let options = HistogramOpts::from(self.options()).buckets(bounds.to_vec());
         HistogramVec::new(options, self.labels).expect(VALID)

@@ -1,5 +1,5 @@
-//! What each token has used and was refused. Tokens are the node's owner's to name, so they may be labels; beyond some they
-//! share one.
+//! Counters per token: resources used, and refusals. The node's owner chooses the names of tokens,
+//! so names may be labels. Beyond a limit, tokens share one label.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -11,10 +11,11 @@ use super::table;
 use crate::runner::Usage;
 use crate::slice::Scope;
 
-/// Tokens that are shown by their names: each is up to six series to whoever scrapes.
+/// Limit on tokens with a label of their own. Each adds up to six time series.
 pub const TOKENS_SHOWN_MAX: usize = 100;
 
-/// The labels of the node's owner and of the tokens beyond [`TOKENS_SHOWN_MAX`]. A token of the same name counts with them.
+/// Labels of the node's owner, and of the tokens beyond [`TOKENS_SHOWN_MAX`]. A token of the same
+/// name counts with them.
 const OWNER: &str = "owner";
 const OTHER: &str = "other";
 
@@ -23,7 +24,7 @@ pub struct TokenCounters {
     gas: IntCounterVec,
     bytes: IntCounterVec,
     refusals: IntCounterVec,
-    /// The first that came.
+    /// The first tokens that made a request.
     shown: Mutex<HashSet<Scope>>,
 }
 
@@ -32,7 +33,7 @@ impl TokenCounters {
         let (runs, gas, bytes) =
             (table::TOKEN_RUNS.counter(), table::TOKEN_GAS.counter(), table::TOKEN_BYTES.counter());
         let refusals = table::TOKEN_REFUSALS.counter();
-        // What is not there cannot be seen to grow.
+        // Creates these series at zero: an increase from a missing series would not be visible.
         [&runs, &gas, &bytes].into_iter().for_each(|counter| drop(counter.with_label_values(&[OWNER])));
         refusals.with_label_values(&[OWNER, "429"]);
         Self { runs, gas, bytes, refusals, shown: Mutex::default() }
@@ -40,7 +41,7 @@ impl TokenCounters {
 
     pub fn usage(&self, usage: &Usage<'_>) {
         let label = self.label(usage.scope);
-        // Other requests were answered from what was known.
+        // A request that used no gas was answered from a cache.
         if usage.gas > 0 {
             self.runs.with_label_values(&[label]).inc();
         }
@@ -48,7 +49,7 @@ impl TokenCounters {
         self.bytes.with_label_values(&[label]).inc_by(usage.bytes);
     }
 
-    /// Counts an answer, if it is a refusal.
+    /// Counts a response, if it is a refusal.
     pub fn answer(&self, scope: &Scope, status: u16) {
         let status = match status {
             429 => "429",

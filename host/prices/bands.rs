@@ -1,4 +1,4 @@
-//! What a lane's offers come to: quantiles, what they stand on, and a price to ask for.
+//! Bands of a lane: its quantiles, the number of offers behind them, and a suggested price.
 
 use std::fmt;
 
@@ -8,29 +8,31 @@ use super::offer::{Lane, Price};
 use super::quantile::{Quantile, Rational};
 use super::window::Window;
 
-/// Below these, offers are anecdotes: no quantile is told, and no price suggested.
+/// Minimum of offers, and of providers, for quantiles and suggestions. Fewer say nothing about the
+/// market.
 pub const SAMPLES_MIN: usize = 5;
 pub const PROVIDERS_MIN: usize = 3;
 
-/// How many times the upper quartile a suggestion is at most.
+/// Upper bound of a suggestion, as a multiple of the upper quartile.
 const P75_TIMES_MAX: u64 = 4;
 
-/// The quantiles of a lane at one time, and what they stand on.
+/// The quantiles of a lane at one time, and the offers behind them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bands {
     pub lane: Lane,
-    /// How many offers would count if there were as many.
+    /// Capacity of the window, in offers.
     pub window: usize,
     pub samples: usize,
     pub providers: usize,
     pub oldest_age_ms: Option<u64>,
     pub newest_age_ms: Option<u64>,
-    /// There are fewer than [`SAMPLES_MIN`] samples or [`PROVIDERS_MIN`] providers, and so no quantiles.
+    /// True with fewer than [`SAMPLES_MIN`] offers or [`PROVIDERS_MIN`] providers; then there are
+    /// no quantiles.
     pub insufficient: bool,
     pub p25: Option<Band>,
     pub median: Option<Band>,
     pub p75: Option<Band>,
-    /// Those that were asked for besides, in that order.
+    /// Requested other quantiles, in the order of the request.
     pub others: Vec<Band>,
 }
 
@@ -38,7 +40,7 @@ pub struct Bands {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Band {
     pub quantile: Quantile,
-    /// In units, [rounded](Rational::rounded).
+    /// Price in units, [rounded](Rational::rounded).
     pub price: u64,
     pub exact: Rational,
 }
@@ -67,7 +69,7 @@ impl Bands {
         }
     }
 
-    /// What the bands stand on, for people, and what is missing.
+    /// Describes the offers behind the bands, for people, and how many are missing.
     pub fn basis(&self) -> String {
         let (offers, providers) = (counted(self.samples, "offer"), counted(self.providers, "provider"));
         if self.insufficient {
@@ -83,26 +85,27 @@ fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{plural}")
 }
 
-/// A price to ask for: median * (1 + backlog / window), at most four times the upper quartile. A backlog is never
-/// negative, so it is at least the median. Shown as a sentence that says why.
+/// A suggested price: median * (1 + backlog / window), at most four times the upper quartile. The
+/// backlog is never negative, so the price is at least the median. `Display` explains it in a
+/// sentence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Suggestion {
-    /// In units, [rounded](Rational::rounded); `None` if the offers are insufficient.
+    /// Price in units, [rounded](Rational::rounded); `None` if the offers are insufficient.
     pub price: Option<u64>,
     pub exact: Option<Rational>,
-    /// What held it down, if anything did.
+    /// The bound that lowered the price, if one did.
     pub clamped_by: Option<Bound>,
     pub backlog: u32,
     pub bands: Bands,
 }
 
-/// What a suggestion cannot go beyond.
+/// Upper bounds of a suggestion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bound {
-    /// Four times the upper quartile: a backlog may be a mistake, or made by somebody who sells.
+    /// Four times the upper quartile: a backlog may be wrong, or exaggerated by a seller.
     FourTimesP75,
-    /// [`Price::MAX`]: nobody could make that offer.
+    /// [`Price::MAX`]: no offer can be higher.
     PriceMax,
 }
 

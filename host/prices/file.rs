@@ -1,9 +1,10 @@
-//! The file that a price board outlives its process in.
+//! File of the price board.
 //!
-//! 8 bytes that say what it is, a version (u16), the payload's length in bytes (u64), the payload, and the BLAKE3
-//! digest of all of that in a domain of its own, 32 bytes; numbers are little-endian. All versions keep to this frame,
-//! so one that is not known is told from damage. The payload is bincode 1.3 with integers of fixed size: the board's
-//! revision, the providers' names, then each lane with what is known of its module and its offers, the oldest first.
+//! Format: 8 bytes of magic, a version (u16), the payload's length in bytes (u64), the payload, and
+//! the BLAKE3 digest of all that in a domain of its own (32 bytes). Numbers are little-endian. All
+//! versions share this frame, so an unknown version can be distinguished from damage. The payload
+//! is bincode 1.3 with integers of fixed size: the board's revision, the providers' names, then
+//! each lane with the standing of its module and its offers, the oldest first.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -29,7 +30,8 @@ const CHECKSUM_BYTES: usize = 32;
 
 const LANES_MAX: usize = OWN_LANES + MODULE_LANES_MAX;
 
-/// The largest payload: each offer by another provider with the longest name, in lanes with the longest names.
+/// Largest payload: each offer by another provider with the longest name, in lanes with the longest
+/// names.
 const PAYLOAD_BYTES_MAX: usize = {
     let length = size_of::<u64>();
     let offer = size_of::<u64>() + size_of::<u32>() + size_of::<u64>();
@@ -38,43 +40,43 @@ const PAYLOAD_BYTES_MAX: usize = {
     length + length + length + LANES_MAX * lane + (OWN_LANES * WINDOW_MAX + OFFERS_MAX) * (offer + provider)
 };
 
-/// The largest file that a board is written to. Of a longer one nothing is read.
+/// Largest file of a board. A longer file is not read.
 pub const FILE_BYTES_MAX: usize = HEAD_BYTES + PAYLOAD_BYTES_MAX + CHECKSUM_BYTES;
 
-/// How many files are kept aside that were found damaged; the last of these names is used again and again.
+/// Limit on damaged files that are kept aside. The last of the names is reused.
 pub const KEPT_ASIDE_MAX: u32 = 8;
 
-/// Where a board is kept.
+/// Path of a board.
 pub struct BoardFile {
     path: PathBuf,
 }
 
-/// A board, and how it came to be.
+/// A board, and the result of loading it.
 pub struct Loaded {
     pub board: PriceBoard,
     pub result: LoadResult,
 }
 
-/// What came of loading a board. All but [`LoadResult::Loaded`] are an empty board. Shown as what its owner should hear
-/// of it.
+/// Result of loading a board. All variants but [`LoadResult::Loaded`] come with an empty board.
+/// `Display` is the message for the owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoadResult {
-    /// No file was there.
+    /// There was no file.
     Fresh,
     Loaded,
-    /// What was there is no board, or was not one any more.
+    /// The file is not a board, or is damaged.
     Damaged {
         path: PathBuf,
         why: String,
         aside: Aside,
     },
-    /// Another version of this program has written it.
+    /// Another version of this program wrote the file.
     ForeignVersion {
         path: PathBuf,
         found: u16,
         aside: Aside,
     },
-    /// The system would not have it read.
+    /// The system could not read the file.
     Unreadable {
         path: PathBuf,
         why: String,
@@ -82,11 +84,11 @@ pub enum LoadResult {
     },
 }
 
-/// What became of a file that holds no board for us.
+/// Treatment of a file that holds no valid board.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Aside {
     KeptAs(PathBuf),
-    /// It is where it was, and the next board that is saved takes its place.
+    /// The file is still there; the next save replaces it.
     NotMoved {
         why: String,
     },
@@ -117,8 +119,8 @@ impl BoardFile {
         &self.path
     }
 
-    /// The board that was saved here, as it is now and under these settings; an empty one if that cannot be had. What
-    /// is here and is no board is moved aside.
+    /// Loads the saved board, with expired offers removed and these settings applied; an empty
+    /// board if that fails. A file that is not a valid board is moved aside.
     pub fn load(&self, settings: &Settings, now_ms: u64) -> Loaded {
         let empty = || PriceBoard::new(settings);
         let path = self.path.clone();
@@ -138,7 +140,8 @@ impl BoardFile {
         Loaded { board: empty(), result }
     }
 
-    /// Has the file hold what [`encode`] made, whole and on disk, or what it held before.
+    /// Writes [`encode`]'s bytes durably and atomically: the file holds either these bytes or the
+    /// former ones.
     pub(super) fn save(&self, bytes: &[u8]) -> Result<(), BoardFileError> {
         let directory = self.path.parent().filter(|directory| !directory.as_os_str().is_empty());
         let made = directory.map_or(Ok(()), private_file::make_directory);
@@ -158,7 +161,7 @@ impl BoardFile {
 }
 
 impl LoadResult {
-    /// For programs; it does not change.
+    /// Returns a stable name for programs.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Fresh => "fresh",
@@ -169,10 +172,10 @@ impl LoadResult {
         }
     }
 
-    /// All that [`LoadResult::name`] can be.
+    /// All values of [`LoadResult::name`].
     pub const NAMES: [&str; 5] = ["fresh", "loaded", "damaged", "foreign_version", "unreadable"];
 
-    /// Whether the owner should hear of it.
+    /// Returns true if the owner should be told.
     pub const fn is_loss(&self) -> bool {
         !matches!(self, Self::Fresh | Self::Loaded)
     }
@@ -215,7 +218,7 @@ fn damaged(why: impl Into<String>) -> NotABoard {
     NotABoard::Damaged(why.into())
 }
 
-/// `None` if nothing is there.
+/// Returns `None` if there is no file.
 fn read(path: &Path) -> Result<Option<Vec<u8>>, NotABoard> {
     let unreadable = |error: io::Error| NotABoard::Unreadable(error.to_string());
     match std::fs::metadata(path) {
@@ -237,19 +240,22 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, NotABoard> {
 struct Payload {
     revision: u64,
     providers: Vec<ProviderName>,
-    /// In ascending order.
+    /// Lanes in ascending order.
     lanes: Vec<(Lane, Standing, Vec<StoredOffer>)>,
 }
 
-/// Price, the provider's place in the list, and time.
+/// Price, index of the provider in the list, and time.
 type StoredOffer = (Price, u32, u64);
 
 fn options() -> impl bincode::Options {
     bincode::DefaultOptions::new().with_fixint_encoding().with_limit(PAYLOAD_BYTES_MAX as u64).reject_trailing_bytes()
 }
 
+/// Encodes a board.
+///
 /// # Panics
-/// If it is longer than [`FILE_BYTES_MAX`]: lanes, windows and names are bounded so that it is not.
+/// If the bytes are longer than [`FILE_BYTES_MAX`]; the bounds of lanes, windows and names exclude
+/// that.
 pub fn encode(board: &PriceBoard) -> Vec<u8> {
     let mut places: HashMap<&ProviderName, u32> = HashMap::new();
     let mut payload = Payload { revision: board.revision, providers: Vec::new(), lanes: Vec::new() };
@@ -257,7 +263,7 @@ pub fn encode(board: &PriceBoard) -> Vec<u8> {
         let stored = window.offers().filter_map(|(price, provider, time_ms)| {
             let place = *places.entry(provider).or_insert_with(|| {
                 payload.providers.push(provider.clone());
-                // There are no more providers than offers.
+                // There are no more providers than offers, so the index fits.
                 (payload.providers.len() - 1) as u32
             });
             Some((Price::new(price).ok()?, place, time_ms))

@@ -1,20 +1,20 @@
-//! Who holds how many of a window's offers.
+//! Providers of a window, and the number of offers of each.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use super::offer::ProviderName;
 
-/// A provider's place in [`Holders`], while it holds something.
+/// Index of a provider in [`Holders`] while it has offers.
 pub type HolderId = u32;
 
-/// The providers of a window, each with its offers' numbers, the oldest first.
+/// The providers of a window, each with the numbers of its offers, the oldest first.
 #[derive(Default)]
 pub struct Holders {
     places: Vec<Holder>,
-    /// Places that nobody has.
+    /// Free indices.
     vacant: Vec<HolderId>,
     by_name: HashMap<ProviderName, HolderId>,
-    /// All that hold something, by how much.
+    /// All providers with offers, ordered by their number of offers.
     by_count: BTreeSet<(usize, HolderId)>,
 }
 
@@ -32,12 +32,12 @@ impl Holders {
         &self.places[id as usize].name
     }
 
-    /// Who holds the most, and how many.
+    /// Returns the provider with the most offers, and their number.
     pub fn largest(&self) -> Option<(HolderId, usize)> {
         self.by_count.last().map(|(count, id)| (*id, *count))
     }
 
-    /// Notes the newest offer of all, and whose it is.
+    /// Adds the newest offer of all, for this provider.
     pub fn add(&mut self, name: &ProviderName, offer: u64) -> HolderId {
         let id = self.by_name.get(name).copied().unwrap_or_else(|| self.place(name));
         let offers = &mut self.places[id as usize].offers;
@@ -48,7 +48,8 @@ impl Holders {
         id
     }
 
-    /// Forgets the oldest offer of one provider. In a window, whatever gives way is its provider's oldest.
+    /// Removes the oldest offer of a provider. A window always removes the oldest offer of some
+    /// provider.
     pub fn take_oldest(&mut self, id: HolderId) -> Option<u64> {
         let Holder { name, offers } = self.places.get_mut(id as usize)?;
         let oldest = offers.pop_front()?;
@@ -73,7 +74,8 @@ impl Holders {
             }
             None => {
                 self.places.push(holder);
-                // A window holds 100,000 offers at most, and one more while it takes it in.
+                // A window holds at most 100,000 offers, and one more while it adds one, so the
+                // index fits.
                 (self.places.len() - 1) as HolderId
             }
         };

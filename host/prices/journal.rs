@@ -1,9 +1,11 @@
-//! The offers that came since the board was saved, in a file beside the board's. An offer is told when it is there: to write
-//! the whole board for each would cost its maker nothing and this node megabytes.
+//! Journal of the offers since the board was saved, in a file next to the board's. An offer is
+//! acknowledged when it is in the journal. Writing the whole board for each offer would cost the
+//! provider nothing and this node megabytes.
 //!
-//! The file is a sequence of records: length (u16), the payload's checksum (8 bytes of its BLAKE3 digest in a domain of its
-//! own), payload; numbers are little-endian. The payload is bincode 1.3 with integers of fixed size: the board's revision
-//! with the offer, then the offer. Records are in the order of revisions. A write that a crash has torn ends the sequence.
+//! The file is a sequence of records: length (u16), the payload's checksum (8 bytes of its BLAKE3
+//! digest in a domain of its own), payload. Numbers are little-endian. The payload is bincode 1.3
+//! with integers of fixed size: the board's revision after the offer, then the offer. Records are
+//! in the order of revisions. A write that a crash has torn ends the sequence.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -25,14 +27,15 @@ const DOMAIN: &str = "compute-host price journal v1";
 const CHECKSUM_BYTES: usize = 8;
 const HEAD_BYTES: usize = size_of::<u16>() + CHECKSUM_BYTES;
 
-/// The longest payload: an offer in the lane of a module, by the provider with the longest name.
+/// Longest payload: an offer in the lane of a module, by the provider with the longest name.
 const PAYLOAD_BYTES_MAX: usize = 256;
 
-/// The journal is emptied when the board is saved, and the board is saved when the journal has so many bytes: some ten
-/// thousand offers, which are read in some milliseconds.
+/// Length at which the board is saved and the journal emptied: some ten thousand offers, which take
+/// some milliseconds to read.
 pub const JOURNAL_BYTES_MAX: u64 = 1 << 20;
 
-/// What is read of a journal: the last group of offers may have made it longer.
+/// Limit on reading a journal: the last group of offers may have made it longer than
+/// [`JOURNAL_BYTES_MAX`].
 const READ_BYTES_MAX: u64 = 64 << 20;
 
 #[derive(Serialize, Deserialize)]
@@ -45,7 +48,7 @@ struct Record {
     standing: Standing,
 }
 
-/// An offer with the revision that the board had with it, and what was known of its module.
+/// An offer, with the revision of the board after it and the standing of its module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub revision: u64,
@@ -56,9 +59,9 @@ pub struct Entry {
 /// The journal of one board.
 pub struct Journal {
     path: PathBuf,
-    /// What was recorded and is not in the file yet.
+    /// Offers that were recorded but not written yet.
     pending: Mutex<Pending>,
-    /// Held by whoever writes the file.
+    /// Locked while writing the file.
     written: Mutex<Written>,
 }
 
@@ -71,16 +74,17 @@ struct Pending {
 #[derive(Default)]
 struct Written {
     file: Option<File>,
-    /// Where the next record goes.
+    /// Offset of the next record.
     len: u64,
-    /// All up to this revision are on disk, here or in the board's file, but for what is lost.
+    /// All offers up to this revision are on disk, here or in the board's file, except for `lost`.
     revision: u64,
-    /// Revisions from the first to the last that could not be written.
+    /// First and last revision of the offers that could not be written.
     lost: Option<(u64, u64)>,
 }
 
 impl Journal {
-    /// The journal of the board whose file is at `board`, and what it holds: nothing where it cannot be read.
+    /// Opens the journal of the board at `board`, and returns its entries; none if it cannot be
+    /// read.
     pub fn open(board: &Path) -> (Self, Vec<Entry>) {
         let path = board.with_extension("journal");
         let (entries, len) =
@@ -90,7 +94,8 @@ impl Journal {
         (Self { path, pending: Mutex::default(), written: Mutex::new(written) }, entries)
     }
 
-    /// Notes an offer, to be written with others. Called in the order of revisions.
+    /// Adds an offer to the pending ones, to be written together. Calls must be in the order of
+    /// revisions.
     pub fn note(&self, entry: &Entry) {
         let Entry { revision, offer, standing } = entry;
         let Offer { price, lane, provider, time_ms } = offer.clone();
@@ -100,12 +105,12 @@ impl Journal {
         pending.revision = *revision;
     }
 
-    /// How long the file is.
+    /// Returns the length of the file in bytes.
     pub fn bytes(&self) -> u64 {
         lock(&self.written).len
     }
 
-    /// Returns when all up to `revision` is on disk. Callers at the same time share one write.
+    /// Flushes all offers up to `revision` to disk. Concurrent callers share one write.
     pub fn settle(&self, revision: u64) -> Result<(), BoardFileError> {
         let mut written = lock(&self.written);
         let failed = |cause| BoardFileError::new(&self.path, cause);
@@ -117,7 +122,8 @@ impl Journal {
         }
         let pending = std::mem::take(&mut *lock(&self.pending));
         if let Err(cause) = written.append(&self.path, &pending.bytes) {
-            // The board has it, and is saved later. Until then nobody is told of it.
+            // The board in memory has these offers and saves them later. Until then they are not
+            // acknowledged.
             let first = written.lost.map_or(written.revision + 1, |(first, _)| first);
             written.lost = Some((first, pending.revision));
             return Err(failed(cause));
@@ -126,7 +132,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Drops what a saved board of this revision holds. What came while it was saved stays.
+    /// Removes the entries that a saved board of this revision holds. Later entries stay.
     pub fn drop_up_to(&self, revision: u64) -> Result<(), BoardFileError> {
         let mut written = lock(&self.written);
         if written.len > 0 {
@@ -147,13 +153,13 @@ impl Written {
                 }
                 let mut options = OpenOptions::new();
                 let file = private_file::open(path, options.write(true).create(true).truncate(false))?;
-                // What a crash has torn, or is no journal.
+                // Removes bytes of a torn write, or of a file that is not a journal.
                 file.set_len(self.len)?;
                 private_file::sync_directory_of(path)?;
                 self.file.insert(file)
             }
         };
-        // Over what an earlier write may have left that failed.
+        // Overwrites what an earlier failed write may have left.
         file.write_all_at(bytes, self.len)?;
         file.sync_data()?;
         self.len += bytes.len() as u64;
@@ -188,7 +194,7 @@ fn append(bytes: &mut Vec<u8>, record: &Record) {
     bytes.extend(payload);
 }
 
-/// The records up to the first that is not whole, and how many bytes they have.
+/// Returns the records before the first incomplete one, and their length in bytes.
 fn entries(bytes: &[u8]) -> (Vec<Entry>, usize) {
     let (mut entries, mut rest, mut last) = (Vec::new(), bytes, 0);
     while let Some((entry, after)) = entry(rest).filter(|(entry, _)| entry.revision > last) {
@@ -259,7 +265,7 @@ mod tests {
             std::fs::write(&path, &changed).unwrap();
             assert_eq!(held(&board).len(), byte / of_one, "byte {byte}");
         }
-        // What comes after a torn record takes its place.
+        // The next entry replaces the torn record.
         std::fs::write(&path, &bytes[..2 * of_one + 5]).unwrap();
         let (journal, _) = Journal::open(&board);
         journal.note(&entry_of(9));
@@ -292,7 +298,7 @@ mod tests {
         journal.note(&entry_of(1));
         assert!(journal.settle(1).is_err());
         assert!(journal.settle(1).is_err(), "nor the second time");
-        // Of two that share a write, neither is told.
+        // When a shared write fails, neither caller is acknowledged.
         std::fs::write(directory.path().join("later"), b"").unwrap();
         let (journal, _) = Journal::open(&directory.path().join("later/board.bin"));
         (1..=2).for_each(|revision| journal.note(&entry_of(revision)));

@@ -1,4 +1,4 @@
-//! An offer, and the parsed types that it is made of.
+//! An offer, and the parsed types of its fields.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,25 +8,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 
-/// Somebody would do a lane's work at a price.
+/// An offer: a provider would do a lane's work at this price.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
     pub price: Price,
     pub lane: Lane,
     pub provider: ProviderName,
-    /// When it came, by this node's clock, in milliseconds since 1970. An offer's maker has no say in that.
+    /// Time of arrival by this node's clock, in milliseconds since 1970. The provider cannot set
+    /// it.
     pub time_ms: u64,
 }
 
-/// From 1 to [`Price::MAX`] whole units. What costs nothing is no offer: a flood of these would cost its maker nothing
-/// either.
+/// A price: from 1 to [`Price::MAX`] whole units. Zero is not allowed, because a flood of free
+/// offers would cost its author nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u64")]
 pub struct Price(u64);
 
 impl Price {
-    /// The largest integer that every reader of JSON (RFC 7493, section 2.2) and a gauge, which is a binary64, hold
-    /// exactly.
+    /// Largest integer that every JSON reader (RFC 7493, section 2.2) and a gauge (a binary64)
+    /// represent exactly.
     pub const MAX: u64 = (1 << 53) - 1;
 
     pub const fn new(units: u64) -> Result<Self, NotAPrice> {
@@ -65,15 +66,15 @@ impl fmt::Display for Price {
     }
 }
 
-/// What an offer is for. Each lane has a window of its own; every offer counts in that of [`Lane::All`] too, and one
-/// that is made in that lane counts there alone.
+/// The lane of an offer. Each lane has a window of its own. Every offer also counts in
+/// [`Lane::All`]; an offer made in that lane counts only there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Lane {
     #[default]
     All,
     Transcode,
     Inference,
-    /// The module with this digest.
+    /// Lane of the module with this digest.
     Module(Digest),
 }
 
@@ -94,7 +95,7 @@ impl FromStr for Lane {
             "inference" => Ok(Self::Inference),
             other => {
                 let digest: Digest = other.parse().map_err(|_| NotALane)?;
-                // One lane, one name.
+                // A lane has exactly one name.
                 if digest.to_string() == other { Ok(Self::Module(digest)) } else { Err(NotALane) }
             }
         }
@@ -124,21 +125,22 @@ impl<'de> Deserialize<'de> for Lane {
     }
 }
 
-/// Who offers. What one provider may hold of a window is counted by this name, so it must be one that its bearer cannot
-/// change at will: that of a token, or of a peer's key. Whoever may choose names freely is as many providers as they
-/// like.
+/// Name of a provider. The share of one provider in a window is counted by this name, so its bearer
+/// must not be able to change it at will: it is the name of a token, or of a peer's key. If a
+/// caller could choose names freely, it could act as any number of providers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ProviderName(Arc<str>);
 
 impl ProviderName {
-    /// As long as a public key is when it is written out.
+    /// Length of a public key in text form.
     pub const BYTES_MAX: usize = 64;
 
-    /// What no token may be called, for its offers would be the owner's.
+    /// Name of the node's owner. No token may have it, because its offers would count as the
+    /// owner's.
     pub const LOCAL: &str = "local";
 
-    /// The node's owner, who says no other name.
+    /// Returns the name of the node's owner when no other name is given.
     pub fn local() -> Self {
         Self(Self::LOCAL.into())
     }

@@ -1,5 +1,5 @@
-//! All that the owner of a node can ask of its price board. An order is one value and its answers are values, so that
-//! the command line gets the same whether it carries the order out itself or hands it to the running node.
+//! Orders of the node's owner to the price board. Orders and answers are values, so the command
+//! line gets the same answers whether it executes an order itself or sends it to the running node.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,23 +7,23 @@ use super::offer::{Lane, Offer, Price, ProviderName};
 use super::quantile::Quantile;
 use super::{Bands, PriceBoard, Standing, Suggestion};
 
-/// How many quantiles one order may ask for.
+/// Limit on quantiles in one order.
 pub const QUANTILES_MAX: usize = 64;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "order")]
 pub enum PriceOrder {
-    /// Take in an offer that is made now.
+    /// Record an offer that is made now.
     Offer { price: Price, lane: Lane, provider: ProviderName },
-    /// The quartiles of a lane, and these other quantiles.
+    /// Return the quartiles of a lane, and these other quantiles.
     Bands { lane: Lane, quantiles: Vec<Quantile> },
-    /// What to ask for while so many pieces of work wait.
+    /// Suggest a price while `backlog` pieces of work wait.
     Suggest { lane: Lane, backlog: u32 },
-    /// The last offers of a lane, up to this many.
+    /// Return the last offers of a lane, at most `last`.
     History { lane: Lane, last: usize },
 }
 
-/// One of the answers to an order: of a history there is one for each offer, the oldest first.
+/// An answer to an order. A history has one answer for each offer, the oldest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "answer")]
 pub enum PriceAnswer {
@@ -33,7 +33,8 @@ pub enum PriceAnswer {
     Offer(Offer),
 }
 
-/// An offer that was taken in, and what its lane holds with it: nothing if it has no lane, and counts over all alone.
+/// A recorded offer, and the number of offers and providers in its lane after it; both are 0 if the
+/// lane was not created and the offer counts only overall.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recorded {
     #[serde(flatten)]
@@ -48,7 +49,7 @@ pub enum PriceOrderError {
     TooManyQuantiles { found: usize },
 }
 
-/// Carries `order` out, at this time. `standing` is the module's that it is for.
+/// Executes `order` at the time `now_ms`. `standing` is that of the module in the order.
 pub fn perform(
     board: &mut PriceBoard,
     order: PriceOrder,

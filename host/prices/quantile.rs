@@ -1,4 +1,4 @@
-//! Quantiles, exactly: which one, and what it comes to.
+//! Exact quantiles: which quantile, and its value.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::sorted::SortedPrices;
 
-/// A part of the samples from 0 to 1, in whole billionths: what has up to nine decimals is held exactly. Read from
-/// `0.25` or `p25`, and shown as the latter.
+/// A quantile between 0 and 1, in whole billionths, so up to nine decimals are exact. Parsed from
+/// `0.25` or `p25`, and displayed as the latter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Quantile(u32);
 
-/// What is a whole.
+/// The value 1 in billionths.
 const BILLION: u32 = 1_000_000_000;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,16 +28,18 @@ impl Quantile {
     pub const MEDIAN: Self = Self(BILLION / 2);
     pub const P75: Self = Self(BILLION / 4 * 3);
 
-    /// Of these prices, as [`PriceBoard`](super::PriceBoard) has it of a window. `None` if there are none.
+    /// Returns the quantile of these prices, as [`PriceBoard`](super::PriceBoard) computes it for a
+    /// window; `None` if there are none.
     pub fn of_prices(self, prices: impl IntoIterator<Item = u64>) -> Option<Rational> {
         let mut sorted = SortedPrices::default();
         prices.into_iter().for_each(|price| sorted.insert(price));
         self.of(&sorted)
     }
 
-    /// Of the samples, by type 7 of Hyndman and Fan ("Sample quantiles in statistical packages", The American
-    /// Statistician 50, 1996), which is numpy's default: between the two samples around the place (n - 1) p, counted
-    /// from 0, in proportion. `None` if there are none.
+    /// Returns the quantile of the samples by type 7 of Hyndman and Fan ("Sample quantiles in
+    /// statistical packages", The American Statistician 50, 1996), which is numpy's default. It
+    /// interpolates linearly between the two samples around the index (n - 1) p, counted from 0.
+    /// `None` if there are none.
     pub(super) fn of(self, prices: &SortedPrices) -> Option<Rational> {
         let place = (prices.len() as u64).checked_sub(1)? * u64::from(self.0);
         let (rank, part) = ((place / u64::from(BILLION)) as usize, place % u64::from(BILLION));
@@ -60,7 +62,7 @@ impl FromStr for Quantile {
             Some(decimals) if is_number(decimals) && decimals.len() <= decimals_max => decimals,
             Some(_) => return Err(NotAQuantile),
         };
-        // 100 is the longest whole part that there is.
+        // The longest whole part is 100.
         if !is_number(whole) || whole.len() > 3 {
             return Err(NotAQuantile);
         }
@@ -91,7 +93,7 @@ impl<'de> Deserialize<'de> for Quantile {
     }
 }
 
-/// A fraction in its lowest terms, written `49/4`, or `12` where it is whole.
+/// A fraction in its lowest terms, displayed as `49/4`, or `12` if it is whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rational {
     numerator: u128,
@@ -99,16 +101,18 @@ pub struct Rational {
 }
 
 impl Rational {
+    /// Creates a fraction.
+    ///
     /// # Panics
     /// If the denominator is 0.
     pub(super) fn new(numerator: u128, denominator: u64) -> Self {
         let common = greatest_common_divisor(numerator, u128::from(denominator));
-        // It divides the denominator, so it is no larger.
+        // The divisor divides the denominator, so it is no larger.
         Self { numerator: numerator / common, denominator: denominator / common as u64 }
     }
 
-    /// Times `numerator / denominator`. A quantile is below 2^83 over at most 10^9, and what it is multiplied with
-    /// below 2^34 over at most 2^17.
+    /// Multiplies by `numerator / denominator`. No overflow: a quantile is below 2^83 over at most
+    /// 10^9, and the factor is below 2^34 over at most 2^17.
     pub(super) fn times(self, numerator: u64, denominator: u64) -> Self {
         Self::new(self.numerator * u128::from(numerator), self.denominator * denominator)
     }
@@ -121,8 +125,9 @@ impl Rational {
         self.denominator
     }
 
-    /// To the nearest whole number, and from the middle between two to the even one, as IEEE 754 and numpy's `rint`
-    /// have it: always up would make each median of two a little dearer.
+    /// Rounds to the nearest whole number, and a half to the even one, as IEEE 754 and numpy's
+    /// `rint` do. Rounding a half up would make the median of two samples a little too high on
+    /// average.
     pub fn rounded(self) -> u64 {
         let denominator = u128::from(self.denominator);
         let (whole, rest) = (self.numerator / denominator, self.numerator % denominator);
@@ -142,7 +147,7 @@ impl PartialOrd for Rational {
 }
 
 impl Ord for Rational {
-    /// By whole parts and then by what is left of these, so that nothing overflows.
+    /// Compares whole parts first, then the remainders, so that nothing overflows.
     fn cmp(&self, other: &Self) -> Ordering {
         let parts = |of: &Self| (of.numerator / u128::from(of.denominator), of.numerator % u128::from(of.denominator));
         let ((whole, rest), (other_whole, other_rest)) = (parts(self), parts(other));
@@ -205,7 +210,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// What `numpy.quantile` of numpy 2.4.6 says, but for what a binary64 cannot hold.
+    /// Compares with `numpy.quantile` of numpy 2.4.6, except where a binary64 is not exact.
     #[test]
     fn quantiles_are_those_of_numpy() {
         let at = ["0", "0.1", "0.25", "0.5", "0.75", "0.9", "0.999", "1"];

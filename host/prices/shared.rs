@@ -1,4 +1,4 @@
-//! One price board for many threads, and its file.
+//! A price board that threads share, and its file.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,34 +10,34 @@ use super::settings::Settings;
 use super::{Bands, Lane, Offer, PriceBoard, Standing};
 use crate::digest::Digest;
 
-/// A board that knows whether it has changed since it was saved.
+/// A board that knows whether it has changed since the last save.
 pub struct SharedBoard {
     board: Mutex<PriceBoard>,
     file: BoardFile,
     journal: Journal,
-    /// What revision the file holds. Held while another is written there.
+    /// Revision in the file. Locked during a save.
     saved: Mutex<u64>,
 }
 
-/// Why an order is not carried out.
+/// Error of an order.
 #[derive(Debug, thiserror::Error)]
 pub enum PerformError {
     #[error(transparent)]
     Order(#[from] PriceOrderError),
-    /// The offer may count, and is not on disk.
+    /// The offer may count, but is not on disk.
     #[error(transparent)]
     File(#[from] BoardFileError),
 }
 
 impl SharedBoard {
-    /// The board that is kept at `path`, as [`BoardFile::load`] has it. No other process may use that file.
+    /// Opens the board at `path` as [`BoardFile::load`] does. No other process may use that file.
     pub fn open(path: PathBuf, settings: &Settings, now_ms: u64) -> (Self, LoadResult) {
         let file = BoardFile::new(path);
         let Loaded { mut board, result } = file.load(settings, now_ms);
         let saved = Mutex::new(board.revision());
         let (journal, since) = Journal::open(file.path());
         for Entry { revision, offer, standing } in since {
-            // What came before was saved with the board.
+            // Entries up to the board's revision were saved with the board.
             if revision > board.revision {
                 board.record_of(&offer, standing);
                 board.revision = revision;
@@ -46,23 +46,24 @@ impl SharedBoard {
         (Self { board: Mutex::new(board), file, journal, saved }, result)
     }
 
-    /// Takes an offer in that is on disk when the board is saved.
+    /// Records an offer, which is on disk after the next save of the board.
     pub fn record(&self, offer: &Offer) {
         self.lock().record(offer);
     }
 
-    /// The quartiles of a lane.
+    /// Returns the quartiles of a lane.
     pub fn bands(&self, lane: Lane, now_ms: u64) -> Bands {
         self.lock().bands(lane, &[], now_ms)
     }
 
-    /// The lanes in which offers count.
+    /// Returns the lanes in which offers count.
     pub fn lanes(&self, now_ms: u64) -> Vec<Lane> {
         self.lock().lanes(now_ms)
     }
 
-    /// Carries an order out, and returns when its offer is on disk, if it has one. `is_stored` says whether a module is stored
-    /// here. Nobody else has the board for as long as the order takes; the longest is the history of a large window.
+    /// Executes an order, and returns when its offer, if any, is on disk. `is_stored` says whether
+    /// a module is stored here. The order locks the board; the longest order is the history of a
+    /// large window.
     pub fn perform(
         &self,
         order: PriceOrder,
@@ -88,8 +89,8 @@ impl SharedBoard {
         Ok(told)
     }
 
-    /// Writes the board to its file if offers have come since it was last written, and returns whether that was so.
-    /// Blocks until it is on disk, and nobody waits for that who only uses the board.
+    /// Saves the board if it has new offers since the last save, and returns whether it had. Blocks
+    /// until the file is on disk; other users of the board do not wait for that.
     pub fn save_if_changed(&self) -> Result<bool, BoardFileError> {
         let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
         let (revision, bytes) = {
@@ -105,7 +106,7 @@ impl SharedBoard {
         Ok(true)
     }
 
-    /// A window that a panic has left half changed still holds offers that were made.
+    /// Locks the board, also after a panic: a window that is half changed still holds real offers.
     fn lock(&self) -> MutexGuard<'_, PriceBoard> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -129,7 +130,8 @@ mod tests {
             board.record(&offer);
             std::thread::scope(|scope| {
                 let saving = scope.spawn(|| board.save_if_changed().unwrap());
-                // The temporary file is there when the board's bytes have been made and are being written.
+                // The temporary file appears when the board is encoded and the bytes are being
+                // written.
                 let is_written = || directory.path().read_dir().unwrap().count() > usize::from(round > 1);
                 while !is_written() && !saving.is_finished() {
                     std::thread::yield_now();

@@ -1,14 +1,14 @@
-//! Prices in order, with any rank at hand.
+//! Sorted prices with access by rank.
 
-/// Prices in one block. A block that is full is 4 KiB, which lies in the nearest cache; a window of
-/// 100,000 has up to 800 blocks, whose lengths are summed up to find a rank.
+/// Prices in one block. A full block is 4 KiB, which fits the L1 cache. A window of 100,000 has up
+/// to 800 blocks; finding a rank sums up their lengths.
 const BLOCK_MAX: usize = 512;
 
-/// A multiset of prices: an ordered list of ordered blocks. One sorted list would move up to 800 KB for a change, and a
-/// tree that counts what is below each node is more code; `benches/prices.rs` has what this takes.
+/// A multiset of prices: an ordered list of ordered blocks. One sorted list would move up to 800 KB
+/// for each change, and a tree with counts would be more code. `benches/prices.rs` measures this.
 #[derive(Default)]
 pub struct SortedPrices {
-    /// None is empty, and none is longer than [`BLOCK_MAX`].
+    /// No block is empty, and none is longer than [`BLOCK_MAX`].
     blocks: Vec<Vec<u64>>,
     len: usize,
 }
@@ -18,7 +18,7 @@ impl SortedPrices {
         self.len
     }
 
-    /// The price that has `rank` others before it.
+    /// Returns the price with this rank, counted from 0.
     pub fn at(&self, mut rank: usize) -> Option<u64> {
         for block in &self.blocks {
             match rank.checked_sub(block.len()) {
@@ -44,7 +44,7 @@ impl SortedPrices {
         }
     }
 
-    /// Takes one of the prices out that are `price`, if there is one.
+    /// Removes one price equal to `price`, if there is one.
     pub fn remove(&mut self, price: u64) {
         let at = self.block_of(price);
         let Some(block) = self.blocks.get_mut(at) else { return };
@@ -54,13 +54,14 @@ impl SortedPrices {
         self.merge(at);
     }
 
-    /// The first block that may hold `price`, or the number of blocks if all of it lies beyond them.
+    /// Returns the first block that may hold `price`, or the number of blocks if all prices are
+    /// lower.
     fn block_of(&self, price: u64) -> usize {
         self.blocks.partition_point(|block| block.last().is_some_and(|last| *last < price))
     }
 
-    /// Two neighbours that fit into half a block become one: so there are at most about `4 * len / BLOCK_MAX` of them,
-    /// whatever comes and goes.
+    /// Merges two neighbours that fit into half a block. So there are at most about
+    /// `4 * len / BLOCK_MAX` blocks after any sequence of changes.
     fn merge(&mut self, at: usize) {
         let len_of = |at: usize| self.blocks.get(at).map_or(BLOCK_MAX, Vec::len);
         let with_next = len_of(at) + len_of(at + 1) <= BLOCK_MAX / 2;
@@ -108,7 +109,7 @@ mod tests {
         }
     }
 
-    /// Blocks that were once full and have a price left each would make each rank as dear as it was then.
+    /// Full blocks that shrink to one price each would make each rank as slow as before.
     #[test]
     fn what_was_taken_out_leaves_no_blocks_behind() {
         let mut prices = SortedPrices::default();

@@ -19,7 +19,7 @@ fn module(number: usize) -> Lane {
     Lane::Module(Digest::of(&number.to_le_bytes()))
 }
 
-/// Offers of these prices in the lane over all, by three providers.
+/// Records offers of these prices in the overall lane, by three providers.
 fn offered(board: &mut PriceBoard, prices: impl IntoIterator<Item = u64>) {
     prices.into_iter().enumerate().for_each(|(n, units)| board.record(&offer(units, Lane::All, n % 3, 1_000)));
 }
@@ -92,7 +92,7 @@ fn a_flood_of_modules_leaves_the_other_lanes_alone() {
     let mut board = with_window(100);
     board.record(&offer(5, Lane::Transcode, 0, 0));
     (0..MODULE_LANES_MAX).for_each(|n| board.record(&offer(1, module(n), 0, 10 + n as u64)));
-    // The first is offered in again, so the second has the oldest newest offer.
+    // The first lane gets another offer, so the second now has the oldest newest offer.
     board.record(&offer(2, module(0), 0, 1_000));
     board.record(&offer(3, module(MODULE_LANES_MAX), 0, 1_001));
     let lanes = board.lanes(1_001);
@@ -105,8 +105,8 @@ fn a_flood_of_modules_leaves_the_other_lanes_alone() {
     assert_eq!(with_window(100_000).module_lanes_max(), 10, "larger windows, fewer lanes");
 }
 
-/// Whatever one provider offers for modules that nobody has, the lanes of modules that are stored here stay, and so do
-/// those with offers by as many providers as bands need.
+/// Lanes of stored modules stay, whatever one provider offers for unknown modules. So do lanes with
+/// offers by as many providers as bands need.
 #[test]
 fn words_about_modules_push_out_no_lane_that_something_stands_behind() {
     let (stored, offered) = (0..100, 100..200);
@@ -120,7 +120,8 @@ fn words_about_modules_push_out_no_lane_that_something_stands_behind() {
     assert!(stored.chain(offered).all(|n| lanes.contains(&module(n))));
     assert!(lanes.contains(&module(2_999)) && lanes.len() == MODULE_LANES_MAX + 1, "the newest words have the rest");
 
-    // A board full of what has weight takes in no more words, and a module that is stored all the same.
+    // A board full of heavier lanes adds no lane for an unknown module, but still adds one for a
+    // stored module.
     (200..MODULE_LANES_MAX).for_each(|n| board.record_of(&offer(1, module(n), 0, 4_000), Standing::Stored));
     board.record(&offer(1, module(9_999), 7, 5_000));
     let lanes = board.lanes(5_000);

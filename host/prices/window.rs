@@ -1,4 +1,4 @@
-//! The last offers of a lane: by age, by price, and by who made them.
+//! Window of a lane: its last offers, by age, by price, and by provider.
 
 use std::collections::BTreeMap;
 
@@ -8,27 +8,28 @@ use super::offer::{Price, ProviderName};
 use super::quantile::{Quantile, Rational};
 use super::sorted::SortedPrices;
 
-/// What one provider may hold of the offers that are there: `percent` of them, or its part if all providers had equal
-/// parts, whichever is more; a part of an offer counts as a whole one.
+/// Largest share of one provider in a window: `percent` of the offers, or an equal part for each
+/// provider, whichever is more. A fraction of an offer is rounded up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     percent: usize,
 }
 
 impl Share {
-    /// Below 1 % is 1 %, and above 100 % is 100 %, which limits nobody.
+    /// Clamps to 1–100 %. At 100 % there is no limit.
     pub fn of_percent(percent: usize) -> Self {
         Self { percent: percent.clamp(1, 100) }
     }
 
-    /// Of that many offers by that many providers. One provider alone may have all.
+    /// Returns the share in offers, given the number of offers and providers. A single provider may
+    /// have all.
     pub fn of(self, offers: usize, providers: usize) -> usize {
         (offers * self.percent).div_ceil(100).max(offers.div_ceil(providers.max(1)))
     }
 }
 
-/// Up to `capacity` offers. Offers have numbers, in the order in which they came, and times that never decrease in that
-/// order.
+/// Up to `capacity` offers. Each has a number in the order of arrival, and times never decrease in
+/// that order.
 pub struct Window {
     capacity: usize,
     share: Share,
@@ -50,20 +51,22 @@ impl Window {
         Self { capacity, share, next: 0, offers, prices, holders }
     }
 
-    /// Takes an offer in that is made now. What gives way to it is its provider's own oldest if that holds its share,
-    /// and the oldest of all if the window is full.
+    /// Adds an offer that is made now. If its provider already has its share, the provider's oldest
+    /// offer is removed; else, if the window is full, the oldest of all.
     pub fn push(&mut self, price: Price, provider: &ProviderName, now_ms: u64) {
         self.settle(now_ms);
         self.append(price, provider, now_ms);
-        // In this order: the offers of others must not go first, or a flood would wash them out.
+        // The order matters: if other providers' offers were removed first, a flood would displace
+        // them.
         self.hold_to_shares();
         if self.offers.len() > self.capacity {
             self.remove_oldest();
         }
     }
 
-    /// Takes in the newest of offers that a window like this one held, the oldest first, with times that do not
-    /// decrease. They are held to their shares when all are there: the first of them alone may have been made by a few.
+    /// Restores the newest offers of a window like this one. `offers` are the oldest first, with
+    /// times that do not decrease. Shares are applied after all are added, because the first few
+    /// may be by few providers.
     pub fn restore<'a>(&mut self, offers: impl ExactSizeIterator<Item = (Price, &'a ProviderName, u64)>, now_ms: u64) {
         let skipped = offers.len().saturating_sub(self.capacity);
         offers.skip(skipped).for_each(|(price, provider, time_ms)| self.append(price, provider, time_ms));
@@ -78,8 +81,9 @@ impl Window {
         self.prices.insert(price.units());
     }
 
-    /// Has the window be what it is at this time. Offers that are too old are gone. Where the clock has been set back,
-    /// offers that would be from the future are from now: they could not grow old until the clock is there again.
+    /// Updates the window to `now_ms`: removes expired offers. After the clock was set back, offers
+    /// with a later time get the time `now_ms`; otherwise they could not age until the clock
+    /// reaches their time again.
     pub fn settle(&mut self, now_ms: u64) {
         self.offers
             .values_mut()
@@ -93,9 +97,9 @@ impl Window {
         self.hold_to_shares();
     }
 
-    /// Whoever holds more than their share loses their oldest offers, the largest holder first, until nobody does. That
-    /// can be almost all of a window when another provider comes; each offer is removed once in its life, so it is the
-    /// cost of having taken them in.
+    /// Removes the oldest offers of the largest provider, until no provider is above its share. A
+    /// new provider can cause the removal of almost a whole window. Each offer is removed once, so
+    /// the cost is that of adding it.
     fn hold_to_shares(&mut self) {
         while let Some((holder, held)) = self.holders.largest() {
             if held <= self.share.of(self.offers.len().min(self.capacity), self.holders.len()) {
@@ -130,7 +134,7 @@ impl Window {
         self.holders.len()
     }
 
-    /// The times of the oldest and the newest offer.
+    /// Returns the times of the oldest and the newest offer.
     pub fn times_ms(&self) -> Option<(u64, u64)> {
         let ((_, oldest), (_, newest)) = (self.offers.first_key_value()?, self.offers.last_key_value()?);
         Some((oldest.time_ms, newest.time_ms))
@@ -140,7 +144,7 @@ impl Window {
         quantile.of(&self.prices)
     }
 
-    /// Price in units, provider and time of each offer, the oldest first.
+    /// Returns price in units, provider and time of each offer, the oldest first.
     pub fn offers(&self) -> impl DoubleEndedIterator<Item = (u64, &ProviderName, u64)> {
         self.offers.values().map(|offer| (offer.price, self.holders.name(offer.holder), offer.time_ms))
     }

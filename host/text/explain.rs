@@ -1,6 +1,7 @@
-//! Messages of serde and of its formats, in words for whoever wrote what is wrong.
+//! Plain error messages: translates messages of serde and its formats for the author of the input.
 
-/// What a reader of JSON or TOML, or of a query, says is wrong, in plain words. A place, `at line 1 column 2`, comes first.
+/// Rewrites a message of a JSON, TOML or query parser in plain words. A position,
+/// `at line 1 column 2`, moves to the front.
 pub fn explained(message: &str) -> String {
     let message = PREFIXES.iter().fold(message, |message, prefix| message.strip_prefix(prefix).unwrap_or(message));
     let (message, place) = match message.rsplit_once(" at line ") {
@@ -9,7 +10,7 @@ pub fn explained(message: &str) -> String {
         }
         _ => (message, String::new()),
     };
-    // A path such as `offers[0].price: ` may stand before what is wrong there.
+    // A path such as `offers[0].price: ` may precede the message.
     let (path, message) = match message.split_once(": ") {
         Some((path, rest)) if is_path(path) => (format!("`{path}`: "), rest),
         _ => (String::new(), message),
@@ -17,7 +18,7 @@ pub fn explained(message: &str) -> String {
     format!("{place}{path}{}", plain(message.trim_end_matches(|c: char| c.is_whitespace())))
 }
 
-/// Words of axum's before the message itself.
+/// Prefixes that axum puts before the message.
 const PREFIXES: [&str; 3] = [
     "Failed to deserialize the JSON body into the target type: ",
     "Failed to parse the request body as JSON: ",
@@ -62,7 +63,7 @@ fn plain(message: &str) -> String {
     said.map_or_else(|| message.to_owned(), |(_, ours)| (*ours).to_owned())
 }
 
-/// What is said of text that is no JSON, or no number.
+/// Translations of syntax errors: text that is not JSON, or not a number.
 const SYNTAX: [(&str, &str); 17] = [
     ("invalid digit found in string", "that is no whole number"),
     ("EOF while parsing", "it ends too early"),
@@ -113,7 +114,7 @@ fn expected_in_words(expected: &str) -> String {
         "a sequence" => "a list".to_owned(),
         "a map" => "an object".to_owned(),
         expected => match expected.strip_prefix("struct ") {
-            // Names of types are for those who read the source.
+            // Names of Rust types mean nothing to the author of the input.
             Some(_) => "an object".to_owned(),
             None if expected.starts_with("a tuple") || expected.starts_with("an array") => "a longer list".to_owned(),
             None => expected.to_owned(),

@@ -1,4 +1,4 @@
-//! What was promised, held against what is there.
+//! Bookkeeping of the crash tests: compares the promises of a node with its stores.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
@@ -8,24 +8,24 @@ use compute_host::receipt::{Acknowledgement, ReceiptId, State};
 
 use crate::nodes;
 
-/// Receipts read from a store at a time.
+/// Number of receipts read from a store at a time.
 const PAGE: usize = 256;
 
-/// Of one carrier and one destination, over all rounds.
+/// Promises of one carrier and one destination, over all rounds.
 #[derive(Default)]
 pub struct Books {
-    /// Bundles that a carrier was given and that are neither credited nor known to be unknown to it.
+    /// Bundles given to a carrier that are neither credited nor confirmed to be unknown to it.
     open: BTreeMap<ReceiptId, u64>,
-    /// Whose ids were told.
+    /// Receipts whose ids the carrier printed.
     told: BTreeSet<ReceiptId>,
-    /// What each receipt has earned.
+    /// Credit of each receipt.
     credited: BTreeMap<ReceiptId, u64>,
 }
 
-/// What became of the bundles of one round.
+/// State of the bundles of one round.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// Not there: the process died before their receipts were.
+    /// Not there: the process died before their receipts were stored.
     pub unknown: usize,
     pub pending: usize,
     pub credited: usize,
@@ -48,8 +48,8 @@ impl Books {
         self.credited.len()
     }
 
-    /// Holds the carrier's store, just opened, against all that was promised; and what it was credited for against the
-    /// destination's.
+    /// Checks the carrier's store, just opened, against all promises, and its credits against the
+    /// destination's store.
     pub fn check(&mut self, carrier: &Courier, destination: &Courier) -> Found {
         let mut found = Found::default();
         for (id, number) in self.open.clone() {
@@ -85,7 +85,7 @@ impl Books {
         found
     }
 
-    /// Holds all of it together, when nothing is pending any more.
+    /// Checks the totals when nothing is pending any more.
     pub fn close(&self, carrier: &Courier, destination: &Courier) {
         assert_eq!(self.open.len(), 0, "all that was known is credited");
         assert!(self.told.iter().all(|id| self.credited.contains_key(id)), "all that was told is credited");
@@ -109,7 +109,7 @@ impl Books {
     }
 }
 
-/// The evidence of one credit, and that the destination keeps its word.
+/// Checks the evidence of one credit, and that the destination still holds what it acknowledged.
 fn check_credit(id: ReceiptId, number: u64, credit: u64, carrier: &Courier, destination: &Courier) {
     let entries = carrier.store().acknowledged_named(&id.into(), 2).unwrap();
     let [entry] = &entries[..] else { panic!("{id} has {} acknowledgements", entries.len()) };
@@ -122,7 +122,7 @@ fn check_credit(id: ReceiptId, number: u64, credit: u64, carrier: &Courier, dest
     check_kept(number, &bytes, destination);
 }
 
-/// That the destination has the bundle that it has acknowledged with these bytes.
+/// Asserts that the destination has the bundle that it acknowledged with these bytes.
 fn check_kept(number: u64, acknowledgement: &[u8], destination: &Courier) {
     let id = nodes::id(number);
     let carrier = nodes::key(nodes::CARRIER).public();

@@ -1,8 +1,9 @@
-//! Processes killed at any moment. A kill leaves what the system was told to write, so beside it the order of what is
-//! written, synced and told is read from a trace of system calls.
+//! Crash tests: processes that are killed at any moment. The kernel still writes what a killed
+//! process gave it, so a kill does not test durability. Therefore other tests read the order of
+//! writes, syncs and replies from a trace of system calls.
 //!
-//! Who is killed is this program, started again to play a part, or the node itself; who judges is this program, which opens
-//! the store that is left and looks for what was promised.
+//! The victim is this program, started again in another role, or the node itself. This program then
+//! opens the store that is left, and checks it against all promises.
 
 mod books;
 mod nodes;

@@ -1,4 +1,4 @@
-//! A node that carries and one that receives, their keys, and what is carried.
+//! A carrier and a destination, their keys, and their bundles.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -18,7 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
-/// Of one node, by a number.
+/// Returns the key of one node, by its number.
 pub fn key(number: u8) -> NodeKey {
     NodeKey::from_secret([number; 32])
 }
@@ -26,7 +26,7 @@ pub fn key(number: u8) -> NodeKey {
 pub const CARRIER: u8 = 1;
 pub const DESTINATION: u8 = 2;
 
-/// How many bundles are forwarded at once: several, so that a kill finds some in each state.
+/// Number of concurrent deliveries: several, so that a kill finds some in each state.
 const CONCURRENCY: u64 = 4;
 
 pub fn settings() -> Settings {
@@ -46,7 +46,7 @@ pub fn name() -> KeyName {
     "bob".parse().expect("it is a name")
 }
 
-/// The bundle with this number, never the same twice and never long.
+/// Returns the bundle with this number, which is unique and short.
 pub fn bundle(number: u64) -> Vec<u8> {
     let mut bytes = vec![0; 40 + (number % 200) as usize];
     blake3::Hasher::new().update(&number.to_le_bytes()).finalize_xof().fill(&mut bytes);
@@ -57,18 +57,18 @@ pub fn blob(bytes: &[u8]) -> Blob {
     Blob { blake3: Digest::of(bytes), bytes: bytes.len() as u64 }
 }
 
-/// The id that the bundle's receipt has.
+/// Returns the id of the bundle's receipt.
 pub fn id(number: u64) -> ReceiptId {
     ReceiptId::of(&blob(&bundle(number)), &sender(), None)
 }
 
-/// The destination, at this address.
+/// Returns the destination at this address as a peer.
 pub fn destination(address: SocketAddr) -> Peer {
     let address = format!("http://{address}").parse().expect("it is an address");
     Peer { name: name(), public_key: key(DESTINATION).public(), address: Some(address) }
 }
 
-/// The peer that a destination's owner has added: the carrier.
+/// Adds the carrier to the destination's peers, as its owner would.
 pub fn add_carrier(courier: &Courier) {
     let name = "carol".parse().expect("it is a name");
     let peer = Peer { name, public_key: key(CARRIER).public(), address: None };
@@ -83,7 +83,7 @@ pub fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads can be started")
 }
 
-/// Tries all that is pending, once.
+/// Attempts each pending delivery once.
 pub fn flush<F: Forwarder>(
     runtime: &Runtime,
     courier: &Arc<Courier>,
@@ -97,8 +97,8 @@ pub fn flush<F: Forwarder>(
     runtime.block_on(flush).expect("a flush ends")
 }
 
-/// A process that is to be killed when the receiving side has stored so many more bundles, before their carrier hears of
-/// the last of them.
+/// A process to kill when the receiving side has stored `after` more bundles, before the carrier
+/// gets the response to the last of them.
 #[derive(Clone, Copy)]
 pub struct Victim {
     pub process: Pid,
@@ -108,7 +108,7 @@ pub struct Victim {
 /// More than any test opens.
 const CONNECTIONS_MAX: u64 = 100;
 
-/// The receiving side, in this process, until that ends.
+/// The receiving side, in this process, until the process ends.
 pub struct Destination {
     pub courier: Arc<Courier>,
     pub peer: Peer,
@@ -153,7 +153,7 @@ fn killing(routes: Router, victim: Arc<Mutex<Option<Victim>>>) -> Router {
     }))
 }
 
-/// Whose signature counts.
+/// Returns the key whose signature counts.
 pub fn destination_key() -> PublicKey {
     key(DESTINATION).public()
 }

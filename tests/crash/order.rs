@@ -1,5 +1,6 @@
-//! What is told is on disk by then: the order of writing, syncing, renaming and telling, read from a trace of the node. It
-//! stands in for pulling the plug, which a kill does not.
+//! Order of durability: each acknowledged item is on disk before the acknowledgement. The order of
+//! writes, syncs, renames and replies is read from a trace of the node. That stands in for a power
+//! failure, which a kill does not simulate.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -17,14 +18,14 @@ use crate::trace::{self, Call};
 const NODE: &str = env!("CARGO_BIN_EXE_node");
 const BUNDLE: &[u8] = b"a bundle that is to be there when the power comes back";
 
-/// The calls of one run, and where the files of the store are that is looked at.
+/// The calls of one run, and the directory of the store that is checked.
 struct Run {
     calls: Vec<Call>,
     store: PathBuf,
 }
 
 impl Run {
-    /// The one call that tells: its bytes begin so.
+    /// Returns the one call that sends the reply, whose bytes begin with `begins`.
     fn reply(&self, begins: &str) -> &Call {
         let told = |call: &&Call| {
             let tells = matches!(&*call.name, "write" | "writev" | "sendto" | "sendmsg");
@@ -35,7 +36,7 @@ impl Run {
         told[0]
     }
 
-    /// The first sync of `path` that begins after `after`.
+    /// Returns the first sync of `path` that begins after `after`.
     #[track_caller]
     fn synced(&self, path: &Path, after: usize) -> &Call {
         let is_it = |call: &&Call| call.is_sync() && call.file() == Some(path) && call.began > after;
@@ -49,7 +50,7 @@ impl Run {
         assert!(synced.ended < by.began, "`{}` is synced after it is told: {what:?}", path.display());
     }
 
-    /// The last write to `path` that began before `before`.
+    /// Returns the last write to `path` that began before `before`.
     #[track_caller]
     fn written(&self, path: &Path, before: usize) -> &Call {
         let is_it = |call: &&Call| call.is_write() && call.file() == Some(path) && call.began < before;
@@ -57,7 +58,7 @@ impl Run {
         found.unwrap_or_else(|| panic!("`{}` is not written", path.display()))
     }
 
-    /// All that was written, and every name that was made, is on disk when `reply` begins.
+    /// Asserts that all writes, and all created names, are on disk when `reply` begins.
     fn all_is_on_disk(&self, reply: &Call) {
         let before: Vec<&Call> = self.calls.iter().filter(|call| call.began < reply.began).collect();
         let (mut written, mut named) = (0, 0);
@@ -67,7 +68,7 @@ impl Run {
                 written += 1;
             }
             let made = call.made().filter(|made| made.starts_with(&self.store));
-            // A name that is taken away again need not last.
+            // A name that is renamed later need not be durable.
             let lasts = |name: &&Path| !before.iter().any(|other| other.is_rename() && other.paths()[0] == *name);
             if let Some(made) = made.filter(lasts) {
                 self.is_synced(call, made.parent().unwrap(), reply);
@@ -77,7 +78,8 @@ impl Run {
         assert!(written >= 4 && named >= 6, "{written} writes, {named} names: the trace is not read as it should be");
     }
 
-    /// The way of what is told with `reply` into the queue, where it may take a file.
+    /// Checks the steps from a submission, whose reply is `reply`, into the queue; `takes_a_file`
+    /// if the slice is stored in a file.
     fn queue_has(&self, reply: &Call, takes_a_file: bool) {
         let (database, files) = (self.store.join("queue/db"), self.store.join("files"));
         let inserted = self.written(&database, reply.began);
@@ -95,7 +97,7 @@ impl Run {
         }
     }
 
-    /// The way of the bundle into `files`, step by step.
+    /// Checks the steps of the bundle into `files`.
     fn steps(&self, files: &str, reply: &Call) {
         let digest = Digest::of(BUNDLE).to_string();
         let shard = self.store.join(files).join(&digest[..2]);
@@ -120,7 +122,7 @@ impl Run {
     }
 }
 
-/// Whether there can be a trace; says so where there cannot.
+/// Returns true if strace works here; else prints why not.
 fn can_trace() -> bool {
     let unavailable = trace::unavailable();
     if let Some(why) = &unavailable {
@@ -129,7 +131,7 @@ fn can_trace() -> bool {
     unavailable.is_none()
 }
 
-/// A directory for a node, by the name that the kernel has for it.
+/// Returns a directory for a node, with the path that the kernel reports for it.
 fn directory() -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().canonicalize().unwrap();
@@ -176,7 +178,7 @@ fn a_delivery_is_acknowledged_when_all_of_it_is_on_disk() {
     let mut served = served.spawn().unwrap();
     let mut lines = BufReader::new(served.stderr.take().unwrap()).lines();
     let address = lines.find_map(|line| listening(&line.unwrap())).unwrap();
-    // Through the running node, for its courier's directory must not have been there before.
+    // Through the running node, because the courier's directory must not exist before the start.
     node(&data, &format!("compute courier peer add carol {}", nodes::key(nodes::CARRIER).public()));
     let carrier = nodes::open(&here.join("carrier"), nodes::CARRIER);
     let mut sending = carrier.begin_send(nodes::sender(), None, None).unwrap();
@@ -196,12 +198,12 @@ fn a_delivery_is_acknowledged_when_all_of_it_is_on_disk() {
     run.all_is_on_disk(reply);
 }
 
-/// Where a node says that it listens, in a line of its log.
+/// Returns the address in a log line about listening.
 fn listening(line: &str) -> Option<String> {
     Some(line.split_once("listening on ")?.1.split('"').next()?.to_owned())
 }
 
-/// How a queue tells that a slice is accepted, and that it has ended.
+/// Lines with which a queue reports that a slice is accepted, and that it has ended.
 const TASK: &str = r"\ntask ";
 const ENDED: &str = r"\nended ";
 
@@ -210,7 +212,7 @@ fn a_slice_is_told_to_be_accepted_when_all_of_it_is_on_disk() {
     if !can_trace() {
         return;
     }
-    // The first lies in the database, the second is a file.
+    // The first is stored in the database, the second in a file.
     for number in [0, 5] {
         let (_kept, here) = directory();
         let run = queue_run(QueuePart { directory: here, hand_in: vec![number], tasks: Vec::new(), kill: None });
@@ -225,7 +227,7 @@ fn a_slice_is_told_to_have_ended_when_what_its_guest_put_out_is_on_disk() {
     if !can_trace() {
         return;
     }
-    // What the first puts out lies in the database, what the second does is a file.
+    // The first output is stored in the database, the second in a file.
     for number in [0, 5] {
         let (_kept, here) = directory();
         let part = QueuePart { directory: here, hand_in: vec![number], tasks: Vec::new(), kill: None };
@@ -237,7 +239,7 @@ fn a_slice_is_told_to_have_ended_when_what_its_guest_put_out_is_on_disk() {
     }
 }
 
-/// What a process with a queue does until it ends.
+/// Traces a process with a queue until it ends.
 fn queue_run(part: QueuePart) -> Run {
     let (log, accepted) = (part.directory.join("log"), part.directory.join("accepted"));
     let mut traced = trace::traced(&log, part::program());

@@ -1,4 +1,4 @@
-//! The part of the process that is killed.
+//! Role of the process that is killed.
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -22,28 +22,28 @@ const VARIABLE: &str = "COMPUTE_HOST_CRASH_PART";
 
 #[derive(Serialize, Deserialize)]
 pub enum Part {
-    /// Takes in these bundles, and forwards all that is pending.
+    /// Stores these bundles, and forwards all pending ones.
     Carrier { state: PathBuf, bundles: Vec<u64>, destination: SocketAddr, kill: Kill },
-    /// Receives what comes until it is killed.
+    /// Receives bundles until it is killed.
     Destination { state: PathBuf },
-    /// Hands slices in, and carries out what was accepted.
+    /// Submits slices, and runs the accepted ones.
     Queue(QueuePart),
 }
 
-/// When the process kills itself.
+/// Moment at which the process kills itself.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum Kill {
-    /// So many microseconds after it began to take in the last of its bundles.
+    /// This many microseconds after it began to store the last of its bundles.
     Inserting { after_us: u64 },
-    /// Before so many requests and one.
+    /// Before request number `after` + 1.
     BeforeRequest { after: u64 },
-    /// When it has so many replies and one, and has not looked at the last of them.
+    /// On receiving reply number `after` + 1, before reading it.
     AtReply { after: u64 },
-    /// So many microseconds after a reply.
+    /// This many microseconds after the first reply.
     AfterReply { after_us: u64 },
-    /// When it is told that so many receipts and one are credited.
+    /// When credit number `after` + 1 is reported.
     AfterCommit { after: u64 },
-    /// Not at all: somebody else does.
+    /// Never: another process kills it.
     Never,
 }
 
@@ -58,23 +58,23 @@ pub fn program() -> PathBuf {
     std::env::current_exe().expect("this program has a name")
 }
 
-/// A command that starts this program, with its part.
+/// Sets the arguments and the environment that give this program its role.
 pub fn given<'a>(command: &'a mut Command, part: &Part) -> &'a mut Command {
     let part = serde_json::to_string(part).expect("a part can be written");
     command.args(["--exact", "part::plays_its_part", "--nocapture", "--test-threads=1"]).env(VARIABLE, part)
 }
 
-/// The ids that a carrier's output tells: each stands there because `finish` had returned.
+/// Returns the ids in a carrier's output; each was printed after `finish` had returned.
 pub fn told(stdout: &str) -> impl Iterator<Item = ReceiptId> {
     stdout.lines().filter_map(|line| line.strip_prefix("told ")?.parse().ok())
 }
 
-/// One write, so a line is there or not.
+/// One write, so that a line is complete or missing.
 pub fn tell(line: &str) {
     std::io::stdout().write_all(format!("\n{line}\n").as_bytes()).expect("somebody listens");
 }
 
-/// Not a test of anything in a process that has no part.
+/// In a process without a role, this tests nothing.
 #[test]
 fn plays_its_part() {
     let Ok(part) = std::env::var(VARIABLE) else { return };
@@ -113,11 +113,11 @@ fn forward(courier: &Arc<Courier>, destination: SocketAddr, kill: Kill) {
     nodes::flush(&runtime, courier, forwarder, &nodes::destination(destination), tell);
 }
 
-/// HTTP, by a process that may die of it.
+/// An HTTP forwarder that may kill its own process.
 struct Deadly {
     http: HttpForwarder,
     kill: Kill,
-    /// Requests or replies.
+    /// Number of requests or replies.
     seen: AtomicU64,
 }
 
@@ -150,7 +150,7 @@ fn die_at(seen: &AtomicU64, after: u64) {
     }
 }
 
-/// What goes on meanwhile is killed wherever it then is.
+/// Kills the process after a delay, at whatever point its other threads are then.
 pub fn die_in(after_us: u64) {
     std::thread::spawn(move || {
         std::thread::sleep(Duration::from_micros(after_us));

@@ -1,5 +1,5 @@
-//! The queue of accepted slices, its process killed at any moment: while slices are handed in, while it opens, while they run,
-//! and between a proof and the end that is told of it.
+//! Queue of accepted slices in a process that is killed at any moment: while slices are submitted,
+//! while the queue opens, while slices run, and between a proof and the reported ending.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
@@ -23,14 +23,14 @@ use crate::nodes;
 use crate::part::{self, Part, die_in, tell};
 use crate::random::Random;
 
-/// Slices, and how many are handed in at once.
+/// Number of slices, and of concurrent submissions.
 const SLICES: u64 = 1_000;
 const HANDING_IN: u64 = 8;
 
-/// How often the process is killed while it carries out what was accepted.
+/// Number of kills while accepted slices run.
 const ROUNDS: u64 = 150;
 
-/// Puts out its slice, of up to 64 KiB.
+/// A guest that outputs its slice, of up to 64 KiB.
 const COPY: &str = r#"(module
     (import "compute" "input_len" (func $input_len (result i64)))
     (import "compute" "input_read" (func $input_read (param i32 i64 i32) (result i32)))
@@ -41,19 +41,21 @@ const COPY: &str = r#"(module
             (call $input_read (i32.const 0) (i64.const 0) (i32.wrap_i64 (call $input_len))))
         (i32.const 0)))"#;
 
-/// What a process with a queue does, until all of it is done.
+/// Role of a process with a queue.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct QueuePart {
     pub directory: PathBuf,
-    /// Slices to hand in.
+    /// Slices to submit.
     pub hand_in: Vec<u64>,
-    /// Tasks whose ends are told.
+    /// Tasks whose endings are reported.
     pub tasks: Vec<TaskId>,
-    /// So many microseconds after so many were told, or, where that is 0, after the process began.
+    /// Kill time: this many microseconds (second) after this many reports (first), or after the
+    /// start if the first is 0.
     pub kill: Option<(u64, u64)>,
 }
 
-/// The slice with this number, and its output; never the same twice, and one in eight is a file of its own.
+/// Returns the slice with this number, which is also its output. Each is unique, and one in eight
+/// is stored in a file of its own.
 fn slice(number: u64) -> Vec<u8> {
     let mut bytes = vec![0; if number % 8 == 5 { 20_000 } else { 100 }];
     bytes[..8].copy_from_slice(&number.to_le_bytes());
@@ -67,7 +69,7 @@ fn scope(number: u64) -> Scope {
     }
 }
 
-/// The guest that puts out its slice, in the module store.
+/// Stores the guest that outputs its slice in the module store.
 fn copy(modules: &Modules) -> TaskWorkload {
     let copy = Workload::from_module(COPY.as_bytes()).expect("it is a module");
     let Workload::Module(module) = copy else { panic!("it comes with its bytes") };
@@ -91,7 +93,7 @@ fn open(directory: &Path) -> (Arc<Queue>, TaskWorkload) {
     (Queue::open(&directory.join("accepted"), runner, settings).expect("what a kill leaves can be opened"), copy)
 }
 
-/// The part of the process that is killed.
+/// Plays the role of the process that is killed.
 pub fn play(part: &QueuePart) {
     if let Some((0, after_us)) = part.kill {
         die_in(after_us);
@@ -140,16 +142,16 @@ async fn carry_out(queue: &Arc<Queue>, part: &QueuePart) {
     queue.work(ended).await;
 }
 
-/// What was told, over all rounds.
+/// All reports, over all rounds.
 #[derive(Default)]
 struct Told {
-    /// The task, and the number of its slice.
+    /// Task, and the number of its slice.
     accepted: BTreeMap<TaskId, u64>,
     ended: BTreeMap<TaskId, SliceId>,
 }
 
 impl Told {
-    /// Whether the process was killed.
+    /// Runs the role and records its reports; returns true if the process was killed.
     fn hear(&mut self, part: QueuePart) -> bool {
         let output = part::start(&Part::Queue(part)).wait_with_output().unwrap();
         for line in String::from_utf8(output.stdout).unwrap().lines() {
@@ -169,7 +171,7 @@ impl Told {
         is_killed
     }
 
-    /// Holds the proofs that there are against what was told, and returns their bytes.
+    /// Checks the stored proofs against the reports, and returns their bytes.
     fn proofs(&self, directory: &Path) -> BTreeMap<TaskId, Vec<u8>> {
         let proofs = ProofStore::open(&directory.join("proofs"), 10 * SLICES).unwrap().store;
         let of = |(id, slice_id): (&TaskId, &SliceId)| {
@@ -202,14 +204,15 @@ fn what_was_accepted_has_one_end_and_one_proof_and_its_output_however_often_the_
     let (here, mut told, mut random) = (directory.path(), Told::default(), Random(7));
     let part = |hand_in, tasks, kill| QueuePart { directory: here.to_owned(), hand_in, tasks, kill };
 
-    // Handed in by processes that are killed at it, until a thousand were told to be accepted.
+    // Slices are submitted by processes that are killed meanwhile, until a thousand were reported
+    // as accepted.
     let (mut next, mut killed_at_handing_in, mut span_us) = (0, 0, 200_000);
     while (told.accepted.len() as u64) < SLICES {
         let numbers = (next..next + 32).collect();
         next += 32;
         let is_killed = told.hear(part(numbers, Vec::new(), Some((0, random.below(span_us)))));
         killed_at_handing_in += u64::from(is_killed);
-        // A kill that comes when all is done shows nothing, and one that comes at once little.
+        // A kill after all work is done shows nothing, and an immediate one shows little.
         span_us = if is_killed { span_us * 5 / 4 } else { span_us * 3 / 4 };
         assert!(next < 1_000 * SLICES, "nothing is accepted");
     }
@@ -221,12 +224,12 @@ fn what_was_accepted_has_one_end_and_one_proof_and_its_output_however_often_the_
         if open.is_empty() {
             break;
         }
-        // One in four is killed before it has told of anything, perhaps while it opens.
+        // One in four is killed before its first report, perhaps while it opens the queue.
         let kill =
             if round % 4 == 0 { (0, random.below(300_000)) } else { (1 + random.below(4), random.below(span_us)) };
         killed += u64::from(told.hear(part(Vec::new(), open, Some(kill))));
         let now = told.proofs(here);
-        // A machine that does all of it between two kills shows little.
+        // If the machine finishes all work between two kills, the test shows little.
         span_us = if now.len() > proofs.len() + 20 { span_us * 3 / 4 } else { span_us * 9 / 8 + 1 };
         for (id, proof) in &proofs {
             assert_eq!(now.get(id), Some(proof), "the proof of {id} is another");
@@ -245,7 +248,7 @@ fn what_was_accepted_has_one_end_and_one_proof_and_its_output_however_often_the_
     for (id, number) in &told.accepted {
         assert!(output(&queue, &scope(*number), id) == slice(*number), "the output of {id} is another");
     }
-    // What was accepted and not told, because the process died between, is run too.
+    // Slices that were accepted but not reported, because the process died in between, run too.
     assert!(queue.depth().waiting <= killed_at_handing_in * HANDING_IN, "{:?}", queue.depth());
     println!(
         "queue: {killed_at_handing_in} kills while slices were handed in, {killed} while they were run; {} accepted, \

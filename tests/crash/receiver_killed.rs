@@ -1,4 +1,4 @@
-//! The destination killed, again and again, while a carrier hands bundles over.
+//! A destination that is killed again and again while a carrier delivers bundles.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use crate::random::Random;
 
 const ROUNDS: u64 = 200;
 
-/// Bundles that are handed over in a round, if it lasts that long.
+/// Bundles to deliver in a round, if the destination lives that long.
 const BUNDLES: u64 = 8;
 
 #[test]
@@ -41,7 +41,7 @@ fn a_destination_killed_at_any_time_has_all_that_it_has_acknowledged() {
         killer.join().unwrap();
         failures += summary.failures;
         cut_off += usize::from(summary.failures > 0);
-        // A kill that comes when all is done shows nothing.
+        // A kill after all work is done shows nothing.
         span_us = if summary.failures > 0 { span_us * 21 / 20 } else { span_us * 10 / 11 };
         books.check(&carrier, &nodes::open(&there, nodes::DESTINATION));
     }
@@ -57,7 +57,7 @@ fn a_destination_killed_at_any_time_has_all_that_it_has_acknowledged() {
     );
 }
 
-/// A destination that listens.
+/// Starts a destination, and returns its address.
 fn start(part: &Part) -> (Child, SocketAddr) {
     let mut child = part::start(part);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();

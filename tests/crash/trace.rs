@@ -1,14 +1,14 @@
-//! What `strace` has seen, in the order in which it happened.
+//! Traces of `strace`, in order of time.
 
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// What changes files, has them written to disk, and tells somebody.
+/// System calls that change files, sync them, and send replies.
 const CALLS: &str = "trace=fsync,fdatasync,rename,renameat,renameat2,link,linkat,mkdir,mkdirat,open,openat,write,writev,\
     pwrite64,pwritev,ftruncate,fallocate,sendto,sendmsg";
 
-/// A system call that succeeded. Lines of the trace are its clock.
+/// A system call that succeeded. Times are line numbers of the trace.
 #[derive(Clone, Debug)]
 pub struct Call {
     pub name: String,
@@ -18,14 +18,14 @@ pub struct Call {
 }
 
 impl Call {
-    /// The file that the first argument is a handle on.
+    /// Returns the file of the handle in the first argument.
     pub fn file(&self) -> Option<&Path> {
         let handle = self.arguments.split(',').next()?;
         let (_, path) = handle.split_once('<')?;
         Some(Path::new(path.strip_suffix('>').or_else(|| path.split('>').next())?))
     }
 
-    /// The arguments in quotes: the paths, of a call that has any.
+    /// Returns the quoted arguments: the paths, for a call with paths.
     pub fn paths(&self) -> Vec<&Path> {
         self.arguments.split('"').skip(1).step_by(2).map(Path::new).collect()
     }
@@ -38,12 +38,12 @@ impl Call {
         matches!(&*self.name, "rename" | "renameat" | "renameat2")
     }
 
-    /// Whether it changes what is in a file.
+    /// Returns true if the call changes a file's content.
     pub fn is_write(&self) -> bool {
         matches!(&*self.name, "write" | "writev" | "pwrite64" | "pwritev" | "ftruncate" | "fallocate")
     }
 
-    /// The name that it has made, or may have made.
+    /// Returns the name that the call created, or may have created.
     pub fn made(&self) -> Option<&Path> {
         let makes = match &*self.name {
             "mkdir" | "mkdirat" | "link" | "linkat" => true,
@@ -54,7 +54,7 @@ impl Call {
     }
 }
 
-/// Why there can be no trace, where that is so.
+/// Returns why no trace is possible, if that is so.
 pub fn unavailable() -> Option<String> {
     let tried = Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
     match tried {
@@ -64,14 +64,14 @@ pub fn unavailable() -> Option<String> {
     }
 }
 
-/// `program` about to be started with its trace going to `log`.
+/// Builds a command that starts `program` with its trace in `log`.
 pub fn traced(log: &Path, program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("strace");
     command.args(["-f", "-y", "-s", "80", "-e", CALLS, "-o"]).arg(log).arg(program).stdin(Stdio::null());
     command
 }
 
-/// The calls that succeeded, by when they ended.
+/// Returns the calls that succeeded, in the order of their ends.
 pub fn calls(log: &str) -> Vec<Call> {
     let mut unfinished: Vec<(&str, &str, usize)> = Vec::new();
     let mut calls = Vec::new();

@@ -1,4 +1,4 @@
-//! The carrier killed, in each window of what it does with a bundle.
+//! Carrier killed in each window of its work on a bundle.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
@@ -11,13 +11,13 @@ use crate::nodes::{self, Destination, Victim};
 use crate::part::{self, Kill, Part};
 use crate::random::Random;
 
-/// For each window.
+/// Number of kills in each window.
 const ROUNDS: usize = 200;
 
-/// Not every kill at a random time finds its window.
+/// Limit on tries: a kill at a random time can miss its window.
 const TRIES_MAX: usize = 10 * ROUNDS;
 
-/// Bundles that a carrier takes in each round.
+/// Bundles that a carrier stores in each round.
 const BUNDLES: u64 = 2;
 
 /// One carrier, killed again and again, and one destination.
@@ -38,8 +38,9 @@ impl Rounds {
         Self { _directory: directory, state, destination, books: Books::default(), next: 0, kills: 0 }
     }
 
-    /// One carrier from its start to its end, and what is there then; `None` if it was not killed. Where `stored` is given,
-    /// it is killed when the destination has stored so many bundles and one.
+    /// Runs one carrier until it ends, and returns the state after it; `None` if it was not killed.
+    /// If `stored` is given, the carrier is killed when the destination has stored that many
+    /// bundles and one more.
     fn round(&mut self, kill: Kill, stored: Option<u64>) -> Option<Found> {
         let bundles: Vec<u64> = (self.next..).take(BUNDLES as usize).collect();
         self.next += BUNDLES;
@@ -61,7 +62,7 @@ impl Rounds {
         was_killed.then_some(found)
     }
 
-    /// Forwards the rest, and holds all of it together.
+    /// Forwards the rest, and checks the totals.
     fn end(mut self, windows: &str) {
         let carrier = nodes::open(&self.state, nodes::CARRIER);
         let before = self.books.credited();
@@ -79,7 +80,7 @@ impl Rounds {
     }
 }
 
-/// Times of a kill, moved to where they have the process die before and after alike often.
+/// Kill times, adjusted until the process dies equally often before and after the event.
 struct Aim {
     random: Random,
     span_us: u64,
@@ -109,7 +110,7 @@ fn a_carrier_killed_before_or_after_it_inserts_a_receipt_loses_nothing_that_was_
             aim.learn(false);
             continue;
         };
-        // The others of the round were told.
+        // The other bundles of the round were reported.
         assert!(rounds.books.told() - known >= BUNDLES as usize - 1);
         *(if found.unknown > 0 { &mut before } else { &mut after }) += 1;
         aim.learn(found.unknown > 0);
@@ -156,7 +157,7 @@ fn a_carrier_killed_after_the_reply_or_the_commit_is_credited_once() {
             aim.learn(false);
             continue;
         };
-        // Whatever else was credited in that round, the reply that it died of was not.
+        // Other bundles may have been credited in that round, but not the one of the last reply.
         let is_committed = found.credited > 0 && !matches!(kill, Kill::AtReply { .. });
         *(if is_committed { &mut committed } else { &mut replied }) += 1;
         if matches!(kill, Kill::AfterReply { .. }) {

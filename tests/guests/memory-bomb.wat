@@ -1,4 +1,5 @@
-;; Grows its memory a page at a time until it is refused, touches each page, and fails with the number of pages it has.
+;; Grows its memory by one page until that is refused, writes to each page, and fails with its number
+;; of pages.
 (module
   (memory (export "memory") 1)
   (func (export "run") (result i32)

@@ -1,4 +1,4 @@
-;; Fails if anything is there of an earlier run: in its memory, grown or not, in its data, its global, its table.
+;; Fails if state of an earlier run is visible: in its memory (grown or not), data, global, or table.
 (module
   (memory (export "memory") 1)
   (data (i32.const 8) "data")

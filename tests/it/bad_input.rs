@@ -1,4 +1,5 @@
-//! What can be wrong with what a user names: each has a clear message, and nothing that was done is lost.
+//! Bad input: each mistake in a user's arguments gives a clear message, and no finished work is
+//! lost.
 
 use std::ffi::OsStr;
 use std::fs::Permissions;
@@ -80,7 +81,7 @@ fn what_is_no_regular_file_is_refused_and_not_waited_for() {
     );
 }
 
-/// Its length is 0, and its content is not empty: a proof of nothing would be a wrong answer.
+/// The reported length is 0, but the file is not empty; a proof of an empty slice would be wrong.
 #[test]
 fn a_file_that_does_not_tell_its_length_is_not_taken_for_empty() {
     let here = Workplace::new();
@@ -132,7 +133,7 @@ fn a_name_that_is_not_utf8_is_a_name() {
     assert_eq!((output.stdout, output.stderr, output.status.code()), (expected, Vec::new(), Some(0)));
 }
 
-/// As `b3sum` and `sha256sum` do it, so that a name cannot pretend to be another line.
+/// Escaped as `b3sum` and `sha256sum` do it, so that a name cannot imitate another line.
 #[test]
 fn a_name_with_a_line_break_is_escaped() {
     let here = Workplace::new();
@@ -177,7 +178,7 @@ fn a_data_directory_that_cannot_be_written_is_named_with_the_remedy() {
     );
 }
 
-/// Whoever knows the key of the cache could have code loaded.
+/// The cache key lets its holder load code.
 #[test]
 fn state_that_others_may_write_is_refused() {
     let here = Workplace::new();
@@ -257,7 +258,7 @@ fn a_full_disk_loses_no_proof_that_was_kept() {
     std::fs::create_dir(here.path("small")).unwrap();
     for i in 0..40 {
         here.file(format!("in/transcode-{i}.slice"), i.to_string());
-        // A twin is answered by the other's result: only if that is on disk.
+        // An identical slice is answered with the other's result, but only if that is on disk.
         here.file(format!("in/transcode-{i}-twin.slice"), i.to_string());
     }
     let script = "mount -t tmpfs -o size=1m tmpfs small || exit 77
@@ -279,7 +280,8 @@ fn a_full_disk_loses_no_proof_that_was_kept() {
     assert_eq!((&*read("after.code"), &*read("after.err")), ("0\n", ""));
     let after = Ran { stdout: read("after.out"), stderr: String::new(), code: 0 }.json();
     assert_eq!(after.len(), 80);
-    // What was told, before the disk was full or while it was, had been kept: neither it nor its twin is run again.
+    // Each printed result was on disk, whether it was printed before or after the disk was full. So
+    // neither that slice nor its twin runs again.
     let told = read("full.out");
     for line in told.lines().chain(["hash  in/transcode-0.slice"]) {
         let slice = line.split_once("  ").unwrap().1.trim_end_matches("-twin.slice").trim_end_matches(".slice");
@@ -297,7 +299,7 @@ fn a_damaged_store_is_moved_aside_and_begun_anew() {
     here.file("transcode.slice", "a slice");
     let line = format!("{}  transcode.slice\n", blake3("a slice"));
     here.run("compute run transcode.slice").is(0, &line, "");
-    // What sled notices, and what it does not: a log that is empty is empty to it.
+    // Damage that sled detects, and damage that it does not: sled accepts an empty log as empty.
     let damages = [("db", vec![]), ("conf", vec![0xff; 300]), ("db", vec![0xff; 300]), ("db", vec![])];
     for (n, (file, damage)) in (1..).zip(damages) {
         here.file(format!("node-data/state/proofs/{file}"), &damage);
@@ -345,7 +347,7 @@ fn a_second_node_waits_for_the_first() {
     let mut note = String::new();
     BufReader::new(node.stderr.take().unwrap()).read_line(&mut note).unwrap();
     assert_eq!(note, "note: waiting for another node to be done with `node-data`\n");
-    // A node that did not wait would be done long before.
+    // A node that did not wait would have ended long before.
     for _ in 0..300 {
         assert_eq!(node.try_wait().unwrap(), None, "it did not wait");
         std::thread::sleep(std::time::Duration::from_millis(1));
@@ -357,13 +359,13 @@ fn a_second_node_waits_for_the_first() {
     assert!(node.wait().unwrap().success());
 }
 
-/// The node as a user to whom permissions apply; CI is root.
+/// Runs the node as a user to whom permissions apply; CI runs as root.
 fn unprivileged<const N: usize>(here: &Workplace, arguments: [&str; N]) -> Ran {
     const NOBODY: u32 = 65_534;
     if std::fs::File::create(here.path("probe")).is_ok() && !rustix::process::geteuid().is_root() {
         return here.node(arguments);
     }
-    // Where root's files lie, nobody else may go.
+    // Other users cannot access the directory of root's files.
     let node = here.path("node");
     std::fs::copy(NODE, &node).unwrap();
     std::fs::set_permissions(here.path(""), Permissions::from_mode(0o755)).unwrap();

@@ -1,4 +1,4 @@
-//! `node compute run` and its sisters when all goes well.
+//! `node compute run` and related commands when everything succeeds.
 
 use serde_json::{Value, json};
 
@@ -51,7 +51,7 @@ fn lines_come_in_the_order_in_which_the_slices_were_named() {
     let mut line = "compute run --jobs 3".to_owned();
     for i in 0..300 {
         let name = format!("transcode-{i}.slice");
-        // The first is the slowest.
+        // The first slice takes longest.
         let content = noise(i, if i == 0 { 8 << 20 } else { i as usize });
         expected += &format!("{}  {name}\n", blake3(&content));
         here.file(&name, content);

@@ -1,4 +1,4 @@
-//! An empty directory to work in, and the node started there.
+//! Test fixture: an empty directory, and the node started in it.
 
 use std::ffi::OsStr;
 use std::os::unix::process::ExitStatusExt as _;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 /// The program under test.
 pub const NODE: &str = env!("CARGO_BIN_EXE_node");
 
-/// A guest that puts out its slice, of up to a mebibyte.
+/// A guest that outputs its slice, of up to one mebibyte.
 pub const COPY: &str = r#"(module
     (import "compute" "input_len" (func $input_len (result i64)))
     (import "compute" "input_read" (func $input_read (param i32 i64 i32) (result i32)))
@@ -26,7 +26,7 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// An empty directory, in which the node keeps its files too.
+/// An empty directory, which also holds the node's files.
 pub struct Workplace(TempDir);
 
 impl Workplace {
@@ -34,7 +34,8 @@ impl Workplace {
         Self(tempfile::tempdir().expect("a temporary directory can be made"))
     }
 
-    /// One in memory, if the system has a place for such files: for what would write to a disk ten thousand times.
+    /// Creates a directory in memory, if the system has a file system for that: for tests that
+    /// would write to a disk ten thousand times.
     pub fn in_memory() -> Self {
         tempfile::tempdir_in("/dev/shm").map_or_else(|_| Self::new(), Self)
     }
@@ -50,7 +51,7 @@ impl Workplace {
         path
     }
 
-    /// A file of `bytes` zeros that takes no room on the disk.
+    /// Creates a file of `bytes` zeros that uses no disk space.
     pub fn sparse(&self, name: &str, bytes: u64) -> PathBuf {
         let path = self.file(name, "");
         let file = std::fs::OpenOptions::new().write(true).open(&path).expect("the file is there");
@@ -58,7 +59,7 @@ impl Workplace {
         path
     }
 
-    /// The node, about to be started here with nothing of the tester's settings.
+    /// Builds a command of the node in this directory, without the tester's environment settings.
     pub fn command(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
         let mut command = Command::new(NODE);
         command.args(arguments).current_dir(self.0.path()).stdin(Stdio::null());
@@ -70,13 +71,13 @@ impl Workplace {
         Ran::of(self.command(arguments))
     }
 
-    /// `node` with words that hold no spaces.
+    /// Runs `node` with arguments that contain no spaces.
     pub fn run(&self, line: &str) -> Ran {
         self.node(line.split_whitespace())
     }
 }
 
-/// What a program that ran to its end has said.
+/// Output and exit status of a program.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Ran {
     pub stdout: String,
@@ -89,14 +90,15 @@ impl Ran {
         command.output().expect("the program can be started").into()
     }
 
-    /// Asserts all that a user sees.
+    /// Asserts the exit status and both outputs.
     #[track_caller]
     pub fn is(self, code: i32, stdout: &str, stderr: &str) {
         let expected = Self { stdout: stdout.to_owned(), stderr: stderr.to_owned(), code };
         assert_eq!(self, expected);
     }
 
-    /// The output, of a run that went well and complained of nothing; that a node did it is no complaint.
+    /// Returns the output of a successful run without messages. The note that the running node
+    /// executed the command is allowed.
     #[track_caller]
     pub fn output(self) -> String {
         let stderr = self.stderr.strip_prefix("note: the running node does this\n").unwrap_or(&self.stderr);
@@ -104,7 +106,7 @@ impl Ran {
         self.stdout
     }
 
-    /// The objects of `--json`, one a line.
+    /// Parses the output of `--json`: one object on each line.
     #[track_caller]
     pub fn json(&self) -> Vec<serde_json::Value> {
         self.stdout.lines().map(|line| serde_json::from_str(line).expect("each line is an object")).collect()
@@ -122,12 +124,12 @@ impl From<Output> for Ran {
     }
 }
 
-/// BLAKE3 by another road than the one under test.
+/// Computes BLAKE3 with the reference crate, independently of the code under test.
 pub fn blake3(bytes: impl AsRef<[u8]>) -> String {
     blake3::hash(bytes.as_ref()).to_string()
 }
 
-/// Bytes without a pattern, the same for the same seed.
+/// Returns bytes without a pattern, the same for the same seed.
 pub fn noise(seed: u64, bytes: usize) -> Vec<u8> {
     let mut noise = vec![0; bytes];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut noise);

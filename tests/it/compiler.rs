@@ -1,4 +1,5 @@
-//! The compiler child: what it gives up, how it can fail, and that its failures are never a verdict on a module.
+//! Compiler child: its confinement and its failures. A failure of the child is never a verdict on a
+//! module.
 
 mod costs;
 mod lines;
@@ -24,7 +25,7 @@ use crate::common::{NODE, Ran, Workplace, root};
 const CPU_SECONDS: &str = "20";
 const MEMORY_BYTES: &str = "1073741824";
 
-/// Digest of settings, confinement.
+/// Length of the hello: the digest of the settings, and one byte for the confinement.
 const HELLO_BYTES: usize = 33;
 const CONFINED_BY_ALL: u8 = 3;
 
@@ -41,7 +42,8 @@ fn piped(mut command: Command) -> Child {
     command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// What the node sends a child: that it wants native code, the gate's limits, and a module.
+/// Builds the node's request to a child: a byte that asks for native code, the gate's limits, and a
+/// module.
 fn request(limits: &GateLimits, bytes: &[u8]) -> Vec<u8> {
     let mut request = vec![0];
     for limit in LIMITS {
@@ -52,7 +54,7 @@ fn request(limits: &GateLimits, bytes: &[u8]) -> Vec<u8> {
     request
 }
 
-/// One frame of an answer.
+/// Builds one frame of an answer.
 fn frame(tag: u8, bytes: &[u8]) -> Vec<u8> {
     [&[tag][..], &(bytes.len() as u64).to_le_bytes(), bytes].concat()
 }
@@ -60,7 +62,7 @@ fn frame(tag: u8, bytes: &[u8]) -> Vec<u8> {
 const CODE: u8 = 4;
 const NOT_COMPILABLE: u8 = 6;
 
-/// The tags of the frames that a child has told after its hello.
+/// Returns the tags of the frames that a child sent after its hello.
 fn tags(said: &[u8]) -> Vec<u8> {
     let (mut tags, mut rest) = (Vec::new(), said.get(HELLO_BYTES..).unwrap_or_default());
     while let [tag, tail @ ..] = rest {
@@ -71,13 +73,14 @@ fn tags(said: &[u8]) -> Vec<u8> {
     tags
 }
 
-/// Gives `bytes` to a child with these bounds, as the node would, and says how it ended and what it said.
+/// Sends `bytes` to a child with these bounds, as the node would. Returns its exit status and its
+/// output.
 fn compile(bytes: &[u8], limits: &GateLimits, cpu_seconds: &str, memory_bytes: &str) -> (ExitStatus, Vec<u8>) {
     let mut command = Command::new(NODE);
     command.args([COMPILE_COMMAND, cpu_seconds, memory_bytes]);
     let mut child = piped(command);
     let mut stdin = child.stdin.take().unwrap();
-    // It may have ended before it has read all.
+    // The child may end before it has read everything.
     let _ = stdin.write_all(&request(limits, bytes));
     drop(stdin);
     let output = child.wait_with_output().unwrap();
@@ -86,7 +89,7 @@ fn compile(bytes: &[u8], limits: &GateLimits, cpu_seconds: &str, memory_bytes: &
 
 #[test]
 fn the_child_is_confined_before_it_is_given_a_module() {
-    // Whoever starts the node may have left a file open, and secrets in the environment.
+    // The process that starts the node may leave a file open, and secrets in the environment.
     let mut command = Command::new("/bin/sh");
     let script =
         format!("SECRET=x; export SECRET; exec 7</etc/passwd; exec {NODE} {COMPILE_COMMAND} 20 {MEMORY_BYTES}");
@@ -120,7 +123,7 @@ fn the_node_gives_its_compiler_no_environment() {
     let compiler = Compiler::child(compiler, settings());
     compiler.compile(&module()).unwrap_err();
     let environment = fs::read_to_string(here.path("environment")).unwrap();
-    // These are what a shell makes for itself.
+    // A shell sets these variables itself.
     let others: Vec<&str> = environment
         .lines()
         .filter(|line| !["PWD=", "_=", "SHLVL=", "OLDPWD="].iter().any(|own| line.starts_with(own)))
@@ -128,8 +131,8 @@ fn the_node_gives_its_compiler_no_environment() {
     assert_eq!(others, [""; 0]);
 }
 
-/// What a compiler that has been taken over could try. It runs in a process of its own, which is confined as the child is;
-/// `nothing_can_be_opened_connected_or_started_from_inside` starts it.
+/// Attempts that a compromised compiler could make. They run in a process of their own, confined
+/// like the child; `nothing_can_be_opened_connected_or_started_from_inside` starts it.
 #[test]
 fn attempts_from_inside() {
     if std::env::var_os("ATTEMPT").is_none() {
@@ -137,7 +140,8 @@ fn attempts_from_inside() {
     }
     let purpose = if std::env::var_os("TO_RUN").is_some() { Purpose::Run } else { Purpose::Compile };
     let myself = rustix::process::getpid();
-    // No test runs beside this one, but its harness has a thread, which is not confined.
+    // No other test runs at the same time, but the test harness has a thread, which is not
+    // confined.
     confine(Bounds { cpu_seconds: 20, memory_bytes: 1 << 30 }, purpose).unwrap();
     let attempt = |what: &str, result: io::Result<()>| {
         let said =
@@ -156,7 +160,7 @@ fn attempts_from_inside() {
     attempt("kill", rustix::process::kill_process(myself, rustix::process::Signal::CONT).map_err(Into::into));
     let executable = libc::PROT_READ | libc::PROT_EXEC;
     let private = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    // SAFETY: new memory, at an address of the kernel's choice, that nothing uses.
+    // SAFETY: the call maps new memory, at an address of the kernel's choice, that nothing uses.
     let mapped = unsafe { libc::mmap(std::ptr::null_mut(), 4096, executable, private, -1, 0) };
     attempt("execute memory", if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) });
 }
@@ -171,7 +175,8 @@ fn nothing_can_be_opened_connected_or_started_from_inside() {
     };
     let denied = libc::EPERM.to_string();
     let attempted = ["open", "create", "list", "delete", "connect", "listen", "unix", "exec", "thread", "kill"];
-    // An engine that runs what it compiled has to make it executable; that is all the difference.
+    // Only an engine that runs its compiled code has to make memory executable; nothing else
+    // differs.
     for (ran, last) in [(attempts("TO_COMPILE"), &*denied), (attempts("TO_RUN"), "done")] {
         let ends = attempted.iter().map(|what| (*what, &*denied)).chain([("execute memory", last)]);
         for (what, end) in ends {
@@ -190,7 +195,7 @@ fn a_child_that_uses_up_its_time_or_memory_is_stopped() {
     let (status, said) = compile(&wasm, &gate, CPU_SECONDS, "100000");
     assert!(!status.success() && !tags(&said).contains(&CODE), "out of memory: {status}");
 
-    // The gate would not let this through.
+    // The gate would refuse this module.
     let any = LIMITS.iter().fold(GateLimits::NONE, |limits, limit| limits.with(limit.name, u64::MAX / 1_000_000));
     let deep = format!(
         "(module (memory (export \"memory\") 1) (func (export \"run\") (result i32) i32.const 0)
@@ -218,14 +223,14 @@ fn a_request_that_is_too_long_or_breaks_off_is_an_error_of_the_childs() {
 }
 
 impl Workplace {
-    /// A shell script that can be started.
+    /// Writes a shell script that can be started.
     fn program(&self, name: &str, script: &str) -> PathBuf {
         let path = self.file(name, format!("#!/bin/sh\n{script}\n"));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
         path
     }
 
-    /// A compiler that says hello, reads the module, and replies with `reply`.
+    /// Writes a compiler that says hello, reads the module, and answers with `reply`.
     fn compiler_that_replies(&self, reply: &[u8]) -> PathBuf {
         let hello = self.file("hello", [settings().as_bytes().as_slice(), &[CONFINED_BY_ALL]].concat());
         let reply = self.file("reply", reply);
@@ -240,7 +245,7 @@ impl Workplace {
     }
 }
 
-/// What the node says of a compiler.
+/// Returns the error that the node reports for a compiler.
 fn failure(program: PathBuf, settings: Digest) -> CompilerError {
     let compiler = Compiler::child(program, settings);
     match compiler.compile(&module()) {
@@ -269,7 +274,7 @@ fn each_failure_of_the_compiler_is_told_apart() {
         frame(0, &[9]),
         frame(0, &[0]).repeat(17),
         frame(3, b"{}"),
-        // A binary form of what is no text, and one that is none.
+        // A binary form although the input is not text, and a binary form that is not a module.
         [frame(1, module().wasm()), frame(CODE, b"abc")].concat(),
         frame(1, b"abc"),
     ] {

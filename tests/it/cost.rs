@@ -1,4 +1,4 @@
-//! What the gate estimates that compiling a module costs: sums that were made by hand, and modules that are dear.
+//! The gate's estimate of compile costs: sums computed by hand, and expensive modules.
 
 use compute_host::sandbox::{Admitted, GateLimits, LIMITS, LimitName, Price, Refusal, Report, meter};
 use wasm_encoder::{CustomSection, Encode as _, Section as _};
@@ -11,18 +11,20 @@ fn module(fields: &str) -> Vec<u8> {
     wat::parse_str(format!("(module {fields} (memory (export \"memory\") 1))")).unwrap()
 }
 
-/// What a module of these fields uses of each limit, where none ends the reading.
+/// Returns the usage of each limit by a module of these fields, with no limit that stops the check.
 fn used(fields: &str) -> GateLimits {
     Report::of(&module(fields), &GateLimits::DEFAULT).used
 }
 
-/// The estimate for the dearest function of a module of these fields as it is, without the meter.
+/// Returns the estimate for the most expensive function of a module of these fields, before
+/// metering.
 fn bare_cost(fields: &str) -> u64 {
     Price::of(&module(fields)).unwrap().dearest.1
 }
 
-/// The estimate for a function of this code, with two locals beside its parameter, without what its bytes and itself
-/// cost: 35, and a tenth for each local and one more, 2 for the parameter; 0.8 a byte; one block.
+/// Returns the estimate for a function of this code, with a parameter and two locals, minus the
+/// fixed costs: 35 for the function, 0.1 for each local and one more, 2 for the parameter, 0.8 a
+/// byte, and one block.
 fn beyond_bytes(code: &str) -> f64 {
     let host = "(import \"compute\" \"blake3_update\" (func $host (param i32 i32)))";
     let fields = format!("{host} (func (param i32) (local i32 i32) {code})");
@@ -30,7 +32,8 @@ fn beyond_bytes(code: &str) -> f64 {
     bare_cost(&fields) as f64 - fixed - 0.8 * used(&fields).body_bytes as f64
 }
 
-/// Estimates are rounded up to whole units, and what is alive at the operators is a few units more.
+/// Compares with a tolerance: estimates are rounded up to whole units, and values that are live at
+/// the operators add a few units.
 #[track_caller]
 fn costs(code: &str, expected: f64) {
     let found = beyond_bytes(code);
@@ -47,9 +50,9 @@ fn what_is_counted_costs_what_is_measured() {
     costs("(drop (i32.trunc_sat_f32_s (f32.const 0)))", 14.0);
     // The call, and two values.
     costs("(call $host (i32.const 0) (i32.const 0))", 9.0 + 6.0);
-    // The host's function, and three blocks more, with the square of four in place of one.
+    // The host's function, and three more blocks; the square term is of four blocks instead of one.
     costs("(memory.fill (i32.const 0) (i32.const 0) (i32.const 0))", 30.0 + 36.0 + 0.075);
-    // A trap; what follows is dead, but is there.
+    // A trap. The code after it is dead, but is still there.
     costs("unreachable", 14.0);
 }
 
@@ -78,7 +81,7 @@ fn joins_are_ways_in_times_what_changes() {
     assert_eq!(joins(&format!("(block {leave} (block unreachable) {set})")), 0, "nothing leads there");
 }
 
-/// A sum of `n` loads, with `between` after each; and its estimate.
+/// Returns the estimate of a sum of `n` loads with `between` after each.
 fn sum(n: usize, between: &str) -> u64 {
     let line = format!("(local.set 1 (i32.add (local.get 1) (i32.load (local.get 0)))) {between}");
     bare_cost(&format!("(func (param i32) (result i32) (local i32 i32 i32 i32) {} (local.get 1))", line.repeat(n)))
@@ -86,8 +89,9 @@ fn sum(n: usize, between: &str) -> u64 {
 
 #[test]
 fn what_does_not_change_a_value_does_not_hide_what_it_keeps_alive() {
-    // What lowers the weight of a sum that stays a sum makes it cheap to keep all of its loads alive; the same done to
-    // another local shows what it costs when it lowers nothing.
+    // Code that makes the weight of a sum look smaller, while it stays a sum, would make it cheap
+    // to keep all of its loads live. The same code on another local shows the cost without that
+    // effect.
     for between in [
         "(local.set $x (block (result i32) (local.get $x)))",
         "(local.set $x (block (result i32) (br_if 0 (local.get $x) (local.get 0))))",
@@ -103,7 +107,7 @@ fn what_does_not_change_a_value_does_not_hide_what_it_keeps_alive() {
         let (found, other) = (to("1", "2"), to("3", "4"));
         assert!(found * 3 >= other * 2, "{between}: {found}, not {other}");
     }
-    // What is really another value on another way is one value where they meet.
+    // A value that really differs between two paths becomes one value where the paths meet.
     let joined = "(block (br_if 0 (local.get 0)) (local.set $x (i32.load (local.get 0))))";
     assert!(sum(1_000, &joined.replace("$x", "1")) * 2 < sum(1_000, &joined.replace("$x", "3")));
 }
@@ -131,7 +135,7 @@ fn constants_fold_however_they_come() {
 
 #[test]
 fn a_module_costs_the_sum_of_its_functions() {
-    // As much as its functions, one after the other.
+    // The cost equals that of its functions, one after another.
     let bomb = bombs::BOMBS.iter().find(|bomb| bomb.name == "roots").unwrap();
     let price = |copies| Price::of(&bomb.module(256, copies)).unwrap();
     let (one, many) = (price(1), price(101));
@@ -142,8 +146,8 @@ fn a_module_costs_the_sum_of_its_functions() {
 
 #[test]
 fn an_estimate_follows_what_the_meter_writes() {
-    // Whatever the meter makes of a body is what the compiler gets: results whose NaNs can be seen, long copies, growth,
-    // turns of loops, calls.
+    // The compiler gets the metered body: results whose NaNs can be observed, long copies, growth,
+    // loop back edges, calls.
     let run = "(func (export \"run\") (result i32) i32.const 0)";
     for (code, is_more) in [
         ("(local.set 1 (f64.neg (f64.add (local.get 1) (local.get 1))))", true),
@@ -165,7 +169,7 @@ fn an_estimate_follows_what_the_meter_writes() {
             price.dearest.1,
             bare.dearest.1
         );
-        // What it grows to is a limit of its own.
+        // The size after metering has a limit of its own.
         let dear = GateLimits { compile_cost: u64::MAX, function_cost: u64::MAX, ..GateLimits::DEFAULT };
         assert!(Admitted::within(&dear, of(500)).is_ok(), "{code}");
         let limits = GateLimits { metered_bytes: metered.len() as u64 - 1, ..dear };
@@ -213,7 +217,7 @@ fn a_bomb_is_refused_or_its_cost_goes_with_its_size() {
             assert!(admitted.as_ref().err().is_none_or(limit), "{} {n}: {:?}", bomb.name, admitted.err());
             refused += usize::from(admitted.is_err());
         }
-        // What one more of costs the compiler less than 5 us a byte, however many there are.
+        // Items of which one more costs the compiler less than 5 us a byte, in any number.
         const CHEAP: &[&str] = &[
             "data",
             "data at the end",
@@ -239,13 +243,13 @@ fn a_bomb_is_refused_or_its_cost_goes_with_its_size() {
 
 #[test]
 fn a_report_on_what_is_far_beyond_the_limits_takes_no_longer_than_reading_it() {
-    // At each of the ends, what is known of all locals would be handed on, 500 million times: this test would take half
-    // a minute where it takes a second.
+    // Copying the state of all locals at each end would take 500 million steps: this test would
+    // take half a minute instead of a second.
     let sets: String = (0..1_000).map(|local| format!("i32.const 0 local.set {local} ")).collect();
     let (blocks, ends) = ("block ".repeat(500_000), "end ".repeat(500_000));
     let deep = used(&format!("(func (local {}) {blocks} {sets} {ends})", "i32 ".repeat(1_000)));
     assert!(deep.function_cost > LimitName::FunctionCost.limit().default);
-    // In few bytes, very many locals that something would have to be known of: a thousand million.
+    // A few bytes can declare very many locals that need state: a thousand million.
     let locals = used(&format!("(func (local {}))", "i32 ".repeat(50_000)).repeat(200));
     assert_eq!(locals.locals, 50_000);
 }

@@ -1,4 +1,4 @@
-//! The courier: what one node hands to another, what goes wrong on the way, and what its owner is told of it.
+//! Courier: deliveries between nodes, their failures, and the reports to the owner.
 
 pub mod wire;
 mod proxy;
@@ -36,7 +36,7 @@ impl Side {
         Self { here: Workplace::new() }
     }
 
-    /// A node whose config has these lines under `[courier]`.
+    /// Creates a node whose config has these lines under `[courier]`.
     fn with(settings: &str) -> Self {
         let side = Self::new();
         side.set(settings);
@@ -47,7 +47,8 @@ impl Side {
         self.here.file("node-data/config.toml", format!("[courier]\n{settings}\n"));
     }
 
-    /// Two nodes that know each other: `alice` carries to `bob`, who is her default destination and served at `address`.
+    /// Creates two nodes: the carrier, and its default destination `bob`. The destination knows the
+    /// carrier as `alice`.
     fn pair(settings: &str) -> (Self, Self) {
         let (carrier, destination) = (Self::with(&format!("destination = \"bob\"\n{settings}")), Self::new());
         destination.knows("alice", &carrier.key(), "");
@@ -62,7 +63,7 @@ impl Side {
         self.state().join("courier")
     }
 
-    /// The node's key itself, for what only its owner could do.
+    /// Returns the node's secret key, for actions that only its owner could do.
     fn node_key(&self) -> NodeKey {
         self.run("peer list").output();
         Keyring::new(self.state()).node_key(SystemTime::now()).unwrap().0
@@ -72,12 +73,13 @@ impl Side {
         self.here.run("key show --json").json()[0]["public_key"].as_str().unwrap().to_owned()
     }
 
-    /// `node compute courier` with words that hold no spaces.
+    /// Runs `node compute courier` with arguments that contain no spaces.
     fn run(&self, line: &str) -> Ran {
         self.here.run(&format!("compute courier {line}"))
     }
 
-    /// A command that the running node has taken: from here on it ends with the node, and does nothing by itself.
+    /// Starts a command, and returns when the running node executes it. From then on the command
+    /// ends with the node, and does nothing by itself.
     #[track_caller]
     fn asked_of_the_node(&self, line: &str) -> Child {
         let words = ["compute", "courier"].into_iter().chain(line.split_whitespace());
@@ -88,7 +90,7 @@ impl Side {
         child
     }
 
-    /// The objects that a command prints with `--json`.
+    /// Returns the objects that a command prints with `--json`.
     #[track_caller]
     fn json(&self, line: &str) -> Vec<Value> {
         let ran = self.run(&format!("{line} --json"));
@@ -101,7 +103,7 @@ impl Side {
         self.run(&format!("peer add {name} {key} {address}")).output();
     }
 
-    /// Stores a bundle, and returns its receipt's id.
+    /// Stores a bundle, and returns the id of its receipt.
     #[track_caller]
     fn send(&self, bundle: &[u8], arguments: &str) -> String {
         self.here.file("bundle.bin", bundle);
@@ -113,20 +115,20 @@ impl Side {
         self.json(&format!("list {which}")).iter().map(|line| line["id"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// What was credited: units, and for how many receipts.
+    /// Returns the credit in units, and the number of credited receipts.
     #[track_caller]
     fn credit(&self) -> (u64, u64) {
         let rewards = &self.json("rewards")[0];
         (rewards["credit"].as_u64().unwrap(), rewards["receipts"].as_u64().unwrap())
     }
 
-    /// The files of bundles that this node has received.
+    /// Returns the files of the bundles that this node has received.
     #[track_caller]
     fn received(&self) -> Vec<PathBuf> {
         self.json("list --received").iter().map(|line| self.here.path(line["path"].as_str().unwrap())).collect()
     }
 
-    /// The files below a directory of the courier's, by their extension.
+    /// Returns the files below a directory of the courier's store, filtered by their extension.
     fn files(&self, directory: &str, extension: &str) -> Vec<PathBuf> {
         let shards = std::fs::read_dir(self.store().join(directory)).into_iter().flatten();
         let files = shards.flat_map(|shard| std::fs::read_dir(shard.unwrap().path()).unwrap());
@@ -136,7 +138,7 @@ impl Side {
         files
     }
 
-    /// What is being written.
+    /// Returns the files that are being written.
     fn staged(&self) -> Vec<PathBuf> {
         ["bundles", "received"]
             .iter()
@@ -150,8 +152,8 @@ impl Side {
         Serving::start(self.here.command(["serve", "--listen", "127.0.0.1:0"]))
     }
 
-    /// The courier's counters, as a node that is started on this directory shows them. So that it tries nothing itself,
-    /// it does not know `bob` for that while.
+    /// Returns the courier's counters, from a node that is started on this directory. `bob` is
+    /// removed meanwhile, so that the node attempts no delivery.
     #[track_caller]
     fn counters(&self) -> Counters {
         let bob = self.json("peer remove bob").remove(0);

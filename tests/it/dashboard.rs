@@ -1,4 +1,5 @@
-//! The dashboard asks for what there is, and Prometheus takes what is told to be written for it.
+//! The Grafana dashboard queries exactly the exported metrics, and Prometheus accepts its
+//! expressions and its configuration.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,7 +10,7 @@ use serde_json::Value;
 
 use crate::common::{Workplace, root};
 
-/// What the expressions of a dashboard ask for, and the queries of its variables.
+/// The expressions of a dashboard, and the queries of its variables.
 struct Asked {
     expressions: Vec<String>,
     variables: Vec<String>,
@@ -33,7 +34,7 @@ fn asked() -> Asked {
     Asked { expressions, variables }
 }
 
-/// The words of an expression that are no text in quotes.
+/// Returns the words of an expression outside quotes.
 fn words(expression: &str) -> Vec<&str> {
     let outside = expression.split('"').step_by(2);
     outside.flat_map(|part| part.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '$')).collect()
@@ -59,7 +60,7 @@ fn each_name_in_the_dashboard_is_scraped_and_each_that_is_scraped_is_shown() {
             .collect();
         assert!(!families.is_empty(), "{expression}");
         shown.extend(families.iter().map(|family| family.name));
-        // What is grouped by must be there.
+        // Labels in `by` clauses must exist.
         for by in expression.split("by (").skip(1) {
             for label in by.split(')').next().unwrap().split(", ").filter(|label| *label != "le") {
                 assert!(families.iter().any(|family| family.labels.contains(&label)), "`{label}`: {expression}");
@@ -70,7 +71,7 @@ fn each_name_in_the_dashboard_is_scraped_and_each_that_is_scraped_is_shown() {
     assert_eq!(shown, all, "the left are shown, the right are scraped");
 }
 
-/// Prometheus reads them as rules, once its own names stand in for Grafana's.
+/// Prometheus parses the expressions as rules, after Grafana's variables are replaced.
 #[test]
 fn each_expression_of_the_dashboard_is_one() {
     let here = Workplace::new();
@@ -95,7 +96,7 @@ fn the_documents_say_how_prometheus_is_told() {
     }
 }
 
-/// Has `promtool` look at a file, where it is.
+/// Checks a file with `promtool`, if it is installed.
 #[track_caller]
 fn check(arguments: &[&str], file: &Path) {
     let Ok(checked) = Command::new("promtool").args(arguments).arg(file).output() else {

@@ -1,10 +1,11 @@
-//! The data directory: what is in its place and is none, what was restored without its modes, and where it is by default.
+//! Data directory: invalid paths, lost file modes after a restore, and the default path.
 
 use std::process::Command;
 
 use crate::common::{Ran, Workplace};
 
-/// Another directory would be another node: the remedy for lost modes gives this one back, whatever its path.
+/// The remedy must keep the same directory, whatever its path, because another directory would be
+/// another node.
 #[test]
 fn the_remedies_for_lost_modes_are_commands_that_mend_them() {
     let here = Workplace::new();

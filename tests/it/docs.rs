@@ -1,4 +1,5 @@
-//! The commands in the documents do what they say: each is run here, or by `.ci/run`.
+//! Documents: each command in them is run here or by `.ci/run`, and each table and list agrees with
+//! the code.
 
 use std::process::Command;
 
@@ -25,14 +26,15 @@ const DOCUMENTS: [&str; 13] = [
     "tests/README.md",
 ];
 
-/// The lines of the `sh` blocks of a document.
+/// Returns the lines of the `sh` blocks of a document.
 fn commands(document: &str) -> Vec<String> {
     let text = std::fs::read_to_string(root().join(document)).unwrap();
     let blocks = text.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     blocks.flat_map(|block| block.lines().map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
-/// CI runs these itself: they are this test, or take longer than a test may.
+/// Returns true for commands that CI runs itself, because they contain this test or take too long
+/// for a test.
 fn is_run_by_ci(command: &str) -> bool {
     let ci = std::fs::read_to_string(root().join(".ci/run")).unwrap();
     let with_more = format!("{command} ");
@@ -58,7 +60,8 @@ fn every_command_in_the_documents_works() {
     assert!(tried >= 5, "only {tried} commands were found");
 }
 
-/// What README has under `heading` to be followed, in the place `here` and on a port of its own instead of `port`.
+/// Runs the steps that README has under `heading`, in the directory `here`, on a free port instead
+/// of `port`.
 fn follow(heading: &str, port: &str, here: &Workplace) -> Ran {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     let section = readme.split(&format!("\n## {heading}\n")).nth(1).unwrap();
@@ -68,7 +71,7 @@ fn follow(heading: &str, port: &str, here: &Workplace) -> Ran {
     drop(listener);
     let script = script.replace(port, &own.to_string()).replace("target/", &format!("{}/", here.path("").display()));
     let mut bash = Command::new("bash");
-    // Where a command fails, the node must not stay behind.
+    // If a command fails, the node must not keep running.
     let script = format!("trap 'kill $! 2> /dev/null || true' EXIT\n{script}");
     bash.args(["-e", "-c", &script]).current_dir(root());
     let ran = Ran::of(bash);
@@ -76,7 +79,7 @@ fn follow(heading: &str, port: &str, here: &Workplace) -> Ran {
     ran
 }
 
-/// README's way from nothing to a bundle on another node.
+/// README's steps from an empty directory to a bundle on another node.
 #[test]
 fn the_readme_carries_a_bundle_to_another_node() {
     let here = Workplace::new();
@@ -85,7 +88,7 @@ fn the_readme_carries_a_bundle_to_another_node() {
     assert_eq!(std::fs::read(received).unwrap(), std::fs::read(here.path("bundle.bin")).unwrap());
 }
 
-/// README's way to ask a node that serves.
+/// README's steps to send requests to a serving node.
 #[test]
 fn the_readme_asks_a_node_that_serves() {
     let here = Workplace::new();
@@ -97,7 +100,7 @@ fn the_readme_asks_a_node_that_serves() {
     assert!(modules.exists(), "the module is stored");
 }
 
-/// What README shows as the output of its first command is what comes out.
+/// README shows the real output of its first command.
 #[test]
 fn the_readme_shows_what_comes_out() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
@@ -108,7 +111,7 @@ fn the_readme_shows_what_comes_out() {
     }
 }
 
-/// Each code that programs can meet is explained.
+/// Each outcome and error code is documented.
 #[test]
 fn each_code_of_an_ending_stands_in_the_documents() {
     let documents: String = ["docs/outcomes.md", "docs/limits.md", "docs/proofs.md"]
@@ -137,7 +140,7 @@ fn each_code_of_an_ending_stands_in_the_documents() {
     assert!(found >= 40, "only {found} codes were found");
 }
 
-/// Each reason for which a delivery is refused is explained.
+/// Each reason for refusing a delivery is documented.
 #[test]
 fn each_refusal_of_a_delivery_stands_in_the_documents() {
     let document = std::fs::read_to_string(root().join("docs/courier.md")).unwrap();
@@ -155,7 +158,7 @@ fn each_refusal_of_a_delivery_stands_in_the_documents() {
     }
 }
 
-/// So is each reason that the door gives.
+/// Each error code of the HTTP service is documented.
 #[test]
 fn each_problem_stands_in_the_documents() {
     let document = std::fs::read_to_string(root().join("docs/service.md")).unwrap();
@@ -174,7 +177,7 @@ fn each_problem_stands_in_the_documents() {
     }
 }
 
-/// So is what can come of loading a price board.
+/// Each result of loading a price board is documented.
 #[test]
 fn each_result_of_loading_a_board_stands_in_the_documents() {
     let document = std::fs::read_to_string(root().join("docs/prices.md")).unwrap();
@@ -183,7 +186,7 @@ fn each_result_of_loading_a_board_stands_in_the_documents() {
     }
 }
 
-/// Each name that is scraped is explained, in one place, as it is.
+/// Each metric is documented once, with its exact description.
 #[test]
 fn each_metric_stands_in_the_documents_as_it_is() {
     let document = std::fs::read_to_string(root().join("docs/metrics.md")).unwrap();
@@ -196,7 +199,7 @@ fn each_metric_stands_in_the_documents_as_it_is() {
     assert_eq!(table.lines().filter(|line| line.starts_with("| `")).count(), TABLE.len(), "there are others");
 }
 
-/// The table of the gate's limits is the gate's.
+/// The table of the gate's limits in the document is that of the code.
 #[test]
 fn each_limit_stands_in_the_documents_as_it_is() {
     let document = std::fs::read_to_string(root().join("docs/limits.md")).unwrap();

@@ -1,5 +1,5 @@
-//! A small disk that fills while the node serves, and is emptied again: nothing that was told is lost, new work is refused with a
-//! reason, and all of it goes on by itself.
+//! A small disk that fills while the node serves, and is emptied again: no acknowledged work is
+//! lost, new work is refused with a reason, and the node recovers by itself.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -10,13 +10,13 @@ use serde_json::Value;
 use crate::common::{NODE, Workplace, noise};
 use crate::serving::{Message, PATIENCE, Serving, wait_for, wait_until};
 
-/// A guest that takes a while, and puts out more than a page of a disk may have left.
+/// A guest that runs for a while, and outputs more than may be left on the full disk.
 const SLOW: &str = r#"(module (import "compute" "output_write" (func $write (param i32 i32))) (memory (export "memory") 1)
     (func (export "run") (result i32) (local i32)
     (loop (br_if 0 (i32.lt_u (local.tee 0 (i32.add (local.get 0) (i32.const 1))) (i32.const 400000000))))
     (call $write (i32.const 0) (i32.const 9000)) (i32.const 0)))"#;
 
-/// A node whose data lie on a disk of 24 MiB.
+/// A node whose data is on a disk of 24 MiB.
 struct Small {
     node: Serving,
     here: Workplace,
@@ -35,7 +35,7 @@ impl Small {
         Self { node: Serving::start(command), here }
     }
 
-    /// A file on the disk, as seen from outside of the node's mount namespace.
+    /// Returns the path of a file on the disk, as seen from outside the node's mount namespace.
     fn filler(&self) -> PathBuf {
         let inside = self.here.path("disk/filler");
         let root = format!("/proc/{}/root", self.node.child.id());
@@ -57,7 +57,7 @@ impl Small {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let length = body.len();
         write!(stream, "{line} HTTP/1.1\r\nhost: localhost\r\n{headers}content-length: {length}\r\n\r\n").unwrap();
-        // Who is refused early need not take all of it.
+        // A node that refuses early need not read the whole body.
         let _ = stream.write_all(body);
         Message::read(&mut stream).expect("there is an answer")
     }
@@ -74,7 +74,7 @@ impl Small {
 
 type Way = (&'static str, fn(&Small, u64) -> Message);
 
-/// Each way to have something written.
+/// Every kind of request that writes to disk.
 const WAYS: [Way; 6] = [
     ("a proof", |small, n| small.ask("POST /v1/slices?workload=transcode", "", &noise(n, 100))),
     ("a slice in the spool", |small, n| small.ask("POST /v1/slices?workload=transcode", "", &noise(n, 2_000_000))),
@@ -105,7 +105,7 @@ fn a_disk_that_was_full_for_a_while_costs_nothing_that_was_told() {
     let known = small.ask("POST /v1/slices?workload=transcode&id=known", "", b"known");
     assert_eq!(known.status(), 200);
 
-    // These come to their ends while nothing can be written.
+    // These slices end while nothing can be written.
     let accepted: Vec<String> = (0..8)
         .map(|n| {
             let answer = small.accept(&format!("module=slow&id=slow-{n}"), &noise(n, 50));

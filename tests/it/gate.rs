@@ -1,4 +1,4 @@
-//! Modules that the gate does not let through, and what it says of them.
+//! Modules that the gate refuses, and its messages.
 
 use compute_host::sandbox::{Admitted, GateLimits, LIMITS, LimitName, Place, Refusal, Report, Rule};
 
@@ -10,7 +10,7 @@ fn refusal(wat: &str) -> Refusal {
     Admitted::new(wat::parse_str(wat).unwrap()).err().unwrap_or_else(|| panic!("{wat} is admitted"))
 }
 
-/// The code of the rule that a module of these fields breaks first.
+/// Returns the code of the first rule that a module of these fields breaks.
 #[track_caller]
 fn code(fields: &str) -> &'static str {
     refusal(&format!("(module {fields})")).code()

@@ -1,4 +1,4 @@
-//! `generate_slice.py`: the samples are what it makes, and what it makes is what was asked for.
+//! `generate_slice.py`: the sample files are its output, and its output has the requested form.
 
 use std::path::Path;
 use std::process::Command;

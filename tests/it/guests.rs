@@ -1,4 +1,5 @@
-//! The guests that come built: they are what the manifest says, pass the gate, and prove what their sisters prove.
+//! Prebuilt guests: they match the manifest, pass the gate, and prove the same as other guests of
+//! the same workload.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use crate::common::{blake3, noise, root};
 
 const CAPACITY: Capacity = Capacity { jobs: 2, spare_jobs: 0, results_max: 1000, results_bytes_max: 64 << 20 };
 
-/// The folders of guests that come built.
+/// Folders of prebuilt guests.
 const FOLDERS: [&str; 2] = ["guest-workloads", "benches/kernels"];
 
 fn workloads(path: &str) -> PathBuf {
@@ -24,7 +25,7 @@ fn guest(file: &str) -> Workload {
     Workload::from_module(&std::fs::read(workloads("dist").join(file)).unwrap()).unwrap()
 }
 
-/// What `dist/manifest.toml` says of a guest.
+/// Entry of a guest in `dist/manifest.toml`.
 #[derive(serde::Deserialize)]
 struct Entry {
     file: String,
@@ -74,8 +75,8 @@ fn what_is_built_is_what_the_manifest_says() {
     }
 }
 
-/// The bytes are what runs, whatever `wat` makes of the text: a version that makes others changes nothing, and this test
-/// then has them looked at.
+/// The stored bytes are what runs. If a new version of `wat` makes other bytes from the text, this
+/// test fails and the difference must be checked.
 #[test]
 fn the_text_of_a_reference_guest_makes_the_bytes_that_run() {
     for (name, workload) in [
@@ -113,7 +114,7 @@ async fn each_sister_of_a_reference_workload_proves_blake3_of_the_slice() {
 #[tokio::test]
 async fn the_word_count_proves_its_output() {
     let workload = guest("word-count-rust.wasm");
-    // A word over the edge of a window is one word.
+    // A word across the edge of a window counts once.
     let across = [b"x".repeat(65_530), b" and abcdefghij\n".to_vec()].concat();
     for (slice, lines, words) in [
         (&b""[..], 0, 0),
@@ -130,7 +131,8 @@ async fn the_word_count_proves_its_output() {
     }
 }
 
-/// The tour's answer to one of its commands, on a slice of some kilobytes and with two assets.
+/// Returns the answer of the SDK tour to one of its commands, on a slice of some kilobytes and with
+/// two assets.
 async fn tour(command: &str) -> Answer {
     let runner = WorkloadRunner::in_memory(CAPACITY).unwrap();
     let request = Request::new(guest("sdk-tour-rust.wasm"), Slice::from_bytes(noise(1, 5000)));

@@ -1,5 +1,5 @@
-//! What a stranger uploads to do harm, and what comes of it: each module is refused for its own reason, or its run ends
-//! with just the outcome that its fault has.
+//! Hostile modules: each is refused for its own reason, or its run ends with exactly the outcome of
+//! its fault.
 
 mod compile_bombs;
 mod encoding;
@@ -45,7 +45,7 @@ const PRELUDE: &str = r#"
     (memory (export "memory") 1)
     (data (i32.const 100) "0123456789")"#;
 
-/// What every module must have, for those that are refused for something else.
+/// Required parts of every module, for modules that are refused for another reason.
 const MEMORY: &str = "(memory (export \"memory\") 1)";
 const RUN: &str = "(func (export \"run\") (result i32) (i32.const 0))";
 
@@ -53,7 +53,7 @@ const SLICE: &[u8] = b"abcdefghij";
 const ARGS: &[u8] = b"arguments";
 const ASSET: &[u8] = b"weights";
 
-/// Small, so that attacks on them end soon.
+/// Small limits, so that attacks on them end soon.
 const LIMITS: Limits = Limits { gas: 50_000_000, memory_bytes: 4 << 16, output_bytes: 1000, log_bytes: 20 };
 
 fn sandbox() -> &'static Sandbox {
@@ -70,7 +70,7 @@ fn admitted(wat: &str) -> Admitted {
     Admitted::new(wat::parse_str(wat).expect("the test is valid text")).unwrap_or_else(|refusal| panic!("{refusal}"))
 }
 
-/// What comes of a module on the engine that serves; and that it comes to the same on every other.
+/// Runs a module on the serving engine, and asserts the same result on every other engine.
 #[track_caller]
 fn run_module(wat: &str, limits: Limits) -> Execution {
     let module = admitted(wat);
@@ -88,13 +88,15 @@ fn run_module(wat: &str, limits: Limits) -> Execution {
     execution
 }
 
-/// Runs `body` as the guest's `run`; it may add fields after it by closing the parenthesis itself.
+/// Runs `body` as the guest's `run`. The body may close the parenthesis itself and add fields after
+/// it.
 #[track_caller]
 fn run(body: &str) -> Execution {
     run_module(&format!("(module {PRELUDE} (func (export \"run\") (result i32) {body}))"), LIMITS)
 }
 
-/// Asserts how the run of `body` ends, and what it proves: that, if it ends so on every engine, and nothing else.
+/// Asserts how the run of `body` ends, and that it proves something only if its outcome allows it.
+/// Both hold on every engine.
 #[track_caller]
 fn ends(attack: &str, body: &str, outcome: Outcome) {
     let execution = run(body);
@@ -127,7 +129,7 @@ fn guest_file(name: &str) -> String {
     std::fs::read_to_string(root().join("tests/guests").join(name)).unwrap()
 }
 
-/// What the gate has against `wasm`, said as a sentence that can be shown.
+/// Returns the gate's refusal of `wasm`, and asserts that its message can be shown safely.
 #[track_caller]
 fn refusal(attack: &str, wasm: &[u8]) -> Refusal {
     let refusal = Admitted::new(wasm).err().unwrap_or_else(|| panic!("{attack}: it is admitted"));
@@ -136,7 +138,7 @@ fn refusal(attack: &str, wasm: &[u8]) -> Refusal {
     refusal
 }
 
-/// Asserts the code under which a module of these fields is refused.
+/// Asserts the code of the refusal of a module of these fields.
 #[track_caller]
 fn refused(attack: &str, fields: &str, code: &str) {
     let wasm = wat::parse_str(format!("(module {fields})")).unwrap_or_else(|error| panic!("{attack}: {error}"));

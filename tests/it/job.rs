@@ -1,4 +1,4 @@
-//! What a command line brings a guest beside its slice, and what comes back beside the proof.
+//! Job inputs and outputs of a command line: arguments and assets in, output and log out.
 
 use std::fs;
 use std::sync::mpsc;
@@ -12,7 +12,7 @@ use compute_host::workload::Guest;
 
 use crate::common::{Workplace, blake3};
 
-/// Puts out its arguments, then its first asset and its second, and logs the slice.
+/// A guest that outputs its arguments, then its first and second asset, and logs the slice.
 const ECHO: &str = r#"(module
     (import "compute" "args_len" (func $args_len (result i64)))
     (import "compute" "args_read" (func $args_read (param i32 i64 i32) (result i32)))
@@ -126,7 +126,7 @@ fn the_log_is_shown_line_by_line_and_steers_no_terminal() {
     assert_eq!(json[0]["log"], "one\ntwo\x1b[2J\n");
 }
 
-/// Input that is there only when the test says so.
+/// Input that becomes available only when the test allows it.
 struct Held(Mutex<mpsc::Receiver<()>>);
 
 impl Input for Held {

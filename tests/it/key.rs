@@ -1,4 +1,4 @@
-//! Who the node is: its key, those before it, and those that it trusts.
+//! Keys of the node: its own, its former ones, and the trusted ones.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -238,7 +238,7 @@ fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000)
 }
 
-/// A keyring in a state directory of its own.
+/// Creates a keyring in a state directory of its own.
 fn keyring(here: &Workplace) -> Keyring {
     let state = here.path("state");
     std::fs::create_dir_all(&state).unwrap();
@@ -249,7 +249,7 @@ fn public(keyring: &Keyring) -> PublicKey {
     keyring.node_key(now()).unwrap().0.public()
 }
 
-/// A rotation that a crash interrupts has not happened, and the next one goes on where it was.
+/// A rotation that a crash interrupts has not happened; the next one continues it.
 #[test]
 fn an_interrupted_rotation_loses_no_key() {
     let here = Workplace::new();
@@ -260,7 +260,7 @@ fn an_interrupted_rotation_loses_no_key() {
     let done = keyring.rotate(now()).unwrap();
     assert!(!next.exists());
 
-    // As it was when the statement was written, and the successor not in its place yet.
+    // State after the statement was written, before the successor is in place.
     std::fs::rename(&path, &next).unwrap();
     std::fs::write(&path, &former).unwrap();
     std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
@@ -272,7 +272,7 @@ fn an_interrupted_rotation_loses_no_key() {
     assert_eq!(public(&keyring), done.rotation.successor());
     assert_eq!(keyring.owners().unwrap().of(&first), Owner::ThisNodeFormerly);
 
-    // A successor that is damaged has never been anybody.
+    // A damaged successor was never used.
     std::fs::write(&next, "half a k").unwrap();
     std::fs::set_permissions(&next, Permissions::from_mode(0o600)).unwrap();
     let third = keyring.rotate(now() + Duration::from_secs(1)).unwrap().rotation;
@@ -304,7 +304,7 @@ fn what_signs_is_what_the_keyring_has() {
     assert_eq!((done.rotation.former(), done.rotation.successor()), (first, second));
     assert_eq!(own().public(), second);
 
-    // A backup is taken where there is no other key, and only there.
+    // A backup is imported only if there is no other key.
     let backup = here.path("backup.key");
     keyring.export(&backup, now()).unwrap();
     signer.rotate(&keyring, now()).unwrap();
@@ -327,7 +327,7 @@ fn a_key_that_somebody_put_there_is_not_rotated_in_the_place_of_the_one_that_sig
     assert_eq!((signer.public(), keyring.former().unwrap()), (signing, Vec::new()));
 }
 
-/// A former secret is overwritten where it lay, also for who has its file open.
+/// A former secret is overwritten in place, so that even an open file does not show it.
 #[test]
 fn a_former_secret_is_destroyed() {
     use std::io::{Read as _, Seek as _};
@@ -344,7 +344,7 @@ fn a_former_secret_is_destroyed() {
     assert!(before.contains("secret ") && after.iter().all(|byte| *byte == 0), "{} bytes", after.len());
 }
 
-/// A node that is at work signs with the key that it has; that key is not taken from under it.
+/// A rotation does not replace the key of a node at work.
 #[test]
 fn a_rotation_waits_for_the_node_to_be_done() {
     use std::io::{BufRead as _, BufReader};

@@ -1,12 +1,12 @@
-//! Limits that several parties share have an owner for each part, or say why not; and no body is read but in one place.
-//! Both are found by looking through the sources.
+//! Source checks: each shared limit has an owner for each part or says why not, and request bodies
+//! are read in one place only.
 
 use std::path::Path;
 
 use crate::common::root;
 use crate::tidy::sources;
 
-/// What several callers may hold at once, without any rule about who they are.
+/// Constructors of limits that several callers share without a rule about owners.
 const OWNERLESS: [&str; 8] = [
     "Semaphore::new(",
     "mpsc::channel",
@@ -18,11 +18,11 @@ const OWNERLESS: [&str; 8] = [
     "JoinSet::new(",
 ];
 
-/// A comment within so many lines above one of them says why it has no owner.
+/// Start of the comment that gives the reason, within this many lines above the constructor.
 const REASON: &str = "// No owner: ";
 const REASON_LINES: usize = 4;
 
-/// Those of which the reason stands here.
+/// Constructors whose reason is in this list.
 const KNOWN: [(&str, &str, &str); 5] = [
     ("modules.rs", "Cache::", "what is not in memory any more is read or compiled again, by its token's turn"),
     ("modules/code.rs", "Cache::", "what is not there any more is compiled again"),
@@ -31,13 +31,13 @@ const KNOWN: [(&str, &str, &str); 5] = [
     ("serve/log.rs", "channel", "the log is the node's; what does not fit is dropped and counted"),
 ];
 
-/// The lines of a source that are neither comments nor its tests, with their numbers.
+/// Returns the numbered lines of a source that are neither comments nor tests.
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let lines = text.lines().enumerate().take_while(|(_, line)| *line != "#[cfg(test)]");
     lines.filter(|(_, line)| !line.trim_start().starts_with("//"))
 }
 
-/// Whether nobody but its own user meets what is in a source: tests in files of their own, and commands.
+/// Returns true for sources that only one user reaches: test files and commands.
 fn is_nobodys(path: &Path) -> bool {
     let has = |name: &str| path.components().any(|part| part.as_os_str() == name);
     has("tests") || path.ends_with("tests.rs") || has("cli") && !has("serve") && !path.ends_with("serve.rs")
@@ -68,10 +68,11 @@ fn each_shared_limit_has_an_owner_or_says_why_not() {
     assert!(found >= 5, "{found}: the sources are not written as this test thinks");
 }
 
-/// What of a handler's parameters would have its body read by axum: without a pace, and without room.
+/// Handler parameters with which axum would read the body, without a minimum rate and without a
+/// memory limit.
 const EXTRACTORS: [&str; 8] = ["Json<", ": Bytes", "Multipart", "Form<", "RawForm", ": String", ": Body", "Either<"];
 
-/// Where a body is turned into its bytes, and why there.
+/// Files that read a body, and why.
 const READERS: [(&str, &str); 4] = [
     ("http/body.rs", "the one place"),
     ("http/body/heard.rs", "it is thrown away"),

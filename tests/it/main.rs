@@ -1,5 +1,5 @@
-//! Integration tests: the real binary as a user starts it, the library as a program uses it, and the rules that the
-//! code keeps.
+//! Integration tests: of the real binary as a user starts it, of the library as a program uses it,
+//! and of rules about the sources.
 
 mod common;
 mod serving;

@@ -1,4 +1,5 @@
-//! The module store, as those who use it see it: what is added is there, what is damaged is noticed, what is full says so.
+//! Module store, as its users see it: stored modules can be read, damage is detected, and a full
+//! store refuses with a reason.
 
 use std::fs;
 use std::process::Command;
@@ -9,7 +10,7 @@ use compute_host::sandbox::Admitted;
 
 use crate::common::{NODE, Ran, Workplace};
 
-/// A guest that puts out `word`.
+/// Returns a guest that outputs `word`.
 fn text(word: &str) -> String {
     format!(
         r#"(module (import "compute" "output_write" (func $write (param i32 i32)))
@@ -165,7 +166,7 @@ fn limits_that_are_tightened_hold_for_what_is_stored() {
     assert_eq!(here.run("compute module add one.wat").code, 1);
 }
 
-/// The store, as the library has it.
+/// Creates a store through the library.
 fn store(here: &Workplace, quota: Quota) -> StoredModules {
     StoredModules::new(here.path("modules"), quota)
 }
@@ -287,7 +288,7 @@ fn quotas_hold_and_removing_makes_room() {
 
 #[test]
 fn ten_thousand_modules_can_be_added_one_after_another_and_thirty_two_at_once() {
-    // In memory: each is flushed to disk twice, and a disk takes its time.
+    // In memory: each module is flushed to disk twice, and a disk is slow.
     let here = tempfile::tempdir_in("/dev/shm").unwrap();
     let store = StoredModules::new(here.path().to_owned(), ROOM);
     let store = &store;
@@ -303,7 +304,7 @@ fn ten_thousand_modules_can_be_added_one_after_another_and_thirty_two_at_once() 
             scope.spawn(move || {
                 for i in 0..20 {
                     assert_eq!(add(20_000 + 20 * thread + i), Added::New);
-                    // What others add as well.
+                    // Modules that other threads add as well.
                     add(30_000 + i);
                 }
             });
@@ -365,7 +366,7 @@ fn a_full_disk_stores_nothing_by_halves() {
 fn a_host_without_memory_says_so_and_is_well_afterwards() {
     let here = Workplace::new();
     here.file("data", "a slice");
-    // Grows to 200 MB, touches them, and puts 60 MB out.
+    // A guest that grows its memory to 200 MB, writes to it, and outputs 60 MB.
     here.file(
         "large.wat",
         r#"(module (import "compute" "output_write" (func $write (param i32 i32))) (memory (export "memory") 1)
@@ -380,7 +381,7 @@ fn a_host_without_memory_says_so_and_is_well_afterwards() {
         Ran::of(command)
     };
     let well = run("unlimited").output();
-    // From far too little for the pool, over too little for the output, to enough.
+    // Limits from far too little for the pool, through too little for the output, to enough.
     for limit in (4_200_000..5_300_000).step_by(50_000) {
         let ran = run(&limit.to_string());
         let said = [

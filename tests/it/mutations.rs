@@ -1,5 +1,6 @@
-//! Real modules, damaged: by noise, and by changes that leave them valid. Whatever comes of it, the gate says yes or no,
-//! the compiler compiles or says why not, and a run ends. The same seed makes the same damage.
+//! Mutated modules: real modules, damaged by noise and by changes that leave them valid. For each,
+//! the gate admits or refuses it, the compiler compiles it or says why not, and a run ends. The
+//! same seed makes the same mutations.
 
 mod anatomy;
 mod changes;
@@ -24,25 +25,25 @@ use self::anatomy::Anatomy;
 const SEED: u64 = 0x6d75_7461_7465;
 const MUTATIONS: u64 = 100_000;
 const THREADS: u64 = 2;
-/// Of those that are admitted and compile, one in so many is run.
+/// One in this many of the compiled modules is run.
 const RUN_EVERY: u64 = 20;
-/// Of those that are admitted, one in so many is damaged further, up to as many as are kept.
+/// One in this many of the admitted modules is mutated further, at most `KEPT_MAX` at a time.
 const KEEP_EVERY: u64 = 40;
 const KEPT_MAX: usize = 100;
 
 const LIMITS: Limits = Limits { gas: 300_000, memory_bytes: 32 << 16, output_bytes: 1000, log_bytes: 100 };
 
-/// What came of mutations, and how many of each kind were admitted.
+/// Results of the mutations, and the number of admitted modules by kind.
 #[derive(Default)]
 struct Tally {
     made: u64,
     admitted: u64,
     compiled: u64,
     run: u64,
-    /// By the kind of the change: made, admitted.
+    /// Kind of the change: made, admitted.
     kinds: BTreeMap<&'static str, (u64, u64)>,
     refusals: BTreeMap<&'static str, u64>,
-    /// What the compiler has against modules that are admitted.
+    /// The compiler's verdicts on admitted modules.
     verdicts: BTreeMap<String, u64>,
     endings: BTreeMap<String, u64>,
 }
@@ -70,7 +71,8 @@ fn no_mutation_of_a_module_does_harm() {
     assert!(tally.endings.len() >= 5, "too few endings: {:?}", tally.endings);
 }
 
-/// One thread's share of the mutations. Its modules are its own, so that it makes the same however the others fare.
+/// Runs one thread's share of the mutations. Each thread has its own modules, so its mutations do
+/// not depend on the other threads.
 fn mutate(worker: u64, sandbox: &Sandbox) -> Tally {
     let compiler = Compiler::in_process().unwrap();
     let mut modules = originals::all();
@@ -91,7 +93,7 @@ fn mutate(worker: u64, sandbox: &Sandbox) -> Tally {
             && tally.admitted.is_multiple_of(KEEP_EVERY)
             && Some(wasm.len()) <= longest
         {
-            // Damage adds up.
+            // Mutations accumulate.
             let further = Anatomy::of(&wasm);
             if modules.len() < originals + KEPT_MAX {
                 modules.push(further);
@@ -103,7 +105,7 @@ fn mutate(worker: u64, sandbox: &Sandbox) -> Tally {
     tally
 }
 
-/// Takes one module through all that is done with a stranger's, and says whether it was admitted.
+/// Processes one module like a stranger's, and returns whether it was admitted.
 fn attempt(kind: &'static str, wasm: &[u8], compiler: &Compiler, sandbox: &Sandbox, tally: &mut Tally) -> bool {
     tally.made += 1;
     let of_kind = tally.kinds.entry(kind).or_default();
@@ -128,7 +130,7 @@ fn attempt(kind: &'static str, wasm: &[u8], compiler: &Compiler, sandbox: &Sandb
     };
     tally.compiled += 1;
     if tally.compiled.is_multiple_of(RUN_EVERY) {
-        // SAFETY: the code is what our own compiler gave just now.
+        // SAFETY: our own compiler made this code just now.
         let program = unsafe { sandbox.load(NativeCode::of(&code).unwrap()) }.unwrap();
         let (first, second) = (run(sandbox, &program), run(sandbox, &program));
         let parts = |run: &Execution| (run.outcome, run.proof, run.output.clone(), run.log.clone(), run.usage);
@@ -150,7 +152,7 @@ fn run(sandbox: &Sandbox, program: &Program) -> Execution {
     sandbox.run(program, work).expect("what a guest does is an outcome")
 }
 
-/// One of `modules`; the longer, the rarer, since it costs more.
+/// Picks one of `modules`; longer ones are picked less often, because they cost more.
 fn pick_small<'a>(modules: &'a [Anatomy], random: &mut Random) -> &'a Anatomy {
     const UNIT_BYTES: usize = 1024;
     loop {
@@ -178,7 +180,7 @@ impl Tally {
     }
 }
 
-/// `SplitMix64`: enough to choose by, and the same everywhere.
+/// `SplitMix64`: a simple generator with the same output everywhere.
 struct Random(u64);
 
 impl Random {
@@ -189,7 +191,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `bound`, or 0 if there is none.
+    /// Returns a number below `bound`, or 0 if there is none.
     fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound.max(1) as u64) as usize
     }

@@ -1,5 +1,5 @@
-//! The page as a browser gets it: what it comes with, what is in it, and what strangers cannot put there.
-//! `tests/page/click_through.py` has a browser use it.
+//! Dashboard as a browser receives it: its headers, its content, and escaping of strangers' text.
+//! `tests/page/click_through.py` uses it in a real browser.
 
 mod markup;
 mod rights;
@@ -20,7 +20,7 @@ const PARTS: [&str; 6] = ["overview", "slices", "proofs", "modules", "prices", "
 
 const GUEST: &str = r#"(module (memory (export "memory") 1) (func (export "run") (result i32) (i32.const 0)))"#;
 
-/// A node that serves, and who asks it.
+/// A serving node, and its clients.
 struct Site {
     node: Serving,
     here: Workplace,
@@ -31,7 +31,7 @@ impl Site {
         Self::with("")
     }
 
-    /// A node with this config.
+    /// Starts a node with this config.
     fn with(config: &str) -> Self {
         let here = Workplace::new();
         here.file("node-data/config.toml", config);
@@ -78,7 +78,7 @@ impl Site {
     }
 }
 
-/// A document or a part of one, that is well formed.
+/// Parses a document or a part of one, and asserts that it is well formed.
 #[track_caller]
 fn read(answer: &Message) -> Markup {
     let text = String::from_utf8(answer.body.clone()).unwrap();
@@ -116,7 +116,7 @@ fn the_page_is_complete_without_scripts() {
     site.run("workload=transcode&id=one", b"slice");
     site.add_as("", GUEST);
     let page = site.page("/");
-    // What says how long ago something was may have gone on in between.
+    // These parts show ages, which may have changed between the two requests.
     for part in ["slices", "modules", "prices", "courier"] {
         let text = String::from_utf8(site.get(&format!("/page/{part}")).body).unwrap();
         assert!(page.text.contains(&text), "{part}\n{text}\n{}", page.text);
@@ -272,7 +272,7 @@ fn what_strangers_bring_is_shown_and_does_nothing() {
     }
 }
 
-/// A record on disk may say anything of who added the module.
+/// A record on disk may have any text as the module's owner.
 #[test]
 fn what_turns_the_direction_of_writing_is_written_out() {
     let site = Site::start();
@@ -337,7 +337,7 @@ fn offers_are_shown_as_bands_and_as_a_plot() {
     assert!(plot.is("aria-label", "Prices of 5 offers over time, from 100 to 500"), "{plot:?}");
 }
 
-/// `text` as part of an address, with all escaped that can be.
+/// Percent-encodes `text` for an address, including every character that can be.
 fn encoded(text: &str) -> String {
     text.bytes().fold(String::new(), |mut encoded, byte| {
         match byte.is_ascii_alphanumeric() {
@@ -348,7 +348,7 @@ fn encoded(text: &str) -> String {
     })
 }
 
-/// What the script for the browser knows of a token's hash, it cannot make itself.
+/// The browser script cannot compute the token's hash itself.
 #[test]
 fn the_script_that_clicks_through_has_a_token() {
     let script = std::fs::read_to_string(root().join("tests/page/click_through.py")).unwrap();

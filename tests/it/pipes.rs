@@ -1,4 +1,4 @@
-//! Slices that come by pipes, and lists of slices.
+//! Slices from pipes, and lists of slices.
 
 use std::io::Write as _;
 use std::process::Stdio;
@@ -12,7 +12,7 @@ fn with_stdin(here: &Workplace, line: &str, stdin: &[u8]) -> Ran {
     std::fs::create_dir_all(&copies).unwrap();
     let command = command.env("TMPDIR", &copies);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // Whoever refuses what comes may not read it.
+    // A command that refuses its input may not read it.
     let _ = child.stdin.take().unwrap().write_all(stdin);
     child.wait_with_output().unwrap().into()
 }

@@ -1,4 +1,4 @@
-//! The price board as its owner uses it.
+//! Price board, as its owner uses it.
 
 use std::fs::OpenOptions;
 
@@ -10,7 +10,7 @@ fn price(here: &Workplace, line: &str) -> Ran {
     here.run(&format!("compute price {line}"))
 }
 
-/// Five offers by three providers, the least that says something.
+/// Records five offers by three providers, the minimum for bands.
 fn offered(lane: &str) -> Workplace {
     let here = Workplace::new();
     for (units, provider) in [(118, "anna"), (120, "bob"), (125, "carol"), (120, "anna"), (131, "bob")] {
@@ -143,7 +143,7 @@ fn a_damaged_board_is_kept_aside_and_said() {
     assert_eq!(ran.stderr, warning);
     assert_eq!(std::fs::read(here.path("node-data/price_board.damaged-1")).unwrap(), bytes);
     price(&here, "history --json").output();
-    // A program that takes a directory for a file, and ten gigabytes of nothing.
+    // A directory instead of a file, and ten gigabytes of zeros.
     std::fs::remove_file(&path).unwrap();
     std::fs::create_dir(&path).unwrap();
     assert!(price(&here, "offer 9").stderr.contains("is damaged: it is not a regular file"));
@@ -184,7 +184,7 @@ fn what_cannot_be_saved_is_not_told() {
     assert!(here.path("node-data/state/lock").is_file());
 }
 
-/// Commands take turns, so none of their offers is lost.
+/// Commands take turns, so that no offer is lost.
 #[test]
 fn offers_that_come_at_once_are_all_recorded() {
     let here = Workplace::new();

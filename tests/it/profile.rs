@@ -1,4 +1,4 @@
-//! A profile says where all of a run's gas went.
+//! Gas profile: it accounts for all the gas of a run.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! The format of a proof is a promise, and so is who signed it.
+//! Stored format of proofs, and their signatures.
 
 mod forged;
 mod json;
@@ -14,7 +14,7 @@ use compute_host::sandbox::{Execution, Outcome};
 
 use crate::common::{Workplace, root};
 
-/// What signs the golden proofs; anybody may know it.
+/// Returns the key that signs the golden proofs; it is public.
 fn test_key() -> NodeKey {
     NodeKey::from_secret([7; 32])
 }
@@ -46,7 +46,8 @@ fn vector(name: &str) -> std::path::PathBuf {
     root().join("tests/vectors").join(name)
 }
 
-/// Both forms of two proofs. If one of these changes, the format has, and needs a new version.
+/// Both forms of two proofs. If one of these changes, the format has changed and needs a new
+/// version.
 #[test]
 fn the_golden_proofs_are_read_and_written_to_the_byte() {
     for (name, outcome) in [("done", Outcome::Done), ("failed", Outcome::Failed(-3))] {

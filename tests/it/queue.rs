@@ -1,4 +1,5 @@
-//! The queue of accepted slices, as a door uses it: what is accepted has an end, in its turn, whatever comes between.
+//! Task queue, as the HTTP service uses it: each accepted slice ends, in its turn, also after
+//! crashes and restarts.
 
 mod outputs;
 
@@ -33,7 +34,7 @@ fn signer() -> Arc<Signer> {
     Arc::new(Signer::new(NodeKey::from_secret([1; 32])))
 }
 
-/// A runner with one thread, whose proofs and modules outlive it.
+/// Returns a runner with one thread, whose proofs and modules are on disk.
 fn runner(here: &Workplace) -> WorkloadRunner {
     let sandbox = Arc::new(Sandbox::new(1).unwrap());
     let store = ProofStore::open(&here.path("proofs"), 10_000).unwrap().store;
@@ -61,7 +62,7 @@ fn transcode(queue: &Arc<Queue>, scope: &Scope, slice: &[u8]) -> TaskId {
     hand_in(queue, scope, slice, TaskRequest::new(TaskWorkload::Transcode)).unwrap()
 }
 
-/// Works until it is told to stop.
+/// Runs tasks until it is stopped.
 struct Worker {
     stop: oneshot::Sender<()>,
     works: JoinHandle<()>,
@@ -83,7 +84,7 @@ impl Worker {
     }
 }
 
-/// How the task ends, once it does.
+/// Waits for the task to end, and returns its ending.
 async fn end(queue: &Queue, scope: &Scope, id: &TaskId) -> Ending {
     if let Some(mut changes) = queue.watch(scope, id) {
         while changes.changed().await.is_ok() {}
@@ -114,7 +115,7 @@ fn failed(ending: &Ending) -> &str {
     }
 }
 
-/// A stored guest that never ends of itself.
+/// Stores a guest that never ends by itself.
 fn endless(runner: &WorkloadRunner) -> TaskRequest {
     let text = r#"(module (memory (export "memory") 1) (func (export "run") (result i32) (loop $again (br $again)) (i32.const 0)))"#;
     let Workload::Module(module) = Workload::from_module(text.as_bytes()).unwrap() else { panic!() };
@@ -172,7 +173,7 @@ async fn a_task_is_shown_to_the_token_that_made_it_and_to_no_other() {
     worker.stop().await;
 }
 
-/// One token hands in all that it may, and another one slice.
+/// One token fills its quota, and another submits one slice.
 #[tokio::test]
 async fn a_token_that_floods_the_queue_keeps_no_other_waiting() {
     let here = Workplace::in_memory();
@@ -238,7 +239,7 @@ async fn what_cannot_be_run_ends_with_the_reason() {
     worker.stop().await;
 }
 
-/// The modules of the queue's runner, which has the proof store open.
+/// Returns a runner with the modules of the queue's runner, which has the proof store open.
 fn runner_of(here: &Workplace) -> WorkloadRunner {
     let sandbox = Arc::new(Sandbox::new(1).unwrap());
     let stored = StoredModules::new(here.path("modules"), Quota { modules_max: 10, bytes_max: 1 << 20 });
@@ -267,7 +268,7 @@ fn entries(directory: &Path) -> Vec<std::path::PathBuf> {
         .map_or_else(|_| Vec::new(), |entries| entries.map(|entry| entry.unwrap().path()).collect())
 }
 
-/// What was told to be accepted is there after the process, and so is how it ended.
+/// Accepted slices, and their endings, survive a restart.
 #[tokio::test]
 async fn what_did_not_end_goes_on_after_a_restart() {
     let here = Workplace::new();
@@ -278,7 +279,7 @@ async fn what_did_not_end_goes_on_after_a_restart() {
         let worker = Worker::start(&queue);
         let first = end(&queue, &owner, &ended).await;
         worker.stop().await;
-        // Both have been run, in a sense: their proofs are there, and nobody was told.
+        // Both were run already: their proofs are there, but the endings were never reported.
         let anew = TaskRequest { reuse: Reuse::Never, ..TaskRequest::new(TaskWorkload::Transcode) };
         let anew = hand_in(&queue, &owner, b"1", anew).unwrap();
         ((ended, first), transcode(&queue, &owner, b"1"), anew)
@@ -315,7 +316,7 @@ async fn what_runs_when_the_worker_is_dropped_is_not_lost() {
         changes.changed().await.unwrap();
         let Phase::Running { progress } = queue.status(&owner, &id).unwrap().unwrap().phase else { panic!() };
         assert!(progress.gas_granted() > 0 && progress.bytes_read() == 1);
-        // Its owner has waited for long enough.
+        // A shutdown aborts the worker when its grace period has passed.
         worker.works.abort();
         until(|| runner.running().is_empty() && queue.depth().running == 0).await;
         id
@@ -347,7 +348,8 @@ async fn what_is_cancelled_ends_whether_it_runs_or_waits() {
     assert_eq!(queue.depth(), compute_host::queue::Depth::default());
 }
 
-/// A file that cannot be opened for a while stands for all that may pass: a full disk, a compiler that died.
+/// A file that cannot be opened for a while represents every temporary failure: a full disk, a
+/// compiler that died.
 #[tokio::test]
 async fn what_the_host_fails_at_is_tried_again() {
     let here = Workplace::new();

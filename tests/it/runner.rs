@@ -1,4 +1,5 @@
-//! The runner as a program uses it: one result a slice, whoever asks and how often.
+//! Runner, as a program uses it: one result for each slice, however many callers request it, and
+//! how often.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -23,7 +24,7 @@ fn runner() -> WorkloadRunner {
     WorkloadRunner::in_memory(CAPACITY).unwrap()
 }
 
-/// A runner whose proofs outlive it.
+/// Returns a runner whose proofs are on disk.
 fn durable(here: &Workplace) -> WorkloadRunner {
     let sandbox = Arc::new(Sandbox::new(2).unwrap());
     let store = ProofStore::open(&here.path("proofs"), 1000).unwrap().store;
@@ -74,7 +75,7 @@ async fn all_who_ask_at_once_are_answered_by_one_run() {
     }
 }
 
-/// There is room for two guests, and a third at once would be an error.
+/// The sandbox has slots for two guests; a third at the same time would be an error.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_more_run_at_once_than_may() {
     let runner = runner();
@@ -114,7 +115,7 @@ async fn an_id_stands_for_all_that_decides_the_result() {
     assert_eq!(runner.run(longer_log).await.unwrap().source, Source::Memory, "the log decides nothing");
 }
 
-/// A token neither sees nor blocks what another does under the same id, also where that is running.
+/// A token neither sees nor blocks another token's work under the same id, even while that runs.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_id_is_its_scopes_own() {
     let here = Workplace::new();
@@ -133,7 +134,8 @@ async fn an_id_is_its_scopes_own() {
             assert_eq!((answer.source, proof_of(&answer)), (expected, proof));
         }
     }
-    // One job in each scope, under the id that it has of its own: how long the answer takes tells nothing of the others'.
+    // The same job in each scope, under the id derived from it. The response time must not reveal
+    // another scope's result.
     for scope in &scopes {
         for source in [Source::Run, Source::Memory] {
             let answer = runner.run(Request { scope: scope.clone(), ..transcode(b"one job") }).await.unwrap();
@@ -151,7 +153,7 @@ async fn an_id_is_its_scopes_own() {
     }
 }
 
-/// What is claimed, gas and all, must not tell how a slice came.
+/// The claim, including its gas, must not depend on how a slice arrived.
 #[tokio::test]
 async fn a_long_slice_is_charged_alike_from_a_file_and_from_memory() {
     let (here, bytes) = (Workplace::new(), noise(1, (1 << 20) + 77));
@@ -164,7 +166,8 @@ async fn a_long_slice_is_charged_alike_from_a_file_and_from_memory() {
     assert_eq!(gas[0], gas[1]);
 }
 
-/// Two who bring different content under one id at the same moment: one is answered, the other refused.
+/// Two callers with different content under one id at the same moment: one gets a result, the other
+/// is refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_conflict_is_seen_also_while_the_first_is_running() {
     let runner = runner();
@@ -191,7 +194,7 @@ async fn a_failure_of_the_guest_is_a_result_like_any_other() {
     assert_eq!((stored.finished.outcome, stored.source), (Outcome::Failed(7), Source::Store));
 }
 
-/// That the gas does not suffice is a result, because every engine counts it alike.
+/// Out of gas is a result, because every engine counts gas alike.
 #[tokio::test]
 async fn a_guest_that_runs_out_of_gas_has_a_proof_of_that() {
     let here = Workplace::new();
@@ -206,7 +209,7 @@ async fn a_guest_that_runs_out_of_gas_has_a_proof_of_that() {
     }
 }
 
-/// That the host's patience did not suffice is no result.
+/// A timeout of the host is not a result.
 #[tokio::test]
 async fn a_guest_that_outlives_its_time_is_an_error_and_proves_nothing() {
     let here = Workplace::new();
@@ -221,7 +224,8 @@ async fn a_guest_that_outlives_its_time_is_an_error_and_proves_nothing() {
     assert_eq!(runner.counts(), Counts::default());
 }
 
-/// Whoever leaves takes the run with it; who waits for the same begins it anew.
+/// A run is cancelled when its caller leaves. Another caller waiting for the same result starts it
+/// again.
 #[tokio::test]
 async fn a_guest_that_nobody_waits_for_ends() {
     let runner = WorkloadRunner::in_memory(Capacity { jobs: 1, ..Capacity::of_this_machine() }).unwrap();
@@ -236,7 +240,7 @@ async fn a_guest_that_nobody_waits_for_ends() {
         tokio::task::yield_now().await;
     }
     left.abort();
-    // There is one thread for guests, and it is free again.
+    // The only thread for guests is free again.
     let answer = runner.run(Request::new(Workload::Transcode, Slice::from_bytes(*b"y"))).await.unwrap();
     assert_eq!(answer.finished.outcome, Outcome::Done);
 }
@@ -271,7 +275,7 @@ async fn results_in_memory_are_bounded_in_number_and_in_bytes() {
         }
         runner.counts().from_memory
     };
-    // A cache may keep fewer than it could; it must not keep more.
+    // A cache may hold fewer entries than it could, but never more.
     let few = pass(Capacity { results_max: 10, ..CAPACITY }, &Workload::Transcode).await;
     assert!(few < 1000, "{few}");
     let small = pass(Capacity { results_bytes_max: 100 << 10, ..CAPACITY }, &Workload::Transcode).await;
@@ -282,7 +286,8 @@ async fn results_in_memory_are_bounded_in_number_and_in_bytes() {
     assert_eq!(pass(CAPACITY, &Workload::Transcode).await, 2000, "with room for all, all are kept");
 }
 
-/// Whoever asked may leave; what was begun is finished, and there for the next.
+/// A run that was begun is completed when its caller leaves, and its result is there for the next
+/// caller.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_who_leaves_takes_nothing_along() {
     let here = Workplace::new();
@@ -308,14 +313,15 @@ async fn too_many_assets_are_refused() {
     assert!(matches!(runner().run(request).await, Err(RunError::TooManyAssets(1001))));
 }
 
-/// Lengths around what decides how a slice is read: a chunk, a group, what is held.
+/// Lengths around the thresholds of reading a slice: a chunk, a group, and the longest slice in
+/// memory.
 fn slices() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let edges = prop_oneof![Just(0), Just(1024), Just(131_072), Just(256 << 10), Just(1 << 20)];
     let len = prop_oneof![0..3000_usize, edges, (1 << 20) - 2..(1 << 20) + 3_usize, 1_usize << 20..2 << 20];
     proptest::collection::vec((any::<u64>(), len).prop_map(|(seed, len)| noise(seed, len)), 1..12)
 }
 
-/// Three workloads a slice, at most, in any order.
+/// At most three workloads for each slice, in any order.
 fn order() -> impl Strategy<Value = Vec<usize>> {
     Just((0..36).collect::<Vec<usize>>()).prop_shuffle()
 }
@@ -325,7 +331,7 @@ static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| tokio::runt
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Computed anew each time: no two runs share a cache.
+    /// Each result is computed: no two runs share a cache.
     #[test]
     fn the_proof_is_blake3_of_the_slice(
         slices in slices(),
@@ -359,7 +365,7 @@ proptest! {
                 }
             }
         });
-        // Equal slices that were asked for at the same moment are one run.
+        // Equal slices that were requested at the same moment share one run.
         prop_assert_eq!(runner.counts().runs + runner.counts().from_memory, requests.len() as u64);
     }
 }

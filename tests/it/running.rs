@@ -1,4 +1,4 @@
-//! What the runner shows of what it is doing.
+//! Status of the runner: its current runs and its totals.
 
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
@@ -15,7 +15,7 @@ fn runner(jobs: usize) -> WorkloadRunner {
     WorkloadRunner::in_memory(Capacity { jobs, ..Capacity::of_this_machine() }).unwrap()
 }
 
-/// A run that ends when nobody waits for it any more.
+/// Returns a run that ends only when its caller leaves.
 fn endless(slice: &[u8]) -> Request {
     let text = r#"(module (memory (export "memory") 1) (func (export "run") (result i32) (loop $again (br $again)) (i32.const 0)))"#;
     let limits = Limits { gas: u64::MAX, ..Limits::DEFAULT };
@@ -66,13 +66,13 @@ async fn what_runs_is_shown_and_what_waits_is_counted() {
     until(|| runner.running().is_empty()).await;
 }
 
-/// The totals are those of all runs, each counted once, while they run and when they have ended.
+/// The totals count each run once, both while it runs and after it has ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_totals_grow_by_what_each_has_used() {
     let (here, runner) = (Workplace::new(), runner(2));
     let mut asked = JoinSet::new();
     for seed in 0..60 {
-        // From a file that is read in groups, from one that is held, and from memory.
+        // From a file that is read in groups, from a file that fits in memory, and from memory.
         let bytes = noise(seed, if seed % 3 == 0 { 1_500_000 } else { 1_000 });
         let slice = match seed % 3 {
             0 | 1 => Slice::from_file(here.file(format!("{seed}"), &bytes), u64::MAX).unwrap(),
@@ -122,7 +122,7 @@ async fn an_observer_hears_how_each_request_has_ended() {
     let expected =
         ["transcode run done", "transcode memory done", "transcode slice_id_conflict", "module run out_of_gas"];
     assert_eq!(*heard.lock().unwrap(), expected);
-    // Of who has left, nothing.
+    // Nothing is reported for a caller that has left.
     let (left, progress) = start(&runner, endless(b"left"));
     until(|| progress.gas_granted() > 0).await;
     left.abort();

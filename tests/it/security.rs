@@ -1,11 +1,11 @@
-//! SECURITY.md's table, held to the tests that it names.
+//! Table of SECURITY.md: the tests that it names exist.
 
 use std::collections::HashSet;
 
 use crate::common::root;
 use crate::tidy::sources;
 
-/// The names of all functions below `host/` and `tests/` that stand behind a test attribute.
+/// Returns the names of all functions below `host/` and `tests/` with a test attribute.
 fn tests() -> HashSet<String> {
     let mut names = HashSet::new();
     for file in ["host", "tests"].iter().flat_map(|folder| sources(&root().join(folder))) {

@@ -1,4 +1,4 @@
-//! The node as a service: what authors and buyers ask it over HTTP, and what it answers.
+//! HTTP service: requests of module authors and buyers, and the responses.
 
 mod access;
 mod confined;
@@ -23,7 +23,7 @@ use serde_json::Value;
 use crate::common::Workplace;
 use crate::serving::{Message, PATIENCE, Serving};
 
-/// A node that serves, with its files in a directory of its own.
+/// A serving node, with its files in a directory of its own.
 struct Service {
     node: Serving,
     here: Workplace,
@@ -34,7 +34,7 @@ impl Service {
         Self::with("")
     }
 
-    /// With this config.
+    /// Starts a node with this config.
     fn with(config: &str) -> Self {
         let here = Workplace::new();
         here.file("node-data/config.toml", config);
@@ -61,7 +61,7 @@ impl Service {
         self.ask(&format!("POST {path}"), &[], body)
     }
 
-    /// Runs a slice with `transcode`, and returns what is said of it.
+    /// Runs a slice with `transcode`, and returns the JSON response.
     fn transcode(&self, bytes: &[u8]) -> Value {
         let answer = self.post("/v1/slices?workload=transcode", bytes);
         assert_eq!(answer.status(), 200, "{answer:?}");
@@ -69,7 +69,7 @@ impl Service {
     }
 }
 
-/// The head of a request.
+/// Builds the head of a request.
 fn head(line: &str, headers: &[(&str, &str)], body_bytes: usize) -> Vec<u8> {
     let has_host = headers.iter().any(|(name, _)| *name == "host");
     let host = if has_host { "" } else { "host: localhost\r\n" };
@@ -83,13 +83,13 @@ impl Message {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("{self:?}"))
     }
 
-    /// Status and, of a problem, its code.
+    /// Returns the status and, for an error, its code.
     fn said(&self) -> (u16, String) {
         (self.status(), self.code())
     }
 }
 
-/// A module that puts out its arguments, or fails with 7 if there are none.
+/// A module that outputs its arguments, or fails with 7 if there are none.
 const ECHO: &str = r#"(module
     (import "compute" "args_len" (func $args_len (result i64)))
     (import "compute" "args_read" (func $args_read (param i32 i64 i32) (result i32)))

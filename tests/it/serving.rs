@@ -1,4 +1,4 @@
-//! The node as it serves, and messages of HTTP as bytes.
+//! A serving node, and HTTP messages as bytes.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// What takes longer than this in a test never comes.
+/// Test timeout: after this, the event will never come.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A node that runs, until this value goes.
+/// A running node, which is stopped on drop.
 pub struct Serving {
     pub child: Child,
     pub address: SocketAddr,
@@ -32,7 +32,7 @@ impl Serving {
             let address = address.trim_start_matches("s").trim_start_matches("://");
             break address.split('"').next().unwrap().trim().parse().unwrap();
         };
-        // A pipe that nobody reads from would have the node wait.
+        // If no one read the pipe, the node would block.
         let log = Arc::<Mutex<Vec<String>>>::default();
         let kept = log.clone();
         std::thread::spawn(move || {
@@ -41,7 +41,7 @@ impl Serving {
         Self { child, address, log }
     }
 
-    /// The lines that it has logged since it listens.
+    /// Returns the lines that the node has logged since it began to listen.
     pub fn logged(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()
     }
@@ -50,7 +50,7 @@ impl Serving {
         format!("http://{}", self.address)
     }
 
-    /// All metrics.
+    /// Returns the text of all metrics.
     #[track_caller]
     pub fn scrape(&self) -> String {
         let mut stream = TcpStream::connect(self.address).unwrap();
@@ -61,7 +61,7 @@ impl Serving {
         text
     }
 
-    /// The value of a metric without labels.
+    /// Returns the value of a metric without labels.
     #[track_caller]
     pub fn metric(&self, name: &str) -> f64 {
         let text = self.scrape();
@@ -78,7 +78,7 @@ impl Serving {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Has it end as its owner would, and returns its exit code.
+    /// Stops the node as its owner would, and returns its exit code.
     #[track_caller]
     pub fn stop(mut self) -> i32 {
         self.signal(Signal::TERM);
@@ -98,7 +98,7 @@ impl Drop for Serving {
     }
 }
 
-/// Asks again and again, until there is an answer.
+/// Polls until there is a value.
 #[track_caller]
 pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
@@ -116,18 +116,18 @@ pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     wait_for(what, || is_so().then_some(()));
 }
 
-/// A request or an answer.
+/// An HTTP request or response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// The first line.
+    /// First line.
     pub start: String,
-    /// By names in small letters.
+    /// Headers by lower-case name.
     pub headers: BTreeMap<String, String>,
     pub body: Vec<u8>,
 }
 
 impl Message {
-    /// Reads one from `stream`; `None` if that ends before the message does.
+    /// Reads a message from `stream`; `None` if the stream ends before the message does.
     pub fn read(stream: &mut impl Read) -> Option<Self> {
         let mut message = Self::read_head(stream)?;
         let length = message.headers.get("content-length").map_or(0, |length| length.parse().unwrap());
@@ -136,7 +136,7 @@ impl Message {
         Some(message)
     }
 
-    /// The same without its body, which may not follow.
+    /// Reads a message without its body, which may not follow.
     pub fn read_head(stream: &mut impl Read) -> Option<Self> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -156,7 +156,7 @@ impl Message {
         self.start.split(' ').nth(1).unwrap().parse().unwrap()
     }
 
-    /// What a problem's `code` says; empty if it is none.
+    /// Returns the `code` of an error response; empty for any other response.
     pub fn code(&self) -> String {
         let problem: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
         problem["code"].as_str().unwrap_or_default().to_owned()

@@ -1,4 +1,5 @@
-//! Starts that cannot go well, and directories that are changed under the node: each is refused by name, or put right.
+//! Starts that must fail, and directories that change under the node: each fault is named, or
+//! repaired.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -14,7 +15,7 @@ fn pipe(path: &Path) {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 
-/// The node with these arguments in a shell that has set limits first.
+/// Builds a command of the node in a shell that first sets limits.
 fn limited(here: &Workplace, limits: &str, arguments: &[&str]) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("{limits}; exec \"$@\""), "sh", NODE]).args(arguments);
@@ -23,7 +24,8 @@ fn limited(here: &Workplace, limits: &str, arguments: &[&str]) -> Command {
     shell
 }
 
-/// Any file of the state that is a pipe, a link or a directory's in the place of a file ends the start at once, with its name.
+/// A pipe, a link or a directory instead of a file in the state makes the start fail at once, and
+/// the message names it.
 #[test]
 fn odd_files_in_the_state_are_refused_by_name() {
     let here = Workplace::new();
@@ -127,7 +129,7 @@ fn too_few_files_or_threads_are_refused_by_name() {
     here.file("transcode.slice", "x");
     for threads in [1, 2, 4, 8, 12] {
         for arguments in [&["serve", "--listen", "127.0.0.1:0"][..], &["compute", "run", "transcode.slice"]] {
-            // The limit is not for root, and a user of its own has nothing else running.
+            // The limit does not apply to root, and a user of its own has no other processes.
             let mut shell = Command::new("unshare");
             let script =
                 format!("chown 54321 . && ulimit -u {threads} && exec setpriv --reuid 54321 --clear-groups \"$@\"");
@@ -138,7 +140,7 @@ fn too_few_files_or_threads_are_refused_by_name() {
             child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
             let code = child.wait().unwrap().code();
             if stderr.contains("setpriv") || stderr.contains("unshare") || stderr.contains("chown") {
-                // Not everybody may become somebody else.
+                // The tester may not have the right to change users.
                 return;
             }
             assert!(code == Some(2) && stderr.contains(said) && stderr.contains("ulimit -u"), "{threads}: {stderr}");

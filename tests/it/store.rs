@@ -1,4 +1,4 @@
-//! What lasts, and what gives way.
+//! Proof store: durability and eviction.
 
 use std::time::{Duration, SystemTime};
 
@@ -44,7 +44,7 @@ fn open(here: &Workplace, proofs_max: u64) -> ProofStore {
     opened.store
 }
 
-/// Which of the first `count` slices have a proof.
+/// Returns which of the first `count` slices have a proof.
 fn kept(store: &ProofStore, count: u64) -> Vec<u64> {
     (0..count).filter(|i| store.proof(&Scope::OWNER, &slice_id(*i)).unwrap().is_some()).collect()
 }
@@ -121,7 +121,7 @@ fn many_at_once_are_all_kept() {
     assert_eq!(kept(&open(&here, 1000), 160).len(), 160);
 }
 
-/// A proof counts as kept when a crash can no longer take it back: the process is killed, and nothing is flushed for it.
+/// A printed proof survives a crash: the process is killed, without a final flush.
 #[test]
 fn a_kill_takes_back_nothing_that_was_told() {
     use std::io::{BufRead as _, BufReader};

@@ -1,4 +1,4 @@
-//! `docs/tutorial.md`, followed to the letter: from `cargo new` to a proof.
+//! `docs/tutorial.md`, followed step by step: from `cargo new` to a proof.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::common::{NODE, Ran, Workplace, root};
 
-/// The blocks of the document, in their order: language and content.
+/// Returns the blocks of the document, in their order: language and content.
 fn blocks(text: &str) -> Vec<(&str, &str)> {
     text.split("```").skip(1).step_by(2).filter_map(|block| block.split_once('\n')).collect()
 }
@@ -21,7 +21,8 @@ fn has_wasm_target() -> bool {
 #[test]
 fn the_tutorial_leads_from_nothing_to_a_proof() {
     let here = Workplace::new();
-    // The repository, as far as the tutorial needs it, with room beside it.
+    // The parts of the repository that the tutorial needs, in a directory with space for new
+    // folders next to it.
     for path in ["repository/x", "bin/x", "node-data/x"] {
         here.file(path, "");
     }
@@ -51,7 +52,8 @@ fn the_tutorial_leads_from_nothing_to_a_proof() {
                     printed += &match command {
                         "rustup target add wasm32-unknown-unknown" => String::new(),
                         command if command.contains("--target wasm32-unknown-unknown") && !has_wasm_target() => {
-                            // It compiles at least for this machine, and what it makes for the other is there.
+                            // Without the wasm target, the code is compiled for this machine only,
+                            // and the prebuilt module is used.
                             run("cargo check --manifest-path ../word-count/Cargo.toml");
                             run("mkdir -p ../word-count/target/wasm32-unknown-unknown/release");
                             run("cp guest-workloads/dist/word-count-rust.wasm \
@@ -66,7 +68,7 @@ fn the_tutorial_leads_from_nothing_to_a_proof() {
                 fs::write(here.path("word-count/Cargo.toml"), format!("{manifest}\n{content}")).unwrap();
             }
             "rust" => fs::write(here.path("word-count/src/lib.rs"), content).unwrap(),
-            // What another compiler makes has another digest and other sizes.
+            // Another compiler makes a module with another digest and size.
             "text" if content.contains("...") => {
                 let first = content.split("...").next().unwrap();
                 assert!(printed.starts_with(first), "{content}{printed}");

@@ -1,4 +1,4 @@
-//! Slices that change under the reader, huge ones, and a user who has seen enough.
+//! Slices that change while they are read, huge slices, and interrupted runs.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::FileExt as _;
@@ -57,7 +57,8 @@ fn a_slice_that_is_written_to_while_it_is_read_has_changed() {
 fn an_interruption_keeps_what_is_finished() {
     const SLICES: usize = 1000;
     let here = Workplace::new();
-    // Long names: the pipe is full long before the last line, and the node cannot be done before it is told to stop.
+    // Names are long, so that the pipe is full long before the last line, and the node cannot
+    // finish before it is interrupted.
     let padding = "x".repeat(180);
     for i in 0..SLICES {
         here.file(format!("in/transcode-{i:04}-{padding}.slice"), i.to_string());
@@ -82,7 +83,8 @@ fn an_interruption_keeps_what_is_finished() {
     assert!(sources.iter().any(|source| source == "run"), "the rest was not run");
 }
 
-/// The second node has the directory once the first is gone, however it went, and finds its store whole.
+/// The second node gets the directory when the first one ends in any way, and finds its store
+/// undamaged.
 #[test]
 fn a_node_that_waits_goes_on_when_the_other_is_interrupted_or_killed() {
     for signal in [rustix::process::Signal::INT, rustix::process::Signal::KILL] {
@@ -114,7 +116,8 @@ fn an_interruption_is_heard_also_while_nobody_reads() {
         here.file(format!("in/transcode-{i:04}-{padding}.slice"), i.to_string());
     }
     let mut node = start(&here, "in");
-    // A pipe holds 64 KiB; when the next line does not fit, the node waits in the middle of writing it.
+    // A pipe holds 64 KiB. When the next line does not fit, the node blocks in the middle of the
+    // write.
     while rustix::io::ioctl_fionread(node.stdout.as_ref().unwrap()).unwrap() < (64 << 10) - 500 {
         pause();
     }
@@ -122,7 +125,7 @@ fn an_interruption_is_heard_also_while_nobody_reads() {
     assert_eq!(node.wait().unwrap().code(), Some(130));
 }
 
-/// Whoever reads the output may stop: `node compute run in | head -1`.
+/// The reader of the output may stop early: `node compute run in | head -1`.
 #[test]
 fn a_reader_who_leaves_is_no_error() {
     let here = Workplace::new();
@@ -165,32 +168,32 @@ fn start(here: &Workplace, slice: &str) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// Waits for the node's end, and says how much memory it had at most, in KiB.
+/// Waits for the node to end, and returns its peak memory in KiB.
 fn with_peak_memory(mut node: Child) -> (Ran, u64) {
     let mut peak_kib = 0;
     while node.try_wait().unwrap().is_none() {
-        // The high-water mark of the resident set.
+        // High-water mark of the resident set.
         peak_kib = proc_number(&node, "status", "VmHWM:").unwrap_or(peak_kib);
         pause();
     }
     (node.wait_with_output().unwrap().into(), peak_kib)
 }
 
-/// Returns once the node has read so many bytes, of which only a slice has that many.
+/// Returns when the node has read this many bytes; only the slice is that long.
 fn wait_until_read(node: &Child, bytes: u64) {
     while proc_number(node, "io", "rchar:").expect("the node still reads") < bytes {
         pause();
     }
 }
 
-/// A number that the kernel tells of the process, while it lives.
+/// Returns a number from the process's files in `/proc`, while it lives.
 fn proc_number(node: &Child, file: &str, name: &str) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{}/{file}", node.id())).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Between two looks at another process.
+/// Pauses between two polls of another process.
 fn pause() {
     std::thread::sleep(Duration::from_millis(1));
 }

@@ -1,4 +1,5 @@
-//! What was run is run again, on every engine; and where two runs do not come to the same, it is said where.
+//! Verification: runs are repeated on every engine, and the first difference between two runs is
+//! located.
 
 mod claims;
 
@@ -51,7 +52,7 @@ fn guests_of_one_workload_agree_on_every_engine_in_five_languages() {
             assert_eq!(run["gas"], engines[0]["runs"][0]["gas"], "{guest}");
             assert_eq!(run["checkpoints"], engines[0]["runs"][0]["checkpoints"], "{guest}");
         }
-        // Two, and one at the same time as others.
+        // Two runs, and one at the same time as others.
         assert!(engines.iter().all(|engine| engine["runs"].as_array().unwrap().len() == 3));
     }
 }
@@ -84,7 +85,7 @@ fn what_cannot_be_verified_is_an_error_that_says_why() {
     }
 }
 
-/// A proof of `run`, changed before it was signed.
+/// Signs a proof of a run with false content.
 fn lie(here: &Workplace, file: &str, change: impl FnOnce(&mut Job, &mut Execution)) {
     let proof = SliceProof::read(&std::fs::read(here.path(file)).unwrap()).unwrap();
     let claim = proof.claim();
@@ -166,7 +167,8 @@ fn metered(wat: &str) -> Arc<[u8]> {
     meter::metered(&wat::parse_str(wat).unwrap()).unwrap().into()
 }
 
-/// Sums what it reads in each of many turns, and hashes now and then. In turn 250,500 it reads at `offset`.
+/// Returns a guest that sums its reads over many turns, and hashes at intervals. In turn 250,500 it
+/// reads at `offset`.
 fn summing(offset: u32) -> Arc<[u8]> {
     metered(&format!(
         r#"(module
@@ -200,13 +202,13 @@ fn two_runs_are_told_where_they_part_to_the_byte() {
     assert!(what.contains(&"memory") && !what.contains(&"the way"), "{what:?}");
     assert!(gas.end - gas.start < 200, "to one turn of the loop, and the host call in it: {gas:?}");
     assert!(call.is_none(), "the hashes come later: {call:?}");
-    // `a` where there should be `b`, and the sum of both, which has gone in at 2000 and the turn's low bits.
+    // `a` instead of `b`, and the sum of both, which is at 2000 plus the low bits of the turn.
     let (range, count) = memory.expect("it is the memory");
     assert_eq!((range.start, count), (40, 2), "{range:?}");
     assert!((2000..2000 + 0x1000).contains(&(range.end - 1)), "{range:?}");
 }
 
-/// The host calls that differ are told too.
+/// Host calls that differ are reported, too.
 #[test]
 fn a_host_call_that_differs_is_named_with_its_arguments() {
     let reading = |len: u32| {
@@ -264,7 +266,7 @@ fn a_run_can_be_compared_with_one_whose_trace_was_kept() {
     assert!(ran.code == 2 && ran.stderr.contains("cannot use trace `garbage.json`: it is no trace"), "{ran:?}");
 }
 
-/// The same on every machine, while the rules of execution are the same.
+/// The fingerprint is the same on every machine as long as the rules of execution are the same.
 #[test]
 fn the_doctors_fingerprint_is_the_golden_one() {
     let here = Workplace::new();
@@ -281,14 +283,15 @@ fn the_doctors_fingerprint_is_the_golden_one() {
     assert_eq!(alone["fingerprint"], said["fingerprint"], "engines that agree add nothing");
 }
 
-/// A child is believed in nothing but its own answer, and that is read with care.
+/// Only the child's own answer counts, and it is checked carefully.
 #[test]
 fn an_engine_that_answers_nonsense_has_failed() {
     let here = Workplace::new();
     let script = |name: &str, body: &str| {
         let text = here.file(format!("{name}.sh"), format!("#!/bin/sh\n{body}\n"));
         let path = here.path(name);
-        // Another process writes it: a child that another test starts meanwhile would have it open, and nobody could run it.
+        // Another process writes the file: otherwise, a child that another test starts meanwhile
+        // could hold it open, and it could not be executed.
         let installed = Command::new("install").args(["-m", "755"]).args([&text, &path]).status().unwrap();
         assert!(installed.success());
         path
@@ -301,7 +304,7 @@ fn an_engine_that_answers_nonsense_has_failed() {
         ("endless", "exec yes '' ".to_owned()),
         ("killed", "kill -9 $$".to_owned()),
     ] {
-        // More than a pipe holds, so that whoever does not read it has us wait.
+        // More than a pipe holds, so that a child that does not read blocks the writer.
         let guests = [Guest { name: "m".to_owned(), module: vec![0; 1 << 20].into() }];
         let (engines, repeats) = ([EngineKind::Wasmi], Repeats { runs: 1, jobs: 1 });
         let matrix = Matrix::of(&script(name, &body), &guests, &engines, &case(b""), repeats, &|| ());
@@ -310,7 +313,7 @@ fn an_engine_that_answers_nonsense_has_failed() {
     }
 }
 
-/// An input that is long, and that it takes time to read.
+/// A long input that takes time to read.
 struct Long;
 
 impl Input for Long {
@@ -327,7 +330,7 @@ impl Input for Long {
     }
 }
 
-/// Else these would take days.
+/// Without a deadline or cancellation, these runs would take days.
 #[test]
 fn a_deadline_or_nobody_waiting_ends_a_run_in_the_middle_of_a_long_host_call_on_every_engine() {
     let hashing = r#"(module (import "compute" "input_blake3" (func $hash (param i64 i64 i32)))

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Has schemathesis ask a node everything that its description says, and much that it does not: what answers otherwise than it says
-# is a failure. Usage: tests/openapi/run.sh NODE SCHEMATHESIS
+# Runs schemathesis against a node: it sends all requests of the OpenAPI description, and many
+# invalid ones. A response that differs from the description is a failure. Usage:
+# tests/openapi/run.sh NODE SCHEMATHESIS
 set -euo pipefail
 node=$(realpath "$1") schemathesis=$2
 here=$(cd "$(dirname "$0")" && pwd)
@@ -22,8 +23,9 @@ until url=$(grep -o 'http://127.0.0.1:[0-9]*' "$directory/log"); do
 done
 until curl -fs -o "$directory/ready" "$url/readyz"; do sleep 0.1; done
 
-# Left out: that whatever fits the description is accepted. No description can say that a module must be WebAssembly, or that a
-# slice has one guest; such things are refused with 422, which is described.
+# The excluded check requires that every request that fits the description is accepted. A
+# description cannot express that a module must be WebAssembly, or that a slice has one guest; such
+# requests are refused with 422, which is described.
 cd "$directory"
 "$schemathesis" --config-file "$here/schemathesis.toml" run "$url/v1/openapi.json" \
     --url "$url" --seed 1 --max-examples 100 --exclude-checks positive_data_acceptance --no-color

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Uses the page as a person would, in headless Chromium: with a mouse, with the keyboard alone, in light and in dark, on a
-narrow screen, and without scripts.
+"""Test the dashboard in headless Chromium: with a mouse, with the keyboard alone, in light and dark mode, on a narrow
+screen, and without scripts.
 
-It starts the node that it is given in a directory of its own. Screenshots go where --screenshots says. With --axe, a copy of
-axe.min.js (the package axe-core), each state of the page is checked by that, too; without, it says that it was not.
+The script starts the given node in a directory of its own, and writes screenshots to the folder of --screenshots. With
+--axe, a copy of axe.min.js (the package axe-core), axe also checks each state of the page; without it, the script
+prints that axe was not used.
 
-It needs chromium, chromedriver (Debian: chromium-driver) and Python's selenium.
+Requirements: chromium, chromedriver (Debian: chromium-driver) and Python's selenium.
 """
 
 import argparse
@@ -25,25 +26,25 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-# What takes longer never comes.
+# Test timeout: after this, the event will never come.
 PATIENCE_S = 30
 
-# What a slice may use where nobody says less: more than an endless one can while this runs.
+# Default limits of a slice: more gas than an endless one can use while this script runs.
 LIMITS = "[limits]\ngas = 9000000000000000000\n"
 
 GUEST = '(module (memory (export "memory") 1) (func (export "run") (result i32) (i32.const 0)))'
 OTHER_GUEST = GUEST.replace("(i32.const 0)))", "(i32.const 7)))")
 ENDLESS = """(module (memory (export "memory") 1)
     (func (export "run") (result i32) (loop $again (br $again)) (i32.const 0)))"""
-# Imports what no node has, under a name that would turn the line around, and does not export what it must.
+# A module with a forbidden import whose name would reverse the line, and lacks the required exports.
 REFUSED = '(module (import "env" "evil\\e2\\80\\ae<b>" (func)) (func (export "walk")))'
 
-# The hash of the secret `click-through`; tests/it/page.rs holds it to that.
+# Hash of the secret `click-through`; tests/it/page.rs checks it.
 TOKEN_HASH = "61675b1586dc6c4f7fa9783ae2ffed4468a085351cebcc1d563c96a2dacbf712"
 
 
 class Node:
-    """A node that serves, in a directory of its own."""
+    """A serving node in a directory of its own."""
 
     def __init__(self, program, config=LIMITS):
         self.directory = Path(tempfile.mkdtemp(prefix="click-through-"))
@@ -71,7 +72,7 @@ class Node:
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
-        # A pipe that nobody reads from would have the node wait.
+        # If no one read the pipe, the node would block.
         self.process.communicate(timeout=PATIENCE_S)
         shutil.rmtree(self.directory)
 
@@ -80,8 +81,8 @@ class Browser:
     def __init__(self, arguments):
         options = webdriver.ChromeOptions()
         options.binary_location = arguments.chromium
-        # No sandbox: in containers it cannot be had, and all that is looked at is our own. No name is resolved: whatever
-        # the page asked of others would fail, and be seen.
+        # No sandbox: it is not available in containers, and the page under test is our own. No name
+        # is resolved: a request of the page to another host would fail, and be detected.
         for argument in [
             "--headless=new",
             "--no-sandbox",
@@ -127,26 +128,26 @@ class Browser:
         webdriver.ActionChains(self.driver).send_keys(*keys).perform()
 
     def focused(self):
-        """What has the focus, as one would describe it."""
+        """Returns a description of the focused element."""
         return self.js(
             """const e = document.activeElement;
                return e === document.body ? "" : (e.id && "#" + e.id) || e.getAttribute("href") || e.textContent.trim()"""
         )
 
     def read_log(self):
-        """What the browser has done since it was asked last: requests are kept, other events returned."""
+        """Returns the browser's events since the last call, and records its requests."""
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         sent = [event for event in events if event["method"] == "Network.requestWillBeSent"]
         self.requests += [event["params"]["request"]["url"] for event in sent]
         return events
 
     def shot(self, name):
-        """Keeps a picture of the whole page, not only of what fits."""
+        """Saves a screenshot of the whole page, not only of its visible part."""
         shown = self.cdp("Page.captureScreenshot", captureBeyondViewport=True)["data"]
         (self.screenshots / f"{name}.png").write_bytes(base64.b64decode(shown))
 
     def look_over(self, name):
-        """Keeps a screenshot, and has axe look for what keeps people out."""
+        """Saves a screenshot, and checks the accessibility of the page with axe."""
         self.shot(name)
         if self.axe:
             self.js(self.axe)
@@ -171,14 +172,14 @@ class Browser:
             self.cdp("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=True)
 
     def check_console(self, expected=()):
-        """Nothing but what is expected has gone wrong, and nothing was blocked."""
+        """Asserts that the console shows no unexpected error, and that nothing was blocked."""
         said = [entry["message"] for entry in self.driver.get_log("browser")]
         told = [line for line in said if not any(one in line for one in expected)]
         assert not told, told
 
     def check_requests(self, url):
         self.read_log()
-        # The name and password that an address may have are no part of where it leads.
+        # A name and password in an address are not part of the target.
         asked = [re.sub("//[^/@]*@", "//", one) for one in self.requests]
         elsewhere = [one for one in asked if not one.startswith((url + "/", "data:", "blob:" + url))]
         assert not elsewhere, elsewhere
@@ -198,7 +199,7 @@ def first_look(browser, node):
 
 
 def skip_and_tab(browser):
-    """The keyboard reaches all that a mouse does, in the order in which it is read, and one sees where it is."""
+    """The keyboard reaches all controls, in reading order, and the focus is visible."""
     browser.driver.refresh()
     browser.press(Keys.TAB)
     assert browser.focused() == "#main", browser.focused()
@@ -221,7 +222,7 @@ def skip_and_tab(browser):
 
 
 def upload_by_button(browser, node):
-    """Enter on the button opens the browser's own dialogue for files."""
+    """Enter on the button opens the browser's file dialogue."""
     path = node.directory / "good.wat"
     path.write_text(GUEST)
     browser.cdp("Page.setInterceptFileChooserDialog", enabled=True)
@@ -272,7 +273,7 @@ def upload_refused(browser, node):
     assert "\u202e" not in report + browser.text("#upload-said"), "a name turns the line around"
     assert "evil" in report and not browser.driver.find_elements(By.CSS_SELECTOR, "#upload-report b")
     browser.find("#upload-report summary").send_keys(Keys.ENTER)
-    # What turns the line is written out, which is no escape of JSON's.
+    # The characters that reverse the line are escaped, in a form that is not a JSON escape.
     whole = json.loads(re.sub(r"\\+u\{202e\}", "", browser.text("#upload-report pre")))
     assert whole["admitted"] is False and whole["exports"] == ["walk"], whole
     browser.look_over("refused")
@@ -280,7 +281,7 @@ def upload_refused(browser, node):
 
 
 def run_slices(browser, node):
-    """They appear without the page being loaded anew, and without taking focus or selection from who reads."""
+    """New rows appear without a reload, and do not take the focus or the selection away."""
     node.run("workload=transcode&id=first", b"slice")
     browser.until("the first proof", lambda: "first" in browser.text("#proofs tbody"))
     browser.js(
@@ -330,7 +331,7 @@ def offer_prices(browser, node):
     for at in range(40):
         offer = {"price": 900 + at * at * 37 % 211 + 6 * at, "lane": ["transcode", "inference"][at % 2], "provider": f"p{at % 7}"}
         node.ask("POST", "/v1/prices", json.dumps(offer).encode(), **{"Content-Type": "application/json"})
-        # A plot has two dimensions: the offers are to be some milliseconds apart.
+        # A plot has two dimensions: the offers must be some milliseconds apart.
         time.sleep(0.02)
     browser.until("the bands", lambda: "40 offers by 7 providers" in browser.text("#prices"))
     browser.until("the plot", lambda: browser.js("return document.querySelectorAll('#prices circle').length") == 40)
@@ -344,7 +345,7 @@ def offer_prices(browser, node):
 
 
 def read_a_proof(browser, node):
-    """From the table to the proof, its JSON in the clipboard, and both its forms as files; with the keyboard alone."""
+    """Opens a proof from the table, copies its JSON, and saves both forms, with the keyboard alone."""
     link = browser.find("#proofs tbody a[href='/proofs/first']")
     link.send_keys(Keys.ENTER)
     browser.until("the proof", lambda: browser.driver.title == "Proof of first – Node")
@@ -398,12 +399,12 @@ def remove_a_module(browser, node):
 
 
 def rest_while_hidden(browser):
-    """Nothing is asked for while nobody looks."""
+    """A hidden page sends no requests."""
     asked = lambda: (browser.read_log(), sum(one.endswith("/page/slices") for one in browser.requests))[1]
     show = "Object.defineProperty(document, 'visibilityState', { value: arguments[0], configurable: true });"
     show += "document.dispatchEvent(new Event('visibilitychange'))"
     browser.js(show, "hidden")
-    # One may be on its way; afterwards, twice the time that it takes to ask again.
+    # One request may be under way; then wait for twice the refresh interval.
     time.sleep(2.5)
     before = asked()
     time.sleep(5)
@@ -463,7 +464,7 @@ def main():
         upload_by_drop(browser, node)
         browser.check_console()
         upload_refused(browser, node)
-        # A browser tells of every answer that is an error.
+        # A browser reports every error response.
         browser.check_console(["/v1/modules - Failed to load resource: the server responded with a status of 422"])
         offer_prices(browser, node)
         run_slices(browser, node)

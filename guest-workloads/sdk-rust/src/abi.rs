@@ -1,5 +1,6 @@
-//! The `compute` ABI, version 1, as the host declares it in `host/sandbox/check.rs`. On wasm32 a pointer and a `usize`
-//! are an `i32` of WebAssembly, and whether an integer has a sign is for the two sides to agree on.
+//! The `compute` ABI, version 1, as the host declares it in `host/sandbox/check.rs`. On wasm32 a
+//! pointer and a `usize` are an `i32` of WebAssembly. WebAssembly integers have no sign; guest and
+//! host agree on it.
 
 #[cfg(target_arch = "wasm32")]
 #[link(wasm_import_module = "compute")]
@@ -22,7 +23,8 @@ unsafe extern "C" {
 #[cfg(not(target_arch = "wasm32"))]
 pub use elsewhere::*;
 
-/// Where there is no host to ask: a guest can be checked, documented and linked, and its own functions tested.
+/// Functions for other targets, without a host: a guest can be checked, documented and linked
+/// there, and its own functions tested.
 #[cfg(not(target_arch = "wasm32"))]
 mod elsewhere {
     #[cold]

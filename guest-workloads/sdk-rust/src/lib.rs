@@ -1,9 +1,9 @@
-//! What a guest may ask of the node that runs it: safe functions over the `compute` ABI, and [`run!`], which exports
-//! the guest's entry. No dependencies.
+//! SDK for guests: safe functions over the `compute` ABI, and [`run!`], which exports the guest's
+//! entry. No dependencies.
 //!
-//! A guest is a `cdylib` for `wasm32-unknown-unknown`. It reads its [`input`], the slice, may write an [`output`], and
-//! may [`commit`] 32 bytes as its proof; a guest that commits none has BLAKE3 of its output for a proof. This one
-//! proves how many bytes of its slice are zero:
+//! A guest is a `cdylib` for `wasm32-unknown-unknown`. It reads its slice ([`input`]), may write an
+//! [`output`], and may [`commit`] 32 bytes as its proof. Without a commit, the proof is BLAKE3 of
+//! the output. This guest proves how many bytes of its slice are zero:
 //!
 //! ```
 //! use std::fmt::Write as _;
@@ -22,16 +22,16 @@
 //! compute_guest::run!(zeros);
 //! ```
 //!
-//! Every call costs the job some of its gas: a base, and a price a byte. So read in windows of some kilobytes, not in
-//! words. What the job does not allow (an output over its limit, a second commit) ends the run within the call.
+//! Each call costs gas: a base and a price per byte, so read windows of some kilobytes, not words.
+//! A call that the job does not allow (too much output, a second commit) ends the run.
 //!
-//! The feature `std`, which is on unless it is turned off, implements [`std::io::Read`] and [`std::io::Write`], and has
-//! a panic write its message to the log. Without it a guest is `no_std`, and this crate is its panic handler.
+//! The feature `std`, on by default, implements [`std::io::Read`] and [`std::io::Write`], and logs
+//! panic messages. Without it, a guest is `no_std`, and this crate is its panic handler.
 //!
-//! The module has no start function, imports only those functions of `compute` that it calls, and exports `memory` and
-//! `run`. rustc adds the globals `__data_end` and `__heap_base`; no flag prevents that, and the node does not mind.
+//! The module has no start function, imports only functions that it calls, and exports `memory` and
+//! `run`. rustc always adds the globals `__data_end` and `__heap_base`, which the node accepts.
 //!
-//! Elsewhere than on wasm32 everything compiles, and panics when it is called, since there is no host.
+//! On other targets everything compiles, and panics when it is called, because there is no host.
 
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(missing_docs)]
@@ -44,7 +44,7 @@ use core::num::NonZeroI32;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-/// Exports the guest's entry: `run!(function)`, with a `fn() -> Result<(), Failure>`. Once in a guest.
+/// Exports the guest's entry, a `fn() -> Result<(), Failure>`: `run!(function)`. Use it once.
 #[macro_export]
 macro_rules! run {
     ($function:path) => {
@@ -54,7 +54,7 @@ macro_rules! run {
             extern "C" fn run() -> i32 {
                 $crate::code_of($function)
             }
-            // Elsewhere nothing is exported, and nobody calls it.
+            // On other targets the function is not exported, and nothing calls it.
             let _ = run;
         };
     };
@@ -63,7 +63,7 @@ macro_rules! run {
 /// BLAKE3 of some bytes.
 pub type Digest = [u8; 32];
 
-/// Something to read: the slice, the job's arguments, or one of its assets. It does not change during the run.
+/// A source of bytes: the slice, the arguments, or an asset. Its bytes never change in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source(Kind);
 
@@ -74,24 +74,24 @@ enum Kind {
     Asset { index: u32, len: u64 },
 }
 
-/// The slice that this run works on.
+/// Returns the slice that this run works on.
 pub fn input() -> Source {
     Source(Kind::Input)
 }
 
-/// The job's parameters: bytes that mean what the guest says they mean.
+/// Returns the job's arguments: bytes whose meaning the guest defines.
 pub fn args() -> Source {
     Source(Kind::Args)
 }
 
-/// A blob that the job brings, such as a model's weights, numbered from 0; `None` if it brings fewer.
+/// Returns an asset, such as a model's weights, numbered from 0; `None` if there are fewer.
 pub fn asset(index: u32) -> Option<Source> {
     let len = u64::try_from(abi::asset_len(index)).ok()?;
     Some(Source(Kind::Asset { index, len }))
 }
 
 impl Source {
-    /// How many bytes there are.
+    /// Returns the length in bytes.
     pub fn len(self) -> u64 {
         match self.0 {
             Kind::Input => abi::input_len(),
@@ -100,13 +100,13 @@ impl Source {
         }
     }
 
-    /// Whether there are none.
+    /// Returns true if there are no bytes.
     pub fn is_empty(self) -> bool {
         self.len() == 0
     }
 
-    /// Fills `buffer` with the bytes from `offset` on and says how many that are: fewer than it has room for at the
-    /// end, none behind it.
+    /// Fills `buffer` with the bytes from `offset` on, and returns their number: less than the
+    /// length of `buffer` near the end, and 0 after it.
     pub fn read(self, offset: u64, buffer: &mut [u8]) -> usize {
         let (dst, len) = (buffer.as_mut_ptr(), buffer.len());
         // SAFETY: the host writes at most `len` bytes to `dst`, and these are ours to write.
@@ -119,7 +119,7 @@ impl Source {
         }
     }
 
-    /// Reads from the beginning, window after window.
+    /// Returns a reader that starts at the beginning.
     pub fn reader(self) -> Reader {
         Reader { source: self, offset: 0 }
     }
@@ -133,7 +133,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// The next bytes, as many as `buffer` has room for and there still are; `None` at the end.
+    /// Returns the next bytes, as many as fit into `buffer` and remain; `None` at the end.
     pub fn next_window<'b>(&mut self, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
         match self.fill(buffer) {
             0 => None,
@@ -155,20 +155,20 @@ impl std::io::Read for Reader {
     }
 }
 
-/// BLAKE3 of the slice. The host has it before the run begins, so this costs next to nothing.
+/// Returns BLAKE3 of the slice. The host has it before the run, so this is very cheap.
 pub fn input_digest() -> Digest {
     input_blake3(0..abi::input_len())
 }
 
-/// BLAKE3 of a part of the slice, hashed by the host: no byte of it is copied. A part that reaches beyond the slice
-/// ends the run.
+/// Returns BLAKE3 of a part of the slice, hashed by the host without copying it. A part that
+/// reaches beyond the slice ends the run.
 pub fn input_blake3(part: Range<u64>) -> Digest {
     let len = part.end.saturating_sub(part.start);
     // SAFETY: the host writes 32 bytes.
     digest(|dst| unsafe { abi::input_blake3(part.start, len, dst) })
 }
 
-/// BLAKE3 of bytes in the guest's memory, hashed by the host.
+/// Returns BLAKE3 of bytes in the guest's memory, hashed by the host.
 pub fn blake3(bytes: &[u8]) -> Digest {
     // SAFETY: the host reads `bytes` and writes 32 bytes.
     digest(|dst| unsafe { abi::blake3(bytes.as_ptr(), bytes.len(), dst) })
@@ -180,17 +180,17 @@ fn digest(write: impl FnOnce(*mut u8)) -> Digest {
     digest
 }
 
-/// BLAKE3 of bytes that come in parts, hashed by the host. The host has one hasher a run, so there is one of these at a
-/// time.
+/// BLAKE3 of bytes that come in parts, hashed by the host. The host has one hasher for each run, so
+/// only one of these can exist at a time.
 #[derive(Debug)]
 pub struct Hasher(());
 
 static HASHING: AtomicBool = AtomicBool::new(false);
 
 impl Hasher {
+    /// Creates a hasher.
     /// # Panics
-    ///
-    /// If there is a hasher that has not been finished.
+    /// If another hasher was not finished.
     #[expect(clippy::new_without_default, reason = "a default that can panic is a surprise")]
     pub fn new() -> Self {
         assert!(!HASHING.swap(true, Ordering::Relaxed), "finish one hasher before you begin another");
@@ -203,7 +203,7 @@ impl Hasher {
         unsafe { abi::blake3_update(bytes.as_ptr(), bytes.len()) }
     }
 
-    /// The digest of all bytes so far.
+    /// Returns the digest of all bytes so far.
     pub fn finish(self) -> Digest {
         HASHING.store(false, Ordering::Relaxed);
         // SAFETY: the host writes 32 bytes.
@@ -211,17 +211,17 @@ impl Hasher {
     }
 }
 
-/// What the run puts out: give it to `write!`, or call [`Output::append`].
+/// Output of the run: use it with `write!`, or call [`Output::append`].
 #[derive(Clone, Copy, Debug)]
 pub struct Output(());
 
-/// The output of this run; what is written is appended.
+/// Returns the output of this run. Writes append to it.
 pub fn output() -> Output {
     Output(())
 }
 
 impl Output {
-    /// Appends bytes to the output. More than the job's limit ends the run.
+    /// Appends bytes to the output. Exceeding the job's limit ends the run.
     pub fn append(self, bytes: &[u8]) {
         // SAFETY: the host reads `bytes`.
         unsafe { abi::output_write(bytes.as_ptr(), bytes.len()) }
@@ -247,27 +247,27 @@ impl std::io::Write for Output {
     }
 }
 
-/// Makes these 32 bytes the slice's proof, in place of BLAKE3 of the output. A second call ends the run.
+/// Commits 32 bytes as the proof, instead of BLAKE3 of the output. A second call ends the run.
 pub fn commit(proof: &Digest) {
     // SAFETY: the host reads 32 bytes.
     unsafe { abi::proof_commit(proof.as_ptr()) }
 }
 
-/// Shows the operator a line. It is no part of the result, and the guest does not learn whether it was cut off.
+/// Logs a line for the operator. The guest does not learn if it was cut off.
 pub fn log(line: &str) {
     // SAFETY: the host reads `line`.
     unsafe { abi::log(line.as_ptr(), line.len()) }
 }
 
-/// That the guest failed, with its own code: a result like any other, and as reproducible. An error becomes one with
-/// code 1 by `?`, and its text a line in the log.
+/// A failure of the guest with its own code: a result like any other, and as reproducible. `?`
+/// turns an error into a failure with code 1, and logs its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failure(NonZeroI32);
 
 impl Failure {
+    /// Creates a failure.
     /// # Panics
-    ///
-    /// For 0, which means that all went well.
+    /// If the code is 0, which means success.
     pub const fn code(code: i32) -> Self {
         Self(NonZeroI32::new(code).expect("0 is no failure's code"))
     }
@@ -280,7 +280,7 @@ impl<E: Error> From<E> for Failure {
     }
 }
 
-/// What [`run!`] exports.
+/// Function that [`run!`] exports.
 #[doc(hidden)]
 pub fn code_of(function: fn() -> Result<(), Failure>) -> i32 {
     #[cfg(all(target_arch = "wasm32", feature = "std"))]
@@ -288,7 +288,7 @@ pub fn code_of(function: fn() -> Result<(), Failure>) -> i32 {
     function().map_or_else(|failure| failure.0.get(), |()| 0)
 }
 
-/// The panic handler of a guest without `std`: a guest that formats nothing need not bring the code for it.
+/// Panic handler without `std`. A guest that formats nothing needs no code for it.
 #[cfg(all(target_arch = "wasm32", not(feature = "std")))]
 #[panic_handler]
 fn panicked(panic: &core::panic::PanicInfo<'_>) -> ! {
@@ -296,10 +296,10 @@ fn panicked(panic: &core::panic::PanicInfo<'_>) -> ! {
     core::arch::wasm32::unreachable()
 }
 
-/// Longer lines say no more.
+/// Longest line in the log.
 const LINE_BYTES_MAX: usize = 512;
 
-/// A line that needs no allocator; what does not fit is left out.
+/// A line that needs no allocator; text that does not fit is cut off.
 struct Line {
     bytes: [u8; LINE_BYTES_MAX],
     len: usize,
@@ -317,7 +317,7 @@ impl fmt::Write for Line {
 impl Line {
     fn displaying(value: &dyn fmt::Display) -> Self {
         let mut line = Self { bytes: [0; LINE_BYTES_MAX], len: 0 };
-        // An error says that the rest was left out.
+        // An error only means that text was cut off.
         let _ = write!(line, "{value}");
         line
     }

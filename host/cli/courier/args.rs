@@ -1,4 +1,4 @@
-//! What `node compute courier` can be told.
+//! Arguments of `node compute courier`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,22 +10,23 @@ use crate::receipt::{IdPrefix, Sender};
 
 #[derive(Subcommand)]
 pub enum CourierCommand {
-    /// Take a bundle in, to be carried to a peer, and print its receipt's id once both are on disk
+    /// Accept a bundle for a peer, and print the id of its receipt when both are on disk
     Send {
         /// The bundle, or `-` for standard input
         file: PathBuf,
-        /// Whose bundle it is
+        /// The sender of the bundle
         sender: Sender,
-        /// The peer that it is for [default: `courier.destination` in the config]
+        /// The peer that receives it [default: `courier.destination` in the config]
         #[arg(long, value_name = "PEER")]
         to: Option<KeyName>,
-        /// How long to try, such as 12h or 7d [default: `courier.expires_ms` in the config]
+        /// How long to try to deliver it, such as 12h or 7d [default: `courier.expires_ms` in the
+        /// config]
         #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
         expires: Option<Duration>,
         #[arg(long)]
         json: bool,
     },
-    /// Carry a bundle that was received on to another peer, and print the id of its new receipt
+    /// Carry a received bundle on to another peer, and print the id of its new receipt
     Onward {
         id: IdPrefix,
         #[arg(long, value_name = "PEER")]
@@ -33,79 +34,79 @@ pub enum CourierCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Forward all that is pending, now
+    /// Forward all pending bundles now
     Flush {
-        /// How long to try again what fails
+        /// How long to retry failed attempts
         #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
         retry_for: Duration,
         #[arg(long)]
         json: bool,
     },
-    /// Print a line for each receipt, the oldest first
+    /// Print one line for each receipt, the oldest first
     List {
-        /// Those that are to be forwarded (this is the default)
+        /// Receipts that are still to be forwarded (the default)
         #[arg(long)]
         pending: bool,
-        /// Those that are tried no more, with the reason
+        /// Receipts that were given up, with the reason
         #[arg(long, conflicts_with_all = ["pending"])]
         dead: bool,
-        /// Those that were acknowledged, with what was credited
+        /// Receipts that were acknowledged, with the credit
         #[arg(long, conflicts_with_all = ["pending", "dead"])]
         acked: bool,
-        /// What was received for this node, with the file that holds it
+        /// Bundles that were received for this node, each with the file that holds it
         #[arg(long, conflicts_with_all = ["pending", "dead", "acked"])]
         received: bool,
         #[arg(long)]
         json: bool,
     },
-    /// Print all there is to know of a receipt
+    /// Print all details of a receipt
     Show {
-        /// As `send` printed it; its first digits will do
+        /// The id that `send` printed; its first digits are enough
         id: IdPrefix,
         #[arg(long)]
         json: bool,
     },
-    /// Try receipts again now, also dead ones
+    /// Retry receipts now, also dead ones
     Retry {
         #[arg(required_unless_present = "dead")]
         ids: Vec<IdPrefix>,
-        /// All that are dead
+        /// All dead receipts
         #[arg(long, conflicts_with = "ids")]
         dead: bool,
         #[arg(long)]
         json: bool,
     },
-    /// Forget receipts with their bundles, or bundles that were received
+    /// Delete receipts with their bundles, or received bundles
     Drop {
         #[arg(required = true)]
         ids: Vec<IdPrefix>,
         #[arg(long)]
         json: bool,
     },
-    /// Write what is pending to a directory, to be carried on a stick
+    /// Write pending bundles to a directory, to be carried on a removable medium
     Export {
         directory: PathBuf,
-        /// Only what is for this peer
+        /// Only bundles for this peer
         #[arg(long, value_name = "PEER")]
         to: Option<KeyName>,
         #[arg(long)]
         json: bool,
     },
-    /// Take in what a directory holds: bundles for this node, and acknowledgements of what it exported
+    /// Import a directory: bundles for this node, and acknowledgements of exported bundles
     Import {
         directory: PathBuf,
         #[arg(long)]
         json: bool,
     },
-    /// The other nodes that bundles go to and come from
+    /// Manage the nodes that this node exchanges bundles with
     #[command(subcommand, after_help = PEER_EXAMPLES)]
     Peer(PeerCommand),
-    /// Print what was earned
+    /// Print the credit that was earned
     Rewards {
         #[arg(long)]
         json: bool,
     },
-    /// Give out acknowledgements, and check those of others
+    /// Export acknowledgements, and verify acknowledgements of other nodes
     #[command(subcommand, after_help = ACK_EXAMPLES)]
     Ack(AckCommand),
     /// Check the courier's store, and rebuild it where it is damaged
@@ -128,7 +129,8 @@ Exit codes: 0 all forwarded, 1 some remain or were given up, 2 an error, 130 int
 
 #[derive(Subcommand)]
 pub enum PeerCommand {
-    /// Add a node, by what its `node key show` prints; without an address it is reached by directory only
+    /// Add a peer by the key that its `node key show` prints; without an address, it is reached
+    /// through directories only
     Add {
         name: KeyName,
         #[arg(value_name = "PUBLIC_KEY")]
@@ -138,19 +140,19 @@ pub enum PeerCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Pin a peer to its new key, by the statement of the rotation that its former key has signed
+    /// Replace the pinned key of a peer, as the rotation statement signed by its former key says
     Follow {
-        /// What its owner was told by `node key rotate`
+        /// The statement that the peer's `node key rotate` wrote
         statement: PathBuf,
         #[arg(long)]
         json: bool,
     },
-    /// Print a line for each: its key, its name and its address
+    /// Print one line for each peer: its key, its name and its address
     List {
         #[arg(long)]
         json: bool,
     },
-    /// Forget one; what is pending for it waits until it is added again
+    /// Remove a peer; bundles that are pending for it wait until it is added again
     Remove {
         name: KeyName,
         #[arg(long)]
@@ -172,10 +174,10 @@ pub enum AckCommand {
     /// Write the acknowledgement of a receipt to a file, as evidence
     Export {
         id: IdPrefix,
-        /// What is there already is left alone
+        /// The file to write; an existing file is left unchanged
         file: PathBuf,
     },
-    /// Say whether files are acknowledgements, of what, and signed by whom
+    /// Check whether files are acknowledgements, of which bundle, and signed by whom
     Verify {
         #[arg(required = true)]
         files: Vec<PathBuf>,

@@ -1,16 +1,17 @@
-//! Whether a directory is on the medium that its user means. Bundles that are written where a stick is not mounted stay
-//! on this machine's own disk, and nobody carries them.
+//! Mount check for exports. Bundles written to a mount point where no medium is mounted would stay
+//! on this machine's own disk, and nobody would carry them.
 
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-/// Media that are to be mounted, and what is mounted, a line each (fstab(5), proc(5)).
+/// Media that should be mounted, and mounted file systems, one on each line (fstab(5), proc(5)).
 const FSTAB: &str = "/etc/fstab";
 const MOUNTED: &str = "/proc/self/mounts";
 
-/// The directory to export to. It must be there, for a stick that is not mounted has none.
+/// Returns the directory to export to. The directory must exist: on a medium that is not mounted it
+/// does not.
 pub fn export_directory(directory: &Path) -> anyhow::Result<PathBuf> {
     let shown = directory.display();
     if !directory.exists() {
@@ -20,7 +21,7 @@ pub fn export_directory(directory: &Path) -> anyhow::Result<PathBuf> {
     if !absolute.is_dir() {
         bail!("`{shown}` is not a directory; give the one that is to be carried");
     }
-    // Where these cannot be read, nothing is known against the directory.
+    // If these tables cannot be read, the directory is accepted.
     let [expected, mounted] = [FSTAB, MOUNTED].map(|table| std::fs::read(table).unwrap_or_default());
     if let Some(point) = not_mounted(&absolute, &expected, &mounted) {
         bail!("nothing is mounted at `{}`, where `{shown}` is; mount it first", point.display());
@@ -28,7 +29,7 @@ pub fn export_directory(directory: &Path) -> anyhow::Result<PathBuf> {
     Ok(absolute)
 }
 
-/// The mount point above `directory` that is to have a medium, and has none.
+/// Returns the mount point above `directory` where a medium should be mounted and is not.
 fn not_mounted(directory: &Path, expected: &[u8], mounted: &[u8]) -> Option<PathBuf> {
     let mounted = points(mounted);
     let is_missing =
@@ -36,7 +37,8 @@ fn not_mounted(directory: &Path, expected: &[u8], mounted: &[u8]) -> Option<Path
     points(expected).into_iter().find(is_missing)
 }
 
-/// The second field of each line; spaces are written in it as `\\040`, other bytes likewise.
+/// Returns the second field of each line. Spaces are written as `\\040` in it, and other bytes
+/// likewise.
 fn points(table: &[u8]) -> Vec<PathBuf> {
     let lines = table.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii_start().starts_with(b"#"));
     let fields =

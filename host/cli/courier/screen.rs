@@ -1,4 +1,4 @@
-//! Where answers are shown, as they come.
+//! Output of answers as they arrive.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -9,13 +9,13 @@ use super::{INTERRUPTED, show};
 use crate::courier::Event;
 use crate::courier::answers::Answer;
 
-/// Where answers are shown.
+/// Shows answers.
 pub struct Screen {
     json: bool,
-    /// Whether what was given up before makes the command end with 1.
+    /// True if receipts that were dead before make the command exit with 1.
     counts_dead: bool,
     bar: Option<ProgressBar>,
-    /// How the command ends, as far as it has been told.
+    /// Exit status of the command, from the answers so far.
     pub end: anyhow::Result<End>,
 }
 
@@ -45,7 +45,7 @@ impl Screen {
             Answer::Flushed(summary) if self.end.is_ok() => {
                 self.end = Ok(match summary {
                     summary if summary.interrupted => End::Interrupted,
-                    // What an export has written is pending until its acknowledgement is brought back.
+                    // Exported bundles stay pending until their acknowledgement is imported.
                     summary if summary.pending > summary.carried || summary.died > 0 => End::No,
                     summary if self.counts_dead && summary.dead > 0 => End::No,
                     _ => End::Done,

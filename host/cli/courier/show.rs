@@ -1,4 +1,4 @@
-//! What the courier answers, as lines for people and for programs.
+//! Formats the courier's answers for people and for programs.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -15,16 +15,16 @@ use crate::receipt::{Acknowledgement, Receipt, State};
 use crate::store::FsckReport;
 
 pub enum Shown {
-    /// For standard output.
+    /// A line on standard output.
     Line(String),
-    /// For the person at the terminal: what kind of message, and the message.
+    /// A message on standard error: its kind and its text.
     Aside(&'static str, String),
-    /// Both, a line and a note.
+    /// Both: a line, and a note on standard error.
     Noted(String, String),
     Nothing,
 }
 
-/// For programs: every answer is a line.
+/// Formats an answer for programs: each answer is one line.
 pub fn json(answer: &Answer) -> Shown {
     serde_json::to_string(answer).map_or(Shown::Nothing, Shown::Line)
 }
@@ -32,7 +32,8 @@ pub fn json(answer: &Answer) -> Shown {
 pub fn text(answer: &Answer) -> Shown {
     let line = match answer {
         Answer::Sent { id, was, .. } => {
-            // The id stands alone, for scripts; that it was there before is said beside it.
+            // Standard output has the id alone, for scripts; the former state of the receipt goes
+            // to standard error.
             return match was {
                 Was::New | Was::Pending => Shown::Line(id.to_string()),
                 Was::Dead => Shown::Noted(
@@ -106,7 +107,7 @@ fn summed_up(summary: &Summary) -> String {
     parts.join("; ")
 }
 
-/// When that is, for people who read it now.
+/// Formats a time relative to now.
 fn from_now(unix_ms: u64) -> String {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     match Duration::from_millis(unix_ms).checked_sub(now) {
@@ -167,7 +168,7 @@ fn peer_line(peer: &PeerLine) -> String {
     printable(&format!("{public_key}  {name}  {address}{default}"))
 }
 
-/// What a file that should hold an acknowledgement holds.
+/// Describes the content of a file that should be an acknowledgement.
 pub fn verified(
     file: &Path,
     found: &Result<Acknowledgement, String>,

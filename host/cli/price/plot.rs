@@ -5,10 +5,11 @@ use textplots::{Chart, Plot as _, Shape};
 use super::super::timestamp;
 use crate::prices::Quantile;
 
-/// How wide a plot is where nothing says otherwise.
+/// Default width of a plot, in characters.
 pub const COLUMNS: usize = 80;
 
-/// Narrower, nothing can be seen; wider, a line of it takes long to follow.
+/// Limits on the width of the curve: a narrower one shows nothing, and a wider one is hard to
+/// follow.
 const CURVE_COLUMNS_MIN: usize = 20;
 const CURVE_COLUMNS_MAX: usize = 200;
 
@@ -20,26 +21,27 @@ const DOTS_HIGH: usize = 4;
 
 const LINE_DOTS_APART: usize = 6;
 
-/// Draws offers, each a time in milliseconds and a price, the oldest first: a dot each, and a dotted line at their
-/// median. `None` if there are none. No line is wider than `columns`, if that leaves room for anything.
+/// Plots offers, each a time in milliseconds and a price, the oldest first: one dot for each, and a
+/// dotted line at their median. `None` if there are none. No line is wider than `columns`, unless
+/// that is less than a minimum.
 pub fn plot(offers: &[(u64, u64)], columns: usize) -> Option<String> {
     let ((oldest_ms, _), (newest_ms, _)) = (*offers.first()?, *offers.last()?);
     let prices = || offers.iter().map(|(_, price)| *price);
     let (lowest, highest) = (prices().min()?, prices().max()?);
     let median = Quantile::MEDIAN.of_prices(prices())?.rounded();
 
-    // In a single-precision number, which is what is plotted, a time or a price would be coarse; a part of a span is
-    // not.
+    // The library plots single-precision numbers, which are too coarse for times and prices;
+    // fractions of their ranges are precise enough.
     let across = |time_ms: u64| part(time_ms, oldest_ms, newest_ms);
     let up = |price: u64| part(price, lowest, highest);
     let dots: Vec<(f32, f32)> = offers.iter().map(|(time_ms, price)| (across(*time_ms), up(*price))).collect();
 
     let label_columns = highest.to_string().len();
-    // A space stands beside the label.
+    // A space follows the label.
     let curve_columns = columns.saturating_sub(label_columns + 1).clamp(CURVE_COLUMNS_MIN, CURVE_COLUMNS_MAX);
-    // Dots are counted from 0, up to the size that is given.
+    // Dots are counted from 0 to the given size inclusive.
     let (wide, high) = (curve_columns * DOTS_WIDE - 1, ROWS * DOTS_HIGH - 1);
-    // A whole line would hide the offers that lie on it.
+    // A solid line would hide the offers on it.
     let line: Vec<(f32, f32)> =
         (0..wide).step_by(LINE_DOTS_APART).map(|x| (x as f32 / wide as f32, up(median))).collect();
     let (dots, line) = (Shape::Points(&dots), Shape::Points(&line));
@@ -62,14 +64,15 @@ pub fn plot(offers: &[(u64, u64)], columns: usize) -> Option<String> {
     let (from, to) = (timestamp(oldest_ms), timestamp(newest_ms));
     let gap = curve_columns.saturating_sub(from.len() + to.len());
     match gap {
-        // Both do not fit into one line.
+        // The two labels do not fit into one line.
         0 => text.push_str(&format!("{indent}{from}\n{indent}{to}\n")),
         gap => text.push_str(&format!("{indent}{from}{}{to}\n", " ".repeat(gap))),
     }
     Some(text)
 }
 
-/// Where `value` lies from `lowest` to `highest`, as a part of 1; in the middle if there is nothing between these.
+/// Returns the position of `value` between `lowest` and `highest`, from 0 to 1; 0.5 if these are
+/// equal.
 fn part(value: u64, lowest: u64, highest: u64) -> f32 {
     match highest - lowest {
         0 => 0.5,
@@ -85,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_plot_has_its_dots_where_they_belong() {
-        // Prices that rise evenly with time lie on the diagonal, and their median in the middle.
+        // Prices that rise evenly with time lie on the diagonal, and their median is in the middle.
         let offers: Vec<(u64, u64)> = (0..=20).map(|n| (n * HOUR_MS, 100 + n * 50)).collect();
         let plot = plot(&offers, 60).unwrap();
         let lines: Vec<&str> = plot.lines().collect();

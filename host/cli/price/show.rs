@@ -1,4 +1,4 @@
-//! What the price board answers, for people.
+//! Formats the price board's answers for people.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ fn table(bands: &Bands) -> String {
     text
 }
 
-/// To the minute, or where it is less than one, to the second.
+/// Formats an age to the minute; below one minute, to the second.
 fn age(ms: u64) -> String {
     let seconds = ms / 1_000;
     let shown = if seconds < 60 { seconds } else { seconds - seconds % 60 };

@@ -1,4 +1,4 @@
-//! What the running node says of itself: for people on a terminal, for programs anywhere else.
+//! Log of the running node: for people on a terminal, for programs elsewhere.
 
 mod backlog;
 
@@ -19,22 +19,22 @@ use crate::sandbox::Confinement;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// A line that people read
+    /// One line of plain text for each event
     Human,
-    /// A JSON object a line
+    /// One JSON object a line
     Json,
 }
 
-/// What is said unless `NODE_LOG` says otherwise, such as `debug` or `info,node=debug`.
+/// Default level, unless `NODE_LOG` sets another, such as `debug` or `info,node=debug`.
 const DEFAULT: Level = Level::INFO;
 
-/// How long the node waits at its end for a reader of the log that is slow.
+/// Longest wait at shutdown for a slow reader of the log.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// The log of a node.
 pub struct Log(Backlog);
 
-/// Begins to log to standard error, by a thread of its own. Panics are logged, too.
+/// Starts to log to standard error, on a thread of its own. Panics are logged, too.
 pub fn start(format: Option<LogFormat>) -> io::Result<Log> {
     let format = format.unwrap_or(if io::stderr().is_terminal() { LogFormat::Human } else { LogFormat::Json });
     let asked = std::env::var("NODE_LOG").ok().filter(|asked| !asked.is_empty());
@@ -50,9 +50,10 @@ pub fn start(format: Option<LogFormat>) -> io::Result<Log> {
             tracing::warn!(lines, "the log was not read, and lines of it were dropped");
         });
     })?;
-    // Only the first counts, which matters to nobody but a test that starts two.
+    // Only the first subscriber counts. That affects only a test that starts two.
     let _ = tracing_subscriber::registry().with(targets).with(lines(format, move || sink.clone())).try_init();
-    // Written by the thread that panics, it would wait for the reader.
+    // The default hook writes from the panicking thread, which would then wait for the log's
+    // reader.
     std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     if let Some(Err(error)) = parsed {
         tracing::warn!("NODE_LOG is not understood, and left out: {error}");
@@ -61,19 +62,20 @@ pub fn start(format: Option<LogFormat>) -> io::Result<Log> {
 }
 
 impl Log {
-    /// Counts the lines that were dropped.
+    /// Returns a function that reads the number of dropped lines.
     pub fn dropped(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
         let backlog = self.0.clone();
         move || backlog.dropped()
     }
 
-    /// Waits a moment until all is written.
+    /// Waits for a short time until all lines are written.
     pub fn finish(&self) {
         self.0.finish(LAST_LINES);
     }
 }
 
-/// Says at the start what strangers' modules meet with: a compiler that the kernel confines, one that it does not, or none.
+/// Logs at the start how well the compiler is confined: fully by the kernel, partly, or not
+/// available at all.
 pub fn compiler(modules: &Modules) {
     match modules.probe_compiler() {
         Ok(()) => {
@@ -90,8 +92,9 @@ pub fn compiler(modules: &Modules) {
     }
 }
 
-/// Writes each event as a line. What strangers bring cannot begin another, nor steer a terminal: control characters are
-/// written out. So that none has to be let through, there are no colours.
+/// Writes each event as one line. Control characters are escaped, so that strangers' text cannot
+/// begin another line or control a terminal. There are no colours, so that no escape sequence has
+/// to pass.
 fn lines<S, W>(format: LogFormat, sink: impl Fn() -> W + Send + Sync + 'static) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
@@ -105,7 +108,7 @@ where
     }
 }
 
-/// Takes whole events, and writes each as one line.
+/// A writer that receives whole events, and writes each as one line.
 struct Plain<W>(W);
 
 impl<W: Write> Write for Plain<W> {
@@ -114,7 +117,8 @@ impl<W: Write> Write for Plain<W> {
         let text = text.strip_suffix('\n').unwrap_or(&text);
         let mut line = String::with_capacity(event.len() + 1);
         for c in text.chars() {
-            // In the form that JSON has, too. Some readers of lines take the last two for their end.
+            // The escape format is that of JSON, too. Some line readers treat U+2028 and U+2029 as
+            // line ends.
             if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') {
                 line.push_str(&format!("\\u{:04x}", u32::from(c)));
             } else {
@@ -131,7 +135,7 @@ impl<W: Write> Write for Plain<W> {
     }
 }
 
-/// What the owner should hear of while the node opens.
+/// Logs a message to the owner while the node opens.
 pub fn notice(notice: Notice) {
     match notice {
         Notice::Waiting { directory } => {
@@ -153,13 +157,13 @@ mod tests {
 
     use super::*;
 
-    /// Every control character, and what some readers take for the end of a line.
+    /// Every control character, and the characters that some readers take for line ends.
     fn hostile() -> String {
         let controls = (0..=0x9f).filter_map(char::from_u32).filter(|c| c.is_control());
         controls.chain(['\u{2028}', '\u{2029}']).collect::<String>() + "\r\n{\"level\":\"ERROR\"}\n\u{1b}[2J"
     }
 
-    /// What is written of an event that has a stranger's text wherever there can be one.
+    /// Returns the line of an event with a stranger's text in every field.
     fn written(format: LogFormat) -> String {
         let bytes = Arc::<Mutex<Vec<u8>>>::default();
         let sink = bytes.clone();

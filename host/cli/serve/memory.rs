@@ -1,15 +1,16 @@
-//! Memory that was freed is given back to the system. The C library keeps what lies below something that is in use, and
-//! after a flood of requests that can be most of what the process has.
+//! Returns freed memory to the system. The C library keeps freed memory below a block that is in
+//! use; after a flood of requests that can be most of the process's memory.
 
 use std::time::Duration;
 
-/// How often the process looks at what it has.
+/// Interval between checks of the memory.
 const EVERY: Duration = Duration::from_secs(15);
 
-/// More than at the start, by this and a quarter, is worth the walk through the heaps, which takes milliseconds.
+/// Growth that triggers a trim: this and a quarter above the size at the start. A trim walks
+/// through the heaps, which takes milliseconds.
 const MORE_BYTES: u64 = 16 << 20;
 
-/// Gives memory back now and then, until `stopping` resolves.
+/// Trims the heaps at intervals when the process has grown, until `stopping` resolves.
 pub async fn give_back(stopping: impl Future<Output = ()>) {
     let mut stopping = std::pin::pin!(stopping);
     let Some(at_first) = resident_bytes() else { return };
@@ -20,13 +21,14 @@ pub async fn give_back(stopping: impl Future<Output = ()>) {
             () = tokio::time::sleep(EVERY) => {}
         }
         if resident_bytes().is_some_and(|bytes| bytes > much) {
-            // A runtime that ends has no thread for it, and no need of it.
+            // A runtime that shuts down starts no thread for this, and does not need it.
             let _ = tokio::task::spawn_blocking(trim).await;
         }
     }
 }
 
-/// Memory of this process that is in RAM, as `proc(5)` has it: the second number of `statm`, in pages.
+/// Returns the memory of this process that is in RAM, from `proc(5)`: the second number of `statm`,
+/// in pages.
 fn resident_bytes() -> Option<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
@@ -35,7 +37,8 @@ fn resident_bytes() -> Option<u64> {
 
 fn trim() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: it takes the allocator's own locks and no pointer, and gives back only pages in which nothing is in use.
+    // SAFETY: the call takes the allocator's own locks and no pointer, and returns only pages in
+    // which nothing is in use.
     unsafe {
         libc::malloc_trim(0);
     }

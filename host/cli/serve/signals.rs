@@ -1,5 +1,6 @@
-//! The signals that reach a service, and what each does. Those that tell of a fault in the process itself, such as SIGSEGV,
-//! and those that no process can catch are left as they are; so are those that suspend and continue it.
+//! Signals of a service, and their effects. Signals of a fault in the process itself, such as
+//! SIGSEGV, keep their default, as do those that no process can catch, and those that suspend and
+//! continue it.
 
 use std::io;
 
@@ -7,23 +8,24 @@ use libc::c_int;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-/// What a signal does to the node.
+/// Effect of a signal on the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// The node finishes what is under way and ends. A second one ends it at once.
+    /// Graceful shutdown. A second such signal ends the node at once.
     End,
-    /// The node reads its tokens and certificates anew.
+    /// Reloads the tokens and the certificate.
     Reload,
-    /// Nothing. A write that SIGXFSZ or SIGPIPE is sent for fails with an error, which its caller is told.
+    /// Nothing. A write that raises SIGXFSZ or SIGPIPE then fails with an error, which its caller
+    /// gets.
     Nothing,
 }
 
-/// Signals whose default would end the process without its shutdown.
+/// Signals whose default would end the process without a graceful shutdown.
 pub const SIGNALS: [(c_int, Effect); 15] = [
     (libc::SIGINT, Effect::End),
     (libc::SIGTERM, Effect::End),
     (libc::SIGQUIT, Effect::End),
-    // The power fails; the limit of processor time is reached.
+    // Power failure; limit of processor time.
     (libc::SIGPWR, Effect::End),
     (libc::SIGXCPU, Effect::End),
     // Also sent when the terminal hangs up.
@@ -39,8 +41,8 @@ pub const SIGNALS: [(c_int, Effect); 15] = [
     (libc::SIGSTKFLT, Effect::Nothing),
 ];
 
-/// Installs handlers for the signals that do nothing. A handler, unlike an ignored signal, is not inherited by the processes
-/// that this one starts.
+/// Installs handlers for the signals without effect. Unlike an ignored signal, a handler is not
+/// inherited by child processes.
 pub fn disregard() -> io::Result<()> {
     let named = SIGNALS.iter().filter(|(_, effect)| *effect == Effect::Nothing).map(|(number, _)| *number);
     for number in named.chain(libc::SIGRTMIN()..=libc::SIGRTMAX()) {
@@ -50,14 +52,14 @@ pub fn disregard() -> io::Result<()> {
     Ok(())
 }
 
-/// The signals that have an effect, as they come.
+/// The signals with an effect, in order of arrival.
 pub struct Signals(mpsc::Receiver<Effect>);
 
-/// Signals that wait to be acted on; the system itself keeps one of each kind.
+/// Capacity of the channel; the system itself queues one signal of each kind.
 const WAITING_MAX: usize = SIGNALS.len();
 
 impl Signals {
-    /// Installs the handlers. From then on these signals do not end the process by themselves.
+    /// Installs the handlers. After that, these signals do not end the process by themselves.
     pub fn listen() -> io::Result<Self> {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
         for (number, effect) in SIGNALS.into_iter().filter(|(_, effect)| *effect != Effect::Nothing) {

@@ -1,4 +1,5 @@
-//! Forms (`multipart/form-data`, RFC 7578), read part by part as their bytes arrive: of a part, no more is held than a piece.
+//! Forms (`multipart/form-data`, RFC 7578), read part by part as their bytes arrive. At most one
+//! piece of a part is in memory.
 
 use axum::body::{Body, Bytes};
 use axum::http::HeaderMap;
@@ -9,18 +10,18 @@ use super::Pieces;
 
 const FORM: &str = "multipart/form-data";
 
-/// The longest boundary (RFC 2046).
+/// Longest boundary (RFC 2046).
 const BOUNDARY_BYTES_MAX: usize = 70;
 
-/// The headers of one part, and the bytes before the first.
+/// Limit on the headers of one part, and on the bytes before the first part.
 const HEAD_BYTES_MAX: usize = 8 << 10;
 
-/// A form as far as it was read.
+/// A form and how far it was read.
 pub struct Form {
     pieces: Pieces,
-    /// A line's end, two dashes and the boundary.
+    /// CRLF, two dashes and the boundary.
     delimiter: Vec<u8>,
-    /// Read, and not handed on.
+    /// Bytes that were read but not returned yet.
     held: Vec<u8>,
     place: Place,
 }
@@ -30,12 +31,12 @@ enum Place {
     /// Before the first delimiter.
     Preamble,
     Part,
-    /// Behind a delimiter.
+    /// After a delimiter.
     Delimiter,
     End,
 }
 
-/// Whether a body says that it is a form.
+/// Returns true if `Content-Type` says that the body is a form.
 pub fn is_form(headers: &HeaderMap) -> bool {
     let media_type = headers.get(CONTENT_TYPE).map(|value| value.as_bytes()).unwrap_or_default();
     media_type.get(..FORM.len()).is_some_and(|start| start.eq_ignore_ascii_case(FORM.as_bytes()))
@@ -54,13 +55,14 @@ impl Form {
         Ok(Self {
             pieces: Pieces::new(body),
             delimiter: format!("\r\n--{boundary}").into_bytes(),
-            // The first delimiter may stand at the very beginning.
+            // The first delimiter may be at the start of the body, without the CRLF before it.
             held: b"\r\n".to_vec(),
             place: Place::Preamble,
         })
     }
 
-    /// Goes on to the next part, over what is left of this one, and returns its name; `None` at the end of the form.
+    /// Skips the rest of the current part and returns the name of the next one; `None` at the end
+    /// of the form.
     pub async fn next_part(&mut self) -> Result<Option<String>, Problem> {
         let mut skipped = 0;
         loop {
@@ -82,14 +84,14 @@ impl Form {
             .ok_or_else(|| Problem::malformed("a part of the form has no `Content-Disposition` with a `name`"))
     }
 
-    /// The next bytes of the part; `None` at its end.
+    /// Returns the next bytes of the part; `None` at its end.
     pub async fn next_piece(&mut self) -> Result<Option<Bytes>, Problem> {
         loop {
             if !matches!(self.place, Place::Preamble | Place::Part) {
                 return Ok(None);
             }
             let found = find(&self.held, &self.delimiter);
-            // What may be the beginning of a delimiter is kept.
+            // Bytes that may be the start of a delimiter stay in the buffer.
             let len = found.unwrap_or_else(|| self.held.len().saturating_sub(self.delimiter.len() - 1));
             let piece: Vec<u8> = self.held.drain(..len).collect();
             if found.is_some() {
@@ -105,7 +107,8 @@ impl Form {
         }
     }
 
-    /// Whether the delimiter was the form's last; otherwise goes on to the next line.
+    /// Returns true if the delimiter was the last one of the form; otherwise moves to the next
+    /// line.
     async fn is_last(&mut self) -> Result<bool, Problem> {
         let line = loop {
             if self.held.starts_with(b"--") {
@@ -126,7 +129,7 @@ impl Form {
         }
     }
 
-    /// The lines up to the empty one.
+    /// Returns the lines before the empty line.
     async fn head(&mut self) -> Result<Vec<u8>, Problem> {
         loop {
             if self.held.starts_with(b"\r\n") {
@@ -154,7 +157,7 @@ impl Form {
     }
 }
 
-/// Where `what`, which begins with a byte that is rare, is in `bytes`.
+/// Returns the position of `what` in `bytes`. Fast when the first byte of `what` is rare.
 fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
     let (first, mut from) = (*what.first()?, 0);
     while let Some(at) = bytes.get(from..)?.iter().position(|byte| *byte == first) {
@@ -174,7 +177,7 @@ fn name_of(head: &[u8]) -> Option<String> {
     })
 }
 
-/// The parameter `name` of a header's value (`kind; name=value; name="value"`).
+/// Returns the parameter `name` of a header's value (`kind; name=value; name="value"`).
 fn parameter(value: &str, name: &str) -> Option<String> {
     let mut rest = value.split_once(';')?.1;
     loop {
@@ -187,7 +190,7 @@ fn parameter(value: &str, name: &str) -> Option<String> {
     }
 }
 
-/// A token or a quoted string at the beginning of `text`, and what comes after it.
+/// Returns the token or quoted string at the start of `text`, unquoted, and the rest of `text`.
 fn unquoted(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find(';').unwrap_or(text.len());
@@ -215,7 +218,8 @@ mod tests {
 
     use super::*;
 
-    /// The parts of `body`, which arrives in pieces of `piece_bytes`; or the status of the refusal.
+    /// Returns the parts of `body`, delivered in pieces of `piece_bytes`, or the code of the
+    /// refusal.
     fn parts(boundary: &str, body: &[u8], piece_bytes: usize) -> Result<Vec<(String, Vec<u8>)>, String> {
         let media_type =
             HeaderValue::try_from(format!("multipart/form-data; charset=utf-8; boundary={boundary}")).unwrap();
@@ -247,7 +251,7 @@ mod tests {
     fn parts_are_read_as_clients_write_them() {
         for (body, said) in [
             ("--x\r\ncontent-disposition: form-data; name=\"a\"\r\n\r\n1\r\n--x--\r\n", of(&[("a", "1")])),
-            // With a preamble, padding, an epilogue, a file's name and type, and an empty part.
+            // A preamble, padding, an epilogue, a file's name and type, and an empty part.
             (
                 "hello\r\n--x \t\r\nContent-Type: text/plain\r\nContent-Disposition: form-data; filename=\"q\\\"; name=z\"; \
                  name=slice\r\n\r\n\r\n--x\r\ncontent-disposition: form-data; name=\"b\\\"c\"\r\n\r\n\r\n--y\r\n-\r\n--x--bye",
@@ -286,7 +290,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the parts hold and however they arrive, they are read as they were.
+        /// Parts are read back unchanged, for any content and any piece size.
         #[test]
         fn any_parts_are_read_back(
             values in prop::collection::vec("[\r\n\\-x]{0,40}", 0..5), piece_bytes in 1..50usize

@@ -1,4 +1,4 @@
-//! Bodies that are refused: their sender must hear so.
+//! Bodies of refused requests: reads them to the end, so that the sender receives the response.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,13 +9,15 @@ use axum::extract::Request;
 use axum::http::header::EXPECT;
 use futures_util::{Stream, StreamExt as _};
 
-/// How long one who is still sending may take to hear the answer.
+/// Longest time to go on reading the body of a refused request.
 const HEARD: Duration = Duration::from_secs(10);
 
-/// `request`, whose body is read on for a while where nobody wants the rest of it. Where a connection is closed on what is
-/// still being sent, the answer is lost with it, and a refusal would be asked for again and again.
+/// Wraps the body of `request`, so that the unread rest is drained for a while when the body is
+/// dropped. Closing a connection while the client is still sending would lose the response, and the
+/// client would send the refused request again and again.
 ///
-/// A sender that waits for `100 Continue` has sent nothing: unless somebody begins to read its body, it is not asked for it.
+/// A sender that waits for `100 Continue` has sent nothing. Its body is not requested unless the
+/// handler begins to read it.
 pub fn heard_out(request: Request) -> Request {
     let waits = request.headers().contains_key(EXPECT);
     request.map(|body| {
@@ -29,7 +31,7 @@ pub fn heard_out(request: Request) -> Request {
 struct HeardOut {
     /// `None` at the end.
     pieces: Option<BodyDataStream>,
-    /// Whether the sender sends, as far as is known.
+    /// True if the sender is already sending, as far as is known.
     is_coming: bool,
 }
 
@@ -62,7 +64,7 @@ mod tests {
 
     use super::*;
 
-    /// How many pieces are asked for of a body that nobody reads.
+    /// Returns how many pieces are read from a body that no handler reads.
     fn read_of_a_refused(expects: bool) -> usize {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let asked = Arc::new(AtomicUsize::new(0));

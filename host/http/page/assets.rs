@@ -1,5 +1,5 @@
-//! The page's style and script. Their addresses have their digest, so that a browser may keep them for good, and asks
-//! for others as soon as they are others.
+//! Style and script of the page. The address contains the digest of the file, so a browser may
+//! cache the file for ever and still loads a new version at once.
 
 use std::sync::LazyLock;
 
@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::digest::Digest;
 
-/// A file that is part of this program.
+/// A file that is compiled into this program.
 pub struct Asset {
     text: &'static str,
     content_type: HeaderValue,
@@ -44,7 +44,8 @@ impl Asset {
 
     fn answer(&self, uri: &Uri, headers: &HeaderMap) -> Response {
         let tag = format!("\"{}\"", self.digest);
-        // Under an address without the digest, or with an earlier one, there will be something else one day.
+        // An address without the digest, or with an old one, will have other content after an
+        // update.
         let lasts = uri.query() == Some(&self.digest);
         let caching = if lasts { "private, max-age=31536000, immutable" } else { "no-cache" };
         let is_known = headers

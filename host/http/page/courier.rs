@@ -1,4 +1,4 @@
-//! What the courier carries, and what it has earned.
+//! Courier part: the bundles it carries, and the credit it has earned.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Figures as people read them.
+//! Number formats for people.
 
 use std::time::Duration;
 
@@ -6,7 +6,8 @@ use maud::{Markup, html};
 
 use crate::text::{printable, timestamp};
 
-/// Longer names are shown by their beginning in a table; all of it is in the title, and where the link leads.
+/// Longest name in a table. A longer name is cut, and is complete in its `title` and on the linked
+/// page.
 const SHORT_CHARS: usize = 16;
 
 /// `1,234,567`
@@ -27,7 +28,7 @@ pub fn counted(number: u64, what: &str) -> String {
     format!("{} {what}{}", count(number), if number == 1 { "" } else { "s" })
 }
 
-/// Bytes in the largest unit of which there is one, to a tenth.
+/// Formats bytes in the largest unit of which there is at least one, to a tenth.
 pub fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let Some(unit) = (bytes.max(1).ilog2() / 10).checked_sub(1) else { return format!("{bytes} B") };
@@ -38,7 +39,7 @@ pub fn bytes(bytes: u64) -> String {
     }
 }
 
-/// How long something took: three digits that count.
+/// Formats the duration of an operation in µs, ms or s, with one decimal for ms and s.
 pub fn duration_us(us: u64) -> String {
     match us {
         0..1_000 => format!("{us} µs"),
@@ -47,7 +48,7 @@ pub fn duration_us(us: u64) -> String {
     }
 }
 
-/// How long something lasts, in the two largest units.
+/// Formats a long duration in its two largest units.
 pub fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
@@ -59,7 +60,8 @@ pub fn span(duration: Duration) -> String {
     }
 }
 
-/// How long ago something was, in whole units so that it does not change all the time; the exact time is in the title.
+/// Formats how long ago something was, in whole units, so that the text does not change all the
+/// time. The exact time is in the `title`.
 pub fn ago(then_ms: u64, now_ms: u64) -> Markup {
     let seconds = now_ms.saturating_sub(then_ms) / 1_000;
     let text = match seconds {
@@ -73,7 +75,7 @@ pub fn ago(then_ms: u64, now_ms: u64) -> Markup {
     html! { time datetime=(exact) title=(exact) { (text) } }
 }
 
-/// A digest or an id, cut where it is long.
+/// Formats a digest or an id, cut if it is long.
 pub fn short(text: &str) -> Markup {
     let text = printable(text);
     match text.char_indices().nth(SHORT_CHARS) {
@@ -84,12 +86,12 @@ pub fn short(text: &str) -> Markup {
     }
 }
 
-/// All of a digest, an id or a key. It may be broken anywhere.
+/// Formats a whole digest, id or key. A line may break anywhere in it.
 pub fn long(text: &str) -> Markup {
     html! { code .long { (printable(text)) } }
 }
 
-/// How much of `max` there is, as a bar and in numbers. `what` is for those who do not see the bar's place.
+/// Formats `value` out of `max` as a bar and in numbers. `what` is the label for screen readers.
 pub fn bar(what: &str, value: u64, max: u64, show: fn(u64) -> String) -> Markup {
     html! {
         progress max=(max.max(1)) value=(value.min(max)) aria-label=(what) {}

@@ -1,5 +1,5 @@
-//! What is around the parts: the document, its way in for keyboards and screen readers, and the headers that it comes
-//! with.
+//! HTML frame of the page: the document, its navigation for keyboards and screen readers, and the
+//! response headers.
 
 use axum::http::StatusCode;
 use axum::http::header::{
@@ -14,39 +14,40 @@ use crate::http::Served;
 use crate::http::caller::Caller;
 use crate::slice::SliceId;
 
-/// Nothing runs, looks or is asked for but what this node serves; nothing is sent by a form, nor shown in another's
-/// frame.
+/// Content security policy: the page loads scripts, styles and data from this node only, submits no
+/// forms, and cannot be shown in a frame of another page.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                       img-src 'self' data:; form-action 'none'; frame-ancestors 'none'; base-uri 'none'";
 
-/// A slice, and a piece of it taken out. In the page itself, since a browser would ask for one.
+/// Icon: a slice with a piece cut out. The icon is inside the document, because a browser would
+/// otherwise request one.
 const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Cpath \
                     fill='%232563eb' d='M1 1h14v6H9v8H1z'/%3E%3C/svg%3E";
 
-/// How often a browser without scripts loads the page anew.
+/// Reload interval for a browser without scripts.
 const RELOAD_SECONDS: u32 = 30;
 
-/// What a document is called.
+/// Titles of the documents.
 pub enum Title<'a> {
     Front,
     Proof(&'a SliceId),
     NoProof,
 }
 
-/// A document or a piece of one, with the headers that all of them have.
+/// Returns a document or a part of one, with the headers that all of them have.
 pub fn respond(status: StatusCode, content: Markup) -> Response {
     let headers = [
         (CONTENT_TYPE, "text/html; charset=utf-8"),
         (CONTENT_SECURITY_POLICY, POLICY),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (REFERRER_POLICY, "no-referrer"),
-        // It is true for one caller at one time.
+        // The content is valid for one caller at one time.
         (CACHE_CONTROL, "no-store"),
     ];
     (status, headers, content.into_string()).into_response()
 }
 
-/// The page at `/`, with the parts that the caller may see.
+/// Returns the page at `/`, with the parts that the caller may see.
 pub fn front(served: &Served, caller: &Caller) -> Markup {
     let parts = || Part::ALL.into_iter().filter(|part| part.is_for(caller));
     page(
@@ -76,7 +77,7 @@ fn section(part: Part, served: &Served, caller: &Caller) -> Markup {
             div .part data-part=(name) data-seconds=(seconds) {
                 @match content {
                     Ok(content) => (content),
-                    // The log has it already.
+                    // The error is already in the log.
                     Err(_) => p .bad { "This cannot be shown now; the node's log says why." }
                 }
             }
@@ -84,7 +85,7 @@ fn section(part: Part, served: &Served, caller: &Caller) -> Markup {
     }
 }
 
-/// A whole document.
+/// Returns a whole document.
 pub fn page(title: &Title<'_>, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)

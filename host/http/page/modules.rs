@@ -1,4 +1,4 @@
-//! Modules: those that are stored, and a way to bring another.
+//! Modules part: the stored modules, and the upload of a new one.
 
 use maud::{Markup, html};
 
@@ -11,7 +11,7 @@ use crate::http::problem::Problem;
 use crate::modules::{Listed, ModuleName, Record};
 use crate::text::printable;
 
-/// How many are shown; all of them are at `/v1/modules`.
+/// Limit on shown modules. `/v1/modules` lists all of them.
 const MODULES_MAX: usize = 100;
 
 pub fn render(served: &Served, caller: &Caller) -> Result<Markup, Problem> {
@@ -77,8 +77,8 @@ fn may_remove(caller: &Caller, record: &Record) -> bool {
     record.is_added_by(&caller.name()) || caller.may(Right::Admin)
 }
 
-/// Where a module is brought, and where the gate's answer appears. It stands beside the part, so that no refresh
-/// touches it.
+/// Returns the upload form, which also shows the gate's verdict. The form is outside the part, so
+/// that a refresh does not reset it.
 pub fn upload(caller: &Caller) -> Markup {
     html! {
         @if caller.may(Right::Upload) {

@@ -1,4 +1,4 @@
-//! Who this node is, and what it has done since it was started.
+//! Overview part: the identity of this node, and its work since it was started.
 
 use maud::{Markup, html};
 

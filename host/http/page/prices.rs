@@ -1,4 +1,4 @@
-//! What work is offered at: the bands of each lane, and how those over all came to be.
+//! Prices part: the bands of each lane, and a plot of the offers behind the overall bands.
 
 mod plot;
 
@@ -10,10 +10,11 @@ use crate::http::problem::Problem;
 use crate::prices::orders::{PriceAnswer, PriceOrder};
 use crate::prices::{Band, Bands, Lane};
 
-/// Lanes that are shown: those over all, and of the first modules.
+/// Limit on shown lanes: the built-in ones, then the first modules.
 const LANES_MAX: usize = 20;
 
-/// Offers that are plotted. More could not be told apart, and each has its quartiles computed.
+/// Limit on plotted offers. More dots could not be distinguished, and quartiles are computed for
+/// each offer.
 const PLOTTED_MAX: usize = 300;
 
 pub fn render(served: &Served) -> Result<Markup, Problem> {

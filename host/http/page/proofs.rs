@@ -1,4 +1,4 @@
-//! Proofs: the newest in a table, and one with all that it says.
+//! Proofs part: a table of the newest proofs, and a page for one proof with all its fields.
 
 use maud::{Markup, html};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -15,7 +15,7 @@ use crate::text::{printable, timestamp};
 
 const RECENT_MAX: usize = 20;
 
-/// So much of a digest tells files apart.
+/// Digits of a digest in a file name; enough to distinguish files.
 const FILE_NAME_DIGITS: usize = 16;
 
 pub fn recent(served: &Served, caller: &Caller) -> Result<Markup, Problem> {
@@ -59,7 +59,7 @@ pub fn recent(served: &Served, caller: &Caller) -> Result<Markup, Problem> {
     })
 }
 
-/// All of one proof, in the order in which its canonical bytes have it.
+/// Renders all fields of one proof, in the order of its canonical bytes.
 pub fn whole(proof: &SliceProof) -> Markup {
     let (job, observed) = (proof.job(), proof.observed());
     let json = serde_json::to_string_pretty(&proof.to_json()).unwrap_or_default();
@@ -111,7 +111,7 @@ pub fn whole(proof: &SliceProof) -> Markup {
                 }
             }
             h2 #json-title { "As JSON" }
-            // It scrolls, so that a keyboard must be able to stop there.
+            // `tabindex` lets keyboard users focus and scroll this element.
             pre #proof-json tabindex="0" role="region" aria-labelledby="json-title" { (json) }
             p .note {
                 "Anybody can check it: " code { "node compute proof validate " (file) ".proof" }
@@ -137,7 +137,8 @@ pub fn none() -> Markup {
     }
 }
 
-/// Leads to the proof, but for two ids that a browser takes for parts of a path, however they are escaped.
+/// Links to the proof. The ids `.` and `..` get no link, because browsers resolve them as path
+/// segments even when they are escaped.
 fn link(id: &SliceId) -> Markup {
     let shown = short(id.as_str());
     if matches!(id.as_str(), "." | "..") {
@@ -146,7 +147,8 @@ fn link(id: &SliceId) -> Markup {
     html! { a href=(address("/proofs/", id)) { (shown) } }
 }
 
-/// Where a slice's proof is. All that is not a letter or a digit is escaped, since an id may be a path.
+/// Returns the address of a slice's proof. Everything but letters and digits is escaped, because an
+/// id may be a path.
 fn address(path: &str, id: &SliceId) -> String {
     format!("{path}{}", utf8_percent_encode(id.as_str(), NON_ALPHANUMERIC))
 }
@@ -177,7 +179,8 @@ fn assets(proof: &SliceProof) -> Markup {
     }
 }
 
-/// A guest's failure is a result, but one that its author will want to see.
+/// Renders the outcome. A guest's failure is a valid result, but it is marked for the guest's
+/// author.
 fn outcome(outcome: Outcome) -> Markup {
     let (code, failure) = outcome.code();
     html! {

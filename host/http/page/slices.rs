@@ -1,4 +1,4 @@
-//! What runs and what waits.
+//! Slices part: running and waiting slices.
 
 use std::time::SystemTime;
 
@@ -13,7 +13,7 @@ use crate::queue::Status;
 use crate::runner::Running;
 use crate::store::TaskWorkload;
 
-/// How many of those that wait are shown.
+/// Limit on shown waiting slices.
 const WAITING_MAX: usize = 10;
 
 pub fn render(served: &Served, caller: &Caller) -> Result<Markup, Problem> {
@@ -67,7 +67,8 @@ fn running_table(running: &[Running], shows_token: bool, now_ms: u64) -> Markup 
                         th scope="row" {
                             @match id {
                                 Some(id) => (short(id)),
-                                // Of a slice that was given no id, it is known once the slice is read.
+                                // A slice that was submitted without an id gets one only after the
+                                // slice is read.
                                 None => span .none { (name) }
                             }
                         }
@@ -89,7 +90,8 @@ fn running_table(running: &[Running], shows_token: bool, now_ms: u64) -> Markup 
     }
 }
 
-/// Two that run have not begun in one nanosecond; if they have, the script finds one of them in the other's place.
+/// Returns a key for the row of a run. Two runs with the same start in nanoseconds would have the
+/// same key; the script would then confuse their rows.
 fn key(run: &Running) -> String {
     let since = run.since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     format!("{}-{}", run.scope.token().unwrap_or_default(), since.as_nanos())

@@ -1,4 +1,4 @@
-//! What a request says of a job beside the slice itself: the parameters of its query.
+//! Query parameters of a request to run a slice.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,11 +31,11 @@ pub struct Ask {
     no_cache: Option<bool>,
 }
 
-/// What is to be done with a slice.
+/// A job: all settings of a run but the slice itself.
 pub struct Job {
     id: Option<SliceId>,
     workload: TaskWorkload,
-    /// Of the query. Those that the body brings come after them.
+    /// Arguments of the query. Arguments of the body follow them.
     args: Vec<Vec<u8>>,
     limits: Limits,
     reuse: Reuse,
@@ -78,7 +78,8 @@ impl Ask {
         Ok(ask)
     }
 
-    /// The job that `caller` asks for. All that the head of the request decides is decided here.
+    /// Builds the job that `caller` requests. All decisions that need only the head of the request
+    /// are made here.
     pub fn job(self, served: &Served, caller: &Caller) -> Result<Job, Problem> {
         let workload = self.workload(served)?;
         let config = &served.node.config;
@@ -117,7 +118,8 @@ impl Job {
         self.id.as_ref()
     }
 
-    /// Whether `known` may be this job, once its input of so many bytes is there.
+    /// Returns true if `known` may be this job, given the length of its input as far as it is
+    /// known.
     pub fn may_be(&self, known: &proof::Job, input_bytes: Option<u64>) -> bool {
         known.module == Workload::from(self.workload).digest()
             && known.limits == self.limits.into()
@@ -125,14 +127,14 @@ impl Job {
             && input_bytes.is_none_or(|bytes| known.input.bytes == bytes)
     }
 
-    /// To be run at once.
+    /// Builds the request for an immediate run.
     pub fn request(self, scope: Scope, slice: Slice, brought: Vec<Vec<u8>>, assets: Vec<Asset>) -> Request {
         let Self { id, workload, args, limits, reuse, timeout } = self;
         let args = joined(args, brought);
         Request { scope, id, args, assets, limits, reuse, timeout, ..Request::new(workload.into(), slice) }
     }
 
-    /// To be run later.
+    /// Builds the request for a queued run.
     pub fn task_request(self, brought: Vec<Vec<u8>>, assets: Vec<Asset>) -> TaskRequest {
         let Self { id: slice_id, workload, args, limits, reuse, timeout } = self;
         let args = joined(args, brought);
@@ -140,13 +142,14 @@ impl Job {
     }
 }
 
-/// Arguments as a guest reads them: one after another, with a zero between them.
+/// Joins arguments as a guest reads them: one after another, separated by a zero byte.
 fn joined(mut args: Vec<Vec<u8>>, more: Vec<Vec<u8>>) -> Arc<[u8]> {
     args.extend(more);
     Arc::from(args.join(&0))
 }
 
-/// What a caller asks for, up to what the config allows; beyond it where the caller holds a token that administers the node.
+/// Returns the requested limit. A limit above that of the config needs a token with the admin
+/// right.
 fn lowered(caller: &Caller, name: &str, asked: Option<u64>, max: u64) -> Result<u64, Problem> {
     match asked {
         Some(asked) if asked > max && !caller.holds(Right::Admin) => {

@@ -1,5 +1,6 @@
-//! The body of a request to run: the slice itself, or a form with arguments and assets before it. Of what is run at once, a
-//! short slice stays in memory and a longer one goes to the disk as it arrives; what is run later goes into the queue.
+//! Body of a request to run: the slice itself, or a form with arguments and assets before the
+//! slice. For an immediate run, a short slice stays in memory and a longer one is written to disk
+//! as it arrives. For a queued run, the slice goes into the queue.
 
 use std::io::Write as _;
 
@@ -20,25 +21,25 @@ use crate::slice::{Scope, Slice};
 use crate::store::Reserve;
 use crate::workload::Asset;
 
-/// What is longer goes to the disk.
+/// Longest slice in memory. A longer slice goes to disk.
 const HELD_BYTES_MAX: u64 = 1 << 20;
 
-/// Parts of a form. Arguments can be as many as are bytes between them.
+/// Limit on the parts of a form: without it, a form could have a part for every few bytes.
 const PARTS_MAX: usize = 1_024;
 
-/// Where a slice goes.
+/// Destination of a slice.
 pub enum Destination {
     Run(Scope),
     Queue(Box<Incoming>),
 }
 
-/// Where it is.
+/// A slice at its destination.
 pub enum Placed {
     Slice(Slice),
     Queued(Box<Incoming>),
 }
 
-/// What a request has brought.
+/// Content of a request body.
 pub struct Brought {
     pub slice: Placed,
     pub args: Vec<Vec<u8>>,
@@ -46,13 +47,13 @@ pub struct Brought {
     pub _kept: Kept,
 }
 
-/// What lasts for as long as the slice is in use.
+/// Resources that live as long as the slice is in use.
 pub struct Kept {
     _memory: Memory,
     _file: Option<Spooled>,
 }
 
-/// A slice's file, removed when this goes, and its share of the disk.
+/// A slice's file, deleted on drop, and its share of the disk quota.
 struct Spooled {
     _path: TempPath,
     _share: Share<Scope>,
@@ -69,7 +70,8 @@ pub async fn take_in(
     }
     check_length(request.headers(), served.node.config.serve.slice_bytes_max)?;
     if let (Destination::Run(scope), Some(length)) = (&destination, content_length(request.headers())) {
-        // Whether it fits is told before it is sent; what it takes is taken as it arrives.
+        // The check only refuses a body that is too large before it is sent; space is reserved as
+        // the bytes arrive.
         served.rooms.check_spool(scope, if length > HELD_BYTES_MAX { length } else { 0 })?;
     }
     let mut source = Source::Body(Pieces::new(request.into_body()));
@@ -149,12 +151,12 @@ async fn enqueue(
     source.write_to(Vec::new(), memory, incoming, |incoming, bytes| Ok(incoming.write(bytes)?), Ok).await
 }
 
-/// A slice on its way to a file.
+/// A slice that is being written to a file.
 struct Spooling {
     file: NamedTempFile,
     bytes: u64,
     share: Share<Scope>,
-    /// Free space that is left alone.
+    /// Free disk space that must remain.
     reserve: Reserve,
 }
 

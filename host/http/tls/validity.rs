@@ -1,4 +1,4 @@
-//! From when to when a certificate is valid, as X.509 (RFC 5280, 4.1.2.5) has it in DER.
+//! Validity period of a certificate, read from its DER encoding (X.509, RFC 5280, 4.1.2.5).
 
 use std::ops::RangeInclusive;
 
@@ -8,7 +8,8 @@ const VERSION: u8 = 0xa0;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
-/// In seconds since 1970. `None` where the certificate does not tell it as the standard says.
+/// Returns the validity period in seconds since 1970; `None` if the certificate does not encode it
+/// as the standard says.
 pub fn validity(certificate: &[u8]) -> Option<RangeInclusive<u64>> {
     let mut certificate = Der(certificate);
     let mut signed = Der(Der(certificate.next(SEQUENCE)?).next(SEQUENCE)?);
@@ -20,17 +21,18 @@ pub fn validity(certificate: &[u8]) -> Option<RangeInclusive<u64>> {
     Some(validity.time()?..=validity.time()?)
 }
 
-/// Whether a certificate is of the version that has no extensions, and does not name its version.
+/// Returns true for a certificate of X.509 version 1, which has no extensions and does not name its
+/// version.
 pub fn is_version_1(certificate: &[u8]) -> bool {
     let signed = Der(certificate).next(SEQUENCE).and_then(|content| Der(content).next(SEQUENCE));
     signed.is_some_and(|signed| signed.first() == Some(&INTEGER))
 }
 
-/// What is left to read.
+/// A reader of DER elements; holds the bytes that are not read yet.
 struct Der<'a>(&'a [u8]);
 
 impl<'a> Der<'a> {
-    /// The content of the next element, which has this tag.
+    /// Reads the next element, which must have this tag, and returns its content.
     fn next(&mut self, tag: u8) -> Option<&'a [u8]> {
         let (found, rest) = self.0.split_first()?;
         let (len, rest) = rest.split_first()?;
@@ -47,7 +49,7 @@ impl<'a> Der<'a> {
         (*found == tag).then_some(content)
     }
 
-    /// `YYMMDDHHMMSSZ` or `YYYYMMDDHHMMSSZ`.
+    /// Reads a time: `YYMMDDHHMMSSZ` or `YYYYMMDDHHMMSSZ`.
     fn time(&mut self) -> Option<u64> {
         let tag = *self.0.first()?;
         let text = str::from_utf8(self.next(tag)?).ok()?.strip_suffix('Z')?;
@@ -72,7 +74,7 @@ impl<'a> Der<'a> {
     }
 }
 
-/// Of the Gregorian calendar; `None` before 1970.
+/// Returns the days since 1970 in the Gregorian calendar; `None` before 1970.
 fn days_since_1970(year: u64, month: u64, day: u64) -> Option<u64> {
     let is_leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let february = if is_leap { 29 } else { 28 };

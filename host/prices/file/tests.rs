@@ -11,7 +11,7 @@ const NOW_MS: u64 = 1_700_000_000_000;
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/price-board-v2.bin");
 
-/// A place for a board's file.
+/// A directory with a board's file.
 struct Place(TempDir);
 
 impl Place {
@@ -31,7 +31,7 @@ impl Place {
         self.file().load(&Settings::default(), NOW_MS)
     }
 
-    /// The names of what is there.
+    /// Returns the names of all files in the directory.
     fn names(&self) -> Vec<String> {
         let mut names: Vec<String> =
             self.0.path().read_dir().unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
@@ -44,7 +44,7 @@ fn offer(units: u64, lane: Lane, provider: &str, time_ms: u64) -> Offer {
     Offer { price: Price::new(units).unwrap(), lane, provider: provider.parse().unwrap(), time_ms }
 }
 
-/// A board with something of everything.
+/// Returns a board with offers in every kind of lane.
 fn sample() -> PriceBoard {
     let mut board = PriceBoard::new(&Settings::default());
     board.record(&offer(10, Lane::Transcode, "local", NOW_MS - 5));
@@ -62,7 +62,7 @@ fn decoded(bytes: &[u8]) -> Result<PriceBoard, &'static str> {
     })
 }
 
-/// The checksum that a forger would put there.
+/// Appends a valid checksum, as a forger would.
 fn sealed(mut framed: Vec<u8>) -> Vec<u8> {
     framed.extend_from_slice(Digest::in_domain(DOMAIN, &framed).as_bytes());
     framed
@@ -72,7 +72,7 @@ fn unsealed(bytes: &[u8]) -> Vec<u8> {
     bytes[..bytes.len() - CHECKSUM_BYTES].to_vec()
 }
 
-/// A sound frame around any payload.
+/// Builds a valid frame around any payload.
 fn framed(payload: &[u8]) -> Vec<u8> {
     sealed([&MAGIC[..], &VERSION.to_le_bytes(), &(payload.len() as u64).to_le_bytes(), payload].concat())
 }
@@ -90,7 +90,7 @@ fn a_board_comes_back_as_it_was_saved() {
     assert_eq!(place.names(), ["price_board.bin"]);
 }
 
-/// `BLESS=1` writes it anew, which is another version of it.
+/// `BLESS=1` rewrites the golden file; that is a new version of the format.
 #[test]
 fn the_format_is_that_of_the_golden_file() {
     let bytes = encode(&sample());
@@ -114,7 +114,7 @@ fn no_flipped_bit_no_part_and_nothing_longer_is_read() {
     }
     for more in [&b"\0"[..], &bytes] {
         assert_eq!(decoded(&[&bytes, more].concat()).err(), Some("damaged"));
-        // Also where the trailing bytes were there when it was sealed.
+        // The same with trailing bytes that the checksum covers.
         let sealed = sealed([&unsealed(&bytes), more].concat());
         assert_eq!(decoded(&sealed).err(), Some("damaged"));
     }
@@ -132,7 +132,7 @@ fn another_version_and_forged_lengths_are_refused_though_their_checksum_fits() {
     assert_eq!(decoded(&with(8, &0_u16.to_le_bytes())).err(), Some("foreign_version"));
     for length in [0, 1, (bytes.len() - HEAD_BYTES - 1) as u64, u64::MAX] {
         assert_eq!(decoded(&with(10, &length.to_le_bytes())).err(), Some("damaged"), "{length}");
-        // How many providers there are.
+        // The number of providers.
         assert_eq!(decoded(&with(HEAD_BYTES + 8, &length.to_le_bytes())).err(), Some("damaged"), "{length}");
     }
     assert_eq!(decoded(&framed(&[])).err(), Some("damaged"));
@@ -235,14 +235,14 @@ fn what_cannot_be_moved_aside_is_said_and_stops_nothing() {
     let place = Place::new();
     let path = place.path("price_board.bin");
     (1..KEPT_ASIDE_MAX).for_each(|n| std::fs::write(place.path(&format!("price_board.damaged-{n}")), b"").unwrap());
-    // The last name stands for a directory that is not empty, which no file can replace.
+    // The last name is a directory that is not empty, which no file can replace.
     std::fs::create_dir_all(place.path(&format!("price_board.damaged-{KEPT_ASIDE_MAX}/below"))).unwrap();
     std::fs::write(&path, b"no board").unwrap();
     let (board, result) = SharedBoard::open(path.clone(), &Settings::default(), NOW_MS);
     assert!(matches!(&result, LoadResult::Damaged { aside: Aside::NotMoved { .. }, .. }), "{result}");
     board.record(&offer(1, Lane::All, "local", NOW_MS));
     assert!(board.save_if_changed().unwrap());
-    // And where nothing can be saved, that is an error, and the board goes on.
+    // If saving fails, that is an error, and the board goes on in memory.
     std::fs::remove_file(&path).unwrap();
     std::fs::create_dir(&path).unwrap();
     board.record(&offer(2, Lane::All, "local", NOW_MS));
@@ -254,7 +254,7 @@ fn what_cannot_be_moved_aside_is_said_and_stops_nothing() {
     assert_eq!(board.bands(Lane::All, NOW_MS).samples, 2);
 }
 
-/// What was told is there after the process was killed at any moment: before and after a save, and in its middle.
+/// Acknowledged offers survive a kill at any moment: before, during and after a save.
 #[test]
 fn an_offer_that_was_told_outlives_the_process() {
     let place = Place::new();
@@ -320,7 +320,7 @@ proptest! {
             now_ms += later_ms;
             let modules = [b"one", b"two", b"six"].map(|module| Lane::Module(Digest::of(module)));
             let lane = [Lane::All, Lane::Transcode, Lane::Inference].into_iter().chain(modules).nth(lane).unwrap();
-            // One of them offers as much as eight others together.
+            // One of them makes as many offers as eight others together.
             board.record(&offer(units, lane, &format!("p{}", provider.saturating_sub(4)), now_ms));
         }
         board.settle(now_ms);

@@ -14,7 +14,7 @@ fn provider(number: usize) -> ProviderName {
     format!("p{number}").parse().unwrap()
 }
 
-/// A window of so many offers, of which one provider may hold a tenth.
+/// Creates a window of which one provider may hold a tenth.
 fn window(capacity: usize) -> Window {
     Window::new(capacity, Share::of_percent(10))
 }
@@ -77,11 +77,11 @@ fn a_flood_moves_the_median_no_further_than_a_tenth_of_the_window_can() {
         window.push(price(Price::MAX), &provider(777), 0);
         assert!(held(&window)["p777"] <= 10);
     }
-    // Ten gave way to the flood, and no more: the flood's own oldest did after that.
+    // The flood displaced ten offers of others and no more; after that it displaced its own oldest.
     assert_eq!((window.len(), held(&window)["p777"]), (100, 10));
     assert_eq!(prices(&window)[..90], honest[10..]);
-    // Ten of 100 at the upper end move the median by five ranks; those that gave way were the ten cheapest, for another
-    // five.
+    // Ten of 100 at the upper end move the median by five ranks. The ten displaced offers were the
+    // cheapest, for another five.
     assert_eq!((median(&window), honest[49] + honest[50]), (1_060, 2 * 1_049 + 1));
 }
 
@@ -97,7 +97,7 @@ fn in_a_window_that_is_not_full_a_flood_gets_a_tenth_of_what_is_there() {
     assert_eq!((window.len(), held(&window)["p777"], median(&window)), (67, 7, 1_000));
 }
 
-/// However few they are, a flood by one of them takes no more than one equal part.
+/// A flood by one provider gets at most one equal part, however few providers there are.
 #[test]
 fn below_ten_providers_each_holds_one_nth_at_most() {
     for others in 1..12 {
@@ -112,7 +112,7 @@ fn below_ten_providers_each_holds_one_nth_at_most() {
         }
         assert!(others == 1 || median(&window) == 1_000, "beside {others}");
     }
-    // A newcomer brings whoever held more to an equal part; the oldest go.
+    // A new provider reduces every larger one to an equal part; the oldest offers go.
     let mut window = window(1_000);
     (1..=900).for_each(|units| window.push(price(units), &provider(0), 0));
     assert_eq!(window.len(), 900, "one alone may have all");
@@ -138,7 +138,7 @@ fn a_share_is_a_percentage_or_one_nth_whichever_is_more() {
     assert_eq!((Share::of_percent(0), Share::of_percent(101)), (Share::of_percent(1), Share::of_percent(100)));
 }
 
-/// What is said of a window, done in the simplest way.
+/// The specification of a window in its simplest form.
 struct Model {
     capacity: usize,
     percent: usize,
@@ -161,7 +161,7 @@ impl Model {
         self.hold_to_shares();
     }
 
-    /// The largest number that is a share of what is left if nobody has more.
+    /// Returns the largest share such that it is the share of what is left if no provider has more.
     fn hold_to_shares(&mut self) {
         let mut held: BTreeMap<String, usize> = BTreeMap::new();
         self.offers.iter().for_each(|offer| *held.entry(offer.1.clone()).or_default() += 1);
@@ -187,7 +187,7 @@ proptest! {
     #[test]
     fn a_window_is_what_is_said_of_it(
         (capacity, percent) in (1_usize..60, prop::sample::select(vec![5_usize, 10, 30, 50, 100])),
-        // Price, provider, and how the clock moves: mostly on, at times far, at times back.
+        // Price, provider, and clock steps: mostly forward, sometimes far, sometimes back.
         offers in prop::collection::vec((1_u64..40, 0_usize..26, -3_i64..40), 0..400),
         hour in prop::sample::select(vec![1_000_u64, HOUR_MS]),
     ) {
@@ -196,7 +196,7 @@ proptest! {
         let mut now_ms = 100 * HOUR_MS;
         for (units, who, hours) in offers {
             now_ms = now_ms.saturating_add_signed(hours * hour as i64);
-            // Some offer far more than others.
+            // Some providers make far more offers than others.
             let who = if who < 10 { 0 } else { who };
             window.push(price(units), &provider(who), now_ms);
             model.push(units, who, now_ms);

@@ -1,4 +1,4 @@
-//! What a module costs in any form falls on the child, and is the module's fault.
+//! Compile costs of a module: they fall on the child, and the module is at fault, not the host.
 
 use compute_host::digest::Digest;
 use compute_host::sandbox::{Compiler, GateLimits, PrepareError, Report};
@@ -6,7 +6,7 @@ use compute_host::sandbox::{Compiler, GateLimits, PrepareError, Report};
 use super::{CONFINED_BY_ALL, Workplace, frame, settings};
 use crate::common::NODE;
 
-/// A compiler that dies as one does that uses up its bounds, after it has told these frames.
+/// Returns a compiler that sends these frames and then dies as if it had exceeded its bounds.
 fn dying(here: &Workplace, told: &[Vec<u8>], how: &str) -> Compiler {
     let frames = told.concat();
     let (hello, frames) = (
@@ -29,13 +29,13 @@ fn what_a_module_costs_is_its_own_fault_at_each_stage() {
             assert!(error.to_string().contains(expected), "{how}, at {stage}: {error}");
             assert!(!error.to_string().contains("another try"), "{error}");
         }
-        // What is known to be refused is not forgotten over the report of it.
+        // A refusal that was reported before the child died is returned.
         let refused = Report::of(&wat::parse_str("(module)").unwrap(), &GateLimits::DEFAULT);
         let told = [frame(0, &[1]), frame(2, &serde_json::to_vec(&refused).unwrap())];
         let error = dying(&here, &told, how).prepare(&GateLimits::DEFAULT, b"(module)".as_slice()).err().unwrap();
         assert!(matches!(error, PrepareError::Refused(report) if *report == refused));
     }
-    // By another's hand, and before it had a module, it is the host's failure.
+    // A child that dies from another cause, or before it has a module, is the host's failure.
     for (told, how) in [(vec![frame(0, &[2])], "kill -KILL $$"), (vec![], out_of_time), (vec![], out_of_memory)] {
         let error = dying(&here, &told, how).prepare(&GateLimits::DEFAULT, b"(module)".as_slice()).err().unwrap();
         assert!(error.to_string().ends_with("at another try"), "{error}");
@@ -58,7 +58,7 @@ fn text_is_made_binary_in_the_child_and_nowhere_else() {
         }
         other => panic!("{:?}", other.map(|error| error.to_string())),
     }
-    // What text can cost falls on the child: it is a hundredfold of memory.
+    // Parsing text happens in the child, because it can take a hundred times its size in memory.
     let dear = format!("(module {})", "(rec)".repeat(3_000_000));
     let error = of(dear.as_bytes()).err().unwrap();
     assert!(matches!(error, PrepareError::NotAModule(_)), "{error}");

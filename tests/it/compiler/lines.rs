@@ -1,4 +1,4 @@
-//! How many compilers there are, whose turn is next, and when they end.
+//! Queue for compilers: their number, their order, and their ends.
 
 use std::fs;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use super::{MEMORY_BYTES, Workplace, modules, piped};
 use crate::common::NODE;
 use crate::serving::wait_for;
 
-/// A compiler that notes that it runs, and goes on when it is told.
+/// Writes a compiler that records that it runs, and continues when the file `go` exists.
 fn compiler_that_waits(here: &Workplace) -> PathBuf {
     fs::create_dir(here.path("running")).unwrap();
     let (running, go) = (here.path("running"), here.path("go"));
@@ -52,7 +52,8 @@ fn compilers_are_as_many_as_jobs_and_go_by_turns() {
         wait_for("all but two wait", || (running() == 2 && modules.waiting() == 6).then_some(()));
         threads.spawn(move || compile(100, victim));
         wait_for("another begins at once", || (running() == 3 && modules.waiting() == 6).then_some(()));
-        // The next of either waits, and the line has an end: for the one that fills it, not for the other.
+        // The next request of each owner waits. The queue of one owner is limited: the owner that
+        // fills it is refused, and the other is not.
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let mut waiting: Vec<_> = (0..1_000).map(|_| Box::pin(modules.turn(mallory))).collect();
@@ -75,7 +76,7 @@ fn compilers_are_as_many_as_jobs_and_go_by_turns() {
 fn a_child_keeps_no_file_and_dies_with_its_parent() {
     let here = Workplace::new();
     for command in [format!("{COMPILE_COMMAND} 20 {MEMORY_BYTES}"), VERIFY_COMMAND.to_owned()] {
-        // Nothing comes on its standard input, and that does not end.
+        // Standard input delivers nothing and never ends.
         let pipe = here.path("pipe");
         let script =
             format!("rm -f {0}; mkfifo {0}; {NODE} {command} 0<>{0} 3</etc/passwd & exec sleep 1000", pipe.display());

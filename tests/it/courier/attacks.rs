@@ -1,4 +1,5 @@
-//! The door as whoever finds it sees it: nothing that is wrong is kept, and the node answers the next one.
+//! Attacks on the courier's HTTP endpoint: the node stores nothing that is invalid, and still
+//! serves the next request.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
@@ -29,7 +30,7 @@ fn door() -> Door {
 }
 
 impl Door {
-    /// That nothing was kept, and that what is right is taken.
+    /// Asserts that nothing was stored, and that a valid delivery is accepted.
     #[track_caller]
     fn stands(self) {
         let Self { destination, node, key, good } = self;
@@ -39,7 +40,7 @@ impl Door {
         assert_eq!(node.stop(), 0);
     }
 
-    /// The good request with its headers changed.
+    /// Sends the valid request with changed headers.
     fn with(&self, change: impl FnOnce(&mut Vec<(&'static str, String)>)) -> Option<Message> {
         let mut headers = headers(&self.good, &self.key);
         change(&mut headers);
@@ -89,7 +90,8 @@ fn a_header_that_is_missing_twice_there_or_wrong_is_named() {
             "99999999999999999999999",
             &"f".repeat(5000),
         ] {
-            // A sender may have many names, and any number is a time: the signature is wrong then.
+            // Any sender name and any time are well formed, so for these the signature is what is
+            // wrong.
             let answer = door.with(|headers| {
                 headers.iter_mut().for_each(|(found, value)| {
                     if *found == name {
@@ -142,7 +144,7 @@ fn a_body_without_a_length_or_of_another_one_is_not_taken() {
     assert!(both.is_none_or(|answer| (400..500).contains(&answer.status())));
     let twice = door.with(|headers| headers.push(("content-length", "9".to_owned()))).unwrap();
     assert_eq!(twice.status(), 400, "two lengths are none");
-    // One that has signed what it does not send.
+    // A carrier that signed another bundle than it sends.
     let short = Delivery { bundle: super::wire::blob(b"a bundle and more"), ..door.good.clone() };
     let mut stream = TcpStream::connect(door.node.address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -183,7 +185,8 @@ fn a_body_that_comes_too_slowly_is_given_up() {
     door.stands();
 }
 
-/// As many connections as a test can have beside those of other tests, and a node beside its other files.
+/// Returns how many connections a test can open beside those of other tests, and a node beside its
+/// other files.
 fn connections_to_be_had(wanted: usize) -> usize {
     const OTHER_FILES: u64 = 2_000;
     let limit = getrlimit(Resource::Nofile);
@@ -203,7 +206,7 @@ impl Serving {
         resident.unwrap().trim().parse::<u64>().unwrap() << 10
     }
 
-    /// Has a slice run.
+    /// Asserts that a slice still runs.
     #[track_caller]
     fn answers(&self) {
         let request =
@@ -212,7 +215,7 @@ impl Serving {
     }
 }
 
-/// Whether the node has closed this one, which says nothing.
+/// Returns true if the node has closed this silent connection.
 fn is_closed(stream: &TcpStream) -> bool {
     stream.set_nonblocking(true).unwrap();
     !matches!(stream.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
@@ -233,8 +236,8 @@ fn ten_thousand_connections_that_say_nothing_keep_nobody_out() {
             stream.write_all(b"POST /v1/courier/bundles HTTP/1.1\r\nhost: ").unwrap();
         }
         idle.push(stream);
-        // More than wait to be accepted are sent away, and come back seconds later. Each has ten seconds, which a machine that
-        // is at work on much else may take over them.
+        // Connections beyond the accept queue are dropped and retried seconds later. Each has ten
+        // seconds, which a busy machine may exceed.
         if idle.len().is_multiple_of(BATCH) || idle.len() == count {
             let has_them = || door.node.open_files() >= files + idle.len() || is_closed(&idle[0]);
             wait_until("the node to have them", has_them);
@@ -321,7 +324,7 @@ fn more_than_are_taken_at_once_are_told_to_come_back() {
         stream.write_all(&head(&headers(&delivery, &door.key))).unwrap();
         stream
     };
-    // Nine times what it leaves free of 256.
+    // A carrier can hold nine tenths of 256: a share is at most nine times what stays free.
     let held: Vec<TcpStream> = (0..230).map(open).collect();
     wait_until("all to have begun", || door.destination.staged().len() == 230);
     let answer = Message::read(&mut open(230)).unwrap();

@@ -1,4 +1,4 @@
-//! When a try is due, and that a restart changes nothing of it.
+//! Backoff: when an attempt is due, and that a restart does not change it.
 
 use std::io::Read as _;
 use std::net::TcpListener;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Side, wait_until};
 
-/// Accepts connections, counts them, and hangs up.
+/// Accepts connections, counts them, and closes them.
 fn counting() -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -34,7 +34,8 @@ fn the_due_time_and_the_destinations_state_survive_a_restart() {
     for bundle in [b"one", b"two", b"333"] {
         carrier.send(bundle, "alice");
     }
-    // Each failure doubles the bound, so that before long a due time is far enough away to be looked at.
+    // Each failure doubles the bound, so after a few failures a due time is far enough away for the
+    // checks below.
     let far = || {
         let now_ms = compute_host::courier::system_clock();
         let due = due_ms(&carrier);
@@ -53,7 +54,8 @@ fn the_due_time_and_the_destinations_state_survive_a_restart() {
 
     let node = carrier.serve();
     assert_eq!(due_ms(&carrier), due, "not a millisecond is lost");
-    // It would have tried before it answers, or soon after: a look at what it has flushed shows that it did not.
+    // The node would have attempted a delivery before it answers, or soon after. Its flush metrics
+    // show that it did not.
     carrier.run("peer list").output();
     let fresh = carrier.json("list --pending").len();
     assert_eq!((fresh, count.load(Ordering::SeqCst)), (3, tried));
@@ -61,7 +63,8 @@ fn the_due_time_and_the_destinations_state_survive_a_restart() {
     assert_eq!(node.stop(), 0);
     assert_eq!(due_ms(&carrier), due);
 
-    // What is new for a destination that has failed is due at once, and still waits as long as the destination must.
+    // A new receipt for a destination that has failed is due at once, but still waits for the
+    // destination's backoff.
     let new = carrier.send(b"four", "alice");
     let node = carrier.serve();
     wait_until("the node to look", || node.metric("courier_oldest_pending_seconds") > 1.0);

@@ -1,4 +1,4 @@
-//! A bundle on its way from one node to another, when all goes well.
+//! Successful deliveries from one node to another.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -71,7 +71,8 @@ fn commands_go_through_the_node_that_runs() {
     assert_eq!(carrier.run(&format!("show {id}")).code, 0);
     assert!(std::fs::read(&destination.received()[0]).unwrap() == bundle);
     assert_eq!(carrier.credit(), (3001, 1));
-    // An error is the same as without the node, which says that it was asked.
+    // The error is the same as without a running node, after a note that the node executed the
+    // command.
     let error = carrier.run("show ffffffff");
     assert_eq!(carrying.stop(), 0);
     let alone = carrier.run("show ffffffff");
@@ -116,7 +117,7 @@ fn what_was_received_is_carried_on_with_its_sender_its_time_and_a_hop_more() {
     first.knows("bob", &second.key(), &node.url());
     let id = first.send(b"a bundle for carol", "alice --expires 1h");
     first.run("flush").output();
-    // The running node does it, and forwards it by itself.
+    // The running node executes the command, and forwards the bundle by itself.
     let onward = second.run(&format!("onward {} --to carol", &id[..8])).output().trim_end().to_owned();
     assert_ne!(onward, id, "it is another destination's");
     crate::courier::wait_until("it has arrived", || third.received().len() == 1);
@@ -126,7 +127,8 @@ fn what_was_received_is_carried_on_with_its_sender_its_time_and_a_hop_more() {
     assert_eq!((&before["sender"], &before["expires_ms"]), (&after["sender"], &after["expires_ms"]));
     crate::courier::wait_until("it is credited", || second.credit() == (2, 1));
     assert_eq!(first.credit(), (1, 1));
-    // Under the same id the node can have received a bundle and have carried one: each command means what it can.
+    // A node can have received and sent a bundle under the same id: each command acts on the one
+    // that it can apply to.
     second.knows("bob", &Side::new().key(), "");
     second.here.file("bundle.bin", b"a bundle for carol");
     assert_eq!(second.run("send bundle.bin alice --to bob").output().trim_end(), id);

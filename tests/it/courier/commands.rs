@@ -1,4 +1,4 @@
-//! What the owner types, and what is answered.
+//! Courier commands, and their output.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use compute_host::key::Signer;
 
 use super::{Serving, Side};
 
-/// A carrier and the node it carries to.
+/// Creates a carrier and its destination.
 fn pair() -> (Side, Side, Serving) {
     let (carrier, destination) = Side::pair("");
     let node = destination.serve();
@@ -31,7 +31,7 @@ fn sending_again_is_one_receipt() {
     assert_eq!(carrier.credit(), (2, 2));
 }
 
-/// Whoever reads a list may have read enough, and the store is long.
+/// The reader of a list may close the pipe early, and the store is large.
 #[test]
 fn a_list_ends_when_nobody_wants_the_rest() {
     let carrier = Side::new();
@@ -154,7 +154,7 @@ fn a_directory_carries_bundles_there_and_acknowledgements_back() {
     std::fs::create_dir(stick).unwrap();
     carrier.run(&format!("export {stick}"));
     assert_eq!((carrier.ids("").len(), carrier.credit()), (2, (0, 0)), "what is on its way is not there yet");
-    // What is hostile or damaged in it is named, and in nobody's way.
+    // Hostile or damaged files in the directory are reported, and do not stop the import.
     for name in ["note.txt", "0000000000000000-00000000000000000000000000000000.delivery", "zz.ack"] {
         carrier.here.file(format!("stick/{name}"), [7; 500]);
     }

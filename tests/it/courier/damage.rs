@@ -1,11 +1,12 @@
-//! A store that the disk has damaged: it is noticed and named, and `courier fsck` brings back what was promised.
+//! Damaged stores: the damage is detected and reported, and `courier fsck` restores what was
+//! promised.
 
 use std::path::{Path, PathBuf};
 
 use super::Side;
 use crate::common::noise;
 
-/// A carrier with receipts pending, some acknowledged, and its files.
+/// Creates a carrier with pending and acknowledged receipts.
 fn carrier() -> (Side, Vec<String>) {
     let (carrier, destination) = Side::pair("");
     let node = destination.serve();
@@ -30,7 +31,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// All receipts and credits are there, and nothing complains.
+/// Asserts that all receipts and credits are there, and that no command reports a problem.
 #[track_caller]
 fn is_whole(carrier: &Side, pending: &[String], what: &str) {
     let (mut found, mut expected) = (carrier.ids("--pending"), pending.to_vec());
@@ -50,7 +51,7 @@ fn a_damaged_database_is_noticed_or_sound_and_rebuilt_with_all_its_receipts() {
     let flips = (0..48).map(|number| (format!("a bit at {number}/48"), number * length / 48 + 3, true));
     let cuts = [0, 1, length / 3, length / 2, length - 1].map(|at| (format!("cut at {at}"), at, false));
     for (what, at, is_flip) in flips.chain(cuts) {
-        // With its journal, for what is rebuilt begins another one.
+        // The journal is restored too, because a rebuild starts a new one.
         std::fs::remove_dir_all(&store).unwrap();
         copy(&kept, &store);
         let mut bytes = std::fs::read(queue.join("db")).unwrap();

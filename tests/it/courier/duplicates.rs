@@ -33,7 +33,7 @@ fn a_hundred_at_once_are_one_bundle_and_a_hundred_equal_acknowledgements() {
     assert_eq!((files.len(), destination.staged().len()), (1, 0));
     assert!(std::fs::read(&files[0]).unwrap() == bundle);
     assert_eq!((node.count("courier_received"), node.count("courier_received_bytes")), (1, 300_000));
-    // Later, and after a restart, it is the same still.
+    // Later, and after a restart, the answer is still the same.
     assert_eq!(exchange(node.address, &request).unwrap().body, answers[0].body);
     assert_eq!(node.stop(), 0);
     let node = destination.serve();

@@ -1,5 +1,6 @@
-//! Whatever a destination answers but its own acknowledgement of the very delivery: nothing is acknowledged or credited,
-//! the try is counted as what it was, and once all is well the bundle arrives and is credited once.
+//! Faulty answers of a destination: unless the answer is the destination's own acknowledgement of
+//! this delivery, nothing is acknowledged or credited, and the attempt is counted under its cause.
+//! When the fault is gone, the bundle arrives and is credited once.
 
 use std::time::Duration;
 
@@ -13,11 +14,11 @@ use super::proxy::{Fault, Forger, Proxy, answer};
 use super::wire::{Message, blob};
 use super::{Counters, Serving, Side};
 
-/// What is to come of one try.
+/// Expected result of one attempt.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Becomes {
     Pending,
-    /// The same, and the answer counts as an invalid acknowledgement.
+    /// Pending, and the answer counts as an invalid acknowledgement.
     PendingInvalid,
     Dead,
 }
@@ -39,7 +40,8 @@ fn place() -> Place {
     Place { carrier, destination, _node: node, proxy }
 }
 
-/// Has one try meet each fault in turn, on its own receipt, and then be mended.
+/// Runs one attempt against each fault in turn, each with its own receipt, and then without the
+/// fault.
 #[track_caller]
 fn meets(faults: Vec<(&'static str, Fault, Becomes)>) {
     let Place { carrier, destination, _node, proxy } = place();
@@ -342,14 +344,14 @@ fn who_asks_for_a_pause_has_it() {
     assert!(wait >= Duration::from_secs(1000), "{wait:?}");
 }
 
-/// The answer without its last bytes, though it says that there are more.
+/// Returns the answer without its last bytes, with a `Content-Length` that includes them.
 fn cut(answer: &Message, bytes: usize) -> Vec<u8> {
     let mut whole = answer.to_bytes();
     whole.truncate(whole.len() - answer.body.len() + bytes);
     whole
 }
 
-/// The answer with the length of what is now its body.
+/// Returns the answer with the `Content-Length` of its current body.
 fn whole(mut answer: Message) -> Vec<u8> {
     answer.headers.insert("content-length".to_owned(), answer.body.len().to_string());
     answer.to_bytes()

@@ -1,11 +1,11 @@
-//! A disk that is full, on either side: as one where no file may have more than 2 MiB.
+//! Full disks on either side, simulated by a limit of 2 MiB on the size of a file.
 
 use std::process::{Command, Stdio};
 
 use super::{Serving, Side};
 use crate::common::{NODE, Ran, noise};
 
-/// The node with these arguments, where a longer file cannot be written.
+/// Builds a command of the node that cannot write a longer file.
 fn confined(side: &Side, arguments: &[&str]) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", "trap '' XFSZ; ulimit -f 4096; exec \"$@\"", "sh", NODE]).args(arguments);

@@ -1,4 +1,4 @@
-//! Ten thousand receipts to a node that is gone, and a hundred to one that is there.
+//! Ten thousand receipts for a node that is gone, and a hundred for a node that answers.
 
 use std::cell::Cell;
 use std::io::{BufRead as _, BufReader};
@@ -22,7 +22,7 @@ use crate::common::Workplace;
 const DEAD: usize = 10_000;
 const LIVE: usize = 100;
 
-/// The bound of what was promised.
+/// Promised upper bound.
 const WITHIN: Duration = Duration::from_secs(5);
 
 /// Stores the receipts, many at once.
@@ -55,7 +55,7 @@ fn sides() -> (Side, Side) {
     (carrier, live)
 }
 
-/// Flushes, and says how long after it began the last of the live ones was forwarded.
+/// Flushes, and returns the time until the last receipt of the live node was forwarded.
 #[track_caller]
 fn flushed(carrier: &Side, code: i32) -> Duration {
     let mut command = carrier.here.command(["compute", "courier", "flush", "--retry-for", "5s", "--json"]);
@@ -96,7 +96,7 @@ fn a_node_that_refuses_connections_does_not_hold_up_one_that_is_there() {
     assert!((1..100).contains(&tried), "the dead one was probed, not flooded: {tried}");
 }
 
-/// Takes connections and says nothing.
+/// Accepts connections and never answers.
 fn silent() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -127,7 +127,7 @@ fn nor_where_the_running_node_forwards() {
     carrier.knows("dead", &Side::new().key(), &silent());
     let carrying = carrier.serve();
     carrier.send(b"for the dead", "alice --to dead");
-    // It is being tried by now, and will be for half a minute.
+    // An attempt to the silent node is under way, and will be for half a minute.
     wait_until("the try to begin", || carrier.json("list").len() == 1);
     let began = Instant::now();
     carrier.send(b"for the living", "alice --to live");
@@ -139,7 +139,7 @@ fn nor_where_the_running_node_forwards() {
     assert_eq!(carrying.stop(), 0);
 }
 
-/// A destination that is no further than a function.
+/// A destination in the same process.
 struct Near(NodeKey);
 
 impl Forwarder for Near {
@@ -148,7 +148,8 @@ impl Forwarder for Near {
     }
 }
 
-/// What is forwarded is put away when nothing is left to forward; a flush that is interrupted is not held up by that.
+/// Delivered bundles are archived when nothing is left to forward; an interrupted flush does not
+/// wait for that.
 #[test]
 fn what_was_forwarded_is_put_away_when_a_flush_is_done_and_not_where_it_is_interrupted() {
     let carrier = Side::new();

@@ -1,4 +1,4 @@
-//! A place between a carrier and the node that it carries to, where things go wrong.
+//! A proxy between a carrier and its destination that injects faults.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -8,30 +8,30 @@ use std::time::Duration;
 
 use super::wire::Message;
 
-/// What becomes of a request.
+/// Faults of a request.
 #[derive(Clone)]
 pub enum Fault {
-    /// It goes on to the node, and the answer back.
+    /// None: the request and the answer pass unchanged.
     None,
     /// The connection ends before the request is read.
     DropRequest,
-    /// The request goes on, and the connection ends where the answer should come.
+    /// The node gets the request, and the connection ends before the answer.
     DropReply,
-    /// It is answered with these bytes.
+    /// The proxy answers with these bytes.
     Answer(Vec<u8>),
-    /// It is answered with what this makes of the request.
+    /// The proxy answers with bytes that this function makes from the request.
     Forge(fn(&Message, &Forger) -> Vec<u8>),
-    /// It goes on, and this is made of the answer.
+    /// The node gets the request, and this function changes its answer.
     Change(fn(Message) -> Vec<u8>),
-    /// It is answered with these bytes, one a second.
+    /// The proxy answers with these bytes, one a second.
     Slowly(Vec<u8>),
-    /// It is never answered.
+    /// The proxy never answers.
     Silence,
 }
 
-/// What a forger may know.
+/// Secrets that a forger may have.
 pub struct Forger {
-    /// The destination's own key: the worst that can be.
+    /// The destination's own key: the worst case.
     pub destination: compute_host::key::NodeKey,
 }
 
@@ -42,7 +42,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Stands before the node at `node`.
+    /// Starts a proxy in front of the node at `node`.
     pub fn before(node: SocketAddr, forger: Forger) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -62,7 +62,7 @@ impl Proxy {
         *self.fault.lock().unwrap() = fault;
     }
 
-    /// How many requests have come.
+    /// Returns the number of requests so far.
     pub fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
     }
@@ -99,7 +99,7 @@ fn handle(mut stream: TcpStream, node: SocketAddr, what: &Mutex<Fault>, count: &
                 return;
             }
             Fault::Silence => {
-                // Until the other side has had enough.
+                // Until the other side closes the connection.
                 let _ = stream.read(&mut [0]);
                 return;
             }
@@ -116,7 +116,7 @@ fn pass_on(node: SocketAddr, request: &Message) -> Message {
     Message::read(&mut stream).unwrap()
 }
 
-/// An answer with this status and body, after which the connection ends.
+/// Builds an answer with this status and body, after which the connection ends.
 pub fn answer(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n{headers}\r\n", body.len());
     [head.as_bytes(), body].concat()

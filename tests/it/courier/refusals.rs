@@ -1,4 +1,4 @@
-//! What a node does not take, from whom it does not take it, and what it says then.
+//! Refused deliveries: what a node refuses, from whom, and its answers.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use super::proxy::{Fault, Forger, Proxy};
 use super::wire::{Message, blob, delivery, exchange, request};
 use super::{Serving, Side, wait_until};
 
-/// A node that knows the carrier whose key is this, and the settings it has.
+/// Starts a node with these settings that knows one carrier, and returns the carrier's key.
 fn node(settings: &str) -> (Side, Serving, NodeKey) {
     let (destination, key) = (Side::with(settings), NodeKey::from_secret([5; NodeKey::BYTES]));
     destination.knows("alice", &key.public().to_string(), "");
@@ -28,14 +28,14 @@ fn refused(answer: &Message, status: u16, code: &str) {
     assert_eq!(answer.headers.contains_key("retry-after"), matches!(status, 429 | 503), "{:?}", answer.headers);
 }
 
-/// That nothing was kept.
+/// Asserts that nothing was stored.
 #[track_caller]
 fn is_empty(destination: &Side, node: &Serving) {
     assert_eq!((node.count("courier_received"), node.count("courier_received_bytes")), (0, 0));
     assert_eq!((destination.files("received", ""), destination.staged()), (vec![], vec![]));
 }
 
-/// A bundle that was admitted under a key which was retired before its last byte came.
+/// The bundle was admitted under a key that was retired before its last byte arrived.
 #[test]
 fn what_is_for_a_key_that_has_been_retired_is_not_acknowledged_by_another() {
     let (destination, node, key) = node("");
@@ -109,7 +109,7 @@ fn a_delivery_is_taken_only_from_who_may_and_only_as_it_was_signed() {
 
 #[test]
 fn a_full_node_says_so_and_evicts_nothing() {
-    // A tenth of what a carrier has stays free for others.
+    // A tenth of a carrier's quota stays free for others.
     let settings = [("received_max = 3", 2), ("received_bytes_max = 25", 2), ("received_bytes_max = 23", 2)];
     for (setting, room) in settings {
         let (destination, node, key) = node(setting);
@@ -141,7 +141,7 @@ fn a_carrier_whose_bundle_is_refused_knows_why() {
     destination.set("bundle_bytes_max = 1000000\nreceived_max = 3");
     let node = destination.serve();
     carrier.knows("bob", &destination.key(), &node.url());
-    // Much of it is under way when the answer comes.
+    // The carrier has sent much of the bundle when the answer arrives.
     let large = carrier.send(&crate::common::noise(3, 20 << 20), "alice");
     let ran = carrier.run("flush --retry-for 0s");
     assert_eq!((ran.code, carrier.ids("--dead")), (1, vec![large.clone()]), "{ran:?}");
@@ -223,7 +223,7 @@ fn bundles_wait_until_a_rotation_is_followed_and_then_all_arrive_once() {
     assert_eq!(carrier.credit(), (2, 2));
 }
 
-/// A carrier with as much as it may store leaves room for another, also after a restart.
+/// A carrier that has used its whole quota leaves space for another carrier, also after a restart.
 #[test]
 fn one_carriers_bundles_leave_room_for_anothers() {
     for setting in ["received_max = 20", "received_bytes_max = 200"] {
@@ -251,7 +251,7 @@ fn one_carriers_bundles_leave_room_for_anothers() {
     }
 }
 
-/// A carrier whose clock was never set, as on machines that carry sticks.
+/// A carrier whose clock was never set, as on machines that carry removable media.
 #[test]
 fn a_carrier_without_a_clock_is_heard_and_its_bundle_taken_once() {
     let (destination, node, key) = node("");

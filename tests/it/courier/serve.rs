@@ -1,4 +1,4 @@
-//! The node as a service: how it begins, what it does by itself, and how it ends.
+//! Courier of a serving node: its start, its own work, and its shutdown.
 
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
@@ -147,9 +147,10 @@ fn a_node_that_is_to_end_does_not_wait_for_one_that_never_answers() {
         let (held, _) = silent.accept().unwrap();
         let began = Instant::now();
         if through_the_node {
-            // A flush that starts after the node's end would flush by itself, for as long as it may.
+            // A flush that starts after the node has ended would run in its own process, for up to
+            // the whole hour.
             let mut flush = carrier.asked_of_the_node("flush --retry-for 1h");
-            // What comes meanwhile must not have it wait either.
+            // Later bundles must not delay the shutdown either.
             carrier.send(b"another", "alice");
             carrying.signal(Signal::TERM);
             assert_eq!(carrying.ended(), 0);

@@ -1,4 +1,4 @@
-//! The protocol as bytes: requests as a carrier that is not this program might write them, and answers taken apart.
+//! Courier protocol as bytes: requests as another program might write them, and parsed responses.
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
@@ -14,7 +14,7 @@ pub use crate::serving::Message;
 use crate::serving::PATIENCE;
 
 impl Message {
-    /// What a request delivers.
+    /// Returns the delivery of a request.
     pub fn delivery(&self) -> Delivery {
         let header = |name: &str| self.headers[name].as_str();
         Delivery {
@@ -33,7 +33,7 @@ pub fn blob(bytes: &[u8]) -> Blob {
     Blob { blake3: Digest::of(bytes), bytes: bytes.len() as u64 }
 }
 
-/// A delivery of `bundle` from `carrier`, all of it as it should be.
+/// Returns a valid delivery of `bundle` from `carrier`.
 pub fn delivery(bundle: &[u8], carrier: &NodeKey, destination: PublicKey) -> Delivery {
     Delivery {
         receipt: blake3::hash(bundle).as_bytes().first_chunk::<16>().copied().unwrap().into(),
@@ -46,7 +46,7 @@ pub fn delivery(bundle: &[u8], carrier: &NodeKey, destination: PublicKey) -> Del
     }
 }
 
-/// The head of the request that hands `delivery` over, header by header; the last is the signature.
+/// Returns the headers of the request that delivers `delivery`; the last is the signature.
 pub fn headers(delivery: &Delivery, key: &NodeKey) -> Vec<(&'static str, String)> {
     vec![
         ("host", "localhost".to_owned()),
@@ -62,22 +62,22 @@ pub fn headers(delivery: &Delivery, key: &NodeKey) -> Vec<(&'static str, String)
     ]
 }
 
-/// The bytes of a request's head.
+/// Returns the bytes of a request's head.
 pub fn head(headers: &[(&str, String)]) -> Vec<u8> {
     let lines: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     format!("POST /v1/courier/bundles HTTP/1.1\r\n{lines}\r\n").into_bytes()
 }
 
-/// The whole request that hands `bundle` over.
+/// Returns the whole request that delivers `bundle`.
 pub fn request(bundle: &[u8], delivery: &Delivery, key: &NodeKey) -> Vec<u8> {
     [head(&headers(delivery, key)), bundle.to_vec()].concat()
 }
 
-/// Sends bytes and returns the answer, if there is one.
+/// Sends bytes and returns the response, if there is one.
 pub fn exchange(address: SocketAddr, bytes: &[u8]) -> Option<Message> {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    // The other side may have had enough before the end.
+    // The other side may close the connection before the end.
     let _ = stream.write_all(bytes);
     Message::read(&mut stream)
 }

@@ -1,5 +1,5 @@
-//! Modules that are made to keep the compiler busy, each of a shape that did. The gate refuses them, or else they cost
-//! no more than its limits let a compiler have: which of the two is the gate's to say.
+//! Compile bombs: modules of shapes that once kept the compiler busy. The gate refuses each, or it
+//! compiles within the limits; the gate decides which.
 
 use compute_host::sandbox::{Admitted, Compiler, SandboxError};
 
@@ -10,7 +10,7 @@ fn repeat(count: usize, text: &str) -> String {
     text.repeat(count)
 }
 
-/// `count` of what `each` writes for its number.
+/// Concatenates the output of `each` for the numbers below `count`.
 fn numbered(count: usize, each: impl Fn(usize) -> String) -> String {
     (0..count).map(each).collect()
 }
@@ -33,7 +33,7 @@ fn refused_or_compiles(attack: &str, functions: &str) {
     }
 }
 
-/// `locals` locals that are all alive in each of `loops` loops in each other.
+/// Returns a function with `locals` locals that are all live in each of `loops` nested loops.
 fn locals_in_loops(locals: usize, loops: usize) -> String {
     let body =
         numbered(loops, |i| format!("loop local.get {} i32.const 1 i32.add local.set {} ", i % locals, i * 7 % locals));
@@ -59,7 +59,7 @@ fn locals_in_loops_are_refused_or_compile() {
     }
 }
 
-/// The innermost of the loops changes all locals, so that each loop around it has a value for each.
+/// The innermost loop changes all locals, so each loop around it has a value for each local.
 #[test]
 fn locals_changed_in_the_innermost_loop_are_refused_or_compile() {
     for (locals, loops) in
@@ -169,7 +169,7 @@ fn what_becomes_much_code_is_refused_or_compiles() {
                (i32x4.trunc_sat_f64x2_u_zero (v128.load (local.get 0))))) ",
         ),
     ] {
-        // As much as a straight run may be, and then that often what a function may be.
+        // A straight run of the longest allowed length, and then as many as a function may have.
         refused_or_compiles(attack, &format!("(func (param i32) {})", repeat(2000, one)));
         let parts = repeat(8, &format!("block {} end ", repeat(1000, one)));
         refused_or_compiles(attack, &format!("(func (param i32) {parts})"));

@@ -1,4 +1,4 @@
-//! Bytes that lie: about lengths, counts, order, and what they are.
+//! Encodings that lie about lengths, counts, order, and kinds.
 
 use compute_host::sandbox::{Admitted, Outcome, Report, Work};
 use compute_host::sandbox::{GateLimits, Input};
@@ -23,7 +23,7 @@ const CUSTOM: u8 = 0;
 /// 2^32-1, in LEB128.
 const MOST: &[u8] = b"\xff\xff\xff\xff\x0f";
 
-/// A module that is admitted: its sections, in their order.
+/// Sections of a module that is admitted, in their order.
 fn sections() -> Vec<(u8, Vec<u8>)> {
     vec![
         (TYPE, b"\x01\x60\x00\x01\x7f".to_vec()),
@@ -34,7 +34,7 @@ fn sections() -> Vec<(u8, Vec<u8>)> {
     ]
 }
 
-/// Where a section stands: by the standard, not all in the order of their numbers.
+/// Returns the position of a section. The standard does not order all sections by their numbers.
 fn order(id: u8) -> u8 {
     match id {
         TAG => 2 * MEMORY + 1,
@@ -43,7 +43,7 @@ fn order(id: u8) -> u8 {
     }
 }
 
-/// The module with one section in another's place, or added.
+/// Returns the module with one section replaced or added.
 fn with(id: u8, content: &[u8]) -> Vec<u8> {
     let mut sections = sections();
     match sections.iter_mut().find(|(other, _)| *other == id) {
@@ -74,12 +74,12 @@ fn leb(to: &mut Vec<u8>, mut value: usize) {
     to.push(value as u8);
 }
 
-/// The module, and behind it what is not quite a section.
+/// Returns the module, followed by bytes that are not quite a section.
 fn and(tail: &[u8]) -> Vec<u8> {
     [&module(&sections()), tail].concat()
 }
 
-/// The module with this body, of which the length is told as it is.
+/// Returns the module with this body and its correct length.
 fn body(code: &[u8]) -> Vec<u8> {
     let mut content = vec![1];
     leb(&mut content, code.len());
@@ -273,7 +273,7 @@ fn custom_sections_hold_what_they_like_but_not_more_than_is_bounded() {
     refused("100,000 of two bytes", &of(vec![custom(b"", 0); 100_000]), "custom_sections");
     refused("a mebibyte and more of zeros", &of(vec![custom(b"x", 1 << 20)]), "custom_bytes");
     refused("a mebibyte and more in several", &of(vec![custom(b"x", 1 << 17); 8]), "custom_bytes");
-    // What their names make others believe of them is read by nobody.
+    // No reader interprets these custom sections, so their names cannot mislead any.
     for name in [&b"name"[..], b"producers", b"dylink.0", b"linking", b"target_features", b".debug_info", b"core"] {
         let inner = module(&sections());
         let forged = (CUSTOM, [&[name.len() as u8], name, &inner].concat());
@@ -281,7 +281,7 @@ fn custom_sections_hold_what_they_like_but_not_more_than_is_bounded() {
         let mut deep = sections();
         deep[4] = (CODE, [&b"\x01\xf0\x2e\x00"[..], &b"\x02\x40".repeat(2000), &b"\x0b".repeat(2000)].concat());
         deep.push(forged);
-        // A refusal looks for names in it.
+        // A refusal looks for function names in this section.
         refusal("a forged section of names", &module(&deep));
     }
 }
@@ -295,7 +295,7 @@ fn runs(attack: &str, wasm: &[u8]) {
     assert_eq!(sandbox().run(&program, work).unwrap().outcome, Outcome::Done, "{attack}");
 }
 
-/// The standard allows numbers to be padded up to their width; what is allowed is read right.
+/// The standard allows numbers to be padded up to their width, and these are read correctly.
 #[test]
 fn padded_numbers_are_what_they_say() {
     runs("a module without pads", &module(&sections()));
@@ -310,7 +310,8 @@ fn padded_numbers_are_what_they_say() {
     runs("padded lengths", &padded);
 }
 
-/// Proposals of which a reader knows that a validator alone would not tell: they are another way to write the same.
+/// A reader could accept these proposals although the validator's feature list excludes them,
+/// because they are another encoding of the same module.
 #[test]
 fn forms_of_the_future_are_not_read() {
     let compact = [

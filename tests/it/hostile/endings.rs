@@ -1,4 +1,4 @@
-//! Guests that never end, go too deep, or do what WebAssembly forbids.
+//! Guests that never end, exhaust the stack, or trap.
 
 use compute_host::limits::Limits;
 use compute_host::sandbox::{Input, Outcome, Sandbox, Trap, Work};
@@ -158,7 +158,7 @@ fn calls_without_end_end() {
     }
 }
 
-/// A host call at the very end of the guest's stack has the host's own to run on.
+/// A host call at the very end of the guest's stack runs on the host's own stack.
 #[test]
 fn a_host_call_from_the_deepest_frame_works() {
     ends(
@@ -169,7 +169,8 @@ fn a_host_call_from_the_deepest_frame_works() {
     );
 }
 
-/// What one run leaves in memory, globals and tables, the next must not see: in the same slot of the pool, too.
+/// The memory, globals and tables of one run must not be visible to the next, even in the same slot
+/// of the pool.
 #[test]
 fn no_run_sees_what_another_left() {
     let module = admitted(&guest_file("remembers.wat"));
@@ -182,7 +183,7 @@ fn no_run_sees_what_another_left() {
     }
 }
 
-/// The payload of a NaN is the processor's choice, and nobody's proof may depend on it.
+/// The processor chooses the payload of a NaN, and no proof may depend on it.
 #[test]
 fn a_nan_has_one_form() {
     ends(

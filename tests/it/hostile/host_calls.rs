@@ -1,4 +1,4 @@
-//! Guests that turn the host's functions against it.
+//! Guests that abuse the host's functions.
 
 use std::sync::atomic::AtomicU64;
 
@@ -8,7 +8,7 @@ use compute_host::slice::Slice;
 
 use super::{ARGS, LIMITS, PRELUDE, admitted, ends, run, sandbox};
 
-/// A host call that is cheap for the guest must not be dear for the host.
+/// A host call that is cheap for the guest must not be expensive for the host.
 #[test]
 fn host_calls_are_charged_for_what_they_move() {
     for call in [
@@ -34,7 +34,8 @@ fn host_calls_are_charged_for_what_they_move() {
     }
 }
 
-/// Of a long file, one byte costs the host a group of 256 KiB; a guest that hops from group to group pays for each.
+/// In a long file, reading one byte costs the host a group of 256 KiB. A guest that jumps from
+/// group to group pays for each.
 #[test]
 fn hopping_through_a_long_slice_is_charged_for_what_it_makes_the_host_read() {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -78,7 +79,8 @@ fn a_length_that_nobody_could_pay_ends_the_run_before_it_is_tried() {
     }
 }
 
-/// The calls that name a range of memory, with the place of its pointer and, where the guest chooses it, its length.
+/// Calls with a range of memory: the placeholder of the pointer, and the length if the guest does
+/// not choose it.
 const RANGES: &[(&str, Option<u32>)] = &[
     ("(call $blake3 (i32.const PTR) (i32.const LEN) (i32.const 0))", None),
     ("(call $blake3_update (i32.const PTR) (i32.const LEN))", None),
@@ -98,7 +100,8 @@ const RANGES: &[(&str, Option<u32>)] = &[
     ("(call $proof_commit (i32.const PTR))", Some(32)),
 ];
 
-/// Each host function is given each pointer with each length, around both ends of the memory and where they wrap.
+/// Each host function gets each pointer with each length, around both ends of the memory and around
+/// overflow.
 #[test]
 fn wild_pointers_end_the_run() {
     const END: u32 = 65_536;
@@ -123,7 +126,7 @@ fn wild_pointers_end_the_run() {
     }
 }
 
-/// What was out of range stays so until the memory has grown; then it is not.
+/// A range that is outside the memory becomes valid only after the memory has grown.
 #[test]
 fn the_end_of_memory_is_where_it_is_now() {
     let write = "(call $output_write (i32.const 65536) (i32.const 1))";

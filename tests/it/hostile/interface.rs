@@ -1,4 +1,5 @@
-//! Modules of another shape than the ABI's, or of features that are not on the list. `gate.rs` has the plain cases.
+//! Modules with a shape other than the ABI's, or with features that are not on the list. `gate.rs`
+//! has the plain cases.
 
 use compute_host::sandbox::Outcome;
 
@@ -26,7 +27,7 @@ fn what_is_imported_is_a_function_of_the_abi() {
     }
 }
 
-/// Each function of the ABI with a parameter more, a result more, and wider values.
+/// Each function of the ABI with one more parameter, one more result, and wider values.
 #[test]
 fn what_is_imported_has_the_abis_signature() {
     for (name, signature) in [
@@ -110,7 +111,7 @@ fn segments_lie_within_what_starts() {
         let execution = run_module(&format!("(module {MEMORY} {RUN} {fields})"), LIMITS);
         assert_eq!(execution.outcome, Outcome::Done, "up to the end, and passive: {fields}");
     }
-    // The last of two that overlap wins, as the standard says.
+    // Of two overlapping segments the last wins, as the standard says.
     ends(
         "segments that overlap",
         "(i32.load8_u (i32.const 100))) (data (i32.const 100) \"\\ff\") (data (i32.const 100) \"\\07\"",
@@ -118,7 +119,8 @@ fn segments_lie_within_what_starts() {
     );
 }
 
-/// Every proposal that is not on the gate's list, by something that only it has.
+/// Every proposal that is not on the gate's list, each through something that only this proposal
+/// has.
 #[test]
 fn features_that_are_not_listed_are_not_valid() {
     for (proposal, fields) in [

@@ -1,4 +1,4 @@
-//! Guests that want more memory, or more of a table, than there is; and bulk operations that go over the end.
+//! Guests that grow memory or tables beyond their limits, and bulk operations across the end.
 
 use compute_host::limits::Limits;
 use compute_host::sandbox::{Outcome, Trap};
@@ -8,7 +8,7 @@ use super::{LIMITS, ends, guest_file, proves_what_it_may, run_module};
 #[test]
 fn memory_grows_to_its_limit_and_no_further() {
     let execution = run_module(&guest_file("memory-bomb.wat"), LIMITS);
-    // It grows by one page until it is refused, and fails with the number of pages that it had then.
+    // The guest grows by one page until it is refused, and fails with its number of pages.
     assert_eq!(execution.outcome, Outcome::Failed(4));
     assert_eq!(execution.usage.memory_bytes, LIMITS.memory_bytes);
 }
@@ -71,7 +71,8 @@ fn tables_grow_to_their_limit_and_no_further() {
 
 #[test]
 fn bulk_operations_over_the_end_trap_and_do_nothing_before() {
-    // Each is (where to, where from or what, how many), of a memory of 65,536 bytes and a segment of 10.
+    // Operands: destination, source or value, and length. The memory has 65,536 bytes, and the
+    // segment 10.
     for (attack, operation) in [
         ("a fill across the end", "(memory.fill (i32.const 65530) (i32.const 7) (i32.const 7))"),
         ("a fill beyond the end", "(memory.fill (i32.const 65537) (i32.const 7) (i32.const 0))"),
@@ -128,7 +129,8 @@ fn what_is_out_of_a_tables_range_traps() {
     }
 }
 
-/// What is moved in bulk costs by its length, or a few instructions could keep a core busy for ever.
+/// Bulk operations cost by their length; otherwise a few instructions could keep a core busy for
+/// ever.
 #[test]
 fn bulk_operations_are_charged_for_what_they_move() {
     for (attack, operation) in [

@@ -1,10 +1,11 @@
-//! Names that would steer a terminal, hide in a log, or fill it.
+//! Names that would control a terminal, hide in a log, or fill it.
 
 use compute_host::sandbox::{Admitted, GateLimits, Report};
 
 use super::{MEMORY, RUN, refusal};
 
-/// What a terminal, a browser or a reader would be misled by, and a piece that is to stay readable beside it.
+/// Text that would mislead a terminal, a browser or a reader, and a part of it that must stay
+/// readable.
 const MISLEADING: &[(&str, &str)] = &[
     ("a colour", "\x1b[31mred"),
     ("a title", "\x1b]0;title\x07"),
@@ -32,7 +33,7 @@ fn quoted(name: &str) -> String {
     name.bytes().map(|byte| format!("\\{byte:02x}")).collect()
 }
 
-/// Where a stranger's name gets into a refusal.
+/// Modules in which a stranger's name gets into a refusal.
 fn places(name: &str) -> [(&'static str, Vec<u8>); 7] {
     let (name, deep) = (quoted(name), format!("{} {}", "block ".repeat(3000), "end ".repeat(3000)));
     let text = |fields: String| wat::parse_str(format!("(module {fields})")).unwrap();
@@ -73,7 +74,7 @@ fn names_that_mislead_are_written_out() {
     }
 }
 
-/// Names of up to 100,000 bytes are read at all; longer ones are not valid to begin with.
+/// Names of up to 100,000 bytes are read; longer ones are not valid.
 #[test]
 fn endless_names_are_cut_off() {
     for bytes in [257, 10_000, 99_000, 100_001, 1 << 20] {
@@ -86,7 +87,7 @@ fn endless_names_are_cut_off() {
     }
 }
 
-/// What is not refused is no danger: nothing looks for such an export.
+/// Such an export is not refused, and is harmless because nothing looks for it.
 #[test]
 fn a_strange_name_on_what_nobody_asks_for_is_no_matter() {
     for (attack, name) in MISLEADING {

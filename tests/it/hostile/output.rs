@@ -1,4 +1,4 @@
-//! Guests that say too much, or say it twice.
+//! Guests that output too much, or commit twice.
 
 use compute_host::digest::Digest;
 use compute_host::sandbox::{Outcome, Trap};
@@ -11,7 +11,7 @@ fn write(count: u64) -> String {
     format!("(call $output_write (i32.const 0) (i32.const {count}))")
 }
 
-/// `call`, as often as the gas lasts.
+/// Repeats `call` as long as the gas lasts.
 fn for_ever(call: &str) -> String {
     format!("(loop $l {call} (br $l)) (i32.const 0)")
 }
@@ -90,7 +90,7 @@ fn what_is_committed_counts_only_if_the_run_is_done() {
     }
 }
 
-/// The proof is what stood in memory when it was committed, and output before or after makes no difference to it.
+/// The proof is the memory at the time of the commit; output before or after does not change it.
 #[test]
 fn a_commit_counts_whenever_it_comes() {
     let commit = "(call $proof_commit (i32.const 100))";

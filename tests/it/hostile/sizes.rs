@@ -1,4 +1,4 @@
-//! For each limit of the gate, a module that goes just over it, in as few bytes as it takes.
+//! For each limit of the gate, a module just above it, in as few bytes as possible.
 
 use compute_host::sandbox::{Admitted, GateLimits, LIMITS, LimitName, Refusal, Report, Rule};
 
@@ -8,7 +8,7 @@ fn times(count: u64, text: &str) -> String {
     text.repeat(count as usize)
 }
 
-/// Fields of a module that has `n` of what `name` bounds; `None` where no field can.
+/// Returns the fields of a module that uses `n` of the limit `name`; `None` if no field can.
 fn fields(name: LimitName, n: u64) -> Option<String> {
     let log = r#"(import "compute" "log" (func (param i32 i32)))"#;
     Some(match name {
@@ -30,7 +30,7 @@ fn fields(name: LimitName, n: u64) -> Option<String> {
             format!("{RUN} (elem func {half}) (elem declare func {half} {})", times(n % 2, " 0"))
         }
         LimitName::BodyBytes => {
-            // A constant and a drop of 12 bytes, and what the rest takes.
+            // A constant and a drop take 12 bytes; the rest is `nop`.
             let (wide, rest) = ((n - 2) / 12, (n - 2) % 12);
             let wides = times(wide, "(drop (i64.const -9223372036854775808))");
             format!("{RUN} (func {wides} {})", times(rest, "nop "))
@@ -79,7 +79,8 @@ fn one_more_than_a_limit_is_refused_for_that() {
     assert!(tried >= 20, "only {tried} limits were tried");
 }
 
-/// Three bytes a function declare 50,000 values each: what would be held of all is refused long before.
+/// A function can declare up to 50,000 locals in three bytes. The module is refused long before the
+/// locals of all its functions are stored.
 #[test]
 fn locals_of_all_functions_are_counted_together() {
     let wat = format!("(module {MEMORY} {RUN} {})", times(2000, &format!("(func (local {}))", times(1000, "i64 "))));

@@ -1,5 +1,5 @@
-//! What happens before `run`: the start function, what a reactor has for one, and what the host sets up. All of it is the
-//! guest's to pay for, and comes to the same on every engine.
+//! Everything before `run`: the start function, `_initialize` of a reactor, and the host's setup.
+//! The guest pays for all of it, and the result is the same on every engine.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ fn what_starts_a_guest_runs_before_run_and_in_order() {
     ] {
         assert_eq!(run(&fields).outcome, Outcome::Failed(code), "{fields}");
     }
-    // One function may be all of these.
+    // One function may have all of these roles.
     let both = format!("{global} (func $s (export \"_initialize\") {one}) (start $s) {}", run_of(""));
     assert_eq!(run(&both).outcome, Outcome::Failed(11));
 }
@@ -76,7 +76,7 @@ fn a_start_of_another_signature_is_refused() {
     refused("a reactor that is no function", &fields, "reserved_export");
 }
 
-/// What a guest of these fields beside a memory costs in all.
+/// Returns the total gas of a guest with these fields and a memory.
 #[track_caller]
 fn gas(memory: u32, fields: &str) -> u64 {
     let limits = Limits { memory_bytes: 64 << 20, ..LIMITS };
@@ -85,7 +85,7 @@ fn gas(memory: u32, fields: &str) -> u64 {
     execution.usage.gas
 }
 
-/// Each thing that the host sets up, and twice as much of it.
+/// Each kind of setup, and twice as much of it.
 #[test]
 fn all_that_is_set_up_is_charged() {
     let base = gas(1, "");
@@ -114,7 +114,7 @@ fn all_that_is_set_up_is_charged() {
     assert_eq!(gas(1, "(data \"passive\") (elem func 0)"), base, "what is not put in place costs nothing");
 }
 
-/// Nothing is set up for a guest whose gas does not pay for it, and nothing of it runs.
+/// If the gas does not pay for the setup, nothing is set up and no guest code runs.
 #[test]
 fn a_start_that_is_not_paid_for_does_not_begin() {
     let wat = format!("(module (memory (export \"memory\") 100) {RUN})");
@@ -166,7 +166,7 @@ fn constants_are_computed_alike() {
     ] {
         refused(attack, &format!("{MEMORY} {RUN} {fields}"), "segment_range");
     }
-    // However long it is.
+    // An initializer expression works at any length.
     let long = format!("(i32.const 0) {}", "(i32.const 1) i32.add ".repeat(20_000));
     let fields = format!("{MEMORY} (global $g i32 {long}) (func (export \"run\") (result i32) (global.get $g))");
     assert_eq!(run_module(&format!("(module {fields})"), LIMITS).outcome, Outcome::Failed(20_000));

@@ -1,37 +1,38 @@
-//! A module taken apart: its sections, its functions' bodies, and where each operator lies.
+//! Parsed modules: sections, function bodies, and the position of each operator.
 
 use std::ops::Range;
 
 use wasmparser::{FunctionBody, Operator, Parser, Payload, ValType, ValidPayload, Validator};
 
-/// A module that is valid.
+/// A valid module.
 pub struct Anatomy {
     pub wasm: Vec<u8>,
-    /// Number and content of each.
+    /// Number and content of each section.
     pub sections: Vec<(u8, Vec<u8>)>,
     pub functions: Vec<Function>,
-    /// The type of each function, the imported ones first.
+    /// Type of each function, the imported ones first.
     pub types: Vec<u32>,
     pub globals: u32,
 }
 
 pub struct Function {
-    /// Locals and code, without the length before them.
+    /// Locals and code, without the length prefix.
     pub body: Vec<u8>,
     pub ty: u32,
     pub locals: Vec<ValType>,
     pub operators: Vec<Place>,
-    /// Runs of operators that leave the operand stack as high as they find it, and the blocks as many.
+    /// Runs of operators that leave the height of the operand stack and the number of blocks
+    /// unchanged.
     pub neutral: Vec<Range<usize>>,
 }
 
-/// Where an operator lies in its body, and in how many blocks.
+/// Position of an operator in its body, and its block depth.
 pub struct Place {
     pub bytes: Range<usize>,
     pub depth: u32,
 }
 
-/// Longer neutral runs are not looked for.
+/// Longest neutral run that is searched for.
 const NEUTRAL_OPERATORS_MAX: usize = 24;
 
 impl Anatomy {
@@ -72,7 +73,7 @@ impl Anatomy {
         anatomy
     }
 
-    /// The module with other bodies of its functions, in their order.
+    /// Returns the module with other function bodies, in their order.
     pub fn with_bodies<'a>(&'a self, bodies: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
         const CODE: u8 = 10;
         let mut code = Vec::new();
@@ -86,7 +87,7 @@ impl Anatomy {
         encode(&sections)
     }
 
-    /// The module with another body of one function.
+    /// Returns the module with another body for one function.
     pub fn with_body(&self, function: usize, body: &[u8]) -> Vec<u8> {
         let bodies = self.functions.iter().enumerate();
         self.with_bodies(bodies.map(|(i, other)| if i == function { body } else { &other.body[..] }))
@@ -104,7 +105,8 @@ impl Function {
         validator.read_locals(&mut locals).expect("it was admitted");
         let mut reader = body.get_operators_reader().expect("it was admitted");
         let mut operators = Vec::new();
-        // Before each operator, and after the last: how many values and blocks there are. An `else` steps out of its block.
+        // Stack height and block count before each operator and after the last. An `else` leaves
+        // its block.
         let mut heights = vec![(0, 1)];
         let mut steps_out = Vec::new();
         while !reader.eof() {
@@ -148,7 +150,7 @@ pub fn encode(sections: &[(u8, Vec<u8>)]) -> Vec<u8> {
     wasm
 }
 
-/// Unsigned LEB128.
+/// Appends unsigned LEB128.
 pub fn leb(to: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         to.push(value as u8 | 0x80);
@@ -157,7 +159,7 @@ pub fn leb(to: &mut Vec<u8>, mut value: u64) {
     to.push(value as u8);
 }
 
-/// Signed LEB128.
+/// Appends signed LEB128.
 pub fn signed_leb(to: &mut Vec<u8>, mut value: i64) {
     loop {
         let (byte, rest) = (value as u8 & 0x7f, value >> 7);

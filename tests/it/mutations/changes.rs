@@ -1,4 +1,4 @@
-//! Changes that know where an operator lies, and mostly pass the gate.
+//! Mutations that know the position of operators; the gate admits most of the results.
 
 use super::Random;
 use super::anatomy::{Anatomy, Function, Place, leb, signed_leb};
@@ -6,7 +6,7 @@ use super::noise::{NOISE, edge};
 
 pub type Change = (&'static str, fn(&Anatomy, &mut Random) -> Option<Vec<u8>>);
 
-/// Changes of one function, or two.
+/// Changes of one or two functions.
 const CHANGES: &[Change] = &[
     ("another operator", another_operator),
     ("another vector operator", another_vector_operator),
@@ -23,10 +23,10 @@ const CHANGES: &[Change] = &[
     ("inserted operator", insert_operator),
 ];
 
-/// So many of a hundred are noise.
+/// Percentage of mutations that are noise.
 const NOISE_PERCENT: usize = 68;
 
-/// One change of `module`, and its kind. Where that changes nothing, another is tried.
+/// Returns a change of `module`, and its kind. A change without effect is replaced by another.
 pub fn change(module: &Anatomy, random: &mut Random) -> (&'static str, Vec<u8>) {
     loop {
         let kinds = if random.below(100) < NOISE_PERCENT { NOISE } else { CHANGES };
@@ -38,13 +38,13 @@ pub fn change(module: &Anatomy, random: &mut Random) -> (&'static str, Vec<u8>) 
     }
 }
 
-/// A function, by its number among those with a body.
+/// Picks a function, by its index among those with a body.
 fn a_function<'a>(module: &'a Anatomy, random: &mut Random) -> Option<(usize, &'a Function)> {
     let number = random.below(module.functions.len());
     Some((number, module.functions.get(number)?))
 }
 
-/// An operator of those that begin with one of some bytes, in some function.
+/// Picks an operator of some function for which `is_meant` returns true.
 fn an_operator<'a>(
     module: &'a Anatomy,
     random: &mut Random,
@@ -56,14 +56,14 @@ fn an_operator<'a>(
     Some((number, function, *random.pick(&meant)?))
 }
 
-/// The module with other bytes in an operator's place.
+/// Returns the module with an operator replaced by other bytes.
 fn with(module: &Anatomy, (number, function, place): (usize, &Function, &Place), bytes: &[u8]) -> Vec<u8> {
     let mut body = function.body.clone();
     body.splice(place.bytes.clone(), bytes.iter().copied());
     module.with_body(number, &body)
 }
 
-/// Operators of one byte that take and give the same types, by the first and the last of a row.
+/// Operators of one byte with the same operand and result types, as first and last of a range.
 const ALIKE: &[&[(u8, u8)]] = &[
     &[(0x6a, 0x78), (0x46, 0x4f)],
     &[(0x7c, 0x8a)],
@@ -102,15 +102,16 @@ fn another_operator(module: &Anatomy, random: &mut Random) -> Option<Vec<u8>> {
     let row: Vec<u8> = alike(bytes[0])?.iter().flat_map(|(first, last)| *first..=*last).collect();
     bytes[0] = *random.pick(&row)?;
     if is_memory_access(bytes[0]) {
-        // What is aligned to one byte may be of any width.
+        // An alignment of one byte is valid for any width.
         bytes[1] = 0;
     }
     Some(with(module, found, &bytes))
 }
 
-/// Vector operators of two operands, of those whose number takes one byte.
+/// Vector operators with two operands whose number takes one byte.
 const LANES_BINARY: &[(u8, u8)] = &[(0x23, 0x4c), (0x4e, 0x51), (0x0e, 0x0e), (0x65, 0x66), (0x6e, 0x73), (0x76, 0x79)];
-/// Of those whose number takes two: the first of them, and all of these are followed by 1.
+/// Vector operators with two operands whose number takes two bytes: the first byte; the second is
+/// always 1.
 const LANES_BINARY_WIDE: &[(u8, u8)] = &[
     (0x8e, 0x93),
     (0x95, 0x99),
@@ -167,12 +168,13 @@ fn another_address(module: &Anatomy, random: &mut Random) -> Option<Vec<u8>> {
     Some(with(module, found, &bytes))
 }
 
-/// Another local of the same type, function of the same type, global, or block to branch to.
+/// Replaces an index: by another local of the same type, function of the same type, global, or
+/// branch target.
 fn another_index(module: &Anatomy, random: &mut Random) -> Option<Vec<u8>> {
     let found = an_operator(module, random, |bytes| matches!(bytes[0], 0x0c | 0x0d | 0x10 | 0x20..=0x24))?;
     let (_, function, place) = found;
     let mut bytes = vec![function.body[place.bytes.start]];
-    // All of these have fewer than 128.
+    // All of these modules have fewer than 128 of each.
     let index = usize::from(function.body[place.bytes.start + 1]);
     let alike: Vec<usize> = match bytes[0] {
         0x0c | 0x0d => (0..place.depth as usize).collect(),
@@ -186,14 +188,14 @@ fn another_index(module: &Anatomy, random: &mut Random) -> Option<Vec<u8>> {
     Some(with(module, found, &bytes))
 }
 
-/// The numbers of the types of values.
+/// Numbers of the value types.
 const TYPES: &[u8] = &[0x7f, 0x7e, 0x7d, 0x7c, 0x7b, 0x70];
 
 fn another_local_type(module: &Anatomy, random: &mut Random) -> Option<Vec<u8>> {
     let (number, function) = a_function(module, random)?;
     let groups = usize::from(*function.body.first()?);
     let mut body = function.body.clone();
-    // A count and a type each, all of one byte in what is read here.
+    // A count and a type for each group; all take one byte in these modules.
     let at = 2 + 2 * random.below(groups);
     *body.get_mut(at).filter(|_| groups > 0)? = *random.pick(TYPES)?;
     Some(module.with_body(number, &body))
@@ -206,7 +208,7 @@ fn more_locals(module: &Anatomy, random: &mut Random) -> Option<Vec<u8>> {
     let mut group = Vec::new();
     leb(&mut group, random.next() % 200);
     group.push(*random.pick(TYPES)?);
-    // Behind those that there are, so that their indices stay.
+    // New locals go after the existing ones, so that the indices stay the same.
     let at = function.operators.first()?.bytes.start;
     body.splice(at..at, group);
     body[0] = groups as u8 + 1;
@@ -231,7 +233,7 @@ fn swap_bodies(module: &Anatomy, random: &mut Random) -> Option<Vec<u8>> {
     Some(module.with_bodies((0..module.functions.len()).map(|i| &module.functions[swapped(i)].body[..])))
 }
 
-/// A function, and a neutral run of its operators.
+/// Picks a function and a neutral run of its operators.
 fn a_run<'a>(module: &'a Anatomy, random: &mut Random) -> Option<(usize, &'a Function, std::ops::Range<usize>)> {
     let (number, function) = a_function(module, random)?;
     Some((number, function, random.pick(&function.neutral)?.clone()))
@@ -251,7 +253,7 @@ fn delete_run(module: &Anatomy, random: &mut Random) -> Option<Vec<u8>> {
     Some(module.with_body(number, &body))
 }
 
-/// Puts a copy of a run in front of any operator of its function.
+/// Inserts a copy of a run before any operator of its function.
 fn move_run(module: &Anatomy, random: &mut Random) -> Option<Vec<u8>> {
     let (number, function, run) = a_run(module, random)?;
     let at = random.pick(&function.operators)?.bytes.start;
@@ -260,7 +262,7 @@ fn move_run(module: &Anatomy, random: &mut Random) -> Option<Vec<u8>> {
     Some(module.with_body(number, &body))
 }
 
-/// Puts a run into a block, a loop, or a condition.
+/// Wraps a run in a block, a loop, or a condition.
 fn wrap_run(module: &Anatomy, random: &mut Random) -> Option<Vec<u8>> {
     const OPENINGS: &[&[u8]] =
         &[b"\x02\x40", b"\x03\x40", b"\x41\x01\x04\x40", b"\x41\x00\x04\x40", b"\x3f\x00\x04\x40"];
@@ -272,7 +274,8 @@ fn wrap_run(module: &Anatomy, random: &mut Random) -> Option<Vec<u8>> {
 }
 
 fn insert_operator(module: &Anatomy, random: &mut Random) -> Option<Vec<u8>> {
-    // nop; unreachable; return; a page more; the size of memory; a load; a division by zero; a branch; a fill; a copy
+    // nop; unreachable; return; grow by a page; the memory size; a load; a division by zero; a
+    // branch; a fill; a copy
     const INSERTED: &[&[u8]] = &[
         b"\x01",
         b"\x00",

@@ -1,4 +1,5 @@
-//! Changes that know nothing of WebAssembly, or just its sections. The gate refuses most of what comes of them.
+//! Mutations that know nothing of WebAssembly, or only its sections. The gate refuses most of the
+//! results.
 
 use super::Random;
 use super::anatomy::{Anatomy, encode, leb};
@@ -16,7 +17,7 @@ pub const NOISE: &[Change] = &[
     ("byte of a section", edit_section),
 ];
 
-/// Numbers at the edges of what a length, a count, a constant or an address can be.
+/// Returns numbers near the limits of lengths, counts, constants and addresses.
 pub fn edge(random: &mut Random) -> u64 {
     const EDGES: &[u64] = &[0, 1, 2, 7, 31, 32, 63, 64, 127, 128, 255, 4096, 65_535, 65_536, 1 << 31, (1 << 31) - 1];
     match random.below(3) {
@@ -82,7 +83,7 @@ fn repeat_or_drop_section(module: &Anatomy, random: &mut Random) -> Option<Vec<u
     Some(encode(&sections))
 }
 
-/// Puts another number in the place of the count that a section begins with, or of its length.
+/// Replaces the length of a section, or the count at its start.
 fn edit_number(module: &Anatomy, random: &mut Random) -> Option<Vec<u8>> {
     let changed = random.below(module.sections.len());
     let of_length = random.below(2) == 0;

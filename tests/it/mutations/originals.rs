@@ -1,4 +1,5 @@
-//! What is mutated: the guests that there are, and modules that use what they do not.
+//! Originals of the mutations: the repository's guests, and modules with features that those do not
+//! use.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +8,7 @@ use compute_host::sandbox::Admitted;
 use super::anatomy::Anatomy;
 use crate::common::root;
 
-/// The modules in a folder of the repository, in both forms.
+/// Returns the modules in a folder of the repository, text and binary.
 fn in_folder(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let files = entries.map(|entry| entry.unwrap().path());
@@ -77,7 +78,7 @@ const LOOPS: &str = r#"(module
       (call $log (i32.const 512) (local.get $count))
       (i32.clz (select (i32.const -1) (i32.const 1) (i64.ne (local.get $sum) (i64.const 0))))))"#;
 
-/// Tables of functions, recursion, several results, references, bulk operations on memory and tables.
+/// Function tables, recursion, several results, references, bulk operations on memory and tables.
 const TABLES: &str = r#"(module
     (import "compute" "output_write" (func $output_write (param i32 i32)))
     (import "compute" "blake3" (func $blake3 (param i32 i32 i32)))

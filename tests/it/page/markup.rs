@@ -1,8 +1,9 @@
-//! HTML taken apart, as strictly as this program writes it: tags that fit, attributes in double quotes, each id once.
+//! A strict HTML parser for this program's pages: matching tags, attributes in double quotes,
+//! unique ids.
 
 use std::collections::BTreeSet;
 
-/// They have no end tag.
+/// Elements without an end tag.
 const VOID: [&str; 5] = ["meta", "link", "input", "br", "hr"];
 
 #[derive(Debug)]
@@ -28,7 +29,7 @@ pub struct Markup {
 }
 
 impl Markup {
-    /// What is wrong with it, if something is.
+    /// Parses a document, or returns the first fault.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (mut elements, mut texts, mut open, mut ids) = (Vec::new(), Vec::new(), Vec::new(), BTreeSet::new());
         let mut rest = text.strip_prefix("<!DOCTYPE html>").unwrap_or(text);
@@ -48,7 +49,7 @@ impl Markup {
                 }
                 continue;
             }
-            // What is empty in SVG is ended where it begins.
+            // Empty SVG elements close themselves.
             let (tag, is_empty) = tag.strip_suffix('/').map_or((tag, false), |tag| (tag.trim_end(), true));
             let element = element(tag)?;
             if let Some(id) = element.attribute("id")
@@ -68,7 +69,7 @@ impl Markup {
         }
     }
 
-    /// All that is read by people.
+    /// Returns all text that people read.
     pub fn titles_and_texts(&self) -> impl Iterator<Item = &str> {
         let titles = self.elements.iter().filter_map(|element| element.attribute("title"));
         self.texts.iter().map(String::as_str).chain(titles)
@@ -117,7 +118,7 @@ fn element(tag: &str) -> Result<Element, String> {
     Ok(Element { name: name.to_owned(), attributes })
 }
 
-/// The text that is meant.
+/// Returns `text` with its character references replaced.
 pub fn unescape(text: &str) -> String {
     text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&")
 }

@@ -1,4 +1,5 @@
-//! Who is shown what: each token what it has a right to, and of what is whose only its own.
+//! Access to the page: each token sees the parts that it has a right to, and only its own data in
+//! them.
 
 use std::fmt::Write as _;
 
@@ -13,7 +14,8 @@ const ENDLESS: &str = r#"(module (memory (export "memory") 1)
     (func (export "run") (result i32) (loop $again (br $again)) (i32.const 0)))"#;
 
 impl Site {
-    /// A node with a token for each of these names, with these rights; the secret is the name.
+    /// Starts a node with a token for each of these names, with these rights. The secret is the
+    /// name.
     fn with_tokens(tokens: &[(&str, &str)]) -> Self {
         let mut config = String::new();
         for (name, rights) in tokens {
@@ -48,7 +50,7 @@ fn each_token_sees_what_it_has_a_right_to() {
     ]);
     let refused = site.get("/");
     assert_eq!(refused.status(), 401);
-    // The last of two: a header that has both is understood by no browser.
+    // The header with `Basic` comes last: browsers do not understand one header with both schemes.
     assert_eq!(refused.headers["www-authenticate"], "Basic realm=\"node\", charset=\"UTF-8\"");
     assert_eq!(site.get("/page/slices").status(), 401);
     let basic = "authorization: Basic d2hvZXZlcjphbGljZQ==\r\n";

@@ -1,4 +1,4 @@
-//! Proofs that nobody signed as they stand. A forger has all that is public: the format, the domains, the checksum.
+//! Forged proofs. The forger knows everything public: the format, the domains, the checksum.
 
 use compute_host::digest::Digest;
 use compute_host::key::{NodeKey, Signature};
@@ -7,10 +7,10 @@ use compute_host::sandbox::Outcome;
 
 use super::{proof, test_key, vector};
 
-/// Behind what is signed: the signature, and the checksum.
+/// Length after the signed bytes: the signature, and the checksum.
 const BEHIND: usize = 64 + 32;
 
-/// The same with the checksum that it should have.
+/// Returns the bytes with the correct checksum.
 fn with_checksum(mut bytes: Vec<u8>) -> Vec<u8> {
     let body = bytes.len() - 32;
     let checksum = Digest::in_domain("compute-host proof file v1", &bytes[..body]);
@@ -59,7 +59,7 @@ fn nothing_shorter_or_longer_is_read() {
     assert!(SliceProof::from_bytes(&with_checksum([&bytes[..], &[0; 32]].concat())).is_err());
 }
 
-/// A signer could sign a proof in many forms, were there room in it for what says nothing.
+/// With room for padding, a signer could sign one proof in many forms.
 #[test]
 fn no_signer_can_pad_a_proof() {
     let bytes = proof(Outcome::Done).to_bytes();
@@ -102,17 +102,17 @@ fn a_claim_that_was_changed_is_not_the_signers() {
 fn a_signature_is_its_signers_alone() {
     let bytes = proof(Outcome::Done).to_bytes();
     let thief = NodeKey::from_secret([8; 32]);
-    // The thief's key under the signer's signature, and the thief's signature under the signer's key.
+    // The thief's key with the signer's signature, and the thief's signature with the signer's key.
     let swapped = with_signer(bytes.clone(), thief.public().as_bytes());
     assert_eq!(SliceProof::from_bytes(&swapped), Err(DecodeError::Signature));
     let signed = thief.sign(PROOF_CONTEXT, &bytes[..bytes.len() - BEHIND]);
     assert_eq!(SliceProof::from_bytes(&with_signature(bytes.clone(), &signed)), Err(DecodeError::Signature));
-    // Another's signature of another proof.
+    // A signature of another proof.
     let other = *proof(Outcome::Failed(1)).signature().as_bytes();
     assert_eq!(SliceProof::from_bytes(&with_signature(bytes, &other.into())), Err(DecodeError::Signature));
 }
 
-/// What the node's key has signed for another purpose is no proof.
+/// A signature by the node's key for another purpose is not a valid proof.
 #[test]
 fn a_signature_is_for_one_purpose() {
     let bytes = proof(Outcome::Done).to_bytes();
@@ -125,7 +125,7 @@ fn a_signature_is_for_one_purpose() {
     }
 }
 
-/// With a key of small order and a signature of zeros, lax verification takes any message for signed.
+/// With a key of small order and a signature of zeros, lax verification accepts any message.
 #[test]
 fn a_signer_that_anybody_can_sign_for_is_refused() {
     let bytes = proof(Outcome::Done).to_bytes();
@@ -138,7 +138,8 @@ fn a_signer_that_anybody_can_sign_for_is_refused() {
     assert_eq!(SliceProof::from_bytes(&with_signature(bytes, &signature.into())), Err(DecodeError::Signature));
 }
 
-/// The scalar of a signature plus the order of the group: the same signature in another form, to lax verification.
+/// The scalar of a signature plus the order of the group: lax verification accepts that as a second
+/// form of the signature.
 #[test]
 fn a_signature_has_no_second_form() {
     const ORDER: u128 = 0x14de_f9de_a2f7_9cd6_5812_631a_5cf5_d3ed;

@@ -1,4 +1,4 @@
-//! The JSON form says what the canonical bytes say, in one way.
+//! JSON form of a proof: it has the same content as the canonical bytes, in exactly one way.
 
 use compute_host::proof::{DecodeError, JSON_BYTES_MAX, SliceProof};
 use compute_host::sandbox::Outcome;
@@ -9,7 +9,7 @@ fn json(outcome: Outcome) -> String {
     format!("{:#}", proof(outcome).to_json())
 }
 
-/// Refuses the form of a proof in which `from` has become `to`, and says why.
+/// Replaces `from` by `to` in the JSON form, and returns the decoding error.
 #[track_caller]
 fn refused(from: &str, to: &str) -> DecodeError {
     let json = json(Outcome::Failed(-3));
@@ -23,7 +23,7 @@ fn both_forms_are_one_proof() {
         let proof = proof(outcome);
         let back = SliceProof::from_json(json(outcome).as_bytes()).unwrap();
         assert_eq!(back.to_bytes(), proof.to_bytes());
-        // Order and spacing are free.
+        // The order of keys, and spacing, are free.
         let dense = proof.to_json().to_string();
         assert_eq!(SliceProof::read(dense.as_bytes()).as_ref(), Ok(&proof));
         let (first, rest) = dense.strip_prefix('{').unwrap().split_once(',').unwrap();
@@ -92,7 +92,7 @@ fn a_value_is_written_in_one_way() {
     }
 }
 
-/// What has the right form, and was not signed.
+/// Values of the right form that were not signed.
 #[test]
 fn a_changed_value_is_not_the_signers() {
     for (from, to) in [
@@ -107,7 +107,7 @@ fn a_changed_value_is_not_the_signers() {
     }
 }
 
-/// The claim's digest is said for convenience; it must be the right one all the same.
+/// The claim's digest is redundant, but must be correct.
 #[test]
 fn a_claim_digest_of_another_claim_is_refused() {
     let (mine, others) = (proof(Outcome::Failed(-3)).claim_digest(), proof(Outcome::Done).claim_digest());

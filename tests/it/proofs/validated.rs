@@ -1,4 +1,4 @@
-//! `node compute proof validate`: well formed, signed, by whom; and nothing is run.
+//! `node compute proof validate`: checks form and signature, names the signer, and runs nothing.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use super::{proof, test_key};
 use crate::common::Workplace;
 use compute_host::sandbox::Outcome;
 
-/// A place with both forms of a golden proof, and one of its own.
+/// Creates a directory with both forms of a golden proof, and a proof by its own node.
 fn place() -> (Workplace, String) {
     let here = Workplace::new();
     here.file("golden.proof", proof(Outcome::Done).to_bytes());
@@ -100,7 +100,7 @@ fn each_file_is_told_of_and_the_worst_decides() {
     assert_eq!(run(&["."]).0, 2, "a directory is no proof");
 }
 
-/// Whoever validates need not be a node.
+/// Validation needs no data directory.
 #[test]
 fn validating_makes_nothing() {
     let here = Workplace::new();

@@ -1,4 +1,4 @@
-//! What guests put out of slices that were accepted: it is there with the end, and stays there.
+//! Outputs of accepted slices: each is there when the task ends, and stays.
 
 use std::io::Read as _;
 
@@ -59,7 +59,7 @@ async fn what_a_guest_put_out_is_there_when_the_end_is_told_and_after_a_restart(
     assert_eq!(queue.depth().output_bytes, slices.iter().map(|slice| slice.len() as u64).sum::<u64>());
 }
 
-/// As after a kill between the proof and the end: the proof is found, and the output is nowhere.
+/// State after a kill between the proof and the ending: the proof is there, and the output is not.
 #[tokio::test]
 async fn what_was_run_and_has_no_output_here_is_run_once_more_for_it() {
     let here = Workplace::new();
@@ -87,7 +87,7 @@ async fn what_was_run_and_has_no_output_here_is_run_once_more_for_it() {
     worker.stop().await;
 }
 
-/// The same, and it cannot be run any more, or its output could not be kept.
+/// The same, but the slice cannot be run again, or its output could not be stored.
 #[tokio::test]
 async fn where_only_the_proof_can_be_had_it_is_the_result() {
     let here = Workplace::new();

@@ -1,4 +1,4 @@
-//! What strangers' modules meet with, and that the owner hears where that is less than it should be.
+//! Confinement of strangers' modules, and the warnings to the owner where it is incomplete.
 
 use std::os::unix::process::CommandExt as _;
 
@@ -6,9 +6,10 @@ use super::{ECHO, Service};
 use crate::common::{Ran, Workplace};
 use crate::serving::{Serving, wait_for};
 
-/// Starts `command` where seccomp and Landlock are refused, as in some containers.
+/// Makes `command` start without seccomp and Landlock, as in some containers.
 fn refuse_confinement(command: &mut std::process::Command) {
-    // SAFETY: between fork and exec nothing is allocated; the filter is on the stack and the kernel copies it.
+    // SAFETY: nothing allocates between fork and exec; the filter is on the stack and the kernel
+    // copies it.
     unsafe {
         command.pre_exec(|| {
             let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
@@ -91,7 +92,7 @@ fn what_is_no_module_is_named_in_each_form_it_is_brought() {
             assert_eq!(ran.code, 2, "{command}: {}", ran.stderr);
         }
     }
-    // Text is as good as binary, over HTTP and by the command line.
+    // Modules in text form work as well as binary ones, over HTTP and on the command line.
     assert_eq!(service.post("/v1/modules?name=echo", ECHO.as_bytes()).status(), 201);
     let whole = wat::parse_str(ECHO).unwrap();
     assert_eq!(service.post("/v1/modules", &whole).status(), 200, "it is the same module");

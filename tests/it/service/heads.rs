@@ -1,4 +1,4 @@
-//! What the head of a request decides.
+//! Decisions from the head of a request.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use crate::common::{COPY, blake3, noise};
 use crate::serving::{Message, PATIENCE, wait_for};
 
 impl Service {
-    /// Sends these bytes as they are, and reads what comes first.
+    /// Sends these bytes unchanged, and reads the head of the first response.
     fn raw(&self, bytes: &str) -> Message {
         let mut stream = TcpStream::connect(self.node.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -19,7 +19,7 @@ impl Service {
     }
 }
 
-/// A sender that waits for `100 Continue` is told so only where its body is wanted.
+/// A sender that waits for `100 Continue` gets it only if the node wants its body.
 #[test]
 fn what_the_head_decides_is_refused_before_the_body() {
     let [run, price] = [("run", "run"), ("price", "price")].map(|(name, rights)| token(name, rights));
@@ -128,7 +128,7 @@ fn head_says_what_get_would() {
     }
 }
 
-/// From memory, and from the disk after a restart, short and long.
+/// Outputs from memory, and from disk after a restart, short and long.
 #[test]
 fn an_output_is_resumed_where_it_broke_off() {
     let service = Service::start();

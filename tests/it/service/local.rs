@@ -1,11 +1,12 @@
-//! The command line while a node runs on the same directory: it asks the node, and all looks the same.
+//! Command line beside a running node on the same directory: the node executes the commands, with
+//! the same output.
 
 use super::{ECHO, Service};
 use crate::common::{Ran, blake3, noise};
 
 const THROUGH: &str = "note: the running node does this\n";
 
-/// What a command says that went through the node.
+/// Asserts that the running node executed the command, and removes that note.
 #[track_caller]
 fn through(ran: Ran) -> Ran {
     let stderr = ran.stderr.strip_prefix(THROUGH).unwrap_or_else(|| panic!("{ran:?}")).to_owned();
@@ -27,7 +28,7 @@ fn slices_are_run_by_the_node() {
     for proof in ["proofs/transcode-a.slice.proof", "proofs/transcode-b.slice.proof"] {
         assert_eq!(here.run(&format!("compute proof validate {proof}")).code, 0);
     }
-    // One store, and one that answers.
+    // There is one store, and the node answers from it.
     let again = through(here.run("compute run --json transcode-a.slice")).json();
     assert_eq!((&again[0]["source"], &again[0]["file"]), (&"memory".into(), &"transcode-a.slice".into()));
     let id = again[0]["slice_id"].as_str().unwrap();
@@ -44,7 +45,7 @@ fn modules_are_added_run_and_removed_by_the_node() {
     let digest = blake3(wat::parse_str(ECHO).unwrap());
     through(here.run("compute module add echo.wat --name echo")).is(0, &format!("{digest}  echo\n"), "");
     assert_eq!(service.get("/v1/modules/echo").json()["digest"], digest);
-    // Reading needs nobody.
+    // Commands that only read need no running node.
     assert!(here.run("compute module list").output().starts_with(&digest));
     here.run("compute module export echo copy.wasm").output();
     assert_eq!(here.run("compute verify --module echo data --runs 1 --arg x").code, 0);
@@ -102,14 +103,14 @@ fn the_key_is_rotated_by_the_node_which_signs_with_the_new_one_from_then_on() {
         let line = format!("compute proof validate --signer self proofs/transcode-{proof}.slice.proof");
         assert_eq!(here.run(&line).code, 0, "{proof}");
     }
-    // It is the courier's key, too: a peer with it would be the node itself.
+    // The courier uses the same key: a peer with that key would be the node itself.
     let own = shown["public_key"].as_str().unwrap();
     let ran = through(here.run(&format!("compute courier peer add me {own}")));
     assert!(ran.code == 2 && ran.stderr.contains("is this node's own"), "{ran:?}");
 
     let taken = through(here.run("key import backup.key"));
     assert!(taken.code == 2 && taken.stderr.contains("this node has a key already"), "{taken:?}");
-    // The node has the key that is in its file, or none is taken for it.
+    // The running node signs only with the key in its file; if they differ, it refuses to rotate.
     std::fs::rename(here.path("node-data/state/node.key"), here.path("moved.key")).unwrap();
     let replaced = through(here.run("key rotate"));
     assert!(
@@ -141,7 +142,7 @@ fn the_couriers_store_is_looked_through_by_the_node() {
     assert!(report["problems"][0].as_str().unwrap().contains(&id) && !bundle.exists(), "{report}");
     let dead = through(here.run("compute courier list --dead --json")).json();
     assert_eq!((dead.len(), &dead[0]["id"]), (1, &id.clone().into()));
-    // As its error says.
+    // This is the remedy that the error names.
     through(here.run(&format!("compute courier drop {id}"))).output();
     here.file("bundle.bin", "a bundle");
     assert_eq!(through(here.run("compute courier send bundle.bin alice")).output().trim_end(), id);

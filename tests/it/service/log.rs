@@ -1,4 +1,4 @@
-//! What a node says of each request, and how it is found again.
+//! Log of requests, and how to find a request in it.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
@@ -13,7 +13,7 @@ use crate::common::Workplace;
 use crate::serving::{Message, PATIENCE, Serving, wait_for};
 
 impl Service {
-    /// One that says all that it can, in this format.
+    /// Starts a node with log level `debug` in this format.
     fn talkative(config: &str, format: &str) -> Self {
         let here = Workplace::new();
         here.file("node-data/config.toml", config);
@@ -22,7 +22,7 @@ impl Service {
         Self { node: Serving::start(command), here }
     }
 
-    /// The event of this message that `is_meant`, as soon as it is there.
+    /// Waits for an event with this message for which `is_meant` returns true.
     #[track_caller]
     fn event(&self, message: &str, is_meant: impl Fn(&Value) -> bool) -> Value {
         wait_for(message, || {
@@ -74,14 +74,14 @@ fn a_request_without_an_id_is_given_one() {
     }
     let two = id(&[("x-request-id", "a"), ("x-request-id", "b")]);
     assert_eq!(two.len(), 16);
-    // It is there also where nobody came to a route.
+    // The id is there also in responses without a route.
     assert_eq!(service.ask("GET /nothing", &[("x-request-id", "a")], b"").headers["x-request-id"], "a");
     let (_, config) = token("alice", "run");
     let refused = Service::with(&config).ask("GET /v1/modules", &[("x-request-id", "a")], b"");
     assert_eq!((refused.status(), &*refused.headers["x-request-id"]), (401, "a"));
 }
 
-/// What is not for the network is in the log, under the id that the network was told.
+/// Details of a host failure are in the log, under the id in the response.
 #[test]
 fn a_failure_of_the_hosts_is_found_by_its_id() {
     let service = Service::start();
@@ -89,7 +89,7 @@ fn a_failure_of_the_hosts_is_found_by_its_id() {
     let modules = service.here.path("node-data/state/modules");
     std::fs::remove_dir_all(&modules).unwrap();
     std::fs::write(&modules, b"").unwrap();
-    // The first fails in the task that answers, the second on a thread that may wait for the disk.
+    // The first fails in the async task, the second on a blocking thread.
     for line in ["GET /v1/modules", "DELETE /v1/modules/echo"] {
         let answer = service.ask(line, &[], b"");
         assert_eq!(answer.said(), (503, "module_store".to_owned()), "{line}");
@@ -102,7 +102,7 @@ fn a_failure_of_the_hosts_is_found_by_its_id() {
     }
 }
 
-/// Whoever asks can put into a request what would begin a line of its own, or steer a terminal.
+/// A request can contain text that would begin a new line or control a terminal.
 #[test]
 fn no_request_writes_a_line_of_its_own() {
     let long = format!("GET /{}", "x".repeat(5_000));
@@ -142,7 +142,7 @@ fn no_request_writes_a_line_of_its_own() {
     }
 }
 
-/// The other end of the log's pipe stands still, as a paused terminal does.
+/// The reader of the log's pipe stands still, like a paused terminal.
 #[test]
 fn a_log_that_nobody_reads_holds_up_neither_answers_nor_the_end() {
     for format in ["json", "human"] {

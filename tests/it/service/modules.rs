@@ -1,4 +1,4 @@
-//! Authors bring modules.
+//! Module upload over HTTP.
 
 use super::{ECHO, Service};
 use crate::common::blake3;
@@ -14,7 +14,7 @@ fn a_module_is_stored_shown_and_removed() {
     let digest = blake3(&wasm);
     assert_eq!(added.headers["location"], format!("/v1/modules/{digest}"));
     assert_eq!((&added.json()["digest"], &added.json()["new"]), (&digest.as_str().into(), &true.into()));
-    // Once more, as text: it is the same module.
+    // The same module again, as text.
     let again = service.ask("POST /v1/modules", &[("content-type", "text/plain; charset=utf-8")], ECHO.as_bytes());
     assert_eq!((again.status(), &again.json()["new"]), (200, &false.into()));
 

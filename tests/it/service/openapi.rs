@@ -1,11 +1,12 @@
-//! The description for programs. `tests/openapi/run.sh` holds the node to it; this holds it to the routes.
+//! OpenAPI description: compared with the routes here, and with the node's behaviour in
+//! `tests/openapi/run.sh`.
 
 use serde_json::Value;
 
 use super::Service;
 use crate::common::root;
 
-/// Paths with something in the place of each name.
+/// Replaces each path parameter by an example.
 fn example(path: &str) -> String {
     path.replace("{module}", "none").replace("{task}", &"0".repeat(32)).replace("{slice_id}", "none")
 }
@@ -39,7 +40,8 @@ fn each_request_that_is_described_stands_in_the_documents() {
     for (path, item) in described["paths"].as_object().unwrap() {
         let path = path.replace("{module}", "MODULE").replace("{task}", "TASK").replace("{slice_id}", "SLICE_ID");
         for method in item.as_object().unwrap().keys().filter(|method| *method != "parameters") {
-            // A path that several methods take stands there once with each, or after a comma.
+            // The document lists a path with several methods once for each, or with the methods
+            // separated by commas.
             let line = text.lines().find(|line| line.contains(&format!("`{} {path}", method.to_uppercase())));
             assert!(line.is_some(), "docs/service.md has no {method} {path}");
         }

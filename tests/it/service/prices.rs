@@ -22,7 +22,7 @@ fn an_offer_is_its_tokens_and_counts_in_its_lane() {
     assert_eq!(offer(&secrets[0], r#"{"price":60}"#).json()["provider"], "alice");
     let (_, transcode) = bands("?lane=transcode&quantile=0.9");
     assert_eq!((&transcode["samples"], &transcode["providers"]), (&5.into(), &3.into()));
-    // Alice's oldest gave way: of three providers each holds a third.
+    // Alice's oldest offer was removed: with three providers, each may hold a third.
     assert_eq!(bands("").1["samples"], 5);
     assert_eq!(bands("?lane=inference").1["insufficient"], true);
 

@@ -1,4 +1,4 @@
-//! One token takes all that it can get, and another is answered.
+//! Fair shares: one token uses as much as it can, and another token is still served.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -7,7 +7,7 @@ use super::access::{bearer, token};
 use super::{Service, head};
 use crate::serving::{Message, PATIENCE, wait_for, wait_until};
 
-/// Puts out 4 MiB: more than the systems of both sides take in.
+/// Outputs 4 MiB: more than the socket buffers of both sides hold.
 const LONG: &str = r#"(module
     (import "compute" "output_write" (func $output_write (param i32 i32)))
     (memory (export "memory") 64)
@@ -16,7 +16,7 @@ const LONG: &str = r#"(module
 const ENDLESS: &str =
     r#"(module (memory (export "memory") 1) (func (export "run") (result i32) (loop (br 0)) (i32.const 0)))"#;
 
-/// A node, a token that is greedy, and one that is not.
+/// A node with a greedy token and a modest one.
 struct Two {
     service: Service,
     greedy: String,
@@ -34,7 +34,7 @@ impl Two {
         self.service.ask(line, &[("authorization", who)], body)
     }
 
-    /// Another slice each time.
+    /// Asserts that the modest token is served. `slice` must be new each time.
     #[track_caller]
     fn modest_is_answered(&self, slice: &str) {
         let answer = self.ask(&self.modest, "POST /v1/slices?workload=transcode", slice.as_bytes());
@@ -48,7 +48,7 @@ impl Two {
         });
     }
 
-    /// Asks as the greedy token, and sends no more than `part` of a long body.
+    /// Sends a request of the greedy token with no more than `part` of a long body.
     fn unsent(&self, line: &str, headers: &[(&str, &str)], part: &[u8]) -> TcpStream {
         let mut stream = TcpStream::connect(self.service.node.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -58,10 +58,10 @@ impl Two {
     }
 }
 
-/// A line, headers, and what is sent of the body.
+/// Request line, headers, and the part of the body that is sent.
 type Kind = (&'static str, &'static [(&'static str, &'static str)], &'static [u8]);
 
-/// Every kind of body takes its room as it arrives, and leaves some.
+/// Every kind of body reserves memory as it arrives, and leaves some free.
 #[test]
 fn bodies_that_stand_still_leave_memory_for_another_token() {
     let two = Two::start("[serve]\nbody_memory_bytes_max = 1048576\n");
@@ -159,13 +159,13 @@ fn those_who_follow_a_task_cost_no_thread_and_are_bounded() {
     let before = threads();
     let followers: Vec<TcpStream> = (0..FOLLOWERS).map(|_| follow().0).collect();
     assert!(threads() < before + FOLLOWERS / 10, "{before} threads became {}", threads());
-    // Nine times what is free is 360 of 400.
+    // Nine times what stays free is 360 of 400.
     let more: Vec<_> = (FOLLOWERS..400).map(|_| follow()).collect();
     let refused = more.iter().filter(|(_, start)| start == b"HTTP/1.1 429 ").count();
     assert!((1..=60).contains(&refused), "{refused} of the greedy token's connections are refused");
     drop(more);
     two.modest_is_answered("x");
-    // All are told of the end.
+    // All followers receive the ending.
     two.ask(&two.greedy, &format!("POST {path}/cancel"), b"");
     for mut stream in followers {
         let mut told = String::new();

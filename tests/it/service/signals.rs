@@ -1,4 +1,4 @@
-//! What signals do to a node.
+//! Effects of signals on a node.
 
 use std::process::Command;
 
@@ -9,10 +9,11 @@ use super::access::{bearer, token};
 use crate::common::{Workplace, noise};
 use crate::serving::{Serving, wait_until};
 
-/// Those that end it in order.
+/// Signals that start a graceful shutdown.
 const ENDING: [u32; 5] = [2, 3, 15, 24, 30];
 
-/// Those that no process can catch, that tell of a fault in it, that suspend it, and that the C library keeps for itself.
+/// Signals that no process can catch, that report a fault in the process, that suspend it, or that
+/// the C library reserves.
 const OTHERS: [u32; 14] = [4, 5, 6, 7, 8, 9, 11, 19, 20, 21, 22, 31, 32, 33];
 
 fn send(node: &Serving, signal: u32) {

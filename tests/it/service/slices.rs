@@ -1,4 +1,4 @@
-//! Buyers bring slices.
+//! Running slices over HTTP.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -44,7 +44,7 @@ fn a_guest_is_given_arguments_and_gives_output() {
     assert_eq!((proof.slice_id().as_str(), "done"), (&*said.headers["slice-id"], &*said.headers["slice-outcome"]));
     assert_eq!(proof.output().blake3.to_string(), blake3(&said.body));
 
-    // What only the proof was kept of is run once more.
+    // If only the proof was stored, the slice is run once more for its output.
     let (here, _) = (service.here, service.node.stop());
     let service = Service::again(here);
     assert_eq!(service.ask("POST /v1/slices?module=echo&arg=a%20b&arg=c", &output, b"slice").body, said.body);
@@ -83,7 +83,7 @@ fn a_form_brings_arguments_and_assets() {
     }
 }
 
-/// Each part may be as long as the documents say, and stays what it was.
+/// Each part may be as long as the documents say, and arrives unchanged.
 #[test]
 fn a_form_may_be_as_long_as_a_slice() {
     let service = Service::start();

@@ -1,4 +1,4 @@
-//! Slices that are accepted now and run later.
+//! Accepted slices that run later.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use super::{Service, head};
 use crate::common::{COPY, blake3, noise};
 use crate::serving::{Message, PATIENCE, wait_for};
 
-/// What never ends before its gas does.
+/// A guest that ends only when its gas is used up.
 const ENDLESS: &str =
     r#"(module (memory (export "memory") 1) (func (export "run") (result i32) (loop (br 0)) (i32.const 0)))"#;
 
@@ -19,7 +19,7 @@ impl Service {
         self.ask(&format!("POST /v1/slices?{query}"), &[("prefer", "respond-async")], body)
     }
 
-    /// The path of the status of a slice that is accepted.
+    /// Submits a slice, and returns the path of its status.
     #[track_caller]
     fn accepted(&self, query: &str, body: &[u8]) -> String {
         let answer = self.accept(query, body);
@@ -29,7 +29,7 @@ impl Service {
         path
     }
 
-    /// The status of a slice that has ended.
+    /// Waits for a slice to end, and returns its status.
     #[track_caller]
     fn ended(&self, path: &str) -> Value {
         wait_for("the slice to end", || {
@@ -49,7 +49,7 @@ fn an_accepted_slice_is_run_and_its_proof_and_output_are_there() {
     let proof = service.get(status["proof"].as_str().unwrap()).json();
     assert_eq!((&proof["slice_id"], &proof["proof"]), (&"a/b".into(), &blake3(&bytes).into()));
     assert_eq!(service.get(status["output"].as_str().unwrap()).body, b"");
-    // What is not to be had is said before anything is taken in, or when its turn comes.
+    // Errors are reported before anything is stored, or when the task's turn comes.
     assert_eq!(service.accept("module=none", b"").said(), (404, "no_such_module".to_owned()));
     let conflict = service.ended(&service.accepted("workload=transcode&id=a/b", b"other"));
     assert_eq!(conflict["error"]["code"], "slice_id_conflict");
@@ -130,7 +130,7 @@ fn an_output_that_is_damaged_on_the_disk_is_gone_and_the_log_says_where() {
     assert!(service.get(&line).body == noise(1, 500_000));
 }
 
-/// Once a proof is forgotten, another slice may have its id.
+/// When a proof has been evicted, another slice may have its id.
 #[test]
 fn an_output_is_that_of_its_task_whatever_its_id_stands_for_by_now() {
     let service = Service::with("[store]\nproofs_max = 1\n");

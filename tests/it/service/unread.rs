@@ -1,4 +1,4 @@
-//! Whoever asks and does not read.
+//! Clients that do not read the response.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use super::{ECHO, Service, head};
 use crate::serving::{Message, PATIENCE, wait_until};
 
-/// Puts out 16 MiB: more than the systems of both sides take in.
+/// Outputs 16 MiB: more than the socket buffers of both sides hold.
 const LONG: &str = r#"(module
     (import "compute" "output_write" (func $output_write (param i32 i32)))
     (memory (export "memory") 256)
@@ -17,7 +17,7 @@ const ASK: &str = "POST /v1/slices?module=long";
 const OUTPUT: [(&str, &str); 1] = [("accept", "application/octet-stream")];
 
 impl Service {
-    /// With this much room for bodies, and a module that puts out much.
+    /// Starts a node with this much memory for bodies, and a module with a long output.
     fn with_room(bytes: usize) -> Self {
         let service = Self::with(&format!("[serve]\nbody_memory_bytes_max = {bytes}\n"));
         assert_eq!(service.post("/v1/modules?name=long", LONG.as_bytes()).status(), 201);
@@ -28,7 +28,7 @@ impl Service {
         self.ask(ASK, &OUTPUT, b"")
     }
 
-    /// Asks, and reads no more than that it is answered.
+    /// Sends a request, and reads only the start of the response.
     fn unread(&self) -> TcpStream {
         let mut stream = TcpStream::connect(self.node.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -56,7 +56,7 @@ fn answers_that_nobody_reads_have_their_room_and_lose_it() {
 
     let third = service.unread();
     assert_eq!(service.long().status(), 429);
-    // Neither goes, and the node does not wait for ever.
+    // Neither client closes its connection, and the node does not wait for ever.
     wait_until("the older one to be given up", || service.long().status() == 200);
     let mut rest = Vec::new();
     let ended = { second }.read_to_end(&mut rest);

@@ -1,4 +1,5 @@
-//! A run that is checked against a claim: a lie costs its verifier what it says and a quantum, and what is true is found.
+//! Runs that are checked against a claim: a false claim costs its verifier at most the claimed
+//! amount and a quantum, and a true claim is confirmed.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,7 +11,7 @@ use compute_host::sandbox::{Beyond, Claimed, EngineKind, Outcome, QUANTUM, Refer
 use super::{Long, lie, metered};
 use crate::common::Workplace;
 
-/// A guest that never ends, in each way in which a host can be kept at work, by its body and by what it exceeds.
+/// Guests that never end, one for each way to keep a host busy: name and body.
 const ENDLESS: [(&str, &str); 6] = [
     ("loop", "(loop $on (br $on))"),
     ("fill", "(loop $on (memory.fill (i32.const 0) (i32.const 1) (i32.const 0x10000)) (br $on))"),
@@ -34,7 +35,7 @@ fn endless(body: &str) -> Arc<[u8]> {
     ))
 }
 
-/// Whatever a forged claim allows itself, its verifier spends what it says and a quantum.
+/// For any forged claim, the verifier spends at most the claimed amount and a quantum.
 #[test]
 fn a_run_ends_where_it_refutes_its_claim_on_every_engine() {
     for (name, body) in ENDLESS {
@@ -59,7 +60,7 @@ fn a_run_ends_where_it_refutes_its_claim_on_every_engine() {
         let work = Work { watch, ..Work::new(Box::new(Long), Limits { gas: u64::MAX, ..Limits::DEFAULT }) };
         let ended = Reference::new(engine, &module).unwrap().run(work);
         assert!(matches!(ended, Err(SandboxError::BeyondClaim(Beyond::Output))), "{engine}: {ended:?}");
-        // What the job allows decides before what is claimed.
+        // The job's limits apply before the claim's.
         let watch = Watch { claimed: Some(Claimed { gas: 1 << 40, output_bytes: 1000 }), ..Watch::default() };
         let limits = Limits { gas: u64::MAX, output_bytes: 1000, ..Limits::DEFAULT };
         let ended = Reference::new(engine, &module).unwrap().run(Work { watch, ..Work::new(Box::new(Long), limits) });
@@ -67,7 +68,7 @@ fn a_run_ends_where_it_refutes_its_claim_on_every_engine() {
     }
 }
 
-/// A claim that is true is found so, however much gas was left and however it ended.
+/// A true claim is confirmed, however much gas was left and however the run ended.
 #[test]
 fn each_true_claim_is_found_within_its_own_bounds_on_every_engine() {
     for (name, body) in ENDLESS.into_iter().chain([("done", ""), ("failed", "(return (i32.const 3))")]) {
@@ -109,7 +110,7 @@ fn a_forged_claim_of_an_endless_guest_is_refuted() {
     }
 }
 
-/// Nothing is run by former rules, and no rules have a guest without an end come to one.
+/// No proof is checked by former rules, and no rules let a guest without an end come to one.
 #[test]
 fn a_proof_by_former_rules_is_refused_by_name_or_refuted() {
     const FORMER: &str = "a53ac167f76ed5a044a0abf5b47ae24394f8485490c4778d8c339aca8f9d30ce";

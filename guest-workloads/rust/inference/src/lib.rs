@@ -1,5 +1,5 @@
-//! The sister of `inference.wat` that sees the bytes, as a model would: it reads the tensor through a window and hashes
-//! that, and comes to the same proof.
+//! Variant of `inference.wat` that sees the bytes, as a model would: it reads the tensor through a
+//! window and hashes that. Both have the same proof.
 
 #![cfg_attr(target_arch = "wasm32", no_std)]
 #![deny(unsafe_code)]

@@ -1,5 +1,5 @@
-//! A guest that goes through all that `compute-guest` offers, for the node's tests to see that each of it arrives. The
-//! job's arguments say what it does.
+//! A guest that uses everything in `compute-guest`, so that the node's tests can check that each
+//! call reaches the host. The job's arguments choose the part.
 
 #![deny(unsafe_code)]
 
@@ -23,7 +23,7 @@ fn tour() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes the slice's ends, and every asset with its length before it.
+/// Writes the ends of the slice, and every asset preceded by its length.
 fn read() -> Result<(), Failure> {
     let mut bytes = [0; 4];
     for offset in [0, input().len() - 2, u64::MAX] {
@@ -41,7 +41,7 @@ fn read() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes five digests: the slice's, by three ways; its first kilobyte's; that of no bytes.
+/// Writes five digests: the slice's in three ways, its first kilobyte's, and that of no bytes.
 fn hash() {
     let (mut whole, mut hasher, mut reader, mut window) = (Vec::new(), Hasher::new(), input().reader(), [0; 1000]);
     while let Some(bytes) = reader.next_window(&mut window) {

@@ -1,4 +1,4 @@
-//! The sister of `transcode.wat`: its proof is BLAKE3 of the slice, which the host holds and has hashed.
+//! Variant of `transcode.wat`: its proof is BLAKE3 of the slice, as computed by the host.
 
 #![cfg_attr(target_arch = "wasm32", no_std)]
 #![deny(unsafe_code)]

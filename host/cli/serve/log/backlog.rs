@@ -1,24 +1,24 @@
-//! Lines on their way to the log's reader. A thread writes them, so that a reader that stands still (a paused terminal, a
-//! full pipe) keeps nobody else waiting; what does not fit into the backlog is dropped and counted.
+//! Buffer of log lines. A thread writes them, so that a slow reader (a paused terminal, a full
+//! pipe) blocks no other thread. Lines that do not fit into the buffer are dropped and counted.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The lines that wait: some ten thousand.
+/// Size of the buffer: some ten thousand lines.
 const BYTES_MAX: usize = 4 << 20;
 
-/// A backlog, for those who write to it and for the thread that empties it.
+/// A log buffer, shared by the writers and the thread that empties it.
 #[derive(Clone, Default)]
 pub struct Backlog(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    /// There is something to write.
+    /// Signals that there are lines to write.
     filled: Condvar,
-    /// All has been written.
+    /// Signals that all lines are written.
     emptied: Condvar,
     dropped: AtomicU64,
 }
@@ -26,14 +26,14 @@ struct Shared {
 #[derive(Default)]
 struct State {
     lines: Vec<u8>,
-    /// Whether the thread is writing what it has taken out.
+    /// True while the thread writes lines that it removed from the buffer.
     is_writing: bool,
-    /// Dropped since the reader was last told.
+    /// Lines dropped since the last report to the reader.
     untold: u64,
 }
 
 impl Backlog {
-    /// Adds one line, if there is room for it.
+    /// Adds one line, or drops it if the buffer is full.
     pub fn push(&self, line: &[u8]) {
         let mut state = self.lock();
         if state.lines.len() + line.len() > BYTES_MAX {
@@ -45,12 +45,13 @@ impl Backlog {
         self.0.filled.notify_one();
     }
 
-    /// How many lines were dropped since the start.
+    /// Returns the number of lines dropped since the start.
     pub fn dropped(&self) -> u64 {
         self.0.dropped.load(Ordering::Relaxed)
     }
 
-    /// Writes to `sink` for ever. Calls `tell` with the number of lines that were dropped, when it can write again.
+    /// Writes to `sink` for ever. Calls `tell` with the number of dropped lines when it can write
+    /// again.
     pub fn write_to(&self, mut sink: impl Write, tell: impl Fn(u64)) {
         loop {
             let lines = {
@@ -63,7 +64,8 @@ impl Backlog {
                 state.is_writing = true;
                 std::mem::take(&mut state.lines)
             };
-            // What cannot be written, because a terminal is gone, is as lost as what was dropped.
+            // Lines that cannot be written, for example because a terminal is gone, count as
+            // dropped.
             if sink.write_all(&lines).and_then(|()| sink.flush()).is_err() {
                 let count = lines.iter().filter(|byte| **byte == b'\n').count() as u64;
                 self.0.dropped.fetch_add(count, Ordering::Relaxed);
@@ -80,7 +82,7 @@ impl Backlog {
         }
     }
 
-    /// Waits until all is written, for `time` at most.
+    /// Waits until all lines are written, for `time` at most.
     pub fn finish(&self, time: Duration) {
         let state = self.lock();
         let is_busy = |state: &mut State| state.is_writing || !state.lines.is_empty();
@@ -92,7 +94,7 @@ impl Backlog {
     }
 }
 
-/// One line for each write.
+/// Each write is one line.
 impl Write for Backlog {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.push(line);
@@ -110,7 +112,7 @@ mod tests {
 
     use super::*;
 
-    /// A reader that takes a write when it is told to.
+    /// A reader that accepts one write for each message in `goes_on`.
     struct Reader {
         goes_on: mpsc::Receiver<()>,
         read: mpsc::Sender<Vec<u8>>,
@@ -137,7 +139,7 @@ mod tests {
         });
         let line = [&[b'x'; 1023][..], b"\n"].concat();
         let fitting = BYTES_MAX / line.len();
-        // The first is being written, however many of the next go with it.
+        // The thread is writing the first batch, which holds an unknown number of the next lines.
         (0..3 * fitting).for_each(|_| backlog.push(&line));
         let dropped = backlog.dropped();
         assert!((fitting as u64..=2 * fitting as u64).contains(&dropped), "{dropped}");

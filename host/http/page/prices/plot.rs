@@ -1,4 +1,4 @@
-//! Offers over time as a plot, and the quartiles that they had come to by then.
+//! Plot of offers over time, with the quartiles at the time of each offer.
 
 use std::error::Error;
 use std::ops::Range;
@@ -16,20 +16,21 @@ use crate::prices::{Quantile, SAMPLES_MIN};
 const WIDTH: u32 = 720;
 const HEIGHT: u32 = 240;
 
-/// What a digit of the labels takes.
+/// Width of one digit of a label, in pixels.
 const DIGIT_WIDTH: u32 = 9;
 const LABEL_PIXELS: u32 = 16;
-/// About so many on each axis, at round numbers.
+/// Approximate number of labels on each axis, at round numbers.
 const LABELS: usize = 5;
 const DOT_RADIUS: u32 = 2;
 
-/// How much of the span of prices is left free above and below.
+/// Part of the price range that stays free above and below.
 const MARGIN: f64 = 0.06;
 
-/// A span of time is at least this, so that what came at once has a place.
+/// Shortest time span of the plot, so that offers that arrived together do not collapse to nothing.
 const SPAN_MS_MIN: u64 = 10_000;
 
-/// Stand for the style's classes, which have one colour in light and another in dark.
+/// Placeholder colours. Each is replaced by a CSS class, which has one colour in light mode and
+/// another in dark mode.
 const CLASSES: [(RGBColor, &str); 6] =
     [(BAND, "band"), (MEDIAN, "median"), (OFFER, "offer"), (AXIS, "axis"), (GRID, "grid"), (LABEL, "label")];
 const BAND: RGBColor = RGBColor(1, 0, 0);
@@ -39,7 +40,7 @@ const AXIS: RGBColor = RGBColor(4, 0, 0);
 const GRID: RGBColor = RGBColor(5, 0, 0);
 const LABEL: RGBColor = RGBColor(6, 0, 0);
 
-/// The quartiles as they were when an offer came.
+/// Quartiles at the time of an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Then {
     time_ms: u64,
@@ -48,8 +49,8 @@ struct Then {
     upper: u64,
 }
 
-/// Offers, each its time and its price, the oldest first. Who does not see the plot has the same in the table beside
-/// it.
+/// Returns the figure. `offers` are pairs of time and price, the oldest first. The table next to
+/// the plot has the same data for readers who do not see the plot.
 pub fn figure(offers: &[(u64, u64)], now_ms: u64) -> Result<Markup, Problem> {
     let drawn = draw(offers, now_ms).map_err(|error| Problem::of_host("plot", &error))?;
     let prices = || offers.iter().map(|(_, price)| *price);
@@ -67,11 +68,11 @@ pub fn figure(offers: &[(u64, u64)], now_ms: u64) -> Result<Markup, Problem> {
     })
 }
 
-/// What is inside of the plot.
+/// Draws the content of the plot.
 fn draw(offers: &[(u64, u64)], now_ms: u64) -> Result<String, Box<dyn Error>> {
     let (ages, unit) = ages(offers, now_ms);
     let prices = prices(offers);
-    // The past is left of now, and so less than 0.
+    // The past is left of now, so ages are negative.
     let at = |time_ms: u64, price: u64| (-unit.of_ms(now_ms.saturating_sub(time_ms)), price as f64);
     let mut drawn = String::new();
     {
@@ -109,7 +110,7 @@ fn draw(offers: &[(u64, u64)], now_ms: u64) -> Result<String, Box<dyn Error>> {
     Ok(classed(inside(&drawn)))
 }
 
-/// In what ages are told.
+/// Unit of ages.
 #[derive(Clone, Copy)]
 struct Unit {
     ms: u64,
@@ -120,7 +121,7 @@ impl Unit {
     const ALL: [Self; 3] =
         [Self { ms: 3_600_000, name: "h" }, Self { ms: 60_000, name: "min" }, Self { ms: 1_000, name: "s" }];
 
-    /// One of which there are at least two; or the smallest.
+    /// Returns the largest unit that fits at least twice into the span, or else the smallest unit.
     fn for_span_ms(span_ms: u64) -> Self {
         let [.., smallest] = Self::ALL;
         Self::ALL.into_iter().find(|unit| span_ms >= 2 * unit.ms).unwrap_or(smallest)
@@ -136,7 +137,7 @@ impl Unit {
     }
 }
 
-/// From the oldest offer to now.
+/// Returns the range from the oldest offer to now.
 fn ages(offers: &[(u64, u64)], now_ms: u64) -> (Range<f64>, Unit) {
     let oldest = offers.first().map_or(0, |(time_ms, _)| now_ms.saturating_sub(*time_ms));
     let span_ms = oldest.max(SPAN_MS_MIN);
@@ -144,7 +145,7 @@ fn ages(offers: &[(u64, u64)], now_ms: u64) -> (Range<f64>, Unit) {
     (-unit.of_ms(span_ms)..0.0, unit)
 }
 
-/// A range around the prices, which is never empty.
+/// Returns a range around the prices, which is never empty.
 fn prices(offers: &[(u64, u64)]) -> Range<f64> {
     let prices = || offers.iter().map(|(_, price)| *price as f64);
     let (lowest, highest) = (prices().fold(f64::MAX, f64::min), prices().fold(0.0, f64::max));
@@ -152,7 +153,7 @@ fn prices(offers: &[(u64, u64)]) -> Range<f64> {
     (lowest - free).clamp(0.0, highest)..highest + free
 }
 
-/// Quartiles hold until another offer comes, and the last of them until now.
+/// Turns quartiles into steps: each lasts until the next offer, and the last one until now.
 fn steps(quartiles: &[Then], now_ms: u64) -> Vec<Then> {
     let ends = quartiles.iter().skip(1).map(|then| then.time_ms).chain([now_ms]);
     quartiles
@@ -162,7 +163,7 @@ fn steps(quartiles: &[Then], now_ms: u64) -> Vec<Then> {
         .collect()
 }
 
-/// What the offers had come to at each of them, once there were enough.
+/// Returns the quartiles after each offer, from the first at which there are enough offers.
 fn quartiles(offers: &[(u64, u64)]) -> Vec<Then> {
     let then = |end: usize| {
         let at =
@@ -173,13 +174,14 @@ fn quartiles(offers: &[(u64, u64)]) -> Vec<Then> {
     (SAMPLES_MIN..=offers.len()).filter_map(then).collect()
 }
 
-/// A document's elements, without the document: the page has one of its own, that fits its place.
+/// Returns the elements of an SVG document without its root: the page has a root element of its
+/// own, which fits the layout.
 fn inside(document: &str) -> &str {
     let inside = document.split_once('>').map_or("", |(_, rest)| rest);
     inside.rsplit_once("</svg>").map_or(inside, |(inside, _)| inside)
 }
 
-/// The elements with classes where there were colours.
+/// Replaces placeholder colours in the elements by classes.
 fn classed(elements: &str) -> String {
     CLASSES.iter().fold(elements.to_owned(), |elements, (colour, class)| {
         let RGBColor(red, green, blue) = colour;
