@@ -74,7 +74,8 @@ pub struct TokenEntry {
     /// Hash of the secret, by [`Secret::hash`].
     pub hash: Digest,
     pub rights: BTreeSet<Right>,
-    /// Rate limit. Requests above it are answered with 429.
+    /// Rate limit. Requests above it wait for up to a second; beyond that they are answered with
+    /// 429.
     #[serde(default = "requests_per_second")]
     pub requests_per_second: NonZeroU32,
 }

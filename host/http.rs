@@ -8,6 +8,7 @@
 //! * `log` logs and counts requests, and `problem` formats errors.
 
 mod problem;
+mod rate;
 mod accept;
 mod blocking;
 mod room;
@@ -190,7 +191,7 @@ async fn ready(State(served): State<Served>) -> Response {
 
 async fn scrape(State(served): State<Served>, caller: Caller) -> Result<Response, Problem> {
     let rooms = served.rooms.clone();
-    let text = rooms.look(&caller.scope, move || {
+    let text = rooms.on_disk(&caller.scope, move || {
         let Served { node, courier, queue, prices, metrics, .. } = &served;
         metrics.text(&Scraped { runner: &node.runner, queue, prices, courier })
     });

@@ -13,13 +13,12 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use super::body::heard_out;
 use super::connection::{Party, too_many};
 use super::log::{AskedBy, note_token};
 use super::problem::Problem;
+use super::rate::Rate;
 use crate::access::{Exposure, Right, Token, Tokens};
 use crate::shares::Pool;
 use crate::slice::Scope;
@@ -93,13 +92,13 @@ pub struct Doorkeeper {
 struct Known {
     tokens: Tokens,
     /// In the tokens' order.
-    each: Vec<(Arc<Token>, DefaultDirectRateLimiter)>,
+    each: Vec<(Arc<Token>, Rate)>,
 }
 
 impl Known {
     fn of(tokens: Tokens) -> RwLock<Arc<Self>> {
-        let limiter = |token: &Token| RateLimiter::direct(Quota::per_second(token.requests_per_second));
-        let each = tokens.list().iter().map(|token| (Arc::new(token.clone()), limiter(token))).collect();
+        let rate = |token: &Token| Rate::new(token.requests_per_second);
+        let each = tokens.list().iter().map(|token| (Arc::new(token.clone()), rate(token))).collect();
         RwLock::new(Arc::new(Self { tokens, each }))
     }
 }
@@ -125,10 +124,10 @@ impl Doorkeeper {
         caller.token.is_some() || self.known().tokens.is_empty()
     }
 
-    /// Puts into `known_as` whose token it is as soon as that is known.
-    fn look_at(&self, request: &Request, known_as: &mut Option<Scope>) -> Result<Caller, Problem> {
+    /// Who asks, and how long the request is to wait. Puts into `known_as` whose token it is as soon as that is known.
+    fn look_at(&self, request: &Request, known_as: &mut Option<Scope>) -> Result<(Caller, Duration), Problem> {
         if is_bare_probe(request) {
-            return Ok(Caller::OWNER);
+            return Ok((Caller::OWNER, Duration::ZERO));
         }
         let authority = authority(request)?;
         self.check_host(&authority)?;
@@ -138,18 +137,17 @@ impl Doorkeeper {
         let secret = secret(request.headers())?;
         let known = self.known();
         if is_open || known.tokens.is_empty() {
-            return Ok(Caller::OWNER);
+            return Ok((Caller::OWNER, Duration::ZERO));
         }
         let secret = secret.ok_or_else(|| unauthorized("this node asks for a token"))?;
         let at = known.tokens.find(&secret).ok_or_else(|| unauthorized("this node knows no such token"))?;
-        let (token, limiter) = &known.each[at];
+        let (token, rate) = &known.each[at];
         *known_as = Some(token.name.clone());
-        limiter.check().map_err(|early| {
-            let wait = early.wait_time_from(DefaultClock::default().now());
+        let wait = rate.take().map_err(|early| {
             let detail = format!("this token may ask {} times a second", token.requests_per_second);
-            Problem::new(429, "too_many_requests", detail).after(Some(wait))
+            Problem::new(429, "too_many_requests", detail).after(Some(early))
         })?;
-        Ok(Caller { scope: token.name.clone(), token: Some(token.clone()) })
+        Ok((Caller { scope: token.name.clone(), token: Some(token.clone()) }, wait))
     }
 
     /// A page from elsewhere can have its own name lead to this machine, and then ask as if it were served here (DNS
@@ -175,7 +173,7 @@ pub async fn let_in(
     let mut request = heard_out(request);
     let mut known_as = None;
     let mut response = match keeper.look_at(&request, &mut known_as) {
-        Ok(caller) => {
+        Ok((caller, wait)) => {
             if let Some(name) = caller.scope.token() {
                 note_token(name);
             }
@@ -185,6 +183,9 @@ pub async fn let_in(
                 close(too_many().into_response())
             } else {
                 request.extensions_mut().insert(caller);
+                if !wait.is_zero() {
+                    tokio::time::sleep(wait).await;
+                }
                 next.run(request).await
             }
         }

@@ -207,7 +207,10 @@ fn what_each_token_uses_and_is_refused_is_told() {
     assert!(gas > 0.0);
     assert_eq!(ask(&bob, "POST /v1/slices?workload=nothing", b"").status(), 422);
     assert_eq!(value("node_token_refusals_total{status=\"4xx\",token=\"bob\"}"), 1.0);
-    let statuses: Vec<u16> = (0..20).map(|_| ask(&alice, "GET /v1/modules", b"").status()).collect();
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..20).map(|_| scope.spawn(|| ask(&alice, "GET /v1/modules", b"").status())).collect();
+        asking.into_iter().map(|asking| asking.join().unwrap()).collect()
+    });
     let refused = statuses.iter().filter(|status| **status == 429).count();
     assert!(refused > 0, "{statuses:?}");
     assert_eq!(value("node_token_refusals_total{status=\"429\",token=\"alice\"}"), refused as f64);
