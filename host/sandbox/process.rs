@@ -12,6 +12,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 
 use super::confine;
+use super::threads::lower_priority;
 
 /// What is shown of the last words of a process that died.
 const LAST_WORDS_BYTES: u64 = 2048;
@@ -108,6 +109,7 @@ fn last_words(child: &mut Child) -> String {
 /// First step of such a process, while it has one thread: it keeps nothing that its parent had open, and dies with it.
 pub fn enter() -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
+    lower_priority();
     confine::close_inherited_files();
     Ok(())
 }

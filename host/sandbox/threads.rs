@@ -14,6 +14,18 @@ use super::engine::NATIVE_STACK_BYTES;
 /// is touched.
 const THREAD_STACK_BYTES: usize = NATIVE_STACK_BYTES + (4 << 20);
 
+/// Added to the nice value of threads and processes that run a stranger's code or compile it
+/// (`nice(2)`): at 5 the scheduler gives them a third of the weight of a thread at 0.
+const NICE: i32 = 5;
+
+/// Lowers the priority of the calling thread for as long as it lives, so that the threads that
+/// answer requests need not wait for a core on which a guest runs. On Linux a nice value belongs to
+/// a thread.
+pub fn lower_priority() {
+    // Without it the thread is only less polite.
+    let _ = rustix::process::nice(NICE);
+}
+
 thread_local! {
     static CAN_RUN_GUESTS: Cell<bool> = const { Cell::new(false) };
 }
@@ -38,6 +50,7 @@ impl GuestThreads {
             let thread = Builder::new().name(format!("guest-{index}")).stack_size(THREAD_STACK_BYTES);
             thread.spawn(move || {
                 CAN_RUN_GUESTS.set(true);
+                lower_priority();
                 for work in waiting {
                     // A panic has been reported by its hook, and its caller hears of it by hearing nothing.
                     let _ = catch_unwind(AssertUnwindSafe(work));
