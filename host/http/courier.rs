@@ -69,7 +69,7 @@ async fn take(courier: Arc<Courier>, headers: &HeaderMap, pieces: Pieces) -> Res
 pub async fn status(State(served): State<Served>, caller: Caller) -> Result<Json<Value>, Problem> {
     caller.needs(Right::Courier)?;
     let courier = served.courier.clone();
-    let looked = served.rooms.look(&caller.scope, move || (courier.tally(), courier.store().oldest_pending_ms()));
+    let looked = served.rooms.on_disk(&caller.scope, move || (courier.tally(), courier.store().oldest_pending_ms()));
     let (tally, oldest_ms) = looked.await?;
     let oldest_ms = oldest_ms.map_err(|error| Problem::of_host("storage_failed", &error))?;
     Ok(Json(json!({

@@ -114,7 +114,7 @@ pub async fn list(
         return Err(Problem::malformed(format!("`limit` is a number from 1 to {PAGE_MODULES_MAX}")));
     }
     let (rooms, scope) = (served.rooms.clone(), caller.scope.clone());
-    let listed = rooms.look(&scope, move || {
+    let listed = rooms.on_disk(&scope, move || {
         // Room first: what is made without it is memory that nobody counts.
         let mut room = served.rooms.answer(&caller.scope, limit as u64 * LISTED_BYTES)?;
         let stored = served.node.runner.modules().stored()?;
@@ -146,7 +146,7 @@ pub async fn show(
     let form = accept::negotiate(&headers, &[Form::Json, Form::Wasm])?;
     let key = parse_key(&key)?;
     let (rooms, scope) = (served.rooms.clone(), caller.scope.clone());
-    let found = rooms.look(&scope, move || {
+    let found = rooms.on_disk(&scope, move || {
         let stored = served.node.runner.modules().stored()?;
         let digest = stored.find(&key)?;
         let record = stored.record(&digest)?;
@@ -169,15 +169,16 @@ pub async fn remove(
 ) -> Result<Json<Value>, Problem> {
     caller.needs(Right::Upload)?;
     let key = parse_key(&key)?;
-    blocking(move || {
+    let (rooms, scope) = (served.rooms.clone(), caller.scope.clone());
+    let removed = rooms.on_disk(&scope, move || {
         let stored = served.node.runner.modules().stored().map_err(|error| of_stored(&error))?;
         let digest = stored.find(&key).map_err(|error| of_stored(&error))?;
         let may_all = caller.may(Right::Admin);
         let gone = if may_all { stored.remove(&key) } else { stored.remove_for(&key, &caller.name()) };
         let gone = gone.map_err(|error| of_stored(&error))?;
         Ok(Json(json!({ "digest": digest, "module_removed": gone })))
-    })
-    .await?
+    });
+    removed.await?
 }
 
 pub fn parse_key(text: &str) -> Result<ModuleKey, Problem> {

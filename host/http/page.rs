@@ -102,7 +102,7 @@ impl Part {
 /// `GET /`
 pub async fn whole(State(served): State<Served>, caller: Caller) -> Result<Response, Problem> {
     let (rooms, scope) = (served.rooms.clone(), caller.scope.clone());
-    let page = rooms.look(&scope, move || frame::front(&served, &caller)).await?;
+    let page = rooms.on_disk(&scope, move || frame::front(&served, &caller)).await?;
     Ok(frame::respond(StatusCode::OK, page))
 }
 
@@ -111,7 +111,7 @@ pub async fn part(State(served): State<Served>, caller: Caller, Path(name): Path
     let part = Part::ALL.into_iter().find(|part| part.name() == name && part.is_for(&caller));
     let part = part.ok_or_else(|| Problem::new(404, "not_found", "the page has no such part for this token"))?;
     let (rooms, scope) = (served.rooms.clone(), caller.scope.clone());
-    let part = rooms.look(&scope, move || part.render(&served, &caller)).await??;
+    let part = rooms.on_disk(&scope, move || part.render(&served, &caller)).await??;
     Ok(frame::respond(StatusCode::OK, part))
 }
 
@@ -120,7 +120,7 @@ pub async fn proof(State(served): State<Served>, caller: Caller, Path(id): Path<
     caller.needs(Right::Run)?;
     let id: Option<SliceId> = id.parse().ok();
     let (runner, scope) = (served.node.runner.clone(), caller.scope.clone());
-    let found = served.rooms.look(&caller.scope, move || match id {
+    let found = served.rooms.on_disk(&caller.scope, move || match id {
         Some(id) => runner.proof(&scope, &id),
         None => Ok(None),
     });

@@ -67,7 +67,7 @@ async fn perform(served: Served, scope: &Scope, order: PriceOrder) -> Result<Jso
     let now_ms = served.now_ms();
     // `look` waits for its turn, because other callers may hold the board.
     let rooms = served.rooms.clone();
-    let told = rooms.look(scope, move || {
+    let told = rooms.on_disk(scope, move || {
         let stored = served.node.runner.modules().stored().ok();
         let is_stored = |digest: &Digest| stored.is_some_and(|stored| stored.contains(digest));
         served.prices.perform(order, is_stored, now_ms)

@@ -5,7 +5,7 @@ use super::problem::Problem;
 use crate::config::Serve;
 use crate::shares::{NoShare, Pool, Share, TIMES_WHAT_IS_FREE};
 use crate::slice::Scope;
-use crate::turns::Turns;
+use crate::turns::{Turn, Turns};
 
 /// Requests whose slices run or wait for a thread.
 const RUNS_MAX: u64 = 4_096;
@@ -13,14 +13,15 @@ const RUNS_MAX: u64 = 4_096;
 /// Streams of events. Each is a connection too, and some 10 KiB of memory.
 const EVENT_STREAMS_MAX: u64 = 8_192;
 
-/// Answers that are made at once: each keeps a core busy or waits for the disk.
-const LOOKS_MAX: usize = 16;
+/// Requests that read or write a disk at once. Writers at once share one sync, and a few are enough
+/// to keep a disk busy. Each may keep a core busy, too, for which others would wait.
+const DISK_TURNS_MAX: usize = 4;
 
-/// The same of callers that have none.
-const LOOKS_SPARE: usize = 8;
+/// Requests beyond these, of tokens that have none at work.
+const DISK_TURNS_SPARE: usize = 8;
 
-/// Answers that wait to be made.
-const LOOKS_WAITING_MAX: u64 = 8_192;
+/// Requests that wait for a disk turn.
+const DISK_WAITING_MAX: u64 = 8_192;
 
 /// The pools of a node that serves.
 #[derive(Clone)]
@@ -31,8 +32,8 @@ pub struct Rooms {
     pub spool: Pool<Scope>,
     pub runs: Pool<Scope>,
     pub event_streams: Pool<Scope>,
-    /// In front of the threads that read the disk, and of what is made of it for an answer.
-    looks: Turns<Scope>,
+    /// Turns of the requests that read or write a disk.
+    disk: Turns<Scope>,
     /// Connections, once a request on them has said whose they are.
     pub connections: Pool<Scope>,
 }
@@ -44,25 +45,30 @@ impl Rooms {
             spool: Pool::new(serve.spool_bytes_max),
             runs: Pool::new(RUNS_MAX),
             event_streams: Pool::new(EVENT_STREAMS_MAX),
-            looks: Turns::new(LOOKS_MAX, LOOKS_SPARE, LOOKS_WAITING_MAX),
+            disk: Turns::new(DISK_TURNS_MAX, DISK_TURNS_SPARE, DISK_WAITING_MAX),
             connections: Pool::new(serve.connections_max),
         }
     }
 
-    /// Does `work` on a thread that may block, in its turn: for what is looked up and shown. A flood of one token's requests keeps
-    /// no other waiting.
-    pub async fn look<T: Send + 'static>(
+    /// Does `work`, which may wait for a disk, on a thread of its own, when it is the turn of
+    /// `owner`. A flood of one token's requests delays no other token.
+    pub async fn on_disk<T: Send + 'static>(
         &self,
         owner: &Scope,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Problem> {
-        let turn = self.looks.wait(owner).await.map_err(|_| NoShare)?;
+        let turn = self.disk_turn(owner).await?;
         blocking(move || {
             let done = work();
             drop(turn);
             done
         })
         .await
+    }
+
+    /// Waits for a turn of `owner`, for work that does not hold a thread all the time.
+    pub async fn disk_turn(&self, owner: &Scope) -> Result<Turn<Scope>, Problem> {
+        Ok(self.disk.wait(owner).await.map_err(|_| NoShare)?)
     }
 
     /// The memory of a request that has brought nothing as yet.

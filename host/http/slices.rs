@@ -22,7 +22,7 @@ use self::intake::{Brought, Destination, Placed};
 use super::Served;
 use super::accept::{self, Form};
 use super::answer::{Content, Stored};
-use super::body::{blocking, content_length, is_form};
+use super::body::{content_length, is_form};
 use super::caller::Caller;
 use super::modules;
 use super::problem::Problem;
@@ -75,7 +75,8 @@ async fn check_id(served: &Served, scope: &Scope, job: &Job, headers: &HeaderMap
     let length = content_length(headers);
     let Some(id) = job.id().filter(|_| length.is_none_or(|length| length > LONG_BYTES)).cloned() else { return Ok(()) };
     let (runner, scope, asked) = (served.node.runner.clone(), scope.clone(), id.clone());
-    let known = blocking(move || runner.proof(&scope, &asked)).await?;
+    let owner = scope.clone();
+    let known = served.rooms.on_disk(&owner, move || runner.proof(&scope, &asked)).await?;
     let known = known.map_err(|error| Problem::of_host("store", &error))?;
     let input_bytes = length.filter(|_| !is_form(headers));
     match known {
@@ -97,7 +98,7 @@ async fn accept(served: Served, caller: &Caller, ask: Ask, request: Request) -> 
     let Brought { slice, args, assets, _kept } = brought;
     let Placed::Queued(incoming) = slice else { return Err(Problem::new(500, "internal", "the slice went elsewhere")) };
     let request = job.task_request(args, assets);
-    let id = blocking(move || incoming.finish(request)).await??;
+    let id = served.rooms.on_disk(&scope, move || incoming.finish(request)).await??;
     tracing::debug!(task = %id, "accepted a slice");
     tasks::accepted(&served, caller.scope.clone(), id).await
 }
@@ -180,7 +181,7 @@ pub async fn proof(
     let form = accept::negotiate(&headers, &[Form::Json, Form::Proof])?;
     let id: SliceId = id.parse().map_err(|error: crate::slice::NotASliceId| Problem::malformed(error.to_string()))?;
     let runner = served.node.runner.clone();
-    let found = served.rooms.look(&caller.scope, move || runner.proof(&scope, &id)).await?;
+    let found = served.rooms.on_disk(&caller.scope, move || runner.proof(&scope, &id)).await?;
     let proof = found.map_err(|error| Problem::of_host("store", &error))?;
     let proof = proof.ok_or_else(|| Problem::new(404, "no_such_proof", "this node has no proof under this id"))?;
     Ok(proof_in(&proof, form))

@@ -1,6 +1,7 @@
 //! Slices that were accepted to be run later: what becomes of them, told when asked for or as it happens.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +32,9 @@ const PREFER: HeaderName = HeaderName::from_static("prefer");
 
 /// Somebody's slice may have ended by then.
 const FULL_RETRY: Duration = Duration::from_secs(10);
+
+/// How often a stream tells how far a task is, counted from its last event: the streams of one task are not all written at once.
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 
 /// Whether the caller would rather ask later (RFC 7240).
 pub fn is_preferred(headers: &HeaderMap) -> bool {
@@ -77,7 +81,7 @@ pub async fn output(
         return super::content_of(finished).answer(&headers);
     }
     let queue = served.queue.clone();
-    let bytes = match served.rooms.look(&caller.scope, move || queue.output(&scope, &id)).await? {
+    let bytes = match served.rooms.on_disk(&caller.scope, move || queue.output(&scope, &id)).await? {
         Ok(Output::Held(output)) => Stored::Memory(output.into()),
         Ok(Output::File { file, bytes }) => Stored::File { file, bytes },
         Ok(Output::Gone) => return Err(gone("the output is not kept any more")),
@@ -101,7 +105,9 @@ pub async fn cancel(
     Path(task): Path<String>,
 ) -> Result<Json<Value>, Problem> {
     let (scope, id) = asked(&caller, &task)?;
+    let turn = served.rooms.disk_turn(&scope).await?;
     let cancelled = served.queue.cancel(&scope, &id).await;
+    drop(turn);
     cancelled.map_err(|error| Problem::of_host("store", &error))?;
     Ok(Json(shown(&id, &status_of(&served, &scope, &id).await?)))
 }
@@ -144,12 +150,27 @@ impl Follow {
                 this.last = Some(told);
                 return Some((Ok(event), (!has_ended).then_some(this)));
             }
-            let changes = this.changes.as_mut()?;
+            this.changed().await?;
+        }
+    }
+
+    /// Waits until there may be something to tell.
+    async fn changed(&mut self) -> Option<()> {
+        let changes = self.changes.as_mut()?;
+        let mut progress_due = pin!(tokio::time::sleep(PROGRESS_EVERY));
+        let mut has_progress = false;
+        loop {
             tokio::select! {
                 changed = changes.changed() => changed.ok()?,
-                _ = this.stopping.wait_for(|stopping| *stopping) => return None,
+                () = &mut progress_due, if has_progress => return Some(()),
+                _ = self.stopping.wait_for(|stopping| *stopping) => return None,
             }
-            this.status.phase = changes.borrow_and_update().clone();
+            let phase = changes.borrow_and_update().clone();
+            has_progress = matches!((&self.status.phase, &phase), (Phase::Running { .. }, Phase::Running { .. }));
+            self.status.phase = phase;
+            if !has_progress {
+                return Some(());
+            }
         }
     }
 }
@@ -161,7 +182,7 @@ fn asked(caller: &Caller, task: &str) -> Result<(Scope, TaskId), Problem> {
 
 async fn status_of(served: &Served, scope: &Scope, id: &TaskId) -> Result<Status, Problem> {
     let (queue, owner, id) = (served.queue.clone(), scope.clone(), *id);
-    let status = served.rooms.look(scope, move || queue.status(&owner, &id)).await?;
+    let status = served.rooms.on_disk(scope, move || queue.status(&owner, &id)).await?;
     status.map_err(|error| Problem::of_host("store", &error))?.ok_or_else(none)
 }
 
