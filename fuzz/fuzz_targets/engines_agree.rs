@@ -12,6 +12,7 @@ mod scramble;
 mod shared {
     #[allow(dead_code, reason = "the test counts what came of the modules that agree")]
     pub mod agree;
+    mod constants;
     mod enliven;
     pub mod subject;
     mod wasmi_faults;
@@ -25,8 +26,8 @@ use shared::subject;
 static ENGINES: LazyLock<Engines> = LazyLock::new(Engines::new);
 
 fuzz_target!(|bytes: &[u8]| -> Corpus {
-    let Ok((wasm, gas)) = subject::module(bytes) else { return Corpus::Reject };
-    match ENGINES.judge(&wasm, gas) {
+    let Ok(subject) = subject::subject(bytes) else { return Corpus::Reject };
+    match subject.judged(&ENGINES) {
         Verdict::Refused(_) => Corpus::Reject,
         Verdict::Agree(_) | Verdict::WasmiFails(_) => Corpus::Keep,
         Verdict::Differ(difference) | Verdict::WasmiDiffers(difference) => panic!("engines differ:\n{difference}"),

@@ -10,7 +10,8 @@ mod wrapper;
 
 use wasm_encoder::reencode::{Error, Reencode, utils};
 use wasm_encoder::{
-    CodeSection, ConstExpr, ExportKind, FunctionSection, GlobalSection, GlobalType, Module, SectionId, ValType,
+    CodeSection, ConstExpr, ExportKind, FunctionSection, GlobalSection, GlobalType, Module, SectionId, StartSection,
+    TypeSection, ValType,
 };
 use wasmparser::{
     ElementItems, FuncType, FunctionBody, Import, MemArg, Operator, OperatorsReader, Parser, Payload, TypeRef,
@@ -37,6 +38,28 @@ pub struct Manner {
     pub depth: Option<Depth>,
     /// The new `run` returns a failure.
     pub fails: bool,
+    pub start: Start,
+}
+
+/// What is called before `run`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    Nowhere,
+    /// The module's start function.
+    Section,
+    /// What is exported as `_initialize`.
+    Initialize,
+    Both,
+}
+
+impl Start {
+    const fn has_section(self) -> bool {
+        matches!(self, Self::Section | Self::Both)
+    }
+
+    const fn has_initialize(self) -> bool {
+        matches!(self, Self::Initialize | Self::Both)
+    }
 }
 
 /// How functions that call others are to fill the stack.
@@ -166,9 +189,14 @@ impl Enliven {
         self.imported()..self.functions.len() as u32
     }
 
-    /// The new `run`, behind all others; behind it are those that stand for imports.
+    /// The new `run`, behind all others; behind it are those that stand for imports, and then the
+    /// two that can be called before it.
     const fn driver(&self) -> u32 {
         self.functions.len() as u32
+    }
+
+    const fn starter(&self) -> u32 {
+        self.driver() + 1 + self.wrapped.len() as u32
     }
 
     /// The global that counts what patience is left.
@@ -198,6 +226,17 @@ impl Reencode for Enliven {
         Ok(arg)
     }
 
+    /// Adds that of a function which takes and gives nothing.
+    fn parse_type_section(
+        &mut self,
+        types: &mut TypeSection,
+        section: wasmparser::TypeSectionReader<'_>,
+    ) -> Result<(), Error<Self::Error>> {
+        utils::parse_type_section(self, types, section)?;
+        types.ty().function([], []);
+        Ok(())
+    }
+
     fn parse_function_section(
         &mut self,
         functions: &mut FunctionSection,
@@ -208,6 +247,8 @@ impl Reencode for Enliven {
         self.wrapped.iter().for_each(|import| {
             functions.function(self.functions[*import as usize]);
         });
+        // The type that is added.
+        functions.function(self.types.len() as u32).function(self.types.len() as u32);
         Ok(())
     }
 
@@ -221,7 +262,8 @@ impl Reencode for Enliven {
         Ok(())
     }
 
-    /// Where there is no section of globals, there is to be one.
+    /// Where there is no section of globals, there is to be one. The start function stands behind
+    /// the exports.
     fn intersperse_section_hook(
         &mut self,
         module: &mut Module,
@@ -232,6 +274,9 @@ impl Reencode for Enliven {
             let mut globals = GlobalSection::new();
             add_patience(&mut globals);
             module.section(&globals);
+        }
+        if after == Some(SectionId::Export) && self.manner.start.has_section() {
+            module.section(&StartSection { function_index: self.starter() });
         }
         Ok(())
     }
@@ -248,6 +293,9 @@ impl Reencode for Enliven {
             } else {
                 self.parse_export(exports, export)?;
             }
+        }
+        if self.manner.start.has_initialize() {
+            exports.export("_initialize", ExportKind::Func, self.starter() + 1);
         }
         // A function whose reference is taken has to be named somewhere outside of the code.
         for function in self.own() {
@@ -266,6 +314,7 @@ impl Reencode for Enliven {
         self.wrapped.iter().for_each(|import| {
             code.function(&wrapper::wrapper(self, *import));
         });
+        code.function(&driver::starter(self)).function(&driver::starter(self));
         Ok(())
     }
 

@@ -2,12 +2,14 @@
 //! takes its choices from. The same bytes make the same module.
 
 use arbitrary::{Result, Unstructured};
-use wasm_encoder::AbstractHeapType;
-use wasm_encoder::reencode::{Error, Reencode};
+use compute_host::sandbox::meter;
+use wasm_encoder::reencode::{Error, Reencode, utils};
+use wasm_encoder::{AbstractHeapType, ConstExpr};
 use wasm_smith::{Config, InstructionKind, InstructionKinds, Module};
 
-use super::agree::GAS;
-use super::enliven::{self, Depth, Manner};
+use super::agree::{Engines, GAS, Verdict};
+use super::constants::Sums;
+use super::enliven::{self, Depth, Manner, Start};
 
 /// So many bytes say what kind of module it is to be.
 pub const KIND_BYTES: usize = 40;
@@ -15,18 +17,47 @@ pub const KIND_BYTES: usize = 40;
 /// For modules that are to fill the stack: as much as they need to come to the end of it.
 const DEEP_GAS: u64 = 10 * GAS;
 
-/// What `bytes` stand for, and how much gas it is to be given; an error where they are too few.
-pub fn module(bytes: &[u8]) -> Result<(Vec<u8>, u64)> {
+/// A module that is to be the same on every engine.
+pub struct Subject {
+    pub wasm: Vec<u8>,
+    /// The same, with each constant written as such.
+    plain: Vec<u8>,
+    /// How much it is to be given.
+    gas: u64,
+}
+
+impl Subject {
+    /// What comes of it.
+    pub fn judged(&self, engines: &Engines) -> Verdict {
+        let verdict = engines.judge(&self.wasm, self.gas);
+        // The meter computes what no engine is to see: all of them would be wrong alike.
+        let metered = |wasm: &[u8]| meter::metered(wasm).map_err(|error| error.to_string());
+        match verdict {
+            Verdict::Agree(_) if metered(&self.wasm) != metered(&self.plain) => {
+                Verdict::Differ("the meter computes its constants otherwise".to_owned())
+            }
+            verdict => verdict,
+        }
+    }
+}
+
+/// What `bytes` stand for; an error where they are too few.
+pub fn subject(bytes: &[u8]) -> Result<Subject> {
     let (kind, choices) = bytes.split_at_checked(KIND_BYTES).ok_or(arbitrary::Error::NotEnoughData)?;
     let mut kind = Unstructured::new(kind);
     let manner = manner(&mut kind)?;
     // Whoever keeps traps off by masks of his own has no use for wasm-smith's.
     let disallow_traps = if manner.is_some_and(|manner| manner.masks) { false } else { kind.ratio(7, 8)? };
-    let config = Config { disallow_traps, ..config(&mut kind)? };
+    // Those of modules that are changed are made where they are.
+    let allow_start_export = manner.is_none();
+    let config = Config { disallow_traps, allow_start_export, ..config(&mut kind)? };
+    let sums = if kind.arbitrary()? { Some(kind.arbitrary()?) } else { None };
     let wasm = Module::new(config, &mut Unstructured::new(choices))?.to_bytes();
-    let wasm = without_externref(&wasm);
-    let Some(manner) = manner else { return Ok((wasm, GAS)) };
-    Ok((enliven::enlivened(&wasm, manner), if manner.depth.is_some() { DEEP_GAS } else { GAS }))
+    let wasm = rewritten(&wasm, AllFuncref);
+    let gas = if manner.is_some_and(|manner| manner.depth.is_some()) { DEEP_GAS } else { GAS };
+    let plain = manner.map_or(wasm.clone(), |manner| enliven::enlivened(&wasm, manner));
+    let wasm = sums.map_or_else(|| plain.clone(), |seed| rewritten(&plain, WithSums(Sums::new(seed))));
+    Ok(Subject { wasm, plain, gas })
 }
 
 /// How a module is made to do more than wasm-smith's mostly do, which trap at once or have nothing to do; one in eight is
@@ -40,6 +71,7 @@ fn manner(kind: &mut Unstructured<'_>) -> Result<Option<Manner>> {
         is_patient: !is_deep && kind.ratio(4, 5)?,
         depth: if is_deep { Some(depth(kind)?) } else { None },
         fails: kind.ratio(1, 16)?,
+        start: *kind.choose(&[Start::Nowhere, Start::Nowhere, Start::Section, Start::Initialize, Start::Both])?,
     };
     Ok((!is_raw).then_some(manner))
 }
@@ -79,7 +111,6 @@ fn config(kind: &mut Unstructured<'_>) -> Result<Config> {
         allowed_instructions: kinds,
         allow_floats: kind.ratio(7, 8)?,
         simd_enabled: kind.ratio(7, 8)?,
-        allow_start_export: false,
         custom_page_sizes_enabled: false,
         exceptions_enabled: false,
         extended_const_enabled: false,
@@ -126,25 +157,39 @@ fn shape(memory: &str) -> String {
 
 /// The gate refuses `externref`, and wasm-smith has no `funcref` without it; every operator that takes the one takes the
 /// other.
-fn without_externref(wasm: &[u8]) -> Vec<u8> {
-    struct AllFuncref;
+struct AllFuncref;
 
-    impl Reencode for AllFuncref {
-        type Error = std::convert::Infallible;
+impl Reencode for AllFuncref {
+    type Error = std::convert::Infallible;
 
-        fn abstract_heap_type(
-            &mut self,
-            value: wasmparser::AbstractHeapType,
-        ) -> Result<AbstractHeapType, Error<Self::Error>> {
-            Ok(match value {
-                wasmparser::AbstractHeapType::Extern => AbstractHeapType::Func,
-                other => wasm_encoder::reencode::utils::abstract_heap_type(self, other),
-            })
-        }
+    fn abstract_heap_type(
+        &mut self,
+        value: wasmparser::AbstractHeapType,
+    ) -> std::result::Result<AbstractHeapType, Error<Self::Error>> {
+        Ok(match value {
+            wasmparser::AbstractHeapType::Extern => AbstractHeapType::Func,
+            other => utils::abstract_heap_type(self, other),
+        })
     }
+}
 
+/// Constants are written as sums.
+struct WithSums(Sums);
+
+impl Reencode for WithSums {
+    type Error = std::convert::Infallible;
+
+    fn const_expr(
+        &mut self,
+        expression: wasmparser::ConstExpr<'_>,
+    ) -> std::result::Result<ConstExpr, Error<Self::Error>> {
+        let sum = self.0.of(&expression);
+        sum.map_or_else(|| utils::const_expr(self, expression), Ok)
+    }
+}
+
+fn rewritten(wasm: &[u8], mut pass: impl Reencode<Error = std::convert::Infallible>) -> Vec<u8> {
     let mut module = wasm_encoder::Module::new();
-    let parser = wasmparser::Parser::new(0);
-    AllFuncref.parse_core_module(&mut module, parser, wasm).expect("wasm-smith makes valid modules");
+    pass.parse_core_module(&mut module, wasmparser::Parser::new(0), wasm).expect("wasm-smith makes valid modules");
     module.finish()
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use wasmparser::{Parser, Payload};
+use wasmparser::{ConstExpr, DataKind, ElementKind, Parser, Payload};
 
 use super::agree::{LITTLE_GAS, Verdict};
 
@@ -19,6 +19,10 @@ pub struct Tally {
     /// Those that ran.
     pub modules: u64,
     pub more_than_little: u64,
+    with_start: u64,
+    with_initialize: u64,
+    /// Whose constants are computed.
+    with_sums: u64,
     /// On which wasmi failed as it is known to.
     wasmi_failed: u64,
     endings: BTreeMap<&'static str, u64>,
@@ -43,8 +47,49 @@ impl Tally {
             self.look_at(wasm);
         }
         self.modules += 1;
+        self.note_kinds(wasm);
         self.more_than_little += u64::from(facts.usage.gas - facts.start_gas > LITTLE_GAS);
         *self.endings.entry(facts.outcome.code().0).or_default() += 1;
+    }
+
+    /// What modules are to have in numbers, and how many have it.
+    pub const fn kinds(&self) -> [(&'static str, u64); 3] {
+        [
+            ("a start function", self.with_start),
+            ("`_initialize`", self.with_initialize),
+            ("constants that are computed", self.with_sums),
+        ]
+    }
+
+    fn note_kinds(&mut self, wasm: &[u8]) {
+        let mut has_sums = false;
+        let is_sum = |expression: &ConstExpr<'_>| expression.get_operators_reader().into_iter().count() > 2;
+        for payload in Parser::new(0).parse_all(wasm).flatten() {
+            match payload {
+                Payload::StartSection { .. } => self.with_start += 1,
+                Payload::ExportSection(section) => {
+                    let names = section.into_iter().flatten();
+                    self.with_initialize += names.filter(|export| export.name == "_initialize").count() as u64;
+                }
+                Payload::GlobalSection(section) => {
+                    has_sums |= section.into_iter().flatten().any(|global| is_sum(&global.init_expr));
+                }
+                Payload::ElementSection(section) => {
+                    has_sums |= section.into_iter().flatten().any(|element| match element.kind {
+                        ElementKind::Active { offset_expr, .. } => is_sum(&offset_expr),
+                        _ => false,
+                    });
+                }
+                Payload::DataSection(section) => {
+                    has_sums |= section.into_iter().flatten().any(|data| match data.kind {
+                        DataKind::Active { offset_expr, .. } => is_sum(&offset_expr),
+                        DataKind::Passive => false,
+                    });
+                }
+                _ => {}
+            }
+        }
+        self.with_sums += u64::from(has_sums);
     }
 
     fn look_at(&mut self, wasm: &[u8]) {
@@ -63,6 +108,9 @@ impl Tally {
         self.unmade += other.unmade;
         self.modules += other.modules;
         self.more_than_little += other.more_than_little;
+        self.with_start += other.with_start;
+        self.with_initialize += other.with_initialize;
+        self.with_sums += other.with_sums;
         self.wasmi_failed += other.wasmi_failed;
         for (rule, count) in other.refused {
             *self.refused.entry(rule).or_default() += count;
@@ -83,6 +131,9 @@ impl fmt::Display for Tally {
         }
         writeln!(f, "{:.1} % used more than {LITTLE_GAS} gas beside their start", share(self.more_than_little))?;
         writeln!(f, "{} operators, in one module of {LOOKED_AT}", self.operators.len())?;
+        for (what, count) in self.kinds() {
+            writeln!(f, "{:.1} % have {what}", share(count))?;
+        }
         writeln!(f, "{} on which wasmi failed as it is known to", self.wasmi_failed)?;
         let mut endings: Vec<_> = self.endings.iter().collect();
         endings.sort_by_key(|(_, count)| std::cmp::Reverse(**count));

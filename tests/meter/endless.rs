@@ -1,8 +1,8 @@
 //! Guests that do not end by themselves end by their gas or their stack, at the same instruction on every engine.
 
-use compute_host::sandbox::meter::QUANTUM;
+use compute_host::sandbox::meter::{QUANTUM, SMALL_MAX, UNCHECKED_MAX};
 
-use crate::engines::{Stop, Value, alike};
+use crate::engines::{Stop, Value, alike, alike_compiled};
 
 /// Less than a grant, just one, and some.
 const TOTALS: [u64; 4] = [0, 1_000, QUANTUM, 2 * QUANTUM + 12_345];
@@ -120,6 +120,37 @@ fn a_tree_of_calls_that_is_wide_and_not_deep() {
     let level = |at: usize| format!("(func $f{at} (call $f{0}) (call $f{0}) (call $f{0}) (call $f{0}))", at + 1);
     let levels: String = (0..30).map(level).collect();
     ends_by_gas("(call $f0)", &format!("{levels} (func $f30 (call $one))"));
+}
+
+/// What would end by itself shows how soon it is stopped; where it is not, no test has to wait.
+#[test]
+fn a_loop_that_would_end_is_stopped_where_its_gas_is_spent() {
+    const TURNS: u32 = 200_000;
+    const NEXT: &str = "(local.tee 0 (i32.sub (local.get 0) (i32.const 1)))";
+    for body in [
+        "(loop (br_if 0 NEXT))",
+        "(loop (call $one) (br_if 0 NEXT))",
+        "(block (loop (br_if 1 (i32.eqz NEXT)) (br 0)))",
+        "(loop (if NEXT (then (br 1))))",
+        "(loop (if (i32.eqz NEXT) (then) (else (br 1))))",
+        "(block (loop (br_table 1 0 NEXT)))",
+        "(loop (loop (br_if 1 NEXT)))",
+        "(loop (block (loop (br_if 1 (i32.const 1)))) (br_if 0 NEXT))",
+    ] {
+        let wasm = wat::parse_str(format!(
+            "(module (global $count (mut i32) (i32.const 0))
+              (func $one (global.set $count (i32.add (global.get $count) (i32.const 1))))
+              (func (export \"run\") (param i32) {}))",
+            body.replace("NEXT", NEXT)
+        ))
+        .unwrap();
+        for total in [0, 1_000, QUANTUM] {
+            let seen = alike_compiled(&wasm, "run", &[Value::I32(TURNS)], total);
+            assert_eq!(seen.ran.ended, Err(Stop::OutOfGas), "{body} with {total}");
+            let bound = 2 * UNCHECKED_MAX + 2 * SMALL_MAX;
+            assert!(seen.overdrawn <= bound, "{body} with {total}: {} units behind the end", seen.overdrawn);
+        }
+    }
 }
 
 /// `body` of a function `run` that takes a number, which counts its calls.

@@ -100,6 +100,8 @@ pub struct Account {
     granted: u64,
     /// How often the guest called.
     pub refills: u64,
+    /// How much was spent beyond the total, when the host heard of it.
+    overdrawn: u64,
 }
 
 impl Account {
@@ -113,6 +115,7 @@ impl Account {
         let grant = (gas.unsigned_abs().div_ceil(QUANTUM) * QUANTUM).min(self.total - self.granted);
         self.granted += grant;
         if gas + (grant as i64) < 0 {
+            self.overdrawn = (gas + grant as i64).unsigned_abs();
             return Err(Stop::OutOfGas);
         }
         Ok((stack << 32) | (gas + grant as i64))
@@ -195,6 +198,11 @@ impl Machine {
         self.store.account().refills
     }
 
+    /// What the last call spent beyond what it was to have.
+    pub fn overdrawn(&mut self) -> u64 {
+        self.store.account().overdrawn
+    }
+
     pub fn global(&mut self, instance: usize, export: &str) -> Option<Value> {
         self.store.global(instance, export)
     }
@@ -256,7 +264,7 @@ pub fn alike_compiled(wasm: &[u8], export: &str, arguments: &[Value], gas: u64) 
 }
 
 #[track_caller]
-fn alike_on(kinds: &[Kind], wasm: &[u8], export: &str, arguments: &[Value], gas: u64) -> Seen {
+pub fn alike_on(kinds: &[Kind], wasm: &[u8], export: &str, arguments: &[Value], gas: u64) -> Seen {
     let on = |kind| on_a_deep_stack(|| seen(kind, wasm, export, arguments, gas));
     let first = on(kinds[0]);
     for kind in &kinds[1..] {
@@ -269,6 +277,8 @@ fn alike_on(kinds: &[Kind], wasm: &[u8], export: &str, arguments: &[Value], gas:
 pub struct Seen {
     pub ran: Ran,
     pub refills: u64,
+    /// What it spent beyond the gas that it was to have.
+    pub overdrawn: u64,
     /// The global that is exported as `count`.
     pub count: Option<Value>,
     /// BLAKE3 of what is exported as `memory`.
@@ -279,7 +289,7 @@ fn seen(kind: Kind, wasm: &[u8], export: &str, arguments: &[Value], gas: u64) ->
     let mut machine = Machine::new(kind, Form::Metered);
     let instance = machine.instantiate(wasm).expect("the module can be instantiated");
     let ran = machine.invoke_within(gas, instance, export, arguments);
-    let refills = machine.refills();
+    let (refills, overdrawn) = (machine.refills(), machine.overdrawn());
     let memory = machine.memory(instance, "memory").map(|memory| blake3::hash(&memory));
-    Seen { ran, refills, count: machine.global(instance, "count"), memory }
+    Seen { ran, refills, overdrawn, count: machine.global(instance, "count"), memory }
 }

@@ -1,4 +1,4 @@
-//! The new `run`.
+//! The new `run`, and what is called before it.
 
 use wasm_encoder::{BlockType, Function, HeapType, Ieee32, Ieee64, InstructionSink, MemArg, ValType};
 use wasmparser::ValType as Parsed;
@@ -23,7 +23,44 @@ const HELD: [(Parsed, ValType, u32); 5] = [
 const FACTOR: i64 = 6_364_136_223_846_793_005;
 const SUMMAND: i64 = 1_442_695_040_888_963_407;
 
+/// What is called before `run` calls at most so many of the module's functions.
+const STARTED_MAX: u32 = 3;
+
 pub fn driver(pass: &mut Enliven) -> Function {
+    let mut function = begun(pass);
+    let mut sink = function.instructions();
+    sink.loop_(BlockType::Empty);
+    for own in pass.own() {
+        call(pass, own, &mut sink);
+    }
+    sink.local_get(ROUND).i32_const(1).i32_add().local_tee(ROUND);
+    sink.i32_const(pass.manner.rounds as i32).i32_lt_u().br_if(0).end();
+    output(pass, 100, &mut sink);
+    if pass.below(2) == 0 {
+        sink.i32_const(pass.below(1 << 15) as i32).call(import(pass, "proof_commit"));
+    }
+    sink.i32_const(i32::from(pass.manner.fails)).end();
+    function
+}
+
+/// What is called before the new `run`: it does a little of the same.
+pub fn starter(pass: &mut Enliven) -> Function {
+    let mut function = begun(pass);
+    let mut sink = function.instructions();
+    for _ in 0..pass.below(STARTED_MAX + 1) {
+        let own = pass.own();
+        let one = own.start + pass.below(own.end - own.start);
+        call(pass, one, &mut sink);
+    }
+    if pass.below(2) == 0 {
+        output(pass, 10, &mut sink);
+    }
+    sink.end();
+    function
+}
+
+/// A function with the locals, and the table and the random number as they are to be.
+fn begun(pass: &Enliven) -> Function {
     let locals = [ValType::I32, ValType::I64].into_iter().chain(HELD.map(|(_, ty, _)| ty));
     let mut function = Function::new(locals.map(|ty| (1, ty)).collect::<Vec<_>>());
     let mut sink = function.instructions();
@@ -31,29 +68,30 @@ pub fn driver(pass: &mut Enliven) -> Function {
         sink.i32_const(slot).ref_func(own).table_set(0);
     }
     sink.i64_const(pass.manner.seed as i64).local_set(RANDOM);
-    sink.loop_(BlockType::Empty);
-    for own in pass.own() {
-        sink.i32_const(PATIENCE).global_set(pass.patience());
-        sink.local_get(RANDOM).i64_const(FACTOR).i64_mul().i64_const(SUMMAND).i64_add().local_set(RANDOM);
-        let signature = pass.signature(own).clone();
-        for param in signature.params() {
-            argument(pass, *param, &mut sink);
-        }
-        sink.call(own);
-        for (at, result) in signature.results().iter().enumerate().rev() {
-            keep(*result, at as u64, &mut sink);
-        }
-    }
-    sink.local_get(ROUND).i32_const(1).i32_add().local_tee(ROUND);
-    sink.i32_const(pass.manner.rounds as i32).i32_lt_u().br_if(0).end();
-    let import = |name| pass.imports.iter().position(|import| import == name).expect("all are imported") as u32;
-    let (output_write, proof_commit) = (import("output_write"), import("proof_commit"));
-    sink.i32_const(pass.below(1 << 15) as i32).i32_const(100).call(output_write);
-    if pass.below(2) == 0 {
-        sink.i32_const(pass.below(1 << 15) as i32).call(proof_commit);
-    }
-    sink.i32_const(i32::from(pass.manner.fails)).end();
     function
+}
+
+/// Calls one of the module's functions with arguments of all sorts, and keeps what it gives.
+fn call(pass: &mut Enliven, own: u32, sink: &mut InstructionSink<'_>) {
+    sink.i32_const(PATIENCE).global_set(pass.patience());
+    sink.local_get(RANDOM).i64_const(FACTOR).i64_mul().i64_const(SUMMAND).i64_add().local_set(RANDOM);
+    let signature = pass.signature(own).clone();
+    for param in signature.params() {
+        argument(pass, *param, sink);
+    }
+    sink.call(own);
+    for (at, result) in signature.results().iter().enumerate().rev() {
+        keep(*result, at as u64, sink);
+    }
+}
+
+/// Puts out so many bytes of memory.
+fn output(pass: &mut Enliven, length: i32, sink: &mut InstructionSink<'_>) {
+    sink.i32_const(pass.below(1 << 15) as i32).i32_const(length).call(import(pass, "output_write"));
+}
+
+fn import(pass: &Enliven, name: &str) -> u32 {
+    pass.imports.iter().position(|import| import == name).expect("all are imported") as u32
 }
 
 /// Leaves something of this type on the operand stack.
