@@ -1,6 +1,7 @@
 //! The compiler child: what it gives up, how it can fail, and that its failures are never a verdict on a module.
 
 mod costs;
+mod kept;
 mod lines;
 
 use std::fs;
