@@ -4,6 +4,7 @@
 //! looks like.
 
 mod problem;
+mod wrapped;
 mod accept;
 mod blocking;
 mod room;
