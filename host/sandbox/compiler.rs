@@ -4,6 +4,7 @@
 //! What comes back is native code that we run: that process protects us from what a module costs and from the crashes of
 //! all that reads it, not from a compiler that is made to write bad code.
 
+mod bounds;
 mod pipe;
 mod make;
 mod child;
@@ -13,33 +14,20 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, ExitStatus};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use rustix::process::Signal;
 
+use self::bounds::{bounds, deadline};
 pub use self::child::serve_one_module;
 use self::pipe::{Frame, Stage, Wanted};
 use super::SandboxError;
 use super::check::{Admitted, GateLimits, Refusal, Report};
 use super::confine::{Bounds, Confinement};
 use super::engine::{CompileEngine, IMAGE_BYTES_ALWAYS};
+use super::meter;
 use super::process::{self, End, StartError};
 use super::text::{Form, NotAModule, binary_form, form_of};
 use crate::digest::Digest;
-
-/// Ordinary code costs 0.8 to 1.4 s of CPU a MiB, and the gate admits nothing that costs more than four times that: this
-/// is twice the dearest, and a start.
-const CPU_SECONDS: u64 = 5;
-const CPU_SECONDS_A_MIB: u64 = 10;
-/// Text is read at some 10 MiB a second; some of it costs the square of its length, and is not read to its end.
-const CPU_SECONDS_A_MIB_OF_TEXT: u64 = 1;
-/// On a machine that is busy, a second of CPU takes longer.
-const DEADLINE_FACTOR: u32 = 4;
-/// Real modules of up to 4 MiB take at most 400 MiB with the meter in them, and of all shapes that the gate admits, none
-/// takes more than this when it fills 4 MiB (docs/limits.md). A node that takes larger ones has to give their compiler more.
-const MEMORY_BYTES_A_4_MIB: u64 = 768 << 20;
-/// What a byte of ordinary text takes while it is read, and half as much again.
-const MEMORY_A_BYTE_OF_TEXT: u64 = 32;
 
 /// Native code is some three times the size of its module; a module of which it is more than this many times is an attack.
 const CODE_FACTOR: u64 = 16;
@@ -71,6 +59,20 @@ pub struct Prepared {
     pub admitted: Admitted,
     /// For [`Sandbox::load`](super::Sandbox::load), and for nobody who does not trust this compiler.
     pub code: Vec<u8>,
+}
+
+/// A module that was brought and admitted, with the meter in it.
+pub struct Rewritten {
+    pub admitted: Admitted,
+    pub metered: Arc<[u8]>,
+}
+
+/// What the meter is put into a module for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MeterFor {
+    Runs,
+    /// Runs that also count each function's gas.
+    Profiles,
 }
 
 /// Why there is no native code of what was brought.
@@ -137,9 +139,7 @@ impl Compiler {
         let bytes = bytes.into();
         match self {
             Self::InProcess(engine) => {
-                let admitted = Admitted::within(limits, &*binary_form(&bytes)?);
-                let admitted =
-                    admitted.map_err(|refusal| PrepareError::Refused(Box::new(Report::of_refusal(&bytes, refusal))))?;
+                let admitted = admitted_here(limits, &bytes)?;
                 Ok(Prepared { code: make::native_code(engine, &admitted)?, admitted })
             }
             Self::Child(children) => match children.ask(Wanted::Code, limits, &bytes)? {
@@ -148,7 +148,43 @@ impl Compiler {
                     Ok(Prepared { admitted: Admitted::passed(limits, wasm), code })
                 }
                 (Reply::Report(report), _) => Err(PrepareError::Refused(report)),
+                (Reply::Metered(_), _) => Err(another_question().into()),
             },
+        }
+    }
+
+    /// Takes `bytes`, a module in either form, through the gate and the meter, for engines to
+    /// verify with.
+    pub fn meter(
+        &self,
+        purpose: MeterFor,
+        limits: &GateLimits,
+        bytes: impl Into<Arc<[u8]>>,
+    ) -> Result<Rewritten, PrepareError> {
+        let bytes = bytes.into();
+        match self {
+            Self::InProcess(_) => {
+                let admitted = admitted_here(limits, &bytes)?;
+                let metered = match purpose {
+                    MeterFor::Runs => admitted.metered(),
+                    MeterFor::Profiles => meter::counting(admitted.wasm()).map(Into::into),
+                };
+                Ok(Rewritten { metered: metered.map_err(SandboxError::Meter)?, admitted })
+            }
+            Self::Child(children) => {
+                let wanted = match purpose {
+                    MeterFor::Runs => Wanted::Metered,
+                    MeterFor::Profiles => Wanted::Counting,
+                };
+                match children.ask(wanted, limits, &bytes)? {
+                    (Reply::Metered(metered), binary) => {
+                        let wasm = binary.map_or(bytes, Into::into);
+                        Ok(Rewritten { admitted: Admitted::passed(limits, wasm), metered: metered.into() })
+                    }
+                    (Reply::Report(report), _) => Err(PrepareError::Refused(report)),
+                    (Reply::Code(_), _) => Err(another_question().into()),
+                }
+            }
         }
     }
 
@@ -158,9 +194,7 @@ impl Compiler {
             Self::InProcess(_) => Ok(Report::of(&binary_form(bytes)?, limits)),
             Self::Child(children) => match children.ask(Wanted::Report, limits, bytes)? {
                 (Reply::Report(report), _) => Ok(*report),
-                (Reply::Code(_), _) => {
-                    Err(SandboxError::Compile("the compiler answers another question".into()).into())
-                }
+                (Reply::Code(_) | Reply::Metered(_), _) => Err(another_question().into()),
             },
         }
     }
@@ -173,6 +207,7 @@ impl Compiler {
             Self::Child(children) => match children.ask(Wanted::Code, admitted.limits(), admitted.wasm()) {
                 Ok((Reply::Code(code), _)) => Ok(code),
                 Ok((Reply::Report(report), _)) => Err(SandboxError::Compile(first(&report))),
+                Ok((Reply::Metered(_), _)) => Err(another_question()),
                 Err(PrepareError::Sandbox(error)) => Err(error),
                 Err(error) => Err(SandboxError::Compile(error.to_string())),
             },
@@ -180,18 +215,18 @@ impl Compiler {
     }
 }
 
+/// What is done in this process with a module of one's own.
+fn admitted_here(limits: &GateLimits, bytes: &[u8]) -> Result<Admitted, PrepareError> {
+    let admitted = Admitted::within(limits, &*binary_form(bytes)?);
+    admitted.map_err(|refusal| PrepareError::Refused(Box::new(Report::of_refusal(bytes, refusal))))
+}
+
+fn another_question() -> SandboxError {
+    SandboxError::Compile("the compiler answers another question".into())
+}
+
 /// The hidden subcommand that is a compiler: its arguments are the seconds and the bytes that it may use.
 pub const COMMAND: &str = "compile-one-module";
-
-/// What a child may use for `bytes` of one form, of which the gate admits a module of `module_bytes_max`.
-fn bounds(form: Form, bytes: u64, module_bytes_max: u64) -> Bounds {
-    let text_bytes = if form == Form::Text { bytes } else { 0 };
-    let mib = bytes.min(module_bytes_max).div_ceil(1 << 20);
-    Bounds {
-        cpu_seconds: CPU_SECONDS + CPU_SECONDS_A_MIB * mib + CPU_SECONDS_A_MIB_OF_TEXT * text_bytes.div_ceil(1 << 20),
-        memory_bytes: MEMORY_BYTES_A_4_MIB * mib.div_ceil(4) + MEMORY_A_BYTE_OF_TEXT * text_bytes,
-    }
-}
 
 fn code_bytes_max(metered_bytes: usize) -> u64 {
     (metered_bytes as u64 * CODE_FACTOR + CODE_BYTES_BASE).min(CODE_BYTES_MAX)
@@ -200,6 +235,7 @@ fn code_bytes_max(metered_bytes: usize) -> u64 {
 /// What a child came to.
 enum Reply {
     Code(Vec<u8>),
+    Metered(Vec<u8>),
     Report(Box<Report>),
 }
 
@@ -289,14 +325,13 @@ impl Children {
                 Frame::Report(report) if wanted == Wanted::Report || !report.refusals.is_empty() => {
                     return Ok(Reply::Report(report));
                 }
-                Frame::Code(code) if wanted == Wanted::Code => {
-                    // Text has a binary form, and nothing else has another than it came with.
-                    let is_text = form_of(bytes).is_ok_and(|form| form == Form::Text);
-                    let fits = told.binary.as_ref().map(|binary| binary.len() as u64 <= limits.module_bytes);
-                    if fits != is_text.then_some(true) {
-                        return Err(io::Error::from(io::ErrorKind::InvalidData).into());
-                    }
+                Frame::Code(code) if wanted == Wanted::Code && brings(bytes, limits, told) => {
                     return Ok(Reply::Code(code));
+                }
+                Frame::Metered(metered)
+                    if matches!(wanted, Wanted::Metered | Wanted::Counting) && brings(bytes, limits, told) =>
+                {
+                    return Ok(Reply::Metered(metered));
                 }
                 Frame::NotText(message) => return Err(Broken::NotText(message)),
                 Frame::NotCompilable(message) => return Err(Broken::NotCompilable(message)),
@@ -307,12 +342,16 @@ impl Children {
     }
 }
 
-fn is_binary(bytes: &[u8]) -> bool {
-    form_of(bytes).is_ok_and(|form| form == Form::Binary)
+/// Whether the binary form was told, if `bytes` are text: nothing else has another than it came
+/// with.
+fn brings(bytes: &[u8], limits: &GateLimits, told: &Told) -> bool {
+    let is_text = form_of(bytes).is_ok_and(|form| form == Form::Text);
+    let fits = told.binary.as_ref().map(|binary| binary.len() as u64 <= limits.module_bytes);
+    fits == is_text.then_some(true)
 }
 
-fn deadline(bounds: Bounds) -> Duration {
-    Duration::from_secs(bounds.cpu_seconds) * DEADLINE_FACTOR
+fn is_binary(bytes: &[u8]) -> bool {
+    form_of(bytes).is_ok_and(|form| form == Form::Binary)
 }
 
 /// What a child died of, by what it was at: what a module costs is the module's fault.
@@ -344,26 +383,4 @@ fn failure(broken: Broken, told: &Told, end: End, bounds: Bounds) -> SandboxErro
         }
         Broken::Pipe(cause) => CompilerError::Died { cause, status, words },
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn larger_modules_get_more_of_the_machine() {
-        let of = |form, bytes| {
-            let bounds = bounds(form, bytes, 16 << 20);
-            (bounds.cpu_seconds, bounds.memory_bytes >> 20)
-        };
-        let binary = |bytes| of(Form::Binary, bytes);
-        assert_eq!((binary(1), binary(1 << 20), binary(4 << 20)), ((15, 768), (15, 768), (45, 768)));
-        assert_eq!((binary((4 << 20) + 1), binary(16 << 20)), ((55, 1536), (165, 3072)));
-        assert_eq!(of(Form::Text, 4 << 20), (49, 768 + 128), "reading text comes on top");
-        assert_eq!(
-            bounds(Form::Text, 16 << 20, 4 << 20).cpu_seconds,
-            5 + 40 + 16,
-            "the module is no longer than admitted"
-        );
-    }
 }

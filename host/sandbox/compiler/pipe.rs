@@ -21,6 +21,11 @@ pub enum Wanted {
     Code,
     /// A report, whatever is in it.
     Report,
+    /// The module with the meter in it, or a report of what stands against that: for engines to
+    /// verify with.
+    Metered,
+    /// The same with a count of each function's gas.
+    Counting,
 }
 
 pub struct Request {
@@ -47,6 +52,8 @@ pub enum Frame {
     Refused(Box<Report>),
     Report(Box<Report>),
     Code(Vec<u8>),
+    /// The module with the meter in it.
+    Metered(Vec<u8>),
     /// The text is none of a module: why.
     NotText(String),
     /// The compiler's verdict on the module.
@@ -58,6 +65,8 @@ pub const FRAMES_MAX: usize = 16;
 /// What any answer may have, over all its frames, is the sum of these.
 const MESSAGE_BYTES_MAX: u64 = 64 << 10;
 const REPORT_BYTES_MAX: u64 = 8 << 20;
+/// A count of each function's gas comes on top of what the gate bounds.
+const METERED_BYTES_MAX: u64 = 2 * LimitName::MeteredBytes.limit().highest;
 
 /// The most that a request brings, and the most that a text can come to.
 fn source_bytes_max() -> u64 {
@@ -90,6 +99,8 @@ pub fn read_request(from: &mut impl Read) -> io::Result<Request> {
     let wanted = match read_byte(from)? {
         0 => Wanted::Code,
         1 => Wanted::Report,
+        2 => Wanted::Metered,
+        3 => Wanted::Counting,
         _ => return Err(io::ErrorKind::InvalidData.into()),
     };
     let mut limits = GateLimits::NONE;
@@ -117,6 +128,7 @@ pub fn write_frame(to: &mut impl Write, frame: &Frame) -> io::Result<()> {
         Frame::Code(code) => (4, code),
         Frame::NotText(message) => (5, message.as_bytes()),
         Frame::NotCompilable(message) => (6, message.as_bytes()),
+        Frame::Metered(metered) => (7, metered),
     };
     to.write_all(&[tag])?;
     to.write_all(&(bytes.len() as u64).to_le_bytes())?;
@@ -138,6 +150,7 @@ pub fn read_frame(from: &mut impl Read, code_bytes_max: u64) -> io::Result<Frame
         4 => Ok(Frame::Code(read_bytes(from, code_bytes_max)?)),
         5 => Ok(Frame::NotText(read_message(from)?)),
         6 => Ok(Frame::NotCompilable(read_message(from)?)),
+        7 => Ok(Frame::Metered(read_bytes(from, METERED_BYTES_MAX)?)),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }
