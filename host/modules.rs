@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 pub use self::code::CodeFiles;
 pub use self::names::{ModuleKey, ModuleName, NotAName};
 use self::stored::scope_of;
-pub use self::stored::{Added, Addition, Listed, NameClaim, Quota, Record, StoredError, StoredModules, Totals};
+pub use self::stored::{Added, Addition, Listed, NameClaim, Page, Quota, Record, StoredError, StoredModules, Totals};
 use crate::digest::Digest;
 use crate::process;
 use crate::sandbox::{

@@ -19,9 +19,9 @@ use crate::binary::Binary;
 use crate::config::Config;
 use crate::courier::system_clock;
 use crate::digest::Digest;
-use crate::http::ask_node;
-use crate::modules::orders::{self, ModuleAnswer, ModuleOrder};
-use crate::modules::{Listed, ModuleKey, ModuleName, Record};
+use crate::http::{ask_node, connect};
+use crate::modules::orders::{self, ListedModule, ModuleAnswer, ModuleOrder};
+use crate::modules::{ModuleKey, ModuleName, Record};
 use crate::node::{Look, Node};
 use crate::orders::{Answer, Order};
 use crate::sandbox::{MeterFor, Report, form_of};
@@ -40,7 +40,7 @@ pub enum ModuleCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Print a line for each stored module: digest, bytes, names
+    /// Print a line for each stored module, by digest: digest, bytes, names
     List {
         #[arg(long)]
         json: bool,
@@ -228,22 +228,42 @@ fn check(file: &Path, json: bool, data_dir: &Path) -> anyhow::Result<End> {
     Ok(if report.refusals.is_empty() { End::Done } else { End::No })
 }
 
+/// Prints a page after the other, as the running node tells them or else the files.
 fn list(json: bool, data_dir: &Path) -> anyhow::Result<End> {
-    let mut end = End::Done;
-    for Listed { digest, names, record } in Node::look(data_dir)?.stored.list()? {
-        let record = match record {
-            Ok(record) => record,
-            Err(error) => {
-                complain("error", &error);
-                end = End::Error;
-                continue;
+    let runtime = reach::runtime()?;
+    let (mut end, mut after) = (End::Done, None);
+    loop {
+        let running = runtime.block_on(connect(&Node::state(data_dir))).context("cannot ask the running node")?;
+        let answer = match running {
+            None => orders::list(&Node::look(data_dir)?.stored, after.as_ref())?,
+            Some(stream) => {
+                let order = Order::Module(ModuleOrder::List { after });
+                match runtime.block_on(reach::ask_all(stream, &order))?.pop() {
+                    Some(Answer::Module(answer)) => answer,
+                    _ => bail!("the running node did not answer"),
+                }
             }
         };
-        let object = object(&digest, &record, &names);
-        let line = format!("{digest}  {:>9}  {}", record.bytes, words(&names));
-        show_line(json, &object, line.trim_end())?;
+        let ModuleAnswer::Listed { modules, next } = answer else {
+            bail!("the running node answers what was not asked");
+        };
+        for ListedModule { digest, names, record } in modules {
+            match record {
+                Ok(record) => {
+                    let line = format!("{digest}  {:>9}  {}", record.bytes, words(&names));
+                    show_line(json, &object(&digest, &record, &names), line.trim_end())?;
+                }
+                Err(error) => {
+                    complain("error", &error);
+                    end = End::Error;
+                }
+            }
+        }
+        after = next;
+        if after.is_none() {
+            return Ok(end);
+        }
     }
-    Ok(end)
 }
 
 fn words(names: &[ModuleName]) -> String {

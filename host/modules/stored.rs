@@ -21,7 +21,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub use self::error::StoredError;
 use self::files::{TEMPORARY, delete, entries, read_up_to, sync, write_whole};
 use self::index::Index;
-pub use self::list::Listed;
+pub use self::list::{Listed, Page};
 use self::record::{ADDERS_MAX, Named, RECORD_BYTES_MAX};
 pub use self::record::{Record, scope_of};
 use super::names::{ModuleKey, ModuleName};
