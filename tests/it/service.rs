@@ -1,7 +1,9 @@
 //! The node as a service: what authors and buyers ask it over HTTP, and what it answers.
 
 mod access;
+mod compilers;
 mod confined;
+mod ending;
 mod heads;
 mod local;
 mod log;
