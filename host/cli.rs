@@ -5,6 +5,7 @@ mod report;
 mod spool;
 mod case;
 mod reach;
+mod guest;
 mod module;
 mod proof;
 mod key;

@@ -9,6 +9,7 @@
 
 mod problem;
 mod rate;
+mod wrapped;
 mod accept;
 mod blocking;
 mod room;

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 pub use self::code::CodeFiles;
 pub use self::names::{ModuleKey, ModuleName, NotAName};
-pub use self::stored::{Added, Addition, Listed, NameClaim, Quota, Record, StoredError, StoredModules, Totals};
+use self::stored::scope_of;
+pub use self::stored::{Added, Addition, Listed, NameClaim, Page, Quota, Record, StoredError, StoredModules, Totals};
 use crate::digest::Digest;
 use crate::process;
 use crate::sandbox::{
@@ -110,6 +111,12 @@ impl ModulesError {
     }
 }
 
+/// A turn to have a module compiled, and whose it is.
+pub struct CompilerTurn {
+    scope: Scope,
+    _turn: Turn<Scope>,
+}
+
 pub struct Modules {
     sandbox: Arc<Sandbox>,
     compiler: Compiler,
@@ -184,8 +191,8 @@ impl Modules {
     }
 
     /// Waits until `scope` may compile a module.
-    pub async fn turn(&self, scope: &Scope) -> Result<Turn<Scope>, ModulesError> {
-        Ok(self.turns.wait(scope).await?)
+    pub async fn turn(&self, scope: &Scope) -> Result<CompilerTurn, ModulesError> {
+        Ok(CompilerTurn { _turn: self.turns.wait(scope).await?, scope: scope.clone() })
     }
 
     /// Returns the number of modules that wait for a turn.
@@ -196,13 +203,13 @@ impl Modules {
     /// Prepares a module as [`Modules::prepare_in`] does, in the owner's scope.
     pub fn prepare(&self, bytes: impl Into<Arc<[u8]>>) -> Result<Admitted, Arc<ModulesError>> {
         let turn = self.turns.wait_blocking(&Scope::OWNER).map_err(|error| Arc::new(error.into()))?;
-        self.prepare_in(&turn, bytes)
+        self.prepare_in(&CompilerTurn { _turn: turn, scope: Scope::OWNER }, bytes)
     }
 
     /// Checks and compiles `bytes`, a module in its text or binary form. Its program is then in
     /// memory. Concurrent callers with the same binary share one compilation.
-    pub fn prepare_in(&self, _turn: &Turn<Scope>, bytes: impl Into<Arc<[u8]>>) -> Result<Admitted, Arc<ModulesError>> {
-        let bytes = bytes.into();
+    pub fn prepare_in(&self, turn: &CompilerTurn, bytes: impl Into<Arc<[u8]>>) -> Result<Admitted, Arc<ModulesError>> {
+        let (bytes, scope) = (bytes.into(), &turn.scope);
         let digest = Digest::of(&bytes);
         let form = form_of(&bytes).map_err(|error| Arc::new(error.into()))?;
         self.check_failures(&digest)?;
@@ -211,12 +218,12 @@ impl Modules {
             Form::Text => {
                 let prepared = self.compiled(|| self.compiler.prepare(&self.gate, bytes));
                 let prepared = prepared.map_err(|error| self.note_failure(digest, Arc::new(error)))?;
-                let program = self.load(&self.file_name(&prepared.admitted.digest()), &prepared.code);
+                let program = self.load(&self.file_name(&prepared.admitted.digest()), &prepared.code, scope);
                 self.programs.insert(prepared.admitted.digest(), program.map_err(Arc::new)?);
                 Ok(prepared.admitted)
             }
             Form::Binary => {
-                self.made(digest, || {
+                self.made(digest, scope, || {
                     let Prepared { code, .. } = self.compiled(|| self.compiler.prepare(&self.gate, bytes.clone()))?;
                     Ok(code)
                 })?;
@@ -240,7 +247,7 @@ impl Modules {
             Guest::Stored(digest) => self.find(&ModuleKey::Digest(digest)).map_err(|error| Arc::new(error.into()))?,
         };
         self.check_failures(&digest)?;
-        self.made(digest, || {
+        self.made(digest, scope, || {
             let _turn = self.turns.wait_blocking(scope)?;
             match guest {
                 Guest::Admitted(admitted) => self.compiled(|| self.compiler.compile(admitted)),
@@ -274,13 +281,14 @@ impl Modules {
     fn made(
         &self,
         digest: Digest,
+        scope: &Scope,
         compile: impl FnOnce() -> Result<Vec<u8>, ModulesError>,
     ) -> Result<Program, Arc<ModulesError>> {
         let make = || {
             let name = self.file_name(&digest);
-            match self.code.as_ref().and_then(|code| code.load(&self.sandbox, &name)) {
+            match self.code.as_ref().and_then(|code| code.load(&self.sandbox, &name, scope)) {
                 Some(program) => Ok(program),
-                None => self.load(&name, &compile()?),
+                None => self.load(&name, &compile()?, scope),
             }
         };
         self.programs.try_get_with(digest, make).map_err(|error| self.note_failure(digest, error))
@@ -313,9 +321,9 @@ impl Modules {
     }
 
     /// Stores native code for the next start, and loads a program from it.
-    fn load(&self, name: &Digest, code: &[u8]) -> Result<Program, ModulesError> {
+    fn load(&self, name: &Digest, code: &[u8], scope: &Scope) -> Result<Program, ModulesError> {
         if let Some(files) = &self.code {
-            files.keep(name, code);
+            files.keep(name, code, scope);
         }
         let code = NativeCode::of(code).map_err(SandboxError::from)?;
         // SAFETY: `code` is what the node's compiler gave for this sandbox.
@@ -360,7 +368,7 @@ impl Modules {
         if let Some(claim) = claim {
             self.stored().and_then(|stored| stored.check_name(claim, &record.added_by)).map_err(of_store)?;
         }
-        self.program(Guest::Admitted(admitted))?;
+        self.program_for(Guest::Admitted(admitted), &scope_of(&record.added_by))?;
         let stored = self.stored().map_err(of_store)?;
         stored.add_named(&admitted.digest(), admitted.wasm(), record, claim).map_err(of_store)
     }

@@ -21,7 +21,7 @@ use crate::slice::SliceId;
 
 pub use self::codec::{DecodeError, PROOF_BYTES_MAX, PROOF_CONTEXT};
 pub use self::json::JSON_BYTES_MAX;
-pub use self::profile::{ExecutionProfile, former_profile, profile};
+pub use self::profile::{ExecutionProfile, FORMER_PROFILE, profile};
 pub use self::rules::Contradiction;
 
 /// Version of the format, in the canonical bytes and in the JSON form.

@@ -4,6 +4,7 @@
 //! `SignedRefusal` is signed by the destination and says that it will not store the bundle.
 
 mod delivery;
+mod statement;
 mod acknowledgement;
 mod refusal;
 
@@ -12,9 +13,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::acknowledgement::{ACKNOWLEDGEMENT_BYTES_MAX, Acknowledgement, NotAnAcknowledgement};
+pub use self::acknowledgement::{ACKNOWLEDGEMENT_BYTES_MAX, Acknowledgement};
 pub use self::delivery::{Delivery, NotADelivery};
-pub use self::refusal::{NotARefusal, REFUSAL_BYTES_MAX, SignedRefusal, is_refusal_code};
+pub use self::refusal::{REFUSAL_BYTES_MAX, SignedRefusal, is_refusal_code};
+pub use self::statement::NotAStatement;
 use crate::digest::Digest;
 use crate::key::KeyName;
 use crate::proof::Blob;

@@ -33,7 +33,8 @@ use self::abi::RunState;
 pub use self::abi::{Input, Work};
 pub use self::check::{Admitted, GateLimits, Kind, LIMITS, Limit, LimitName, Place, Price, Refusal, Report, Rule};
 pub use self::compiler::{
-    CODE_BYTES_MAX, COMMAND as COMPILE_COMMAND, Compiler, CompilerError, PrepareError, Prepared, serve_one_module,
+    CODE_BYTES_MAX, COMMAND as COMPILE_COMMAND, Compiler, CompilerError, MeterFor, PrepareError, Prepared, Rewritten,
+    serve_one_module,
 };
 pub use self::confine::{Bounds, Confinement, Purpose, confine, deny_access};
 use self::engine::Engine;

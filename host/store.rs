@@ -31,6 +31,7 @@ pub use self::bundles::{Finished, Staged};
 pub use self::courier::{
     ARCHIVED_AT_ONCE, CourierStore, Credit, FsckReport, Lane, LaneTag, Received, Submitted, Tally, Totals, Tried,
 };
+pub use self::kept::{Kept, What};
 pub use self::proofs::{Opened, ProofStore};
 pub use self::reserve::Reserve;
 

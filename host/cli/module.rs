@@ -13,20 +13,19 @@ use serde_json::{Value, json};
 use super::case::{CaseArgs, PROGRAM};
 use super::reach::{self, By, reach};
 use super::spool::Spool;
-use super::{End, complain, files, print, report, tell};
+use super::{End, complain, files, guest, print, report, tell};
 use crate::batch::Failure;
 use crate::binary::Binary;
 use crate::config::Config;
 use crate::courier::system_clock;
 use crate::digest::Digest;
-use crate::http::ask_node;
-use crate::modules::orders::{self, ModuleAnswer, ModuleOrder};
-use crate::modules::{Listed, ModuleKey, ModuleName, Record, StoredError};
+use crate::http::{ask_node, connect};
+use crate::modules::orders::{self, ListedModule, ModuleAnswer, ModuleOrder};
+use crate::modules::{ModuleKey, ModuleName, Record};
 use crate::node::{Look, Node};
 use crate::orders::{Answer, Order};
-use crate::sandbox::{Admitted, CompileEngine, Compiler, LimitName, Report, binary_form, form_of};
+use crate::sandbox::{MeterFor, Report, form_of};
 use crate::verify;
-use crate::workload::{Guest, Workload};
 
 #[derive(Subcommand)]
 pub enum ModuleCommand {
@@ -41,7 +40,7 @@ pub enum ModuleCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Print a line for each stored module: digest, bytes, names
+    /// Print a line for each stored module, by digest: digest, bytes, names
     List {
         #[arg(long)]
         json: bool,
@@ -116,9 +115,6 @@ Examples:
 
 Exit codes: 0 done, 1 the module is refused, 2 an error.";
 
-/// What is read of a file: more than any limit lets through, so that its author hears of the other rules too.
-const READ_BYTES_MAX: u64 = 4 * LimitName::ModuleBytes.limit().highest;
-
 /// What takes longer than this shows that it goes on.
 const PROGRESS_AFTER: Duration = Duration::from_millis(500);
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -135,52 +131,8 @@ pub fn main(command: ModuleCommand, data_dir: &Path) -> anyhow::Result<End> {
     }
 }
 
-/// What `--module` means.
-pub enum Named {
-    Stored(Digest),
-    /// A module in either form, as it was read.
-    File(Vec<u8>),
-}
-
-/// Looks `module` up: what is stored goes before a file of that name.
-pub fn find(module: &OsStr, look: &Look) -> anyhow::Result<Named> {
-    let (key, file) = (module.to_str().and_then(|text| text.parse::<ModuleKey>().ok()), Path::new(module));
-    match key.map(|key| look.stored.find(&key)) {
-        Some(Ok(digest)) => Ok(Named::Stored(digest)),
-        Some(Err(StoredError::NotThere(key))) if !file.exists() => {
-            bail!(
-                "there is neither a stored module nor a file `{key}`; `node compute module list` shows what is stored"
-            )
-        }
-        Some(Err(StoredError::NotThere(_))) | None => Ok(Named::File(read(file)?)),
-        Some(Err(error)) => Err(error.into()),
-    }
-}
-
-/// The workload that `--module` means, for a run in a process that this one starts.
-pub fn lookup(module: &OsStr, look: &Look) -> anyhow::Result<Workload> {
-    let bytes = match find(module, look)? {
-        Named::Stored(digest) => return Ok(Workload::Stored(digest)),
-        Named::File(bytes) => bytes,
-    };
-    let file = Path::new(module);
-    let wasm = binary_form(&bytes).with_context(|| format!("cannot use `{}`", file.display()))?;
-    Ok(Workload::Module(Admitted::within(&look.config.gate, &*wasm).map_err(|refusal| {
-        let (code, hint) = (refusal.code(), refusal.hint());
-        anyhow::anyhow!("`{}` is refused [{code}]: {refusal}; {hint}", file.display())
-    })?))
-}
-
-/// The guest of a workload, as the gate has it.
-pub fn admitted(workload: &Workload, look: &Look) -> anyhow::Result<Admitted> {
-    Ok(match workload.module() {
-        Guest::Admitted(module) => module.clone(),
-        Guest::Stored(digest) => Admitted::within(&look.config.gate, look.stored.read(&digest)?)?,
-    })
-}
-
 fn add(file: &Path, name: Option<&ModuleName>, json: bool, data_dir: &Path) -> anyhow::Result<End> {
-    let wasm = read(file)?;
+    let wasm = guest::read(file)?;
     form_of(&wasm).with_context(|| format!("cannot use `{}`", file.display()))?;
     let by = format!("user {}", rustix::process::getuid().as_raw());
     let order = ModuleOrder::Add { wasm: Binary(wasm), name: name.cloned(), by };
@@ -189,7 +141,7 @@ fn add(file: &Path, name: Option<&ModuleName>, json: bool, data_dir: &Path) -> a
             (digest, bytes, kind, is_new, renamed, lacks)
         }
         Ok(ModuleAnswer::Refused(report)) => return refused(file, &report, json),
-        Ok(ModuleAnswer::Removed { .. }) => bail!("the running node answers what was not asked"),
+        Ok(_) => bail!("the running node answers what was not asked"),
         Err(failure) if failure.code == "not_a_module" => bail!("cannot use `{}`: {}", file.display(), failure.message),
         Err(failure) if failure.code == "not_compilable" => {
             let Failure { code, message } = failure;
@@ -237,10 +189,10 @@ fn profile(
     data_dir: &Path,
 ) -> anyhow::Result<End> {
     let look = Node::look(data_dir)?;
-    let module = admitted(&lookup(module, &look)?, &look)?;
+    let guest = guest::named(module, MeterFor::Profiles, &look)?;
     let mut spool = Spool::default();
     let case = case.case(file, &look.config, look.config.limits, &mut spool)?;
-    let profiled = while_showing("running", || verify::profile(Path::new(PROGRAM), &module, &case));
+    let profiled = while_showing("running", || verify::profile(Path::new(PROGRAM), &guest, &case));
     let profile = profiled.map_err(|why| anyhow::anyhow!("`{}`: {why}", file.display()))?;
     let shown =
         if json { format!("{}\n", report::profile_json(&profile)) } else { report::profile_text(&profile, top) };
@@ -267,9 +219,8 @@ fn refused(file: &Path, report: &Report, json: bool) -> anyhow::Result<End> {
 
 fn check(file: &Path, json: bool, data_dir: &Path) -> anyhow::Result<End> {
     let config = Config::read(&data_dir.join("config.toml"))?;
-    let compiler = Compiler::child(PROGRAM, CompileEngine::new()?.settings_digest());
-    let bytes = read(file)?;
-    let report = while_showing("checking", || compiler.report(&config.gate, &bytes));
+    let (reader, bytes) = (guest::reader()?, guest::read(file)?);
+    let report = while_showing("checking", || reader.report(&config.gate, &bytes));
     let report = report.map_err(|error| anyhow::anyhow!("cannot use `{}`: {error}", file.display()))?;
     let shown =
         if json { format!("{:#}\n", report::json(file, &report)) } else { report::text(file, &report, &config.gate) };
@@ -277,22 +228,42 @@ fn check(file: &Path, json: bool, data_dir: &Path) -> anyhow::Result<End> {
     Ok(if report.refusals.is_empty() { End::Done } else { End::No })
 }
 
+/// Prints a page after the other, as the running node tells them or else the files.
 fn list(json: bool, data_dir: &Path) -> anyhow::Result<End> {
-    let mut end = End::Done;
-    for Listed { digest, names, record } in Node::look(data_dir)?.stored.list()? {
-        let record = match record {
-            Ok(record) => record,
-            Err(error) => {
-                complain("error", &error);
-                end = End::Error;
-                continue;
+    let runtime = reach::runtime()?;
+    let (mut end, mut after) = (End::Done, None);
+    loop {
+        let running = runtime.block_on(connect(&Node::state(data_dir))).context("cannot ask the running node")?;
+        let answer = match running {
+            None => orders::list(&Node::look(data_dir)?.stored, after.as_ref())?,
+            Some(stream) => {
+                let order = Order::Module(ModuleOrder::List { after });
+                match runtime.block_on(reach::ask_all(stream, &order))?.pop() {
+                    Some(Answer::Module(answer)) => answer,
+                    _ => bail!("the running node did not answer"),
+                }
             }
         };
-        let object = object(&digest, &record, &names);
-        let line = format!("{digest}  {:>9}  {}", record.bytes, words(&names));
-        show_line(json, &object, line.trim_end())?;
+        let ModuleAnswer::Listed { modules, next } = answer else {
+            bail!("the running node answers what was not asked");
+        };
+        for ListedModule { digest, names, record } in modules {
+            match record {
+                Ok(record) => {
+                    let line = format!("{digest}  {:>9}  {}", record.bytes, words(&names));
+                    show_line(json, &object(&digest, &record, &names), line.trim_end())?;
+                }
+                Err(error) => {
+                    complain("error", &error);
+                    end = End::Error;
+                }
+            }
+        }
+        after = next;
+        if after.is_none() {
+            return Ok(end);
+        }
     }
-    Ok(end)
 }
 
 fn words(names: &[ModuleName]) -> String {
@@ -308,7 +279,8 @@ fn show(module: &ModuleKey, json: bool, data_dir: &Path) -> anyhow::Result<End> 
         return show_line(true, &object(&digest, &record, &names), "");
     }
     let added = super::timestamp(record.added_unix_ms);
-    let report = Report::of(&wasm, &config.gate);
+    let report = guest::reader()?.report(&config.gate, &wasm);
+    let report = report.map_err(|error| anyhow::anyhow!("cannot look at {digest}: {error}"))?;
     let adders = record.adders().map(String::as_str).collect::<Vec<_>>().join(", ");
     let known = format!("names      {}\nadded      {added}, by {adders}\n", words(&names));
     print((known + &report::text(Path::new(&digest.to_string()), &report, &config.gate)).as_bytes())?;
@@ -350,11 +322,6 @@ fn show_line(json: bool, object: &Value, line: &str) -> anyhow::Result<End> {
     let shown = if json { format!("{object}\n") } else { format!("{}\n", super::printable(line)) };
     print(shown.as_bytes())?;
     Ok(End::Done)
-}
-
-/// A module in either form.
-fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
-    files::read_up_to(file, READ_BYTES_MAX).with_context(|| format!("cannot read `{}`", file.display()))
 }
 
 /// Does `work`, and has a spinner turn meanwhile if it takes long.

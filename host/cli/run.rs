@@ -15,10 +15,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval_at};
 
-use super::module::{Named, warn_of_weak_confinement};
+use super::guest::{self, Named};
+use super::module::warn_of_weak_confinement;
 use super::reach::{By, reach};
 use super::spool::Spool;
-use super::{End, RunArgs, complain, files, is_broken_pipe, module, print, tell};
+use super::{End, RunArgs, complain, files, is_broken_pipe, print, tell};
 use crate::batch::{AssetFrom, Batch, BatchFile, BatchGuest, BatchOrder, Failure};
 use crate::binary::Binary;
 use crate::http::ask_node;
@@ -94,7 +95,7 @@ fn guest(args: &RunArgs, data_dir: &Path) -> anyhow::Result<BatchGuest> {
     let Some(module) = &args.module else {
         return Ok(args.workload.clone().map_or(BatchGuest::OfFile, BatchGuest::Named));
     };
-    Ok(match module::find(module, &Node::look(data_dir)?)? {
+    Ok(match guest::find(module, &Node::look(data_dir)?)? {
         Named::Stored(digest) => BatchGuest::Stored(digest),
         Named::File(bytes) => BatchGuest::Module(Binary(bytes)),
     })

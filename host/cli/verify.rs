@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 use super::case::{CaseArgs, PROGRAM};
 use super::module::warn_of_weak_confinement;
 use super::spool::Spool;
-use super::{End, complain, files, matrix, module, print, printable, proof};
+use super::{End, complain, files, guest, matrix, print, printable, proof};
 use crate::digest::Digest;
 use crate::limits::Limits;
 use crate::node::{Look, Node};
 use crate::proof::{JobLimits, SliceProof};
-use crate::sandbox::{Admitted, CompileEngine, Compiler, Confinement, EngineKind, meter};
+use crate::sandbox::{Confinement, EngineKind, MeterFor, Rewritten};
 use crate::verify::{self, Guest, Matrix, Repeats, Side, TraceFile, Verdict};
 use crate::workload::Workload;
 
@@ -215,32 +215,31 @@ fn claimed_guest(job: &JobArgs, proof: &SliceProof, look: &Look) -> anyhow::Resu
     let claimed = proof.job();
     let workload = match job.modules.as_slice() {
         [] => Workload::named(&claimed.workload).unwrap_or(Workload::Stored(claimed.module)),
-        [module] => return guest(module, look),
+        [module] => return given(module, look),
         _ => bail!("a proof is of one guest; give one --module"),
     };
-    let module = module::admitted(&workload, look);
-    let module = module.context("the proof's module is not stored here; give it with --module")?;
-    Ok((module.digest(), metered(claimed.workload.clone(), &module)?))
+    let guest = guest::of(&workload, MeterFor::Runs, look);
+    let guest = guest.context("the proof's module is not stored here; give it with --module")?;
+    Ok(called(claimed.workload.clone(), guest))
 }
 
 fn guests(job: &JobArgs, file: &Path, look: &Look) -> anyhow::Result<Vec<(Digest, Guest)>> {
     if !job.modules.is_empty() {
-        return job.modules.iter().map(|module| guest(module, look)).collect();
+        return job.modules.iter().map(|module| given(module, look)).collect();
     }
     let workload = Workload::of_file(file)
         .with_context(|| format!("cannot tell the workload of `{}` from its name; give a --module", file.display()))?;
-    let module = module::admitted(&workload, look)?;
-    Ok(vec![(module.digest(), metered(workload.name().to_owned(), &module)?)])
+    Ok(vec![called(workload.name().to_owned(), guest::of(&workload, MeterFor::Runs, look)?)])
 }
 
-fn guest(module: &OsString, look: &Look) -> anyhow::Result<(Digest, Guest)> {
-    let admitted = module::admitted(&module::lookup(module, look)?, look)?;
+fn given(module: &OsString, look: &Look) -> anyhow::Result<(Digest, Guest)> {
+    let guest = guest::named(module, MeterFor::Runs, look)?;
     let name = Path::new(module).file_name().unwrap_or(module).to_string_lossy().into_owned();
-    Ok((admitted.digest(), metered(name, &admitted)?))
+    Ok(called(name, guest))
 }
 
-fn metered(name: String, module: &Admitted) -> anyhow::Result<Guest> {
-    Ok(Guest { name, module: meter::metered(module.wasm())?.into() })
+fn called(name: String, Rewritten { admitted, metered }: Rewritten) -> (Digest, Guest) {
+    (admitted.digest(), Guest { name, module: metered })
 }
 
 fn bar(len: u64) -> ProgressBar {
@@ -317,7 +316,7 @@ pub fn doctor(args: &DoctorArgs) -> anyhow::Result<End> {
     let bar = bar(14 * engines.len() as u64);
     let diagnosis = verify::doctor(Path::new(PROGRAM), engines, &|| bar.inc(1));
     bar.finish_and_clear();
-    let compiler = Compiler::child(PROGRAM, CompileEngine::new()?.settings_digest());
+    let compiler = guest::reader()?;
     compiler.probe()?;
     let lacks = compiler.confinement().map(Confinement::lacks).unwrap_or_default();
     if args.json {

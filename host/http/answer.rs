@@ -3,9 +3,7 @@
 use std::fs::File;
 use std::io::{self, Seek as _, SeekFrom};
 use std::ops::Range;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
@@ -16,13 +14,13 @@ use axum::http::header::{
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use hyper::body::{Frame, SizeHint};
 use tokio::io::AsyncReadExt as _;
 use tokio_util::io::ReaderStream;
 
 use super::caller::Caller;
 use super::problem::Problem;
 use super::room::Rooms;
+use super::wrapped::mapped;
 use crate::digest::Digest;
 use crate::shares::{STEP_BYTES, Share};
 use crate::slice::Scope;
@@ -68,34 +66,8 @@ pub fn in_room(response: impl IntoResponse, room: Share<Scope>) -> Response {
 
 /// `body`, each of whose bytes holds `room`: also those that are on their way out when all of the body was read.
 fn holding(body: Body, room: Share<Scope>) -> Body {
-    Body::new(Holding { body, room: Arc::new(room) })
-}
-
-struct Holding {
-    body: Body,
-    room: Arc<Share<Scope>>,
-}
-
-impl HttpBody for Holding {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        let hold = |bytes| Bytes::from_owner(Held { bytes, _room: self.room.clone() });
-        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(hold))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+    let room = Arc::new(room);
+    mapped(body, move |bytes| Bytes::from_owner(Held { bytes, _room: room.clone() }))
 }
 
 struct Held {

@@ -8,19 +8,20 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::Body;
 use axum::response::Response;
 use hyper::Request;
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::Watcher;
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep};
 
 use super::problem::Problem;
+use super::wrapped::{Watch, Watched, mapped};
 use crate::shares::{NoShare, Pool, Share};
 use crate::slice::Scope;
 
@@ -48,18 +49,26 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let phase = Arc::new(Phase::default());
-    let timed = Timed { stream, phase: phase.clone(), head: times.head, end: None };
+    let timed = Watched { stream, watch: Timed { phase: phase.clone(), head: times.head, end: None } };
     let (routes, party) = (TowerToHyperService::new(routes), Party::default());
     let answer = service_fn(move |mut request: Request<Incoming>| {
         phase.set(Phase::BUSY);
         request.extensions_mut().insert(party.clone());
-        let (answered, phase, party) = (routes.call(request), phase.clone(), party.clone());
-        async move { answered.await.map(|response: Response| response.map(|body| Answering { body, phase, party })) }
+        let (answered, end) = (routes.call(request), Answered { phase: phase.clone(), party: party.clone() });
+        async move { answered.await.map(|response: Response| response.map(|body| ending(body, end))) }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(times.idle).max_buf_size(HEAD_BYTES_MAX);
     // How a connection ends is its other side's business.
     let _ = watcher.watch(http.serve_connection(TokioIo::new(timed), answer)).await;
+}
+
+/// `body`, which `end` goes with.
+fn ending(body: Body, end: Answered) -> Body {
+    mapped(body, move |bytes| {
+        let _ = &end;
+        bytes
+    })
 }
 
 /// Whose a connection is: nobody's until a request on it has said so.
@@ -116,93 +125,44 @@ impl Phase {
     }
 }
 
-/// A stream on which the heads of requests must be there in time.
-struct Timed<T> {
-    stream: T,
+/// Has the heads of requests be there in time.
+struct Timed {
     phase: Arc<Phase>,
     head: Duration,
     end: Option<Pin<Box<Sleep>>>,
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Timed<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
+impl<S> Watch<S> for Timed {
+    fn read(
+        &mut self,
+        _: &mut S,
+        bytes: usize,
+        read: Poll<io::Result<()>>,
         context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut this.stream).poll_read(context, buffer);
-        if buffer.filled().len() > before && this.phase.is(Phase::IDLE) {
-            this.phase.set(Phase::HEAD);
+        if bytes > 0 && self.phase.is(Phase::IDLE) {
+            self.phase.set(Phase::HEAD);
         }
-        if this.phase.is(Phase::HEAD) {
-            this.end.get_or_insert_with(|| Box::pin(sleep(this.head)));
+        if self.phase.is(Phase::HEAD) {
+            self.end.get_or_insert_with(|| Box::pin(sleep(self.head)));
         } else {
-            this.end = None;
+            self.end = None;
         }
         let is_over = |end: &mut Pin<Box<Sleep>>| end.as_mut().poll(context).is_ready();
-        if polled.is_pending() && this.end.as_mut().is_some_and(is_over) {
+        if read.is_pending() && self.end.as_mut().is_some_and(is_over) {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the head of the request takes too long")));
         }
-        polled
+        read
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Timed<T> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-/// The body of an answer, after which the connection is idle if it is somebody's.
-struct Answering {
-    body: Body,
+/// The end of an answer, after which the connection is idle if it is somebody's.
+struct Answered {
     phase: Arc<Phase>,
     party: Party,
 }
 
-impl HttpBody for Answering {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Answering {
+impl Drop for Answered {
     fn drop(&mut self) {
         self.phase.set(if self.party.is_somebodys() { Phase::IDLE } else { Phase::HEAD });
     }

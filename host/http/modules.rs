@@ -17,11 +17,11 @@ use super::problem::Problem;
 use super::stores::no_space;
 use crate::access::Right;
 use crate::digest::Digest;
-use crate::modules::{Added, COMPILER_RETRY, ModuleKey, ModuleName, ModulesError, NameClaim, Record, StoredError};
+use crate::modules::{
+    Added, COMPILER_RETRY, CompilerTurn, ModuleKey, ModuleName, ModulesError, NameClaim, Page, Record, StoredError,
+};
 use crate::sandbox::{Kind, LimitName, NotAModule};
-use crate::slice::Scope;
 use crate::text::explained;
-use crate::turns::Turn;
 
 /// What a body may say that it is; text is WebAssembly's.
 const TAKEN: [&str; 3] = [accept::WASM, accept::BYTES, "text/plain"];
@@ -66,7 +66,7 @@ fn store(
     caller: &Caller,
     name: Option<&ModuleName>,
     bytes: Vec<u8>,
-    turn: Turn<Scope>,
+    turn: CompilerTurn,
 ) -> Result<Response, Problem> {
     let modules = served.node.runner.modules();
     let claim = name.map(|name| NameClaim { name, takes_over: caller.may(Right::Admin) });
@@ -120,9 +120,8 @@ pub async fn list(
         let stored = served.node.runner.modules().stored()?;
         // The files are read once, and not again for each list.
         stored.stored()?;
-        let page = stored.page(after.as_ref(), limit)?;
-        let next = page.last().filter(|_| page.len() == limit).map(|last| last.digest);
-        let known = page.into_iter().filter_map(|one| Some(shown(&one.digest, &one.record.ok()?, one.names)));
+        let Page { modules, next } = stored.page(after.as_ref(), limit)?;
+        let known = modules.into_iter().filter_map(|one| Some(shown(&one.digest, &one.record.ok()?, one.names)));
         let mut object = json!({ "modules": known.collect::<Vec<_>>() });
         if let Some(next) = next {
             object["next"] = json!(next);

@@ -6,18 +6,20 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::body::Pace;
+use super::wrapped::{Watch, Watched};
 
 /// A connection whose other side must take what is written, or the next write fails. Time counts only while something waits to
 /// be taken: a connection on which nothing is to be said may last.
 ///
 /// It belongs between TLS and the system. Outside TLS it would see what TLS has taken over, not what has left.
-pub struct Paced {
-    stream: TcpStream,
+pub type Paced = Watched<TcpStream, Taking>;
+
+/// What sees to it that what is written is taken.
+pub struct Taking {
     patience: Patience,
     waiting: Option<Waiting>,
 }
@@ -30,11 +32,17 @@ struct Waiting {
 
 impl Paced {
     pub const fn new(stream: TcpStream, pace: Pace) -> Self {
-        Self { stream, patience: Patience::new(pace), waiting: None }
+        Self { stream, watch: Taking { patience: Patience::new(pace), waiting: None } }
     }
+}
 
-    /// What is to be said of a write, given what the system says of it.
-    fn follow(&mut self, written: Poll<io::Result<usize>>, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+impl Watch<TcpStream> for Taking {
+    fn written(
+        &mut self,
+        stream: &mut TcpStream,
+        written: Poll<io::Result<usize>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
         if let Poll::Ready(result) = written {
             let waited = self.waiting.take().map_or(Duration::ZERO, |waiting| waiting.since.elapsed());
             self.patience.spend(waited, *result.as_ref().unwrap_or(&0) as u64);
@@ -44,46 +52,8 @@ impl Paced {
         let begin = || Waiting { since: Instant::now(), end: Box::pin(sleep(next)) };
         ready!(self.waiting.get_or_insert_with(begin).end.as_mut().poll(context));
         // The system too would keep what it has, for as long as the other side says that it is there.
-        let _ = self.stream.set_zero_linger();
+        let _ = stream.set_zero_linger();
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the other side takes nothing, or too little")))
-    }
-}
-
-impl AsyncRead for Paced {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Paced {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.follow(written, context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.follow(written, context)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 

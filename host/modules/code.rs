@@ -3,16 +3,24 @@
 //! A file is trusted only if this node wrote it: its MAC covers the module, the gate that it passed, the engine's settings
 //! and the code, and is checked on the bytes that are then loaded, not on a file that could change in between. Whatever
 //! else lies there is compiled anew and replaced.
+//!
+//! A file counts for each scope that had it compiled or loaded, and goes with the last of them. The
+//! scope that has most makes room, so one token's modules do not push out the code that another's
+//! run on.
+
+mod users;
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
+use self::users::Users;
 use crate::digest::{Digest, MacKey};
 use crate::private_file;
 use crate::sandbox::{CODE_BYTES_MAX, NativeCode, Program, Sandbox};
+use crate::slice::Scope;
 
 const MAC_BYTES: usize = 32;
 
@@ -20,19 +28,20 @@ pub struct CodeFiles {
     directory: PathBuf,
     key: MacKey,
     bytes_max: u64,
-    /// The files that are there, the least recently used to go first; read from the directory before the first is
-    /// written. Its listener deletes the files.
-    kept: OnceLock<moka::sync::Cache<Digest, u64>>,
+    /// The files that are there; read from the directory before the first is written. Files are
+    /// deleted under its lock.
+    users: OnceLock<Mutex<Users>>,
 }
 
 impl CodeFiles {
     /// Up to `bytes_max` of code in `directory`; `key` must be secret from whoever else can write there.
     pub const fn new(directory: PathBuf, key: MacKey, bytes_max: u64) -> Self {
-        Self { directory, key, bytes_max, kept: OnceLock::new() }
+        Self { directory, key, bytes_max, users: OnceLock::new() }
     }
 
-    /// What was kept under `name`, if this node kept it and this engine takes it.
-    pub fn load(&self, sandbox: &Sandbox, name: &Digest) -> Option<Program> {
+    /// What was kept under `name`, if this node kept it and this engine takes it. It counts for
+    /// `scope` from now on.
+    pub fn load(&self, sandbox: &Sandbox, name: &Digest, scope: &Scope) -> Option<Program> {
         let mut file = private_file::open(&self.path(name), OpenOptions::new().read(true)).ok()?;
         let len = file.metadata().ok()?.len().checked_sub(MAC_BYTES as u64).filter(|len| *len <= CODE_BYTES_MAX)?;
         let (mut mac, mut code) = ([0; MAC_BYTES], NativeCode::with_room(len as usize).ok()?);
@@ -45,19 +54,26 @@ impl CodeFiles {
         let program = unsafe { sandbox.load(code) }.ok()?;
         // The order of use is the order of these times; that it cannot be noted costs a compilation some day.
         let _ = file.set_modified(SystemTime::now());
-        if let Some(kept) = self.kept.get() {
-            kept.get(name);
+        if let Some(users) = self.users.get() {
+            self.note(&mut lock(users), scope, name, len + MAC_BYTES as u64);
         }
         Some(program)
     }
 
-    /// Keeps `code` under `name`. A full disk or a directory that is gone costs a later start a compilation, and this run
-    /// nothing.
-    pub fn keep(&self, name: &Digest, code: &[u8]) {
-        let kept = self.kept.get_or_init(|| self.scan());
+    /// Keeps `code` under `name`, for `scope`. A full disk or a directory that is gone costs a
+    /// later start a compilation, and this run nothing.
+    pub fn keep(&self, name: &Digest, code: &[u8], scope: &Scope) {
+        let users = self.users.get_or_init(|| Mutex::new(self.scan()));
         if self.write(name, code).is_ok() {
-            kept.insert(*name, code.len() as u64 + MAC_BYTES as u64);
-            kept.run_pending_tasks();
+            self.note(&mut lock(users), scope, name, code.len() as u64 + MAC_BYTES as u64);
+        }
+    }
+
+    /// Notes a use, and deletes what nobody has a part for any more.
+    fn note(&self, users: &mut Users, scope: &Scope, name: &Digest, bytes: u64) {
+        users.note(scope, name, bytes);
+        while let Some(unused) = users.make_room(self.bytes_max) {
+            let _ = fs::remove_file(self.path(&unused));
         }
     }
 
@@ -72,18 +88,8 @@ impl CodeFiles {
     }
 
     /// The files of the directory, the latest used last; what is neither code nor whole is removed.
-    fn scan(&self) -> moka::sync::Cache<Digest, u64> {
-        let directory = self.directory.clone();
-        let kept = moka::sync::Cache::builder()
-            .max_capacity(self.bytes_max.div_ceil(WEIGHT_BYTES))
-            .weigher(|_, bytes: &u64| u32::try_from(bytes.div_ceil(WEIGHT_BYTES)).unwrap_or(u32::MAX))
-            .eviction_policy(moka::policy::EvictionPolicy::lru())
-            .eviction_listener(move |name, _, cause| {
-                if cause.was_evicted() {
-                    let _ = fs::remove_file(path_in(&directory, &name));
-                }
-            })
-            .build();
+    /// Nobody knows any more whose they were, so they are the owner's until others use them.
+    fn scan(&self) -> Users {
         let mut found: Vec<(SystemTime, Digest, u64)> = Vec::new();
         for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
             let (name, path) = (entry.file_name(), entry.path());
@@ -97,16 +103,20 @@ impl CodeFiles {
             }
         }
         found.sort();
+        let mut users = Users::default();
         for (_, digest, bytes) in found {
-            kept.insert(digest, bytes);
+            self.note(&mut users, &Scope::OWNER, &digest, bytes);
         }
-        kept.run_pending_tasks();
-        kept
+        users
     }
 
     fn path(&self, name: &Digest) -> PathBuf {
         path_in(&self.directory, name)
     }
+}
+
+fn lock(users: &Mutex<Users>) -> MutexGuard<'_, Users> {
+    users.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn path_in(directory: &Path, name: &Digest) -> PathBuf {
@@ -115,8 +125,6 @@ fn path_in(directory: &Path, name: &Digest) -> PathBuf {
 
 const SUFFIX: &str = ".code";
 const TEMPORARY: &str = ".new-";
-/// The unit in which files are weighed against each other.
-const WEIGHT_BYTES: u64 = 1024;
 
 #[cfg(test)]
 mod tests {
@@ -138,7 +146,7 @@ mod tests {
         }
 
         fn files(&self, secret: u8, files_max: u64) -> CodeFiles {
-            let bytes = (self.code.len() as u64 + MAC_BYTES as u64).next_multiple_of(WEIGHT_BYTES);
+            let bytes = self.code.len() as u64 + MAC_BYTES as u64;
             CodeFiles::new(self.directory.path().to_owned(), MacKey::new([secret; 32]), files_max * bytes)
         }
 
@@ -157,11 +165,11 @@ mod tests {
     fn loads_after(damage: impl FnOnce(&Path)) -> bool {
         let kept = Kept::new();
         let files = kept.files(1, 10);
-        files.keep(&name("a"), &kept.code);
+        files.keep(&name("a"), &kept.code, &Scope::OWNER);
         damage(&files.path(&name("a")));
-        let loaded = files.load(&kept.sandbox, &name("a")).is_some();
-        files.keep(&name("a"), &kept.code);
-        assert!(files.load(&kept.sandbox, &name("a")).is_some(), "whatever lay there is replaced");
+        let loaded = files.load(&kept.sandbox, &name("a"), &Scope::OWNER).is_some();
+        files.keep(&name("a"), &kept.code, &Scope::OWNER);
+        assert!(files.load(&kept.sandbox, &name("a"), &Scope::OWNER).is_some(), "whatever lay there is replaced");
         loaded
     }
 
@@ -187,10 +195,10 @@ mod tests {
     fn code_of_another_name_or_another_node_is_not_loaded() {
         let kept = Kept::new();
         let files = kept.files(1, 10);
-        files.keep(&name("a"), &kept.code);
+        files.keep(&name("a"), &kept.code, &Scope::OWNER);
         fs::copy(files.path(&name("a")), files.path(&name("b"))).unwrap();
-        assert!(files.load(&kept.sandbox, &name("b")).is_none(), "swapped");
-        assert!(kept.files(2, 10).load(&kept.sandbox, &name("a")).is_none(), "another node's key");
+        assert!(files.load(&kept.sandbox, &name("b"), &Scope::OWNER).is_none(), "swapped");
+        assert!(kept.files(2, 10).load(&kept.sandbox, &name("a"), &Scope::OWNER).is_none(), "another node's key");
     }
 
     #[test]
@@ -199,22 +207,60 @@ mod tests {
         let names: Vec<Digest> = ["a", "b", "c", "d", "e"].into_iter().map(name).collect();
         let files = kept.files(1, 3);
         for name in &names[..3] {
-            files.keep(name, &kept.code);
+            files.keep(name, &kept.code, &Scope::OWNER);
         }
         assert_eq!(kept.there(&names), names[..3]);
-        files.load(&kept.sandbox, &names[0]).unwrap();
-        files.keep(&names[3], &kept.code);
+        files.load(&kept.sandbox, &names[0], &Scope::OWNER).unwrap();
+        files.keep(&names[3], &kept.code, &Scope::OWNER);
         assert_eq!(kept.there(&names), [names[0], names[2], names[3]]);
 
         let files = kept.files(1, 3);
-        files.load(&kept.sandbox, &names[0]).unwrap();
-        files.keep(&names[4], &kept.code);
+        files.load(&kept.sandbox, &names[0], &Scope::OWNER).unwrap();
+        files.keep(&names[4], &kept.code, &Scope::OWNER);
         assert_eq!(kept.there(&names), [names[0], names[3], names[4]]);
 
         // Less is allowed than there is.
         let files = kept.files(1, 1);
-        files.keep(&names[1], &kept.code);
+        files.keep(&names[1], &kept.code, &Scope::OWNER);
         assert_eq!(kept.there(&names), [names[1]]);
+    }
+
+    #[test]
+    fn one_tokens_code_does_not_push_out_anothers() {
+        let kept = Kept::new();
+        let [mallory, bob]: [Scope; 2] = ["mallory", "bob"].map(|name| name.parse().unwrap());
+        let of = |who: &str| -> Vec<Digest> { (0..20).map(|number| name(&format!("{who} {number}"))).collect() };
+        let (own, flood) = (of("bob"), of("mallory"));
+        let files = kept.files(1, 10);
+        let keep = |names: &[Digest], scope: &Scope| names.iter().for_each(|name| files.keep(name, &kept.code, scope));
+        keep(&own[..3], &bob);
+        keep(&flood, &mallory);
+        assert_eq!(kept.there(&own), own[..3]);
+        assert_eq!(kept.there(&flood), flood[13..], "its own go, the first first");
+        // That another uses it too, or has used it first, changes nothing.
+        files.load(&kept.sandbox, &own[0], &mallory).unwrap();
+        files.load(&kept.sandbox, &flood[19], &bob).unwrap();
+        keep(&flood[..13], &mallory);
+        assert_eq!(kept.there(&own), own[..3]);
+        assert!(kept.there(&flood).contains(&flood[19]));
+        // Nobody has more than a part for good.
+        keep(&own, &bob);
+        assert_eq!((kept.there(&own).len(), kept.there(&flood).len()), (5, 5));
+    }
+
+    #[test]
+    fn after_a_restart_code_is_of_whoever_uses_it() {
+        let kept = Kept::new();
+        let [mallory, bob]: [Scope; 2] = ["mallory", "bob"].map(|name| name.parse().unwrap());
+        let all: Vec<Digest> = (0..20).map(|number| name(&format!("{number}"))).collect();
+        let files = kept.files(1, 6);
+        all[..6].iter().for_each(|name| files.keep(name, &kept.code, &mallory));
+        let files = kept.files(1, 6);
+        files.keep(&all[6], &kept.code, &mallory);
+        files.load(&kept.sandbox, &all[1], &bob).unwrap();
+        all[7..].iter().for_each(|name| files.keep(name, &kept.code, &mallory));
+        // What nobody has used since has one owner's part.
+        assert_eq!(kept.there(&all), [&all[1..2], &all[4..6], &all[17..]].concat());
     }
 
     #[test]
@@ -222,7 +268,7 @@ mod tests {
         let kept = Kept::new();
         let left = kept.directory.path().join(format!("{TEMPORARY}abc"));
         fs::write(&left, b"half").unwrap();
-        kept.files(1, 3).keep(&name("a"), &kept.code);
+        kept.files(1, 3).keep(&name("a"), &kept.code, &Scope::OWNER);
         assert!(!left.exists());
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::names::{ModuleKey, ModuleName};
-use super::{Added, Modules, ModulesError, NameClaim, Record};
+use super::{Added, Listed, Modules, ModulesError, NameClaim, Page, Record, StoredError, StoredModules};
 use crate::binary::Binary;
 use crate::digest::Digest;
 use crate::sandbox::{Confinement, Kind, Report};
@@ -20,7 +20,13 @@ pub enum ModuleOrder {
     /// Remove a name, and the module with its last name. With a digest, remove the module and all
     /// its names.
     Remove { module: ModuleKey },
+    /// The first [`LISTED_MAX`] stored modules behind this one, in the order of their digests.
+    List { after: Option<Digest> },
 }
+
+/// Modules in one answer: each may have a thousand adders, and an answer is a line of bounded
+/// length.
+pub const LISTED_MAX: usize = 100;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -41,6 +47,30 @@ pub enum ModuleAnswer {
         digest: Digest,
         module_removed: bool,
     },
+    Listed {
+        modules: Vec<ListedModule>,
+        /// What the next page comes after.
+        next: Option<Digest>,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedModule {
+    pub digest: Digest,
+    pub names: Vec<ModuleName>,
+    /// Or what is wrong with it.
+    pub record: Result<Record, String>,
+}
+
+/// The answer to [`ModuleOrder::List`].
+pub fn list(stored: &StoredModules, after: Option<&Digest>) -> Result<ModuleAnswer, StoredError> {
+    let Page { modules, next } = stored.page(after, LISTED_MAX)?;
+    let modules = modules.into_iter().map(|Listed { digest, names, record }| ListedModule {
+        digest,
+        names,
+        record: record.map_err(|error| error.to_string()),
+    });
+    Ok(ModuleAnswer::Listed { modules: modules.collect(), next })
 }
 
 /// Executes `order`. `now_ms` is the current time. Blocks on the disk and on the compiler.
@@ -75,7 +105,11 @@ pub fn perform(modules: &Modules, order: ModuleOrder, now_ms: u64) -> Result<Mod
                 let digest = stored.find(&module)?;
                 Ok(ModuleAnswer::Removed { digest, module_removed: stored.remove(&module)? })
             };
-            remove().map_err(|error: super::StoredError| Arc::new(error.into()))
+            remove().map_err(|error: StoredError| Arc::new(error.into()))
+        }
+        ModuleOrder::List { after } => {
+            let listed = modules.stored().and_then(|stored| list(stored, after.as_ref()));
+            listed.map_err(|error| Arc::new(error.into()))
         }
     }
 }

@@ -74,15 +74,8 @@ pub fn profile() -> ExecutionProfile {
     }
 }
 
-/// The profiles of this program that were before: their digests and their names. Nothing is run by them any more.
-const FORMER: [(&str, &str); 1] =
-    [("a53ac167f76ed5a044a0abf5b47ae24394f8485490c4778d8c339aca8f9d30ce", "gas schedule 1")];
-
-/// The name of a former profile. `None` for this node's own, and for one that no version of this program had.
-pub fn former_profile(profile: Digest) -> Option<&'static str> {
-    let profile = profile.to_string();
-    FORMER.iter().find(|(digest, _)| *digest == profile).map(|(_, name)| *name)
-}
+/// The digest of the profile that was before, with gas schedule 1. Nothing is run by it any more.
+pub const FORMER_PROFILE: &str = "a53ac167f76ed5a044a0abf5b47ae24394f8485490c4778d8c339aca8f9d30ce";
 
 impl ExecutionProfile {
     /// Names the profile: equal for equal rules.

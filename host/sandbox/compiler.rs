@@ -5,6 +5,7 @@
 //! a module, and from crashes of the code that reads it. A compiler that was tricked into writing
 //! bad code remains a risk.
 
+mod bounds;
 mod pipe;
 mod make;
 mod child;
@@ -14,36 +15,20 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, ExitStatus};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use rustix::process::Signal;
 
+use self::bounds::{bounds, deadline};
 pub use self::child::serve_one_module;
 use self::pipe::{Frame, Stage, Wanted};
 use super::SandboxError;
 use super::check::{Admitted, GateLimits, Refusal, Report};
 use super::confine::{Bounds, Confinement};
 use super::engine::{CompileEngine, IMAGE_BYTES_ALWAYS};
+use super::meter;
 use super::process::{self, End, StartError};
 use super::text::{Form, NotAModule, binary_form, form_of};
 use crate::digest::Digest;
-
-/// Bounds of CPU time. Ordinary code costs 0.8 to 1.4 s of CPU per MiB, and the gate admits at most
-/// four times that. The bound is twice the most expensive code, plus a start.
-const CPU_SECONDS: u64 = 5;
-const CPU_SECONDS_A_MIB: u64 = 10;
-/// Text is read at about 10 MiB per second. Some text costs the square of its length; such text is
-/// not read to its end.
-const CPU_SECONDS_A_MIB_OF_TEXT: u64 = 1;
-/// Deadline in multiples of the CPU bound. On a busy machine, one second of CPU takes longer than a
-/// second.
-const DEADLINE_FACTOR: u32 = 4;
-/// Metered modules of up to 4 MiB, from real programs, take at most 400 MiB. No admitted shape of 4
-/// MiB takes more than this bound (docs/limits.md). A node that admits larger modules must give
-/// their compiler more.
-const MEMORY_BYTES_A_4_MIB: u64 = 768 << 20;
-/// Memory for each byte of text: 1.5 times what ordinary text takes while it is read.
-const MEMORY_A_BYTE_OF_TEXT: u64 = 32;
 
 /// Native code is about three times the size of its module. Code larger than this multiple is an
 /// attack.
@@ -78,6 +63,20 @@ pub struct Prepared {
     /// Native code for [`Sandbox::load`](super::Sandbox::load). Load it only if you trust this
     /// compiler.
     pub code: Vec<u8>,
+}
+
+/// Admitted module with the meter in it.
+pub struct Rewritten {
+    pub admitted: Admitted,
+    pub metered: Arc<[u8]>,
+}
+
+/// Purpose of the meter in a module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MeterFor {
+    Runs,
+    /// Runs that also count each function's gas.
+    Profiles,
 }
 
 /// The reason why a received module has no native code.
@@ -145,9 +144,7 @@ impl Compiler {
         let bytes = bytes.into();
         match self {
             Self::InProcess(engine) => {
-                let admitted = Admitted::within(limits, &*binary_form(&bytes)?);
-                let admitted =
-                    admitted.map_err(|refusal| PrepareError::Refused(Box::new(Report::of_refusal(&bytes, refusal))))?;
+                let admitted = admitted_here(limits, &bytes)?;
                 Ok(Prepared { code: make::native_code(engine, &admitted)?, admitted })
             }
             Self::Child(children) => match children.ask(Wanted::Code, limits, &bytes)? {
@@ -156,7 +153,42 @@ impl Compiler {
                     Ok(Prepared { admitted: Admitted::passed(limits, wasm), code })
                 }
                 (Reply::Report(report), _) => Err(PrepareError::Refused(report)),
+                (Reply::Metered(_), _) => Err(another_question().into()),
             },
+        }
+    }
+
+    /// Checks and meters `bytes`, a module in text or binary form, for the engines that verify.
+    pub fn meter(
+        &self,
+        purpose: MeterFor,
+        limits: &GateLimits,
+        bytes: impl Into<Arc<[u8]>>,
+    ) -> Result<Rewritten, PrepareError> {
+        let bytes = bytes.into();
+        match self {
+            Self::InProcess(_) => {
+                let admitted = admitted_here(limits, &bytes)?;
+                let metered = match purpose {
+                    MeterFor::Runs => admitted.metered(),
+                    MeterFor::Profiles => meter::counting(admitted.wasm()).map(Into::into),
+                };
+                Ok(Rewritten { metered: metered.map_err(SandboxError::Meter)?, admitted })
+            }
+            Self::Child(children) => {
+                let wanted = match purpose {
+                    MeterFor::Runs => Wanted::Metered,
+                    MeterFor::Profiles => Wanted::Counting,
+                };
+                match children.ask(wanted, limits, &bytes)? {
+                    (Reply::Metered(metered), binary) => {
+                        let wasm = binary.map_or(bytes, Into::into);
+                        Ok(Rewritten { admitted: Admitted::passed(limits, wasm), metered: metered.into() })
+                    }
+                    (Reply::Report(report), _) => Err(PrepareError::Refused(report)),
+                    (Reply::Code(_), _) => Err(another_question().into()),
+                }
+            }
         }
     }
 
@@ -166,9 +198,7 @@ impl Compiler {
             Self::InProcess(_) => Ok(Report::of(&binary_form(bytes)?, limits)),
             Self::Child(children) => match children.ask(Wanted::Report, limits, bytes)? {
                 (Reply::Report(report), _) => Ok(*report),
-                (Reply::Code(_), _) => {
-                    Err(SandboxError::Compile("the compiler answers another question".into()).into())
-                }
+                (Reply::Code(_) | Reply::Metered(_), _) => Err(another_question().into()),
             },
         }
     }
@@ -181,6 +211,7 @@ impl Compiler {
             Self::Child(children) => match children.ask(Wanted::Code, admitted.limits(), admitted.wasm()) {
                 Ok((Reply::Code(code), _)) => Ok(code),
                 Ok((Reply::Report(report), _)) => Err(SandboxError::Compile(first(&report))),
+                Ok((Reply::Metered(_), _)) => Err(another_question()),
                 Err(PrepareError::Sandbox(error)) => Err(error),
                 Err(error) => Err(SandboxError::Compile(error.to_string())),
             },
@@ -188,20 +219,19 @@ impl Compiler {
     }
 }
 
+/// Checks a module in this process. Only for modules that the caller trusts.
+fn admitted_here(limits: &GateLimits, bytes: &[u8]) -> Result<Admitted, PrepareError> {
+    let admitted = Admitted::within(limits, &*binary_form(bytes)?);
+    admitted.map_err(|refusal| PrepareError::Refused(Box::new(Report::of_refusal(bytes, refusal))))
+}
+
+fn another_question() -> SandboxError {
+    SandboxError::Compile("the compiler answers another question".into())
+}
+
 /// Hidden subcommand that runs the compiler. The arguments are the CPU seconds and the memory bytes
 /// that it may use.
 pub const COMMAND: &str = "compile-one-module";
-
-/// Computes the bounds of a child for `bytes` of one form. The gate admits modules of at most
-/// `module_bytes_max`.
-fn bounds(form: Form, bytes: u64, module_bytes_max: u64) -> Bounds {
-    let text_bytes = if form == Form::Text { bytes } else { 0 };
-    let mib = bytes.min(module_bytes_max).div_ceil(1 << 20);
-    Bounds {
-        cpu_seconds: CPU_SECONDS + CPU_SECONDS_A_MIB * mib + CPU_SECONDS_A_MIB_OF_TEXT * text_bytes.div_ceil(1 << 20),
-        memory_bytes: MEMORY_BYTES_A_4_MIB * mib.div_ceil(4) + MEMORY_A_BYTE_OF_TEXT * text_bytes,
-    }
-}
 
 fn code_bytes_max(metered_bytes: usize) -> u64 {
     (metered_bytes as u64 * CODE_FACTOR + CODE_BYTES_BASE).min(CODE_BYTES_MAX)
@@ -210,6 +240,7 @@ fn code_bytes_max(metered_bytes: usize) -> u64 {
 /// The successful answer of a child.
 enum Reply {
     Code(Vec<u8>),
+    Metered(Vec<u8>),
     Report(Box<Report>),
 }
 
@@ -300,14 +331,13 @@ impl Children {
                 Frame::Report(report) if wanted == Wanted::Report || !report.refusals.is_empty() => {
                     return Ok(Reply::Report(report));
                 }
-                Frame::Code(code) if wanted == Wanted::Code => {
-                    // Only text gets a binary form; a binary module already is its own.
-                    let is_text = form_of(bytes).is_ok_and(|form| form == Form::Text);
-                    let fits = told.binary.as_ref().map(|binary| binary.len() as u64 <= limits.module_bytes);
-                    if fits != is_text.then_some(true) {
-                        return Err(io::Error::from(io::ErrorKind::InvalidData).into());
-                    }
+                Frame::Code(code) if wanted == Wanted::Code && brings(bytes, limits, told) => {
                     return Ok(Reply::Code(code));
+                }
+                Frame::Metered(metered)
+                    if matches!(wanted, Wanted::Metered | Wanted::Counting) && brings(bytes, limits, told) =>
+                {
+                    return Ok(Reply::Metered(metered));
                 }
                 Frame::NotText(message) => return Err(Broken::NotText(message)),
                 Frame::NotCompilable(message) => return Err(Broken::NotCompilable(message)),
@@ -318,12 +348,16 @@ impl Children {
     }
 }
 
-fn is_binary(bytes: &[u8]) -> bool {
-    form_of(bytes).is_ok_and(|form| form == Form::Binary)
+/// Whether the binary form was told, if `bytes` are text: nothing else has another than it came
+/// with.
+fn brings(bytes: &[u8], limits: &GateLimits, told: &Told) -> bool {
+    let is_text = form_of(bytes).is_ok_and(|form| form == Form::Text);
+    let fits = told.binary.as_ref().map(|binary| binary.len() as u64 <= limits.module_bytes);
+    fits == is_text.then_some(true)
 }
 
-fn deadline(bounds: Bounds) -> Duration {
-    Duration::from_secs(bounds.cpu_seconds) * DEADLINE_FACTOR
+fn is_binary(bytes: &[u8]) -> bool {
+    form_of(bytes).is_ok_and(|form| form == Form::Binary)
 }
 
 /// Maps the death of a child to an error by its last stage. Exceeding a bound while checking or
@@ -356,26 +390,4 @@ fn failure(broken: Broken, told: &Told, end: End, bounds: Bounds) -> SandboxErro
         }
         Broken::Pipe(cause) => CompilerError::Died { cause, status, words },
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn larger_modules_get_more_of_the_machine() {
-        let of = |form, bytes| {
-            let bounds = bounds(form, bytes, 16 << 20);
-            (bounds.cpu_seconds, bounds.memory_bytes >> 20)
-        };
-        let binary = |bytes| of(Form::Binary, bytes);
-        assert_eq!((binary(1), binary(1 << 20), binary(4 << 20)), ((15, 768), (15, 768), (45, 768)));
-        assert_eq!((binary((4 << 20) + 1), binary(16 << 20)), ((55, 1536), (165, 3072)));
-        assert_eq!(of(Form::Text, 4 << 20), (49, 768 + 128), "reading text comes on top");
-        assert_eq!(
-            bounds(Form::Text, 16 << 20, 4 << 20).cpu_seconds,
-            5 + 40 + 16,
-            "the module is no longer than admitted"
-        );
-    }
 }

@@ -1,12 +1,11 @@
 //! Gas profile of a run: by function, and by host call.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use super::child;
 use super::matrix::Case;
 use super::order::{Answer, Order};
-use crate::sandbox::{Admitted, EngineKind, Outcome, TRACED_START, Window, meter};
+use crate::sandbox::{EngineKind, Outcome, Rewritten, TRACED_START, Window};
 
 /// The gas of one run and its parts.
 pub struct Profile {
@@ -35,19 +34,18 @@ pub enum What {
     Forfeited,
 }
 
-/// Runs `module` on `case`, and returns the parts that used gas, the largest first. Returns a
-/// message if there is no result.
-pub fn profile(program: &Path, module: &Admitted, case: &Case) -> Result<Profile, String> {
-    let counting: Arc<[u8]> = meter::counting(module.wasm()).map_err(|error| error.to_string())?.into();
+/// Runs `guest`, which counts the gas of each function, on `case`, and returns the parts that used
+/// gas, the largest first. Returns a message if there is no result.
+pub fn profile(program: &Path, guest: &Rewritten, case: &Case) -> Result<Profile, String> {
     let order =
-        Order { window: Some(Window::NONE), tells_trace: true, ..case.order(EngineKind::Cranelift, &counting, 1) };
+        Order { window: Some(Window::NONE), tells_trace: true, ..case.order(EngineKind::Cranelift, &guest.metered, 1) };
     let found = match child::run(program, &order).pop() {
         Some((Answer::Found(found), _)) => found,
         Some((Answer::Failed { message, .. }, _)) => return Err(message),
         _ => return Err("it was not answered".to_owned()),
     };
     let outcome = found.outcome().ok_or("what came of it is no outcome")?;
-    let functions = module.functions().into_iter().map(|(index, name)| What::Function(index, name));
+    let functions = guest.admitted.functions().into_iter().map(|(index, name)| What::Function(index, name));
     let bulk = ["memory.fill", "memory.copy"].map(What::Bulk);
     let mut parts: Vec<Part> =
         functions.chain(bulk).zip(found.counters).map(|(what, gas)| Part { what, gas }).collect();

@@ -2,6 +2,7 @@
 //! module.
 
 mod costs;
+mod kept;
 mod lines;
 
 use std::fs;

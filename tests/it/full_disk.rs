@@ -1,13 +1,18 @@
 //! A small disk that fills while the node serves, and is emptied again: no acknowledged work is
 //! lost, new work is refused with a reason, and the node recovers by itself.
 
+use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::net::TcpStream;
 use std::path::PathBuf;
+use std::process::Command;
+use std::time::SystemTime;
 
+use compute_host::key::{Keyring, NodeKey, PublicKey};
 use serde_json::Value;
 
-use crate::common::{NODE, Workplace, noise};
+use crate::common::{NODE, Ran, Workplace, noise};
+use crate::courier::wire;
 use crate::serving::{Message, PATIENCE, Serving, wait_for, wait_until};
 
 /// A guest that runs for a while, and outputs more than may be left on the full disk.
@@ -29,27 +34,37 @@ impl Small {
         let script = "mount -t tmpfs -o size=24m tmpfs disk && mkdir disk/data \
             && printf '[compute]\\njobs = 1\\n' > disk/data/config.toml \
             && exec $NODE serve --listen 127.0.0.1:0 --data-dir disk/data";
-        let mut command = std::process::Command::new("unshare");
+        let mut command = Command::new("unshare");
         command.args(["--map-root-user", "--mount", "sh", "-c", script]).current_dir(here.path(""));
         command.env("NODE", NODE).env_remove("RUST_BACKTRACE").env_remove("NODE_DATA_DIR");
         Self { node: Serving::start(command), here }
     }
 
-    /// Returns the path of a file on the disk, as seen from outside the node's mount namespace.
-    fn filler(&self) -> PathBuf {
-        let inside = self.here.path("disk/filler");
-        let root = format!("/proc/{}/root", self.node.child.id());
-        PathBuf::from(format!("{root}{}", inside.display()))
+    /// Returns a path on the disk, as seen from outside of the node's mount namespace.
+    fn path(&self, name: &str) -> PathBuf {
+        let inside = self.here.path("disk").join(name);
+        PathBuf::from(format!("/proc/{}/root{}", self.node.child.id(), inside.display()))
     }
 
     /// Fills the disk to its last byte.
     fn fill(&self) {
-        let mut file = std::fs::File::create(self.filler()).unwrap();
+        let mut file = OpenOptions::new().append(true).create(true).open(self.path("filler")).unwrap();
         while file.write_all(&[1; 4096]).is_ok() {}
     }
 
     fn empty(&self) {
-        std::fs::remove_file(self.filler()).unwrap();
+        fs::remove_file(self.path("filler")).unwrap();
+    }
+
+    /// The command line of the node's owner, which asks the node.
+    fn run(&self, line: &str) -> Ran {
+        let data = self.path("data");
+        let words = line.split(' ').map(str::to_owned);
+        self.here.node(words.chain(["--data-dir".to_owned(), data.to_str().unwrap().to_owned()]))
+    }
+
+    fn key(&self) -> PublicKey {
+        Keyring::new(self.path("data/state")).node_key(SystemTime::now()).unwrap().0.public()
     }
 
     fn ask(&self, line: &str, headers: &str, body: &[u8]) -> Message {
@@ -72,33 +87,91 @@ impl Small {
     }
 }
 
-type Way = (&'static str, fn(&Small, u64) -> Message);
+/// What somebody is told: a status, and a code where it is a refusal.
+#[derive(Debug)]
+struct Said {
+    status: u16,
+    code: String,
+    /// Whether it says when to come again. A command's owner knows that.
+    says_when: bool,
+}
 
-/// Every kind of request that writes to disk.
-const WAYS: [Way; 6] = [
-    ("a proof", |small, n| small.ask("POST /v1/slices?workload=transcode", "", &noise(n, 100))),
-    ("a slice in the spool", |small, n| small.ask("POST /v1/slices?workload=transcode", "", &noise(n, 2_000_000))),
-    ("an accepted slice", |small, n| small.accept("workload=transcode", &noise(n, 100))),
-    ("an accepted slice in a file", |small, n| small.accept("workload=transcode", &noise(n, 100_000))),
-    ("a module with a name", |small, n| {
+impl From<Message> for Said {
+    fn from(answer: Message) -> Self {
+        let says_when = answer.headers.contains_key("retry-after");
+        Self { status: answer.status(), code: answer.code(), says_when }
+    }
+}
+
+/// Result of a command, as the status and code of the service.
+impl From<Ran> for Said {
+    fn from(ran: Ran) -> Self {
+        let is_full = ran.stderr.contains("No space left on device");
+        let code = if is_full { "no_space".to_owned() } else { ran.stderr };
+        Self { status: if ran.code == 0 { 200 } else { 507 }, code, says_when: true }
+    }
+}
+
+/// Kind of request that writes to disk, and its refusal on a full disk.
+struct Way {
+    what: &'static str,
+    go: fn(&Small, u64) -> Said,
+    refusal: (u16, &'static str),
+}
+
+const fn way(what: &'static str, go: fn(&Small, u64) -> Said) -> Way {
+    Way { what, go, refusal: (507, "no_space") }
+}
+
+const WAYS: [Way; 8] = [
+    way("a proof", |small, n| small.ask("POST /v1/slices?workload=transcode", "", &noise(n, 100)).into()),
+    way("a slice in the spool", |small, n| {
+        small.ask("POST /v1/slices?workload=transcode", "", &noise(n, 2_000_000)).into()
+    }),
+    way("an accepted slice", |small, n| small.accept("workload=transcode", &noise(n, 100)).into()),
+    way("an accepted slice in a file", |small, n| small.accept("workload=transcode", &noise(n, 100_000)).into()),
+    way("a module with a name", |small, n| {
         let text = format!(
             r#"(module (memory (export "memory") 1) (global i64 (i64.const {n})) (func (export "run") (result i32) (i32.const 0)))"#
         );
-        small.ask(&format!("POST /v1/modules?name=module-{n}"), "", text.as_bytes())
+        small.ask(&format!("POST /v1/modules?name=module-{n}"), "", text.as_bytes()).into()
     }),
-    ("an offer of a price", |small, n| {
+    way("an offer of a price", |small, n| {
         let offer = format!(r#"{{"price": {n}, "lane": "transcode"}}"#);
-        small.ask("POST /v1/prices", "content-type: application/json\r\n", offer.as_bytes())
+        small.ask("POST /v1/prices", "content-type: application/json\r\n", offer.as_bytes()).into()
+    }),
+    Way {
+        what: "a bundle that is received",
+        go: |small, n| {
+            let (bundle, carrier) = (noise(n, 100_000), carrier());
+            let delivery = wire::delivery(&bundle, &carrier, small.key());
+            wire::exchange(small.node.address, &wire::request(&bundle, &delivery, &carrier)).unwrap().into()
+        },
+        // A carrier learns no more of a disk than that it is to come again.
+        refusal: (503, "storage_failed"),
+    },
+    way("a rotation of the key", |small, _| {
+        let before = small.key();
+        let said = Said::from(small.run("key rotate"));
+        assert_eq!(small.key() == before, said.status != 200, "it is rotated if that is what is said: {said:?}");
+        said
     }),
 ];
+
+/// A node that the small one takes bundles from.
+fn carrier() -> NodeKey {
+    NodeKey::from_secret([9; 32])
+}
 
 #[test]
 fn a_disk_that_was_full_for_a_while_costs_nothing_that_was_told() {
     let small = Small::start();
     let added = small.ask("POST /v1/modules?name=slow", "", SLOW.as_bytes());
     assert_eq!(added.status(), 201, "{added:?}");
-    for (at, (what, way)) in (1..).zip(WAYS) {
-        assert!(way(&small, at).status() < 300, "{what}");
+    small.run(&format!("compute courier peer add carrier {}", carrier().public())).output();
+    for (at, Way { what, go, .. }) in (1..).zip(WAYS) {
+        let said = go(&small, at);
+        assert!(said.status < 300, "{what}: {said:?}");
     }
     let before = small.ask("GET /v1/proofs/known", "", b"").status();
     assert_eq!(before, 404);
@@ -115,10 +188,12 @@ fn a_disk_that_was_full_for_a_while_costs_nothing_that_was_told() {
         .collect();
     small.fill();
     assert_eq!(small.readiness(), (503, "not_ready".to_owned()));
-    for (at, (what, way)) in (100..).zip(WAYS) {
-        let refused = way(&small, at);
-        assert_eq!((refused.status(), refused.code()), (507, "no_space".to_owned()), "{what}: {refused:?}");
-        assert!(refused.headers.contains_key("retry-after"), "{what}");
+    for (at, Way { what, go, refusal }) in (100..).zip(WAYS) {
+        // What gave up before may have given some of it back.
+        small.fill();
+        let refused = go(&small, at);
+        assert_eq!((refused.status, &*refused.code), refusal, "{what}: {refused:?}");
+        assert!(refused.says_when, "{what}: {refused:?}");
     }
     assert_eq!(small.ask("GET /healthz", "", b"").status(), 200);
     assert_eq!(small.ask("GET /v1/proofs/known", "", b"").status(), 200, "what is known is told");
@@ -127,9 +202,9 @@ fn a_disk_that_was_full_for_a_while_costs_nothing_that_was_told() {
 
     small.empty();
     wait_until("the node to be ready again", || small.readiness().0 == 200);
-    for (at, (what, way)) in (200..).zip(WAYS) {
-        let answer = wait_for(what, || Some(way(&small, at)).filter(|answer| answer.status() < 500));
-        assert!(answer.status() < 300, "{what}: {answer:?}");
+    for (at, Way { what, go, .. }) in (200..).zip(WAYS) {
+        let said = wait_for(what, || Some(go(&small, at)).filter(|said| said.status < 500));
+        assert!(said.status < 300, "{what}: {said:?}");
     }
     for path in &accepted {
         let ended: Value = wait_for("an accepted slice to end", || {
@@ -142,4 +217,44 @@ fn a_disk_that_was_full_for_a_while_costs_nothing_that_was_told() {
     assert!(small.node.logged().iter().any(|line| line.contains("has been opened again")));
     assert_eq!(small.ask("GET /v1/proofs/known", "", b"").status(), 200);
     assert_eq!(small.node.stop(), 0);
+}
+
+/// Native code can be made again: where it does not fit, a run goes well and leaves nothing by
+/// halves, and the next keeps it.
+#[test]
+fn native_code_that_does_not_fit_costs_a_compilation_and_nothing_else() {
+    let here = Workplace::new();
+    fs::create_dir(here.path("small")).unwrap();
+    here.file("data", "a slice");
+    let work = "(local.set 0 (i32.mul (local.get 0) (i32.add (local.get 0) (i32.const 77))))".repeat(100);
+    let functions = format!("(func (param i32) (result i32) {work} (local.get 0))").repeat(600);
+    here.file(
+        "large.wat",
+        format!(
+            r#"(module (memory (export "memory") 1) (func (export "run") (result i32) (i32.const 0)) {functions})"#
+        ),
+    );
+    // Half of what the code takes is free: enough for the stores, which are opened.
+    let script = "set -e
+        mount -t tmpfs -o size=64m tmpfs small
+        run() { $NODE compute run --no-cache --data-dir small/data --module large data; }
+        $NODE compute module add --data-dir small/data large.wat --name large
+        du -b small/data/cache/*.code | cut -f1 > bytes
+        rm small/data/cache/*.code
+        head -c 100m /dev/zero > small/filler 2> /dev/null || true
+        truncate -s -$(( $(cat bytes) / 2 )) small/filler
+        run > full.out
+        find small/data/cache -type f > full.left
+        rm small/filler
+        run > after.out
+        du -b small/data/cache/*.code | cut -f1 > again";
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "sh", "-c", script]).current_dir(here.path(""));
+    command.env("NODE", NODE).env_remove("RUST_BACKTRACE").env_remove("NODE_DATA_DIR");
+    let ran = Ran::of(command);
+    let read = |name: &str| fs::read_to_string(here.path(name)).unwrap();
+    assert_eq!(ran.code, 0, "a mount namespace is needed: {ran:?}");
+    assert!(read("bytes").trim().parse::<u64>().unwrap() > 400_000, "{}", read("bytes"));
+    assert_eq!((read("full.out"), &*read("full.left")), (read("after.out"), ""));
+    assert_eq!(read("again"), read("bytes"));
 }

@@ -1,6 +1,9 @@
 //! Modules that the gate refuses, and its messages.
 
-use compute_host::sandbox::{Admitted, GateLimits, LIMITS, LimitName, Place, Refusal, Report, Rule};
+use compute_host::digest::Digest;
+use compute_host::sandbox::{
+    Admitted, Compiler, GateLimits, LIMITS, LimitName, Place, PrepareError, Refusal, Report, Rule,
+};
 
 const MEMORY: &str = "(memory (export \"memory\") 1)";
 const RUN: &str = "(func (export \"run\") (result i32) (i32.const 0))";
@@ -143,4 +146,29 @@ fn what_is_no_module_is_refused() {
     }
     let large = Admitted::new(vec![0; (4 << 20) + 1]).err().map(|refusal| refusal.rule);
     assert_eq!(large, Some(Rule::Limit { name: LimitName::ModuleBytes, max: 4 << 20, found: (4 << 20) + 1 }));
+}
+
+/// Of what is too long, that is said and no more: neither the gate nor a compiler reads on.
+#[test]
+fn what_is_too_long_is_not_read_to_its_end() {
+    const PADDING_BYTES: usize = 64_000_000;
+    let wasm = wat::parse_str(r#"(module (import "env" "exit" (func)))"#).unwrap();
+    let (head, rest) = wasm.split_at(8);
+    // A section's length as LEB128, and a name of no bytes.
+    let number = PADDING_BYTES as u32 + 1;
+    let leb: Vec<u8> = (0..5).map(|at| (number >> (7 * at)) as u8 & 0x7f | if at < 4 { 0x80 } else { 0 }).collect();
+    let long = [head, &[0], &leb, &[0], &vec![0; PADDING_BYTES], rest].concat();
+    let too_long =
+        Rule::Limit { name: LimitName::ModuleBytes, max: GateLimits::DEFAULT.module_bytes, found: long.len() as u64 };
+
+    let all = Report::of(&long, &GateLimits::DEFAULT.with(LimitName::ModuleBytes, u64::MAX / 1_000_000));
+    assert!(all.refusals.iter().any(|refusal| refusal.code() == "unknown_import"), "its last section breaks a rule");
+    // There is no such program to be started.
+    let compiler = Compiler::child("/nonexistent/compiler", Digest::of(b""));
+    let prepared = compiler.prepare(&GateLimits::DEFAULT, &*long);
+    let Err(PrepareError::Refused(refused)) = prepared else { panic!("it is prepared") };
+    for report in [&*refused, &compiler.report(&GateLimits::DEFAULT, &long).unwrap()] {
+        let rules: Vec<&Rule> = report.refusals.iter().map(|refusal| &refusal.rule).collect();
+        assert_eq!((rules, report.imports.len()), (vec![&too_long], 0));
+    }
 }

@@ -23,9 +23,8 @@ const REASON: &str = "// No owner: ";
 const REASON_LINES: usize = 4;
 
 /// Constructors whose reason is in this list.
-const KNOWN: [(&str, &str, &str); 5] = [
-    ("modules.rs", "Cache::", "what is not in memory any more is read or compiled again, by its token's turn"),
-    ("modules/code.rs", "Cache::", "what is not there any more is compiled again"),
+const KNOWN: [(&str, &str, &str); 4] = [
+    ("modules.rs", "Cache::", "what is not in memory any more is read from its token's part of `cache/`"),
     ("sandbox/compiler.rs", "mpsc::channel", "it is one compilation's"),
     ("serve/signals.rs", "mpsc::channel", "signals come from the node's owner alone"),
     ("serve/log.rs", "channel", "the log is the node's; what does not fit is dropped and counted"),

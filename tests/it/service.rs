@@ -1,7 +1,9 @@
 //! HTTP service: requests of module authors and buyers, and the responses.
 
 mod access;
+mod compilers;
 mod confined;
+mod ending;
 mod heads;
 mod local;
 mod log;

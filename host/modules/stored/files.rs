@@ -47,9 +47,20 @@ pub fn delete(path: &Path) -> Result<(), StoredError> {
 
 /// Lists the names in a directory that are valid text. A missing directory has none.
 pub fn entries(directory: &Path) -> Result<Vec<String>, StoredError> {
-    let names = || fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>();
-    let names = if_there(names()).map_err(StoredError::at(directory))?.unwrap_or_default();
-    Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect())
+    let mut names = Vec::new();
+    each_entry(directory, |name| names.push(name.to_owned()))?;
+    Ok(names)
+}
+
+/// The same, without a list of them.
+pub fn each_entry(directory: &Path, mut each: impl FnMut(&str)) -> Result<(), StoredError> {
+    let found = if_there(fs::read_dir(directory)).map_err(StoredError::at(directory))?;
+    for entry in found.into_iter().flatten() {
+        if let Some(name) = entry.map_err(StoredError::at(directory))?.file_name().to_str() {
+            each(name);
+        }
+    }
+    Ok(())
 }
 
 fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {

@@ -9,6 +9,7 @@ use super::pipe::{Frame, Stage, Wanted};
 use crate::sandbox::SandboxError;
 use crate::sandbox::check::{Admitted, GateLimits, Report};
 use crate::sandbox::engine::CompileEngine;
+use crate::sandbox::meter;
 use crate::sandbox::text::{NotAModule, binary_form};
 
 /// Produces what is `wanted` from `bytes`, and passes each frame of the answer to `tell`.
@@ -39,6 +40,14 @@ pub fn make(
             return tell(Frame::Report(Box::new(Report::of(&binary, limits))));
         }
     };
+    let metered = match wanted {
+        Wanted::Metered => Some(admitted.metered().map(|metered| metered.to_vec())),
+        Wanted::Counting => Some(meter::counting(admitted.wasm())),
+        Wanted::Code | Wanted::Report => None,
+    };
+    if let Some(metered) = metered {
+        return tell(metered.map_or_else(|error| Frame::NotCompilable(error.to_string()), Frame::Metered));
+    }
     tell(Frame::Stage(Stage::Compile))?;
     match native_code(engine, &admitted) {
         Ok(code) => tell(Frame::Code(code)),

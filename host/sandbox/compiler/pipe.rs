@@ -22,6 +22,11 @@ pub enum Wanted {
     Code,
     /// A report, whether the module is admitted or not.
     Report,
+    /// The module with the meter in it, or a report of what stands against that: for engines to
+    /// verify with.
+    Metered,
+    /// The same with a count of each function's gas.
+    Counting,
 }
 
 pub struct Request {
@@ -49,6 +54,8 @@ pub enum Frame {
     Refused(Box<Report>),
     Report(Box<Report>),
     Code(Vec<u8>),
+    /// Module with the meter in it.
+    Metered(Vec<u8>),
     /// The text is not a module; the message says why.
     NotText(String),
     /// The compiler rejects the module.
@@ -60,6 +67,8 @@ pub const FRAMES_MAX: usize = 16;
 /// Upper bounds of single messages.
 const MESSAGE_BYTES_MAX: u64 = 64 << 10;
 const REPORT_BYTES_MAX: u64 = 8 << 20;
+/// A count of each function's gas comes on top of what the gate bounds.
+const METERED_BYTES_MAX: u64 = 2 * LimitName::MeteredBytes.limit().highest;
 
 /// Returns the largest size of a request, and of the binary form of a text.
 fn source_bytes_max() -> u64 {
@@ -92,6 +101,8 @@ pub fn read_request(from: &mut impl Read) -> io::Result<Request> {
     let wanted = match read_byte(from)? {
         0 => Wanted::Code,
         1 => Wanted::Report,
+        2 => Wanted::Metered,
+        3 => Wanted::Counting,
         _ => return Err(io::ErrorKind::InvalidData.into()),
     };
     let mut limits = GateLimits::NONE;
@@ -119,6 +130,7 @@ pub fn write_frame(to: &mut impl Write, frame: &Frame) -> io::Result<()> {
         Frame::Code(code) => (4, code),
         Frame::NotText(message) => (5, message.as_bytes()),
         Frame::NotCompilable(message) => (6, message.as_bytes()),
+        Frame::Metered(metered) => (7, metered),
     };
     to.write_all(&[tag])?;
     to.write_all(&(bytes.len() as u64).to_le_bytes())?;
@@ -140,6 +152,7 @@ pub fn read_frame(from: &mut impl Read, code_bytes_max: u64) -> io::Result<Frame
         4 => Ok(Frame::Code(read_bytes(from, code_bytes_max)?)),
         5 => Ok(Frame::NotText(read_message(from)?)),
         6 => Ok(Frame::NotCompilable(read_message(from)?)),
+        7 => Ok(Frame::Metered(read_bytes(from, METERED_BYTES_MAX)?)),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Damage;
 use crate::private_file;
-use crate::receipt::{ACKNOWLEDGEMENT_BYTES_MAX, Acknowledgement, NotAnAcknowledgement, ReceiptId};
+use crate::receipt::{ACKNOWLEDGEMENT_BYTES_MAX, Acknowledgement, NotAStatement, ReceiptId};
 use crate::store::StoreError;
 use crate::store::frame::{Found, Frames, Framing};
 
@@ -62,13 +62,13 @@ impl Entry {
         framing(at.segment).write(at.offset, &payload, bytes);
     }
 
-    fn read(payload: &[u8]) -> Result<Self, NotAnAcknowledgement> {
+    fn read(payload: &[u8]) -> Result<Self, NotAStatement> {
         let read = || {
             let (credit, rest) = payload.split_first_chunk()?;
             let (credited_ms, rest) = rest.split_first_chunk()?;
             Some((u64::from_le_bytes(*credit), u64::from_le_bytes(*credited_ms), rest))
         };
-        let (credit, credited_ms, rest) = read().ok_or(NotAnAcknowledgement::Damaged)?;
+        let (credit, credited_ms, rest) = read().ok_or(NotAStatement::Damaged)?;
         Ok(Self { acknowledgement: Acknowledgement::from_kept_bytes(rest)?, credit, credited_ms })
     }
 }

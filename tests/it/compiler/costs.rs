@@ -63,3 +63,17 @@ fn text_is_made_binary_in_the_child_and_nowhere_else() {
     let error = of(dear.as_bytes()).err().unwrap();
     assert!(matches!(error, PrepareError::NotAModule(_)), "{error}");
 }
+
+/// Engines to verify with get a stranger's module, too. No command reads one in its own process.
+#[test]
+fn commands_that_verify_have_a_strangers_module_read_in_the_child() {
+    let here = Workplace::new();
+    here.file("data", "a slice");
+    // In a process without bounds it would be a module, of more bytes than are admitted.
+    here.file("dear.wat", format!("(module {})", "(rec)".repeat(3_000_000)));
+    for line in ["verify data --module ./dear.wat", "diff data --module ./dear.wat", "module profile ./dear.wat data"] {
+        let ran = here.run(&format!("compute {line}"));
+        let said = "error: cannot use `./dear.wat`: reading the text of the module took more than ";
+        assert!(ran.code == 2 && ran.stderr.starts_with(said), "{line}: {ran:?}");
+    }
+}

@@ -29,7 +29,7 @@ fn compiler_that_waits(here: &Workplace) -> PathBuf {
     )
 }
 
-fn distinct(number: u32) -> Admitted {
+pub fn distinct(number: u32) -> Admitted {
     let wat =
         format!("(module (memory (export \"memory\") 1) (func (export \"run\") (result i32) i32.const {number}))");
     Admitted::new(wat::parse_str(wat).unwrap()).unwrap()

@@ -1,8 +1,10 @@
 //! Command line beside a running node on the same directory: the node executes the commands, with
 //! the same output.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use super::{ECHO, Service};
-use crate::common::{Ran, blake3, noise};
+use crate::common::{Ran, Workplace, blake3, noise};
 
 const THROUGH: &str = "note: the running node does this\n";
 
@@ -147,4 +149,34 @@ fn the_couriers_store_is_looked_through_by_the_node() {
     here.file("bundle.bin", "a bundle");
     assert_eq!(through(here.run("compute courier send bundle.bin alice")).output().trim_end(), id);
     through(here.run("compute courier fsck")).is(0, sound, "");
+}
+
+/// More than one answer holds, in the order of their digests, from the files and from the node.
+#[test]
+fn a_long_list_of_modules_is_told_by_the_node_that_runs_or_else_from_the_files() {
+    let here = Workplace::new();
+    let digests: Vec<String> = {
+        let mut digests: Vec<String> = (0..250_u32).map(|number| blake3(number.to_le_bytes())).collect();
+        digests.sort_unstable();
+        digests
+    };
+    let record = r#"{"version":2,"bytes":4,"kind":"compute","added_unix_ms":7,"added_by":"owner"}"#;
+    for (number, digest) in digests.iter().enumerate() {
+        here.file(format!("node-data/state/modules/{digest}.json"), record);
+        here.file(format!("node-data/state/modules/{digest}.wasm"), (number as u32).to_le_bytes());
+    }
+    let name = here.file("node-data/state/modules/names/named", format!("{}\nowner\n", digests[120]));
+    std::fs::set_permissions(here.path("node-data/state"), std::fs::Permissions::from_mode(0o700)).unwrap();
+    let is_all = |listed: &str| {
+        let lines: Vec<Vec<&str>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
+        let listed: Vec<&str> = lines.iter().map(|line| line[0]).collect();
+        assert_eq!(listed, digests);
+        assert_eq!(lines[120].get(2), Some(&"named"), "{:?}", lines[120]);
+    };
+    is_all(&here.run("compute module list").output());
+    let service = Service::again(here);
+    // Who looked into the files would find no name now; the node has it in its index.
+    std::fs::remove_file(name).unwrap();
+    is_all(&service.here.run("compute module list").output());
+    assert_eq!(service.node.stop(), 0);
 }

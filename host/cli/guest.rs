@@ -1,0 +1,79 @@
+//! Guests that are to run on engines to verify with. They are strangers' modules: the confined
+//! child reads and meters them, and this process looks at nothing but what it comes to.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+
+use super::case::PROGRAM;
+use super::files;
+use crate::digest::Digest;
+use crate::modules::{ModuleKey, StoredError};
+use crate::node::Look;
+use crate::sandbox::{CompileEngine, Compiler, LimitName, MeterFor, PrepareError, Report, Rewritten};
+use crate::workload::{Guest, Workload};
+
+/// What is read of a file: more than any limit lets through, so that its author hears of the other
+/// rules too.
+const READ_BYTES_MAX: u64 = 4 * LimitName::ModuleBytes.limit().highest;
+
+/// What `--module` means.
+pub enum Named {
+    Stored(Digest),
+    /// A module in either form, as it was read.
+    File(Vec<u8>),
+}
+
+/// Looks `module` up: what is stored goes before a file of that name.
+pub fn find(module: &OsStr, look: &Look) -> anyhow::Result<Named> {
+    let (key, file) = (module.to_str().and_then(|text| text.parse::<ModuleKey>().ok()), Path::new(module));
+    match key.map(|key| look.stored.find(&key)) {
+        Some(Ok(digest)) => Ok(Named::Stored(digest)),
+        Some(Err(StoredError::NotThere(key))) if !file.exists() => {
+            bail!(
+                "there is neither a stored module nor a file `{key}`; `node compute module list` shows what is stored"
+            )
+        }
+        Some(Err(StoredError::NotThere(_))) | None => Ok(Named::File(read(file)?)),
+        Some(Err(error)) => Err(error.into()),
+    }
+}
+
+/// The confined child that reads modules for this process.
+pub fn reader() -> anyhow::Result<Compiler> {
+    Ok(Compiler::child(PROGRAM, CompileEngine::new()?.settings_digest()))
+}
+
+/// The guest that `--module` means, metered.
+pub fn named(module: &OsStr, purpose: MeterFor, look: &Look) -> anyhow::Result<Rewritten> {
+    let bytes = match find(module, look)? {
+        Named::Stored(digest) => return of(&Workload::Stored(digest), purpose, look),
+        Named::File(bytes) => bytes,
+    };
+    let file = Path::new(module).display();
+    reader()?.meter(purpose, &look.config.gate, bytes).map_err(|error| match error {
+        PrepareError::Refused(report) => anyhow::anyhow!("`{file}` is refused {}", first(&report)),
+        error => anyhow::Error::from(error).context(format!("cannot use `{file}`")),
+    })
+}
+
+/// The guest of a workload, metered.
+pub fn of(workload: &Workload, purpose: MeterFor, look: &Look) -> anyhow::Result<Rewritten> {
+    let (limits, wasm) = match workload.module() {
+        Guest::Admitted(module) => (*module.limits(), module.wasm().to_vec()),
+        Guest::Stored(digest) => (look.config.gate, look.stored.read(&digest)?),
+    };
+    reader()?.meter(purpose, &limits, wasm).context("the module cannot be used")
+}
+
+/// The first rule that a module breaks, and what to do.
+fn first(report: &Report) -> String {
+    let first = report.refusals.first();
+    first.map_or_else(String::new, |refusal| format!("[{}]: {refusal}; {}", refusal.code(), refusal.hint()))
+}
+
+/// A module in either form.
+pub fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
+    files::read_up_to(file, READ_BYTES_MAX).with_context(|| format!("cannot read `{}`", file.display()))
+}
