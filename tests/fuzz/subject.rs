@@ -33,7 +33,7 @@ impl Subject {
         // The meter computes what no engine is to see: all of them would be wrong alike.
         let metered = |wasm: &[u8]| meter::metered(wasm).map_err(|error| error.to_string());
         match verdict {
-            Verdict::Agree(_) if metered(&self.wasm) != metered(&self.plain) => {
+            Verdict::Agree(_) | Verdict::WasmiFails(_) if metered(&self.wasm) != metered(&self.plain) => {
                 Verdict::Differ("the meter computes its constants otherwise".to_owned())
             }
             verdict => verdict,
