@@ -113,8 +113,17 @@ pub const CALL: u64 = 9;
 pub const CALL_VALUE: u64 = 3;
 /// A trap that is a block of its own.
 pub const UNREACHABLE: u64 = 14;
-/// Two operators that fold: the compiler tries all ways to combine them.
-pub const FOLD: u64 = 48;
+/// The last of so many operators in a row that fold: the compiler tries all ways to combine them, which are few where
+/// the row is short, as that of the meter's charges is.
+pub const fn fold(row: u8) -> u64 {
+    match row {
+        0 | 1 => 6,
+        2 => 12,
+        3 => 24,
+        _ => 48,
+    }
+}
+
 /// A loop adds these to the block that it is.
 pub const LOOP_BLOCKS: u64 = 2;
 
@@ -147,9 +156,17 @@ pub struct Counts {
     pub live_control: u64,
     /// Values that blocks take and give and branches carry.
     pub block_values: u64,
+    /// Pure operators that are computed again where their result is read.
+    pub again: u64,
 }
 
 impl Counts {
+    /// What the function costs with the meter in it, at least, if this was counted without: where the meter looks at its
+    /// gas, locals become new values, so a value may be alive for less long, and be made of less.
+    pub fn without_meter(self) -> Self {
+        Self { live: 0, live_control: 0, again: 0, ..self }
+    }
+
     /// What the function costs, in thousandths of a unit.
     pub fn milli(&self) -> u64 {
         let (locals, blocks) = (self.locals + 1, self.blocks + 1);
@@ -169,6 +186,7 @@ impl Counts {
             (self.loops.saturating_mul(locals), 100),
             (self.live, 8),
             (self.block_values, 3 * MILLI),
+            (self.again, MILLI),
         ]
         .into_iter()
         .fold(0, |sum, (count, weight): (u64, u64)| sum.saturating_add(count.saturating_mul(weight)))

@@ -4,11 +4,17 @@
 #[derive(Clone, Copy)]
 pub struct Value {
     pub weight: u32,
+    /// How many pure operators it may take to compute it.
+    pub nodes: u32,
+    /// The serial number of the first value that it is made of.
+    pub oldest: u32,
     /// The number of the operator that made it, or of an earlier one: what was made after a branch is not what the branch
     /// carried.
     pub made_at: u32,
     /// [`CONSTANT`], and the classes of operators with a constant operand that it may be the result of.
     pub folds: u8,
+    /// How many operators in a row fold into it.
+    pub row: u8,
 }
 
 pub const CONSTANT: u8 = 1 << 7;
@@ -25,6 +31,10 @@ pub struct Local {
     pub set_at: u32,
     /// Its entry in the log, of the innermost construct that has one.
     pub entry: u32,
+    /// The run of operators without control between them in which it was last read or set.
+    pub read_in: u32,
+    /// The number of the operator that set it, or that first read it in the innermost loop.
+    pub known_at: u32,
 }
 
 /// A local that was set within a construct.
@@ -73,24 +83,48 @@ pub struct Frame {
     pub differs: bool,
     pub log: usize,
     pub loops: u64,
+    /// Where the innermost loop begins, or the body.
+    pub loop_at: u32,
 }
 
 impl Value {
-    pub const NONE: Self = Self { weight: 0, made_at: NEVER, folds: 0 };
-    pub const UNKNOWN: Self = Self { weight: 1, made_at: 0, folds: 0 };
+    pub const NONE: Self = Self { weight: 0, nodes: 0, oldest: NEVER, made_at: NEVER, folds: 0, row: 0 };
+    pub const UNKNOWN: Self = Self { weight: 1, nodes: 0, oldest: 0, made_at: 0, folds: 0, row: 0 };
+
+    /// What both together keep alive and take to compute, with all else as it is of this one.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            weight: self.weight.saturating_add(other.weight),
+            nodes: self.nodes.saturating_add(other.nodes),
+            oldest: self.oldest.min(other.oldest),
+            ..self
+        }
+    }
 
     /// What is true of it if it is the one or the other.
     pub fn or(self, other: Self) -> Self {
         Self {
             weight: self.weight.max(other.weight),
+            nodes: self.nodes.max(other.nodes),
+            oldest: self.oldest.min(other.oldest),
             made_at: self.made_at.min(other.made_at),
             folds: self.folds | other.folds,
+            row: self.row.max(other.row),
         }
     }
 
     /// What it weighs as a local, which may be the parameter of a loop further out.
     pub fn held(self) -> u64 {
         self.weight.max(1).into()
+    }
+
+    /// It is read where it may have been joined, and that is the value with this serial number.
+    pub const fn known(mut self, serial: u32) -> Self {
+        self.folds &= !JOINED;
+        if self.weight <= 1 && self.nodes == 0 {
+            self.oldest = serial;
+        }
+        self
     }
 
     /// It may also be a parameter of a block.
@@ -131,7 +165,7 @@ impl End {
     }
 
     pub const fn joined(&self) -> Value {
-        Value { weight: 1, made_at: self.position, folds: JOINED }
+        Value { made_at: self.position, folds: JOINED, ..Value::UNKNOWN }
     }
 
     pub fn result(&self, frame: &Frame, value: Value) -> Value {
