@@ -58,6 +58,15 @@ impl Declared {
     }
 }
 
+/// Form of the code that is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The module as received. Its estimate is a lower bound.
+    Brought,
+    /// The module with the meter in it, as the compiler gets it.
+    Compiled,
+}
+
 /// Counters of one body. Their allocations are reused for the next body.
 #[derive(Default)]
 pub struct Tally {
@@ -78,6 +87,7 @@ pub fn read(
     validator: &mut FuncValidator<ValidatorResources>,
     declared: &Declared,
     limits: &GateLimits,
+    stage: Stage,
     tally: &mut Tally,
 ) -> wasmparser::Result<(GateLimits, u64)> {
     let mut reader = body.get_binary_reader();
@@ -106,18 +116,21 @@ pub fn read(
         reader.visit_operator(&mut validator.visitor(offset))??;
     }
     reader.finish_expression(&validator.visitor(reader.original_position()))?;
-    Ok(tally.end())
+    Ok(tally.end(stage))
 }
 
 impl Tally {
-    fn end(&mut self) -> (GateLimits, u64) {
+    fn end(&mut self, stage: Stage) -> (GateLimits, u64) {
         let (live, counts, found) = (&self.live, &mut self.counts, &mut self.found);
         (counts.joins, counts.chains, counts.block_values) = (live.joins, live.chains, found.block_values);
-        (counts.live, counts.live_control) = (live.live, live.live_control);
-        counts.units = counts.units.saturating_add(live.folds * cost::FOLD);
+        (counts.live, counts.live_control, counts.again) = (live.live, live.live_control, live.again);
+        counts.units = counts.units.saturating_add(live.folds);
         found.stack_values = live.height_max as u64;
         found.joins = live.joins;
-        let milli = counts.milli();
+        let milli = match stage {
+            Stage::Brought => counts.without_meter().milli(),
+            Stage::Compiled => counts.milli(),
+        };
         found.function_cost = milli.div_ceil(MILLI);
         (*found, milli)
     }

@@ -120,8 +120,17 @@ pub const CALL: u64 = 9;
 pub const CALL_VALUE: u64 = 3;
 /// A trap, which is a basic block of its own.
 pub const UNREACHABLE: u64 = 14;
-/// Two operators that fold: the compiler tries all ways to combine them.
-pub const FOLD: u64 = 48;
+/// Weight of the last operator in a row of operators that fold. The compiler tries all ways to
+/// combine them; a short row, such as a charge of the meter, has few.
+pub const fn fold(row: u8) -> u64 {
+    match row {
+        0 | 1 => 6,
+        2 => 12,
+        3 => 24,
+        _ => 48,
+    }
+}
+
 /// A loop adds these basic blocks to its own.
 pub const LOOP_BLOCKS: u64 = 2;
 
@@ -156,9 +165,18 @@ pub struct Counts {
     pub live_control: u64,
     /// Values that blocks take and give and branches carry.
     pub block_values: u64,
+    /// Pure operators that are computed again where their result is read.
+    pub again: u64,
 }
 
 impl Counts {
+    /// Returns a lower bound of the counts with the meter, given the counts without it. The meter
+    /// makes the locals anew at each poll of the gas, so values may live for less long, and be made
+    /// of fewer operators.
+    pub fn without_meter(self) -> Self {
+        Self { live: 0, live_control: 0, again: 0, ..self }
+    }
+
     /// Returns the cost of the function in thousandths of a unit.
     pub fn milli(&self) -> u64 {
         let (locals, blocks) = (self.locals + 1, self.blocks + 1);
@@ -180,6 +198,7 @@ impl Counts {
             (self.loops.saturating_mul(locals), 100),
             (self.live, 8),
             (self.block_values, 3 * MILLI),
+            (self.again, MILLI),
         ]
         .into_iter()
         .fold(0, |sum, (count, weight): (u64, u64)| sum.saturating_add(count.saturating_mul(weight)))

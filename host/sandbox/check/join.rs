@@ -5,11 +5,17 @@
 #[derive(Clone, Copy)]
 pub struct Value {
     pub weight: u32,
+    /// Number of pure operators that it may take to compute the value.
+    pub nodes: u32,
+    /// Serial number of the first value that it is made of.
+    pub oldest: u32,
     /// Number of the operator that made the value, or of an earlier operator. A value that was made
     /// after a branch is not the one that the branch carried.
     pub made_at: u32,
     /// [`CONSTANT`], and the operator classes that the value may come from with a constant operand.
     pub folds: u8,
+    /// Length of the row of operators that fold into it.
+    pub row: u8,
 }
 
 pub const CONSTANT: u8 = 1 << 7;
@@ -27,6 +33,10 @@ pub struct Local {
     pub set_at: u32,
     /// Index of its entry in the log, for the innermost construct that has one.
     pub entry: u32,
+    /// Run of operators without control between them in which the local was last read or set.
+    pub read_in: u32,
+    /// Number of the operator that set it, or that first read it in the innermost loop.
+    pub known_at: u32,
 }
 
 /// Log entry of a local that was set within a construct.
@@ -75,24 +85,48 @@ pub struct Frame {
     pub differs: bool,
     pub log: usize,
     pub loops: u64,
+    /// Where the innermost loop begins, or the body.
+    pub loop_at: u32,
 }
 
 impl Value {
-    pub const NONE: Self = Self { weight: 0, made_at: NEVER, folds: 0 };
-    pub const UNKNOWN: Self = Self { weight: 1, made_at: 0, folds: 0 };
+    pub const NONE: Self = Self { weight: 0, nodes: 0, oldest: NEVER, made_at: NEVER, folds: 0, row: 0 };
+    pub const UNKNOWN: Self = Self { weight: 1, nodes: 0, oldest: 0, made_at: 0, folds: 0, row: 0 };
+
+    /// Adds the live values and operators of `other`; all other facts stay those of `self`.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            weight: self.weight.saturating_add(other.weight),
+            nodes: self.nodes.saturating_add(other.nodes),
+            oldest: self.oldest.min(other.oldest),
+            ..self
+        }
+    }
 
     /// Merges the facts of two possible values.
     pub fn or(self, other: Self) -> Self {
         Self {
             weight: self.weight.max(other.weight),
+            nodes: self.nodes.max(other.nodes),
+            oldest: self.oldest.min(other.oldest),
             made_at: self.made_at.min(other.made_at),
             folds: self.folds | other.folds,
+            row: self.row.max(other.row),
         }
     }
 
     /// Returns the weight of the value as a local, which may be the parameter of an outer loop.
     pub fn held(self) -> u64 {
         self.weight.max(1).into()
+    }
+
+    /// Notes that a local with this serial number, which may have been joined, is read as this value.
+    pub const fn known(mut self, serial: u32) -> Self {
+        self.folds &= !JOINED;
+        if self.weight <= 1 && self.nodes == 0 {
+            self.oldest = serial;
+        }
+        self
     }
 
     /// Adds that the value may also be a block parameter.
@@ -134,7 +168,7 @@ impl End {
     }
 
     pub const fn joined(&self) -> Value {
-        Value { weight: 1, made_at: self.position, folds: JOINED }
+        Value { made_at: self.position, folds: JOINED, ..Value::UNKNOWN }
     }
 
     pub fn result(&self, frame: &Frame, value: Value) -> Value {

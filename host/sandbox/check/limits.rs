@@ -174,7 +174,7 @@ limits! {
         "the compiler holds a function as a whole, with the meter in it and up to 500 bytes a unit";
         "split the function; lower the limit for inlining"
     CompileCost compile_cost = 100; "percent of the compiling that a module of its size may cost";
-        "compilers' output has 35 to 90, some microseconds a byte; code made to be slow to compile has thousands";
+        "compilers' output has 35 to 98, some microseconds a byte; code made to be slow to compile has thousands";
         "lower the limit for inlining and optimise for size (`opt-level = \"s\"`)"
 
     CustomSections custom_sections = 16; "custom sections";

@@ -6,6 +6,8 @@
 //! the end keeps all of them alive, although it is one local. The weight of a value is the number
 //! of values that it may keep alive.
 
+mod values;
+
 use wasmparser::FrameKind;
 
 use super::join::{CONSTANT, Construct, End, Entry, Frame, JOINED, Local, NEVER, Value};
@@ -28,8 +30,16 @@ pub struct Live {
     weight: u64,
     /// Number of locals, values made and values joined.
     made: u64,
+    /// Serial number of the next value.
+    serial: u32,
+    /// Number of the current run of operators without control between them.
+    run: u32,
+    /// Pure operators that the compiler may compute again, because no code that dominates has
+    /// computed them.
+    pub again: u64,
     pub joins: u64,
     pub chains: u64,
+    /// Units of operators that fold.
     pub folds: u64,
     pub live: u64,
     pub live_control: u64,
@@ -43,7 +53,7 @@ impl Live {
         self.frames.clear();
         self.log.clear();
         self.locals.clear();
-        let local = |value| Local { value, set_at: 0, entry: NEVER };
+        let local = |value| Local { value, set_at: 0, entry: NEVER, read_in: NEVER, known_at: 0 };
         self.locals.resize(params, local(Value::UNKNOWN));
         // Locals begin as zero, which is a constant.
         self.locals.resize(locals, local(Value { folds: CONSTANT, ..Value::UNKNOWN }));
@@ -51,6 +61,7 @@ impl Live {
         self.made = self.weight;
         (self.position, self.is_dead, self.branched_at, self.base) = (1, false, 0, 0);
         (self.joins, self.chains, self.folds, self.live, self.live_control, self.height_max) = (0, 0, 0, 0, 0, 0);
+        (self.serial, self.run, self.again) = (0, 0, 0);
         self.frame(Construct::Body, 0, results);
         self.position = 2;
     }
@@ -87,6 +98,7 @@ impl Live {
     /// Finishes a control operator.
     pub fn control(&mut self) {
         self.live_control += self.alive();
+        self.run += 1;
         self.step();
     }
 
@@ -96,105 +108,12 @@ impl Live {
     }
 
     #[inline]
-    pub fn push(&mut self, value: Value) {
-        self.weight += u64::from(value.weight);
-        self.stack.push(value);
-    }
-
-    /// Pops a value. In dead code, the stack never runs out of values.
-    #[inline]
-    pub fn pop(&mut self) -> Value {
-        if self.stack.len() > self.base
-            && let Some(value) = self.stack.pop()
-        {
-            self.weight -= u64::from(value.weight);
-            return value;
-        }
-        Value::UNKNOWN
-    }
-
-    fn truncate(&mut self, height: usize) {
-        while self.stack.len() > height {
-            let value = self.stack.pop().unwrap_or(Value::NONE);
-            self.weight -= u64::from(value.weight);
-        }
-    }
-
-    /// Pops `count` operands.
-    #[inline]
-    pub fn take(&mut self, count: usize) {
-        for _ in 0..count {
-            self.pop();
-        }
-    }
-
-    /// Pushes `count` values that are computed at this position.
-    #[inline]
-    pub fn make(&mut self, count: usize) {
-        self.made += count as u64;
-        for _ in 0..count {
-            self.push(self.new_value());
-        }
-    }
-
-    const fn new_value(&self) -> Value {
-        Value { weight: 1, made_at: self.position, folds: 0 }
-    }
-
-    /// Pushes a constant, which the compiler makes again wherever it is used.
-    #[inline]
-    pub fn constant(&mut self) {
-        self.push(Value { weight: 0, made_at: self.position, folds: CONSTANT });
-    }
-
-    /// Marks the top value as the same in each run.
-    pub fn is_constant(&mut self) {
-        if let Some(value) = self.stack.last_mut() {
-            value.folds = CONSTANT;
-        }
-    }
-
-    /// Pushes a result that is computed where it is used.
-    #[inline]
-    pub fn pure(&mut self, operands: usize) {
-        let (mut weight, mut folds) = (0_u32, CONSTANT);
-        for _ in 0..operands {
-            let operand = self.pop();
-            weight = weight.saturating_add(operand.weight);
-            folds &= operand.folds;
-        }
-        self.push(Value { weight, made_at: self.position, folds: folds & CONSTANT });
-    }
-
-    /// Pushes such a result of an operator on two operands, which folds with others of its class.
-    #[inline]
-    pub fn folding(&mut self, class: u8) {
-        let (one, other) = (self.pop(), self.pop());
-        let either = one.folds | other.folds;
-        let mut folds = one.folds & other.folds & CONSTANT;
-        if either & CONSTANT != 0 {
-            folds |= class;
-            self.folds += u64::from(either & class != 0);
-        }
-        self.push(Value { weight: one.weight.saturating_add(other.weight), made_at: self.position, folds });
-    }
-
-    #[inline]
-    pub fn get(&mut self, local: u32) {
-        let value = &mut self.locals[local as usize].value;
-        self.made += u64::from(value.folds & JOINED != 0);
-        value.folds &= !JOINED;
-        let value = *value;
-        self.push(value);
-    }
-
-    #[inline]
     pub fn set(&mut self, local: u32, value: Value) {
         if self.is_dead {
             return;
         }
         let (index, position) = (local as usize, self.position);
-        let Local { value: before, set_at, entry: outer } = self.locals[index];
+        let Local { value: before, set_at, entry: outer, .. } = self.locals[index];
         let open = self.frames.partition_point(|frame| frame.opened_at <= set_at);
         let anew = self.frames.len() - open;
         let entry = if anew == 0 {
@@ -215,7 +134,7 @@ impl Live {
         };
         self.log[entry as usize].change(before, position, self.branched_at);
         self.weight = self.weight + value.held() - before.held();
-        self.locals[index] = Local { value, set_at: position, entry };
+        self.locals[index] = Local { value, set_at: position, entry, read_in: self.run, known_at: position };
     }
 
     /// Opens a construct. The condition of an `if` is already off the stack.
@@ -223,6 +142,9 @@ impl Live {
         let carried = if construct == Construct::If { self.top(params) } else { Value::NONE };
         self.base = self.stack.len().saturating_sub(params).max(self.base);
         self.fill(params);
+        if construct == Construct::Loop {
+            self.count(params as u32);
+        }
         self.frame(construct, params, results);
         if let Some(frame) = self.frames.last_mut() {
             frame.carried = carried;
@@ -231,7 +153,9 @@ impl Live {
 
     fn frame(&mut self, construct: Construct, params: usize, results: usize) {
         let is_loop = construct == Construct::Loop;
-        let loops = self.frames.last().map_or(0, |outer| outer.loops) + u64::from(is_loop);
+        let (loops, loop_at) = self.frames.last().map_or((0, 1), |outer| (outer.loops, outer.loop_at));
+        let loops = loops + u64::from(is_loop);
+        let loop_at = if is_loop { self.position } else { loop_at };
         let ways = match construct {
             Construct::Body => 0,
             Construct::Block | Construct::Loop => 1,
@@ -253,6 +177,7 @@ impl Live {
             differs: false,
             log: self.log.len(),
             loops,
+            loop_at,
         });
     }
 
@@ -334,6 +259,7 @@ impl Live {
         self.arrive(0, carried);
         self.truncate(self.base);
         (0..params).for_each(|_| self.push(before));
+        self.again += params as u64 * u64::from(before.nodes);
         let Some(frame) = self.frames.last_mut() else { return };
         frame.else_at = position;
         self.is_dead = frame.is_dead;
@@ -361,8 +287,11 @@ impl Live {
         self.fill(frame.results);
         for index in frame.height..self.stack.len() {
             let mut value = end.result(&frame, self.stack[index]);
-            self.made += u64::from(value.folds & JOINED != 0);
-            value.folds &= !JOINED;
+            if value.folds & JOINED != 0 {
+                self.made += 1;
+                self.count(1);
+                value = value.known(self.serial);
+            }
             self.weight = self.weight + u64::from(value.weight) - u64::from(self.stack[index].weight);
             self.stack[index] = value;
         }

@@ -9,7 +9,7 @@ use wasmparser::{
     ValidPayload, Validator, ValidatorResources,
 };
 
-use super::body::{self, COUNTED, Declared, Tally};
+use super::body::{self, COUNTED, Declared, Stage, Tally};
 use super::cost;
 use super::limits::{GateLimits, LimitName};
 use super::refusal::{Place, Refusal, Rule, shortened};
@@ -306,7 +306,7 @@ impl<'a> Pass<'a> {
         self.shape.code_bytes += body.range().len() as u64;
         self.count(LimitName::BodyBytes, body.range().len() as u64, at(start))?;
         let mut validator = function.into_validator(std::mem::take(&mut self.allocations));
-        let read = body::read(body, &mut validator, &self.shape.declared, self.limits, &mut self.tally);
+        let read = body::read(body, &mut validator, &self.shape.declared, self.limits, Stage::Brought, &mut self.tally);
         let (found, cost) = match read {
             Ok(read) => read,
             // Other functions may still be valid.

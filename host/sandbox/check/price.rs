@@ -4,7 +4,7 @@ use wasmparser::{
     DataKind, ElementItems, ExternalKind, FuncValidatorAllocations, Parser, Payload, TypeRef, ValidPayload, Validator,
 };
 
-use super::body::{self, Declared, Tally};
+use super::body::{self, Declared, Stage, Tally};
 use super::cost;
 use super::limits::{GateLimits, LimitName};
 
@@ -93,7 +93,7 @@ impl Price {
                 // One import stands before the module's own functions: the meter's.
                 let index = function.index.checked_sub(1).filter(|index| *index + 1 >= imported);
                 let mut function = function.into_validator(allocations);
-                let (_, milli) = body::read(&body, &mut function, &declared, &limits, tally)?;
+                let (_, milli) = body::read(&body, &mut function, &declared, &limits, Stage::Compiled, tally)?;
                 allocations = function.into_allocations();
                 price.function(index, milli);
             }
