@@ -77,8 +77,8 @@ impl Live {
     fn compute(&mut self, mut all: Value, folds: u8) {
         self.count(1);
         all.oldest = all.oldest.min(self.serial);
-        // However often one value is in it, no more are in it than were made since its first: a sum of a value and
-        // itself, again and again, keeps no more alive.
+        // A value can occur in it often, but it has at most the values that were made since the
+        // first one. A sum of a value and itself, repeated, keeps no more alive.
         let most = self.serial - all.oldest + 1;
         all.weight = all.weight.min(most);
         all.nodes = all.nodes.saturating_add(1).min(most);
@@ -101,7 +101,7 @@ impl Live {
         self.compute(Value { row, ..one.and(other) }, folds);
     }
 
-    /// Adds `count` new values and returns the serial number of the first.
+    /// Counts `values` more.
     #[inline]
     pub(super) const fn count(&mut self, values: u32) {
         self.serial = self.serial.saturating_add(values);
