@@ -31,8 +31,9 @@ pub struct VerifyArgs {
     #[command(flatten)]
     job: JobArgs,
     /// The engines: all, or some of cranelift, winch, pulley and wasmi, separated by commas
-    #[arg(long, value_name = "ENGINES", default_value = "all", value_parser = parse_engines)]
-    engines: Engines,
+    /// [default: all for a slice, cranelift for a proof]
+    #[arg(long, value_name = "ENGINES", value_parser = parse_engines)]
+    engines: Option<Engines>,
     /// Number of runs of each guest on each engine, one after another
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
@@ -92,7 +93,7 @@ Examples:
   node compute verify transcode.slice
   node compute verify clip.raw --module transcode.wat --module transcode-streaming.wat --runs 5
   node compute verify proofs/transcode.slice.proof transcode.slice
-  node compute verify PROOF.json data --module word-count --engines cranelift,wasmi
+  node compute verify PROOF.json data --module word-count --engines all
 
 With a proof, the answer is one of four: agree, disagree, not comparable (the proof is of another
 job than what is given here) or unverifiable (it could not be run).
@@ -146,7 +147,8 @@ fn all_agree(args: &VerifyArgs, file: &Path, look: &Look) -> anyhow::Result<End>
     let guests: Vec<Guest> = guests(&args.job, file, look)?.into_iter().map(|(_, guest)| guest).collect();
     let mut spool = Spool::default();
     let case = args.job.case.case(file, &look.config, look.config.limits, &mut spool)?;
-    let (engines, jobs) = (&args.engines.0, args.jobs as usize);
+    let (engines, jobs) =
+        (args.engines.as_ref().map_or(EngineKind::ALL.as_slice(), |given| &given.0), args.jobs as usize);
     let waves = if jobs > 1 { 2 } else { 1 };
     let bar = bar((guests.len() * engines.len() * waves) as u64);
     let progress = || bar.inc(1);
@@ -181,17 +183,21 @@ fn recheck(args: &VerifyArgs, proof_file: &Path, file: &Path, look: &Look) -> an
     let proof = proof::read(proof_file).map_err(anyhow::Error::from).and_then(|proof| Ok(proof?));
     let proof = proof.with_context(|| format!("cannot read proof `{}`", proof_file.display()))?;
     let limits = limits_of(proof.job().limits, look.config.limits);
+    // A check costs about as much as the run. The interpreters would take many times as long.
+    let engines = args.engines.as_ref().map_or([EngineKind::Cranelift].as_slice(), |given| &given.0);
     let verdict = match claimed_guest(&args.job, &proof, look) {
         Err(error) => Verdict::Unverifiable(format!("{error:#}")),
         Ok((digest, guest)) => {
             let mut spool = Spool::default();
             let case = args.job.case.case(file, &look.config, limits, &mut spool)?;
-            verify::recheck(Path::new(PROGRAM), &proof, (digest, &guest), &case, &args.engines.0)
+            verify::recheck(Path::new(PROGRAM), &proof, (digest, &guest), &case, engines)
         }
     };
     let (word, why) = (verdict.word(), verdict.why());
     if args.json {
-        let object = json!({ "verdict": word, "why": why, "claim": proof.claim().digest(), "signer": proof.signer() });
+        let engines: Vec<&str> = engines.iter().map(|engine| engine.name()).collect();
+        let (claim, signer) = (proof.claim().digest(), proof.signer());
+        let object = json!({ "verdict": word, "why": why, "engines": engines, "claim": claim, "signer": signer });
         print(format!("{object}\n").as_bytes())?;
     } else {
         let why = why.map(|why| format!(": {}", printable(why))).unwrap_or_default();

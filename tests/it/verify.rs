@@ -115,6 +115,15 @@ fn a_proof_is_answered_by_one_of_four_words() {
     verify(&format!("{proof} transcode.slice")).is(0, "agree\n", "");
     let json = verify(&format!("{proof} transcode.slice --json --engines winch,wasmi")).json().remove(0);
     assert_eq!((&json["verdict"], &json["why"]), (&json!("agree"), &json!(null)));
+    // A check costs about what the run did, unless more is asked for.
+    for (given, engines) in [
+        ("", json!(["cranelift"])),
+        ("--engines all", json!(["cranelift", "winch", "pulley", "wasmi"])),
+        ("--engines winch,wasmi", json!(["winch", "wasmi"])),
+    ] {
+        let json = verify(&format!("{proof} transcode.slice --json {given}")).json().remove(0);
+        assert_eq!((&json["verdict"], &json["engines"]), (&json!("agree"), &engines), "{given}");
+    }
 
     let not_comparable = |line: &str, why: &str| {
         let ran = verify(line);
