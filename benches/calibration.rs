@@ -6,15 +6,16 @@
 
 #[path = "calibration/chains.rs"]
 mod chains;
-#[path = "calibration/guest.rs"]
-mod guest;
+#[allow(dead_code, reason = "guests are run by the bench `worst`")]
+#[path = "common/lab.rs"]
+mod lab;
 
 use std::collections::HashMap;
 
 use compute_host::sandbox::meter;
 
 use self::chains::{Chain, chain, moving, round_trip};
-use self::guest::Lab;
+use self::lab::Bare;
 
 /// One unit of gas may take so many times as long at its dearest as at its cheapest.
 const SPREAD_AIM: f64 = 5.0;
@@ -39,7 +40,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     // `cargo bench` says so; `cargo test` does not.
     let is_timed = arguments.iter().any(|a| a == "--bench") && !arguments.iter().any(|a| a == "--test");
-    let lab = Lab::new(is_timed);
+    let lab = Bare::new(is_timed);
     let operators = Operators::measured(&lab);
     let bulk = bulk(&lab, &operators.costs);
     let apart = lab.apart();
@@ -62,7 +63,7 @@ struct Operators {
 }
 
 impl Operators {
-    fn measured(lab: &Lab) -> Self {
+    fn measured(lab: &Bare) -> Self {
         let costs: Vec<(String, u64)> = meter::costs().collect();
         let mut operators =
             Self { chains: vec![], streams: vec![], unmeasured: vec![], costs: costs.iter().cloned().collect() };
@@ -96,12 +97,12 @@ impl Operators {
 }
 
 /// An operator that is taken off from others' times.
-fn alone(lab: &Lab, name: &str) -> f64 {
+fn alone(lab: &Bare, name: &str) -> f64 {
     let Some(Chain { code, round_trips, .. }) = chain(name) else { return 0.0 };
     lab.ns(&code) - round_trips.into_iter().map(|trip| lab.ns(&round_trip(trip).code) / 2.0).sum::<f64>()
 }
 
-fn bulk(lab: &Lab, costs: &HashMap<String, u64>) -> Vec<Row> {
+fn bulk(lab: &Bare, costs: &HashMap<String, u64>) -> Vec<Row> {
     let row = |name: &str, count: u32, per_unit: u64, of: &str| {
         let gas = costs[name] + u64::from(count) / per_unit;
         Row { name: format!("{name}, {count} {of}"), ns: lab.ns(&moving(name, count)), gas }

@@ -9,13 +9,14 @@
 mod chains;
 #[path = "worst/kernels.rs"]
 mod kernels;
-#[path = "worst/lab.rs"]
+#[allow(dead_code, reason = "code is run bare by the bench `calibration`")]
+#[path = "common/lab.rs"]
 mod lab;
 
 use std::cmp::Reverse;
 
 use self::kernels::{Kernel, kernels};
-use self::lab::{Lab, Start};
+use self::lab::{Context, Guests, Start};
 
 /// What a unit may take, in ns, where a price covers it.
 const NS_MAX: f64 = 8.0;
@@ -23,14 +24,6 @@ const NS_MAX: f64 = 8.0;
 /// Seconds, and steps, that the climb takes.
 const STEPS: usize = 400;
 const STARTS: usize = 6;
-
-/// How a kernel is run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Context {
-    Loop,
-    /// Behind a call, in each of many frames.
-    WayBack,
-}
 
 /// A program: kernels one behind the other, so many times, in a context.
 #[derive(Clone)]
@@ -54,7 +47,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     // `cargo bench` says so; `cargo test` does not.
     let is_timed = arguments.iter().any(|a| a == "--bench") && !arguments.iter().any(|a| a == "--test");
-    let (lab, kernels) = (Lab::new(), kernels());
+    let (lab, kernels) = (Guests::new(), kernels());
     assert!(kernels.len() >= 110, "only {} kernels", kernels.len());
     let shown = |program: &Program| {
         let names: Vec<&str> = program.kernels.iter().map(|at| &*kernels[*at].name).collect();
@@ -127,7 +120,7 @@ fn changed(program: &Program, kernels: &[Kernel], random: &mut Random) -> Progra
 }
 
 /// What setting up a guest costs, by what it has.
-fn starts(lab: &Lab, cheapest: f64) {
+fn starts(lab: &Guests, cheapest: f64) {
     let mut rows: Vec<(f64, &str)> = Start::ALL.iter().map(|start| (lab.start_ns_per_gas(start), start.name)).collect();
     rows.sort_by_key(|(ns, _)| Reverse((ns * 1e6) as u64));
     println!("\n{:<70} {:>8} {:>8}", "starts", "ns/gas", "ratio");
