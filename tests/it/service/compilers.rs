@@ -38,8 +38,17 @@ fn module(number: usize, functions: usize) -> Vec<u8> {
     wasm
 }
 
+/// A compiler that stands still. It may be so early that it would outlive its node.
+struct Stopped(String);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").args(["-KILL", &self.0]).status();
+    }
+}
+
 /// Has the next compiler that this node starts stand still, if that is met alive.
-fn stop_a_compiler(service: &Service) -> Option<()> {
+fn stop_a_compiler(service: &Service) -> Option<Stopped> {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", service.node.child.id())).unwrap().flatten();
     let children = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
     let children: Vec<String> =
@@ -55,7 +64,7 @@ fn stop_a_compiler(service: &Service) -> Option<()> {
         stat.rsplit(") ").next().and_then(|rest| rest.chars().next())
     };
     wait_for("the signal to arrive", || match stands_still() {
-        Some('T') => Some(Some(())),
+        Some('T') => Some(Some(Stopped(compiler.clone()))),
         Some('R' | 'S' | 'D') => None,
         _ => Some(None),
     })
@@ -69,7 +78,7 @@ fn the_line_for_compilers_is_answered_429_where_it_is_long_and_leaves_another_to
     // The one compiler that there is works for the greedy token, and comes to no end.
     let mut held = Vec::new();
     let mut number = 0;
-    wait_for("a compiler that stands still", || {
+    let stopped = wait_for("a compiler that stands still", || {
         number += 1;
         let large = upload(&service, &greedy, &module(number, 600));
         let answered = || {
@@ -77,13 +86,10 @@ fn the_line_for_compilers_is_answered_429_where_it_is_long_and_leaves_another_to
             large.peek(&mut [0]).is_ok()
         };
         let stopped = wait_for("a compiler, or its answer", || {
-            if let Some(()) = stop_a_compiler(&service) {
-                return Some(true);
-            }
-            answered().then_some(false)
+            stop_a_compiler(&service).map(Some).or_else(|| answered().then_some(None))
         });
         held.push(large);
-        stopped.then_some(())
+        stopped
     });
 
     let text = |who: &str| {
@@ -105,4 +111,5 @@ fn the_line_for_compilers_is_answered_429_where_it_is_long_and_leaves_another_to
     // Who leaves makes room.
     drop(held);
     wait_until("those that left to be out of the line", || waiting() == 0);
+    drop(stopped);
 }
