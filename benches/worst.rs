@@ -1,5 +1,6 @@
 //! What a unit of gas costs at its dearest, found by search: some three hundred kernels, each in a loop, on the way back from a
-//! deep recursion and beside others; then a climb from the dearest ones. And what a start costs.
+//! deep recursion and beside others; then a climb from the dearest ones. And what a start costs. By the same kind of climb, what
+//! a byte costs to compile, and what a check costs over its run. Each is run alone by its name: `gas`, `compile`, `verify`.
 //!
 //! One unit is to take at most eight times the cheapest but for what the deadline bounds (docs/gas.md), and never more than
 //! 8 ns.
@@ -7,19 +8,24 @@
 #[allow(dead_code, reason = "operators are run here, and not told apart")]
 #[path = "calibration/chains.rs"]
 mod chains;
+#[path = "worst/compile.rs"]
+mod compile;
 #[path = "worst/kernels.rs"]
 mod kernels;
 #[allow(dead_code, reason = "code is run bare by the bench `calibration`")]
 #[path = "common/lab.rs"]
 mod lab;
+#[path = "worst/verify.rs"]
+mod verify;
 
 use std::cmp::Reverse;
 
 use self::kernels::{Kernel, kernels};
 use self::lab::{Context, Guests, Start};
 
-/// What a unit may take, in ns, where a price covers it.
+/// What a unit may take, in ns, where a price covers it; and over the cheapest.
 const NS_MAX: f64 = 8.0;
+const RATIO_AIM: f64 = 8.0;
 
 /// Seconds, and steps, that the climb takes.
 const STEPS: usize = 400;
@@ -47,12 +53,28 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     // `cargo bench` says so; `cargo test` does not.
     let is_timed = arguments.iter().any(|a| a == "--bench") && !arguments.iter().any(|a| a == "--test");
-    let (lab, kernels) = (Guests::new(), kernels());
+    let asked = |name: &str| arguments.iter().all(|argument| argument.starts_with('-') || argument == name);
+    let kernels = kernels();
     assert!(kernels.len() >= 110, "only {} kernels", kernels.len());
-    let shown = |program: &Program| {
-        let names: Vec<&str> = program.kernels.iter().map(|at| &*kernels[*at].name).collect();
-        format!("{:?} x {} {}", program.context, program.times, names.join(", "))
-    };
+    if asked("gas") {
+        gas(&kernels, is_timed);
+    }
+    if asked("compile") {
+        compile::climb(is_timed);
+    }
+    if asked("verify") {
+        verify::climb(&kernels, is_timed, |program| shown(program, &kernels));
+    }
+}
+
+fn shown(program: &Program, kernels: &[Kernel]) -> String {
+    let names: Vec<&str> = program.kernels.iter().map(|at| &*kernels[*at].name).collect();
+    format!("{:?} x {} {}", program.context, program.times, names.join(", "))
+}
+
+/// What a unit of gas costs.
+fn gas(kernels: &[Kernel], is_timed: bool) {
+    let lab = Guests::new();
     let cost = |program: &Program| {
         let code: String = program.kernels.iter().map(|at| format!("{}\n", kernels[*at].code)).collect();
         lab.ns_per_gas(&code, program.times, program.context)
@@ -76,7 +98,7 @@ fn main() {
         .into_iter()
         .map(|mut best| {
             for _ in 0..steps {
-                let next = changed(&best.1, &kernels, &mut random);
+                let next = changed(&best.1, kernels, &mut random);
                 if let Some(ns) = cost(&next).filter(|ns| *ns > best.0 && covered(&next)) {
                     best = (ns, next);
                 }
@@ -90,11 +112,12 @@ fn main() {
         return;
     }
     println!("the cheapest takes {cheapest:.3} ns a unit");
-    print("alone, the dearest", &found[..20], cheapest, shown);
-    print("climbed", &climbed, cheapest, shown);
+    print("alone, the dearest", &found[..20], cheapest, |program| shown(program, kernels));
+    print("climbed", &climbed, cheapest, |program| shown(program, kernels));
     starts(&lab, cheapest);
     let dearest = climbed.first().map_or(0.0, |(ns, _)| *ns);
     println!("\nat most {dearest:.2} ns a unit where a price covers it; aim {NS_MAX}");
+    println!("that is {:.1} times the cheapest; aim {RATIO_AIM}", dearest / cheapest);
 }
 
 fn print(what: &str, programs: &[(f64, Program)], cheapest: f64, shown: impl Fn(&Program) -> String) {

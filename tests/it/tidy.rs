@@ -15,20 +15,6 @@ const MAP_BYTES_MAX: usize = 10_000;
 /// Longer lines of prose are hard to read.
 const COLUMNS_MAX: usize = 100;
 
-/// Documents with longer lines, from before the rule. The list may only shrink.
-const WIDE_DOCUMENTS: [&str; 10] = [
-    "SECURITY.md",
-    "courier.md",
-    "limits.md",
-    "metrics.md",
-    "outcomes.md",
-    "prices.md",
-    "proofs.md",
-    "service.md",
-    "tutorial.md",
-    "verify.md",
-];
-
 /// The `.rs` files below a directory of the repository.
 pub fn sources(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -219,10 +205,6 @@ fn each_function_on_the_map_exists() {
 #[test]
 fn prose_has_at_most_100_columns() {
     for document in documents() {
-        let name = document.file_name().unwrap().to_str().unwrap();
-        if WIDE_DOCUMENTS.contains(&name) {
-            continue;
-        }
         let mut is_code = false;
         for (i, line) in read(&document).lines().enumerate() {
             if line.starts_with("```") {
