@@ -1,4 +1,4 @@
-//! Answers: the memory that one holds until it is sent, and parts of one (RFC 9110, section 14).
+//! Answers: the memory that one holds until it is sent, and range requests (RFC 9110, section 14).
 
 use std::fs::File;
 use std::io::{self, Seek as _, SeekFrom};
@@ -25,17 +25,18 @@ use crate::digest::Digest;
 use crate::shares::{STEP_BYTES, Share};
 use crate::slice::Scope;
 
-/// An answer up to this length takes no room of its own: its connection stands for it.
+/// Longest answer that reserves no memory. The limit on connections bounds the number of such
+/// answers.
 const SMALL_BYTES: u64 = 8 << 10;
 
-/// What is read at a time of a file. Whoever takes it slowly has some of these held in memory meanwhile.
+/// Size of one read from a file. A slow client holds some of these pieces in memory.
 const PIECE_BYTES: usize = 16 << 10;
 
-/// Gives each answer that is in memory its room there, until the last byte was handed to the system or the connection has
-/// ended. Where there is none, the answer is 429.
+/// Reserves memory for each answer that is in memory, until the last byte was passed to the system
+/// or the connection has ended. Answers 429 where no memory is free.
 pub async fn hold_room(State(rooms): State<Rooms>, caller: Caller, request: Request, next: Next) -> Response {
     let response = next.run(request).await;
-    // A stream has no length, and holds no more than its pieces.
+    // A stream has no length, and holds only its current pieces.
     let bytes = response.body().size_hint().exact().unwrap_or(0);
     if bytes <= SMALL_BYTES || response.extensions().get::<Holds>().is_some() {
         return response;
@@ -46,25 +47,26 @@ pub async fn hold_room(State(rooms): State<Rooms>, caller: Caller, request: Requ
     }
 }
 
-/// The mark of an answer that has its room already.
+/// Mark of an answer whose memory is already counted.
 #[derive(Clone, Copy)]
 struct Holds;
 
-/// An answer that is part of this program.
+/// Returns an answer that is part of this program, and needs no memory.
 pub fn fixed(response: impl IntoResponse) -> Response {
     let mut response = response.into_response();
     response.extensions_mut().insert(Holds);
     response
 }
 
-/// An answer whose room was taken before it was made.
+/// Returns an answer for which `room` was reserved before it was made.
 pub fn in_room(response: impl IntoResponse, room: Share<Scope>) -> Response {
     let mut response = response.into_response().map(|body| holding(body, room));
     response.extensions_mut().insert(Holds);
     response
 }
 
-/// `body`, each of whose bytes holds `room`: also those that are on their way out when all of the body was read.
+/// Returns `body`, whose bytes all hold `room`, also those still on their way out after the whole
+/// body was read.
 fn holding(body: Body, room: Share<Scope>) -> Body {
     let room = Arc::new(room);
     mapped(body, move |bytes| Bytes::from_owner(Held { bytes, _room: room.clone() }))
@@ -81,21 +83,21 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-/// Bytes that never change, and of which parts can be asked for.
+/// Immutable bytes, of which a client can request a range.
 pub struct Content {
     pub media_type: &'static str,
     pub digest: Digest,
     pub bytes: Stored,
 }
 
-/// Where they are.
+/// Location of the bytes.
 pub enum Stored {
     Memory(Bytes),
     File { file: File, bytes: u64 },
 }
 
 impl Content {
-    /// The answer to a request with these headers: all of it, a part, or that it is what the caller has.
+    /// Returns the answer to a request with these headers: all bytes, a range, or "not modified".
     pub fn answer(self, headers: &HeaderMap) -> Result<Response, Problem> {
         let tag = HeaderValue::try_from(format!("\"{}\"", self.digest));
         let tag = tag.map_err(|error| Problem::new(500, "internal", error.to_string()))?;
@@ -147,7 +149,7 @@ impl Stored {
             Self::Memory(all) => {
                 let [start, end] = [range.start, range.end].map(|at| usize::try_from(at).unwrap_or(usize::MAX));
                 let part = all.slice(start..end);
-                // A short part must not keep all of it.
+                // Copies a short part, so that it does not keep all the bytes in memory.
                 Ok(Body::from(if bytes <= STEP_BYTES { Bytes::copy_from_slice(&part) } else { part }))
             }
             Self::File { mut file, .. } => {
@@ -159,14 +161,14 @@ impl Stored {
     }
 }
 
-/// The range that is asked for, unless it is to count only for bytes that are not these.
+/// Returns the requested range, unless `If-Range` names other bytes.
 fn wanted<'a>(headers: &'a HeaderMap, tag: &HeaderValue) -> Option<&'a str> {
-    // What is named by its digest has no need of dates.
+    // A digest identifies the content, so dates are not supported.
     let is_meant = headers.get(IF_RANGE).is_none_or(|known| known == tag);
     headers.get(RANGE).filter(|_| is_meant)?.to_str().ok()
 }
 
-/// Whether a list of entity tags has this one, by the weak comparison.
+/// Returns whether a list of entity tags contains this one, by the weak comparison.
 fn names(list: &HeaderValue, tag: &HeaderValue) -> bool {
     let (list, tag) = (list.to_str().unwrap_or_default(), tag.to_str().unwrap_or_default());
     list.split(',').map(|known| known.trim().trim_start_matches("W/")).any(|known| known == "*" || known == tag)
@@ -176,17 +178,18 @@ fn names(list: &HeaderValue, tag: &HeaderValue) -> bool {
 enum Wanted {
     All,
     Part(Range<u64>),
-    /// There is no such part.
+    /// The range is not satisfiable.
     Nothing,
 }
 
-/// The one range of bytes that `range` names. Another unit, several ranges and what is not understood stand for all.
+/// Parses `range` as one range of bytes. Another unit, several ranges and invalid syntax select all
+/// bytes.
 fn parse(range: &str, bytes: u64) -> Wanted {
     let parsed = || {
         let (first, last) = range.trim().strip_prefix("bytes=")?.trim().split_once('-')?;
         let number = |text: &str| {
             let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-            // A number without end is one beyond all bytes.
+            // A number that does not fit stands for a position beyond all bytes.
             is_plain.then(|| text.parse().unwrap_or(u64::MAX))
         };
         Some(match (first, last) {
@@ -255,7 +258,7 @@ mod tests {
         assert_eq!(pool.taken(), 0);
     }
 
-    /// The status, and the bytes, of the two places that there are.
+    /// Returns the status and the bytes. Asserts that both storages answer alike.
     fn answers(headers: &[(HeaderName, &'static str)]) -> (u16, Vec<u8>) {
         let headers: HeaderMap =
             headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect();

@@ -1,4 +1,5 @@
-//! Who asks, and whether it may: names that the request is for, where it comes from, its token, and how often it asks.
+//! Authentication and authorisation of a request: its host name, its origin, its token and the rate
+//! of that token.
 
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -23,11 +24,12 @@ use crate::access::{Exposure, Right, Token, Tokens};
 use crate::shares::Pool;
 use crate::slice::Scope;
 
-/// How long a token that asks too often waits to hear it. A client that asks again at once would otherwise take the cores
-/// with refusals alone.
+/// Delay of the refusal to a token that exceeds its rate. A client that retries at once would
+/// otherwise keep the cores busy with refusals alone.
 const TOO_OFTEN_PAUSE: Duration = Duration::from_millis(100);
 
-/// What needs no token: what says nothing of anybody, and what its sender signs.
+/// Routes without a token: the answer says nothing about any owner, or the sender signs the
+/// request.
 const OPEN: [(&str, Method); 4] = [
     (PROBES[0], Method::GET),
     (PROBES[1], Method::GET),
@@ -35,10 +37,10 @@ const OPEN: [(&str, Method); 4] = [
     ("/v1/courier/bundles", Method::POST),
 ];
 
-/// What load balancers ask, some of them in HTTP/1.0.
+/// Health checks of load balancers. Some balancers send them in HTTP/1.0.
 const PROBES: [&str; 2] = ["/healthz", "/readyz"];
 
-/// Who asks.
+/// Sender of a request, as its token identifies it.
 #[derive(Clone, Debug)]
 pub struct Caller {
     pub scope: Scope,
@@ -54,7 +56,8 @@ impl Caller {
         self.token.as_ref().is_none_or(|token| token.may(right))
     }
 
-    /// Whether a token of this caller has the right. Where there are no tokens, nobody holds one.
+    /// Returns whether a token of this caller has the right. Without configured tokens no caller
+    /// holds one.
     pub fn holds(&self, right: Right) -> bool {
         self.token.as_ref().is_some_and(|token| token.may(right))
     }
@@ -66,7 +69,7 @@ impl Caller {
         Err(Problem::new(403, "forbidden", format!("this token has no right to `{right}`")))
     }
 
-    /// As records have it.
+    /// Returns the name for records.
     pub fn name(&self) -> String {
         self.scope.token().map_or_else(|| "owner".to_owned(), |token| format!("token {token}"))
     }
@@ -81,17 +84,17 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     }
 }
 
-/// Who is let in.
+/// Authenticator of requests.
 pub struct Doorkeeper {
     known: RwLock<Arc<Known>>,
-    /// The names that requests may be for; `None` where that says nothing of who asks.
+    /// Host names that requests may name. `None` where the name is no evidence of the sender.
     hosts: Option<Vec<String>>,
 }
 
-/// The tokens that are taken.
+/// The accepted tokens.
 struct Known {
     tokens: Tokens,
-    /// In the tokens' order.
+    /// Each token with its rate, in the order of `tokens`.
     each: Vec<(Arc<Token>, Rate)>,
 }
 
@@ -109,7 +112,7 @@ impl Doorkeeper {
         Self { known: Known::of(tokens), hosts }
     }
 
-    /// Takes these tokens from now on, and no others. What is under way goes on.
+    /// Replaces the accepted tokens. Requests under way continue.
     pub fn replace(&self, tokens: Tokens) {
         let new = Known::of(tokens).into_inner().unwrap_or_else(PoisonError::into_inner);
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = new;
@@ -119,12 +122,13 @@ impl Doorkeeper {
         self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether `caller` is the holder of a token, or the owner because there are none.
+    /// Returns whether `caller` holds a token, or is the owner because there are no tokens.
     fn knows(&self, caller: &Caller) -> bool {
         caller.token.is_some() || self.known().tokens.is_empty()
     }
 
-    /// Who asks, and how long the request is to wait. Puts into `known_as` whose token it is as soon as that is known.
+    /// Returns the caller, and how long the request has to wait. Sets `known_as` to the token's
+    /// scope as soon as the token is identified.
     fn look_at(&self, request: &Request, known_as: &mut Option<Scope>) -> Result<(Caller, Duration), Problem> {
         if is_bare_probe(request) {
             return Ok((Caller::OWNER, Duration::ZERO));
@@ -150,8 +154,9 @@ impl Doorkeeper {
         Ok((Caller { scope: token.name.clone(), token: Some(token.clone()) }, wait))
     }
 
-    /// A page from elsewhere can have its own name lead to this machine, and then ask as if it were served here (DNS
-    /// rebinding). It cannot have the browser ask for another name than its own.
+    /// Refuses a host name that is not one of this node's. A foreign page can point its own name at
+    /// this machine and send requests as if this node served the page (DNS rebinding). The page
+    /// cannot change the name that the browser sends.
     fn check_host(&self, authority: &Authority) -> Result<(), Problem> {
         let Some(hosts) = &self.hosts else { return Ok(()) };
         let name = authority.host().trim_start_matches('[').trim_end_matches(']');
@@ -164,7 +169,7 @@ impl Doorkeeper {
     }
 }
 
-/// Lets a request in, with its [`Caller`], or not.
+/// Passes an authorised request on with its [`Caller`], or answers with the refusal.
 pub async fn let_in(
     State((keeper, connections)): State<(Arc<Doorkeeper>, Pool<Scope>)>,
     request: Request,
@@ -177,7 +182,7 @@ pub async fn let_in(
             if let Some(name) = caller.scope.token() {
                 note_token(name);
             }
-            // What is open to all does not say whose a connection is.
+            // A request to an open route does not identify the owner of its connection.
             let party = request.extensions().get::<Party>().filter(|_| keeper.knows(&caller));
             if party.is_some_and(|party| party.join(&caller.scope, &connections).is_err()) {
                 close(too_many().into_response())
@@ -202,13 +207,13 @@ pub async fn let_in(
     response
 }
 
-/// `response`, after which the connection ends.
+/// Returns `response`, marked to close the connection.
 fn close(mut response: Response) -> Response {
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
-/// Lets in whoever has come by the socket of the node's owner.
+/// Passes each request from the socket of the node's owner on as a request of the owner.
 pub async fn let_owner_in(request: Request, next: Next) -> Response {
     let mut request = heard_out(request);
     request.extensions_mut().insert(Caller::OWNER);
@@ -224,7 +229,8 @@ fn authority(request: &Request) -> Result<Authority, Problem> {
     one.ok_or_else(|| Problem::new(400, "malformed", "the request does not say in one `Host` whom it is for"))
 }
 
-/// Pages from elsewhere may not have a browser ask here, with what it knows of this node.
+/// Refuses cross-origin requests: a foreign page may not use the browser's credentials for this
+/// node.
 fn check_origin(headers: &HeaderMap, authority: &Authority) -> Result<(), Problem> {
     let is_own = |origin: &HeaderValue| {
         let origin = origin.to_str().unwrap_or_default();
@@ -237,7 +243,8 @@ fn check_origin(headers: &HeaderMap, authority: &Authority) -> Result<(), Proble
     Err(Problem::new(403, "cross_origin", "a page of another origin asks; this node answers its own page alone"))
 }
 
-/// Whether it is a probe in HTTP/1.0 that does not say whom it is for. No browser sends such a request.
+/// Returns whether the request is a health check in HTTP/1.0 without a host name. No browser sends
+/// such a request.
 fn is_bare_probe(request: &Request) -> bool {
     request.version() == Version::HTTP_10
         && [Method::GET, Method::HEAD].contains(request.method())
@@ -245,8 +252,8 @@ fn is_bare_probe(request: &Request) -> bool {
         && [HOST, ORIGIN].iter().all(|name| !request.headers().contains_key(name))
 }
 
-/// The secret of `Bearer SECRET`, or, for browsers, the password of `Basic`. Of two headers, whoever stands between may have
-/// read the other.
+/// Returns the secret of `Bearer SECRET`, or, for browsers, the password of `Basic`. Refuses a
+/// second `Authorization` header: a proxy may have evaluated the other one.
 fn secret(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     match (values.next(), values.next()) {
@@ -268,7 +275,8 @@ fn secret_of(value: &HeaderValue) -> Option<String> {
 }
 
 fn unauthorized(detail: &'static str) -> Problem {
-    // In headers of their own: Chromium takes one header for one challenge, and does not ask where it does not understand that.
+    // One header for each challenge. Chromium reads one challenge per header, and shows no login
+    // prompt if it does not understand that one.
     let challenges = ["Bearer", "Basic realm=\"node\", charset=\"UTF-8\""].map(HeaderValue::from_static);
     let refused = Problem::new(401, "unauthorized", detail);
     challenges.into_iter().fold(refused, |refused, challenge| refused.header(WWW_AUTHENTICATE, challenge))

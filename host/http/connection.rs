@@ -1,4 +1,4 @@
-//! One connection: how long a head may take and how long it may be idle, and whose it is.
+//! Connections: timeouts for request heads and for idle connections, and the owner of a connection.
 
 use std::io;
 use std::pin::Pin;
@@ -25,17 +25,17 @@ use super::wrapped::{Watch, Watched, mapped};
 use crate::shares::{NoShare, Pool, Share};
 use crate::slice::Scope;
 
-/// The longest head.
+/// Longest head.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 
-/// How long a connection may take.
+/// Timeouts of a connection.
 #[derive(Clone, Copy)]
 pub struct Times {
-    /// For the head of a request, from its first byte on; of a connection that is nobody's, from when it was there or had its last
-    /// answer.
+    /// For the head of a request, from its first byte on. While no owner is known, it counts from
+    /// the start of the connection or from its last answer.
     pub head: Duration,
-    /// Between an answer and the next request. Proxies keep their connections for 60 s, and one that the node closes at the
-    /// moment at which a proxy uses it is an error for somebody.
+    /// Between an answer and the next request. Proxies keep connections open for 60 s. If the node
+    /// closed one just when a proxy uses it, a client would get an error.
     pub idle: Duration,
 }
 
@@ -43,7 +43,7 @@ impl Times {
     pub const NETWORK: Self = Self { head: Duration::from_secs(10), idle: Duration::from_secs(75) };
 }
 
-/// Answers what comes in on `stream`, until it ends or is idle for too long.
+/// Serves the requests on `stream`, until it ends or is idle for too long.
 pub async fn serve<T>(stream: T, times: Times, routes: Router, watcher: Watcher)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -59,11 +59,11 @@ where
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(times.idle).max_buf_size(HEAD_BYTES_MAX);
-    // How a connection ends is its other side's business.
+    // An error on a connection concerns only its client.
     let _ = watcher.watch(http.serve_connection(TokioIo::new(timed), answer)).await;
 }
 
-/// `body`, which `end` goes with.
+/// Returns `body`, with which `end` is dropped.
 fn ending(body: Body, end: Answered) -> Body {
     mapped(body, move |bytes| {
         let _ = &end;
@@ -71,22 +71,23 @@ fn ending(body: Body, end: Answered) -> Body {
     })
 }
 
-/// Whose a connection is: nobody's until a request on it has said so.
+/// Owner of a connection. A connection has no owner until a request on it has identified one.
 #[derive(Clone, Default)]
 pub struct Party(Arc<Mutex<Option<Known>>>);
 
-/// Who asked last, and the connection as one of theirs.
+/// The scope of the last request, and the connection's share in that scope.
 struct Known {
     scope: Scope,
     _share: Share<Scope>,
 }
 
 impl Party {
-    /// Counts the connection as one of `scope`. A proxy's connection is that of whoever asked last.
+    /// Counts the connection as one of `scope`. A proxy's connection belongs to the sender of the
+    /// last request.
     pub fn join(&self, scope: &Scope, connections: &Pool<Scope>) -> Result<(), NoShare> {
         let mut party = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if party.as_ref().is_none_or(|known| known.scope != *scope) {
-            // What it counted for before is free for this.
+            // Releases the former share first, so that it is free for this one.
             *party = None;
             *party = Some(Known { scope: scope.clone(), _share: connections.take(scope, 1)? });
         }
@@ -98,22 +99,22 @@ impl Party {
     }
 }
 
-/// The answer to who has as many connections as there are for it.
+/// Returns the refusal for a token that has its maximum number of connections.
 pub fn too_many() -> Problem {
     let detail = "this token has its share of the connections of this node; close some of them";
     Problem::new(429, "busy", detail).after(Some(Problem::BUSY_RETRY))
 }
 
-/// What a connection is at.
+/// Phase of a connection.
 #[derive(Default)]
 struct Phase(AtomicU8);
 
 impl Phase {
-    /// A head is awaited or arrives.
+    /// Waits for a head, or reads one.
     const HEAD: u8 = 0;
-    /// A request is answered.
+    /// Answers a request.
     const BUSY: u8 = 1;
-    /// Nothing was heard since the last answer.
+    /// Idle: no byte has arrived since the last answer.
     const IDLE: u8 = 2;
 
     fn set(&self, phase: u8) {
@@ -125,7 +126,7 @@ impl Phase {
     }
 }
 
-/// Has the heads of requests be there in time.
+/// Deadline for request heads.
 struct Timed {
     phase: Arc<Phase>,
     head: Duration,
@@ -156,7 +157,7 @@ impl<S> Watch<S> for Timed {
     }
 }
 
-/// The end of an answer, after which the connection is idle if it is somebody's.
+/// End of an answer. The connection is idle after it, if the connection has an owner.
 struct Answered {
     phase: Arc<Phase>,
     party: Party,
@@ -182,7 +183,7 @@ mod tests {
 
     const SHORT: Duration = Duration::from_millis(100);
 
-    /// Longer than what is short.
+    /// Longer than each short timeout in these tests.
     const LONG: Duration = Duration::from_millis(300);
 
     fn spoken<F: Future<Output = ()>>(times: Times, talk: impl FnOnce(DuplexStream) -> F) {

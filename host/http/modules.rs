@@ -1,4 +1,4 @@
-//! `/v1/modules`: what authors bring, and what the gate says of it.
+//! `/v1/modules`: upload, listing and removal of modules, and the gate's reports on them.
 
 use axum::Json;
 use axum::extract::{Path, Query, Request, State};
@@ -23,17 +23,17 @@ use crate::modules::{
 use crate::sandbox::{Kind, LimitName, NotAModule};
 use crate::text::explained;
 
-/// What a body may say that it is; text is WebAssembly's.
+/// Media types that an upload may declare. Text is WebAssembly's text format.
 const TAKEN: [&str; 3] = [accept::WASM, accept::BYTES, "text/plain"];
 
-/// The longest module that a config can admit, and the longest text.
+/// Longest upload: the longest module that a config can admit. The limit holds for text too.
 const READ_BYTES_MAX: u64 = LimitName::ModuleBytes.limit().highest;
 
-/// Modules in one page of a list, where nothing is asked for, and at most.
+/// Default and maximum number of modules in one page of a list.
 const PAGE_MODULES: usize = 100;
 const PAGE_MODULES_MAX: usize = 1_000;
 
-/// One of them, about, as text and while it is made.
+/// Approximate memory for one listed module, as text and while the text is made.
 const LISTED_BYTES: u64 = 2 << 10;
 
 #[derive(Deserialize)]
@@ -56,7 +56,7 @@ pub async fn add(
     accept::content_type(request.headers(), &TAKEN)?;
     let mut memory = served.rooms.memory_of(&caller.scope)?;
     let bytes = collect(request, READ_BYTES_MAX, &mut memory).await?;
-    // A turn is waited for without a thread.
+    // The wait for a compiler's turn occupies no thread.
     let turn = served.node.runner.modules().turn(&caller.scope).await.map_err(|error| of_module(&error))?;
     blocking(move || store(&served, &caller, name.as_ref(), bytes, turn)).await?
 }
@@ -71,7 +71,8 @@ fn store(
     let modules = served.node.runner.modules();
     let claim = name.map(|name| NameClaim { name, takes_over: caller.may(Right::Admin) });
     if let Some(claim) = claim {
-        // So that no compilation is in vain; it is asked again when the name is given.
+        // Checks the name first, so that no compilation is in vain. The store checks the name again
+        // when it assigns the name.
         let stored = modules.stored().and_then(|stored| stored.check_name(claim, &caller.name()));
         stored.map_err(|error| of_stored(&error))?;
     }
@@ -115,10 +116,10 @@ pub async fn list(
     }
     let (rooms, scope) = (served.rooms.clone(), caller.scope.clone());
     let listed = rooms.on_disk(&scope, move || {
-        // Room first: what is made without it is memory that nobody counts.
+        // Reserves memory first, so that all memory of the list is counted.
         let mut room = served.rooms.answer(&caller.scope, limit as u64 * LISTED_BYTES)?;
         let stored = served.node.runner.modules().stored()?;
-        // The files are read once, and not again for each list.
+        // Reads the files once, and not again for each list.
         stored.stored()?;
         let Page { modules, next } = stored.page(after.as_ref(), limit)?;
         let known = modules.into_iter().filter_map(|one| Some(shown(&one.digest, &one.record.ok()?, one.names)));
@@ -200,7 +201,7 @@ pub fn of_module(error: &ModulesError) -> Problem {
     let status = match error {
         ModulesError::Stored(error) => return of_stored(error),
         ModulesError::Refused(report) => {
-            // All that stands against a module, not only what the gate stopped at.
+            // The report has all reasons, not only the first.
             return Problem::new(422, error.code(), error.to_string()).with("report", report.to_json());
         }
         ModulesError::NotAModule(NotAModule::TextTooLarge(_)) => {

@@ -1,5 +1,5 @@
-//! Answers on their way out: how fast they must be taken. Without that, whoever asks and does not read has an answer kept
-//! for as long as they like.
+//! Minimum rate at which clients must receive answers. Without it, a client that does not read
+//! could hold an answer in memory as long as it likes.
 
 use std::io;
 use std::pin::Pin;
@@ -12,19 +12,21 @@ use tokio::time::{Instant, Sleep, sleep};
 use super::body::Pace;
 use super::wrapped::{Watch, Watched};
 
-/// A connection whose other side must take what is written, or the next write fails. Time counts only while something waits to
-/// be taken: a connection on which nothing is to be said may last.
+/// A connection whose peer must receive what is written; else the next write fails. Time counts
+/// only while bytes wait to be received. So a connection may stay open while there is nothing to
+/// send.
 ///
-/// It belongs between TLS and the system. Outside TLS it would see what TLS has taken over, not what has left.
+/// It belongs between TLS and the socket. Outside TLS it would count the bytes that TLS has
+/// buffered, not those that were sent.
 pub type Paced = Watched<TcpStream, Taking>;
 
-/// What sees to it that what is written is taken.
+/// Enforces the minimum rate.
 pub struct Taking {
     patience: Patience,
     waiting: Option<Waiting>,
 }
 
-/// A write that was not taken at once.
+/// A write that is pending.
 struct Waiting {
     since: Instant,
     end: Pin<Box<Sleep>>,
@@ -51,17 +53,18 @@ impl Watch<TcpStream> for Taking {
         let next = self.patience.next();
         let begin = || Waiting { since: Instant::now(), end: Box::pin(sleep(next)) };
         ready!(self.waiting.get_or_insert_with(begin).end.as_mut().poll(context));
-        // The system too would keep what it has, for as long as the other side says that it is there.
+        // Resets the connection. Otherwise the system would keep its buffered bytes for as long as
+        // the peer acknowledges that it is alive.
         let _ = stream.set_zero_linger();
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the other side takes nothing, or too little")))
     }
 }
 
-/// How long one connection may still have this node wait.
+/// Time for which the peer of one connection may still delay writes.
 struct Patience {
     pace: Pace,
-    /// All in all. What is taken adds the time that it is worth, up to what there was to begin with: a connection that has
-    /// carried much is not owed hours for it.
+    /// Total budget. Received bytes add the time that they take at the lowest rate, up to the
+    /// initial budget: a connection that has carried much does not earn hours.
     left: Duration,
 }
 
@@ -70,7 +73,7 @@ impl Patience {
         Self { pace, left: pace.begin }
     }
 
-    /// For the next bytes.
+    /// Returns the longest wait for the next bytes.
     fn next(&self) -> Duration {
         self.left.min(self.pace.pause_max)
     }
@@ -90,7 +93,7 @@ mod tests {
 
     const LONG: usize = 64 << 20;
 
-    /// What takes longer in a test never comes.
+    /// Timeout of a test.
     const PATIENCE: Duration = Duration::from_secs(60);
 
     fn run(test: impl Future<Output = ()>) {
@@ -116,7 +119,7 @@ mod tests {
             assert_eq!(patience.left, Duration::from_secs_f64(left));
         }
         assert_eq!(patience.next(), seconds(2));
-        // The lowest rate itself may go on.
+        // A transfer at exactly the lowest rate may continue.
         (0..100).for_each(|_| patience.spend(seconds(1), 16 << 10));
         assert_eq!(patience.next(), seconds(2));
         patience.spend(seconds(9), 1);
@@ -165,7 +168,7 @@ mod tests {
             let (mut paced, mut other) = pair(pace).await;
             paced.write_all(b"event").await.unwrap();
             sleep(second).await;
-            // This does wait, until the other side reads.
+            // This write waits until the peer reads.
             let (bytes, mut all) = (vec![0; LONG / 8], vec![0; LONG / 8 + 5]);
             let read = async {
                 sleep(second / 10).await;

@@ -1,10 +1,11 @@
-//! Rate limit of a token: its requests are spread evenly over time, and refused where too many wait.
+//! Rate limit of a token. Its requests are spread evenly over time, and refused where too many
+//! wait.
 
 use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Burst after a pause, as the time in which that many requests would come evenly.
+/// Burst after a pause, as the time over which that many requests would be spread.
 const BURST: Duration = Duration::from_millis(20);
 
 /// Longest wait of a request. It bounds how many requests of one token wait.
@@ -81,7 +82,7 @@ mod tests {
     }
 
     proptest! {
-        /// In any interval no more requests go on than the rate allows, and a burst.
+        /// In any interval the rate and one burst bound the number of requests that proceed.
         #[test]
         fn the_rate_holds_in_every_interval(per_second in 1u32..2_000, gaps in prop::collection::vec(0u64..40, 1..400)) {
             let (rate, mut now) = (rate(per_second), START);

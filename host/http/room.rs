@@ -1,4 +1,4 @@
-//! Room: the things of this node that requests share, each a pool in which a token has its share.
+//! Shared resources of this node that requests use. Each is a pool with a share for each token.
 
 use super::blocking::blocking;
 use super::problem::Problem;
@@ -7,26 +7,27 @@ use crate::shares::{NoShare, Pool, Share, TIMES_WHAT_IS_FREE};
 use crate::slice::Scope;
 use crate::turns::{Turn, Turns};
 
-/// Requests whose slices run or wait for a thread.
+/// Maximum number of requests whose slices run or wait for a thread.
 const RUNS_MAX: u64 = 4_096;
 
-/// Streams of events. Each is a connection too, and some 10 KiB of memory.
+/// Maximum number of event streams. Each is also a connection, and uses some 10 KiB of memory.
 const EVENT_STREAMS_MAX: u64 = 8_192;
 
-/// Requests that read or write a disk at once. Writers at once share one sync, and a few are enough
-/// to keep a disk busy. Each may keep a core busy, too, for which others would wait.
+/// Maximum number of requests that read or write a disk at once. Concurrent writers share one sync,
+/// and a few are enough to keep a disk busy. Each may also keep a core busy, for which others would
+/// wait.
 const DISK_TURNS_MAX: usize = 4;
 
-/// Requests beyond these, of tokens that have none at work.
+/// Additional requests at a disk, for tokens that have none there.
 const DISK_TURNS_SPARE: usize = 8;
 
-/// Requests that wait for a disk turn.
+/// Maximum number of requests that wait for a disk turn.
 const DISK_WAITING_MAX: u64 = 8_192;
 
 /// The pools of a node that serves.
 #[derive(Clone)]
 pub struct Rooms {
-    /// Bytes of bodies in memory, of requests and of answers.
+    /// Bytes of bodies in memory, of requests and of responses.
     pub memory: Pool<Scope>,
     /// Bytes of long slices on disk while they are in use.
     pub spool: Pool<Scope>,
@@ -34,7 +35,7 @@ pub struct Rooms {
     pub event_streams: Pool<Scope>,
     /// Turns of the requests that read or write a disk.
     disk: Turns<Scope>,
-    /// Connections, once a request on them has said whose they are.
+    /// Connections whose owner a request has identified.
     pub connections: Pool<Scope>,
 }
 
@@ -50,8 +51,8 @@ impl Rooms {
         }
     }
 
-    /// Does `work`, which may wait for a disk, on a thread of its own, when it is the turn of
-    /// `owner`. A flood of one token's requests delays no other token.
+    /// Runs `work`, which may wait for a disk, on a thread of its own, at the turn of `owner`. A
+    /// flood of one token's requests delays no other token.
     pub async fn on_disk<T: Send + 'static>(
         &self,
         owner: &Scope,
@@ -66,18 +67,18 @@ impl Rooms {
         .await
     }
 
-    /// Waits for a turn of `owner`, for work that does not hold a thread all the time.
+    /// Waits for a turn of `owner`, for work that does not occupy a thread all the time.
     pub async fn disk_turn(&self, owner: &Scope) -> Result<Turn<Scope>, Problem> {
         Ok(self.disk.wait(owner).await.map_err(|_| NoShare)?)
     }
 
-    /// The memory of a request that has brought nothing as yet.
+    /// Returns the memory account of a new request, with no bytes yet.
     pub fn memory_of(&self, owner: &Scope) -> Result<Memory, Problem> {
         let most = most(&self.memory, owner);
         Ok(Memory { share: Some((self.memory.take(owner, 0)?, most)), held: 0 })
     }
 
-    /// Refuses a long slice for which the disk has no room, now or ever.
+    /// Refuses a long slice that does not fit on the disk, now or ever.
     pub fn check_spool(&self, owner: &Scope, bytes: u64) -> Result<(), Problem> {
         let most = most(&self.spool, owner);
         if bytes > most {
@@ -87,30 +88,31 @@ impl Rooms {
         Ok(())
     }
 
-    /// Memory for an answer. An answer whose request was carried out must not be refused for ever, so one that is longer than
-    /// half of what `owner` can ever have takes that half.
+    /// Reserves memory for a response of `bytes` bytes. The response to a request that was carried
+    /// out must not fail for ever. So a response longer than half of the maximum of `owner`
+    /// reserves that half.
     pub fn answer(&self, owner: &Scope, bytes: u64) -> Result<Share<Scope>, Problem> {
         Ok(self.memory.take(owner, bytes.min(most(&self.memory, owner) / 2))?)
     }
 }
 
-/// The most that `owner` can hold of a pool in which nobody else holds anything.
+/// Returns the most that `owner` can hold of a pool in which no other owner holds anything.
 pub fn most(pool: &Pool<Scope>, owner: &Scope) -> u64 {
     use crate::shares::Owner as _;
     let capacity = pool.capacity();
     if owner.is_bounded() { capacity - capacity.div_ceil(TIMES_WHAT_IS_FREE + 1) } else { capacity }
 }
 
-/// The memory that one request holds, taken in steps as its bytes arrive.
+/// Memory that one request holds. It grows in steps as the request's bytes arrive.
 #[derive(Default)]
 pub struct Memory {
-    /// With the most that it can ever be. `None` where the bytes are counted elsewhere.
+    /// The share, and the most that it can ever be. `None` where the bytes are counted elsewhere.
     share: Option<(Share<Scope>, u64)>,
     held: u64,
 }
 
 impl Memory {
-    /// Takes room for `bytes` more.
+    /// Reserves `bytes` more.
     pub fn hold(&mut self, bytes: usize) -> Result<(), Problem> {
         let held = self.held.saturating_add(bytes as u64);
         if let Some((share, most)) = &mut self.share {
@@ -127,12 +129,13 @@ impl Memory {
         Ok(())
     }
 
-    /// Notes that `bytes` are held no more. Their room is kept for the next, until [`Memory::trim`].
+    /// Marks `bytes` as no longer held. They stay reserved for the next call of [`Memory::hold`],
+    /// until [`Memory::trim`].
     pub const fn let_go(&mut self, bytes: usize) {
         self.held = self.held.saturating_sub(bytes as u64);
     }
 
-    /// Frees what is taken and not held.
+    /// Releases the memory that is reserved and not held.
     pub fn trim(&mut self) {
         if let Some((share, _)) = &mut self.share {
             share.shrink_to(self.held);

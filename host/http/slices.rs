@@ -1,4 +1,4 @@
-//! `/v1/slices`: a slice comes in, and what a guest made of it goes out, with its proof.
+//! `/v1/slices`: runs a guest on a slice, and returns the output and its proof.
 
 mod ask;
 mod intake;
@@ -55,7 +55,7 @@ pub async fn run(State(served): State<Served>, caller: Caller, request: Request)
     let runner = &served.node.runner;
     let request = job.request(caller.scope, slice, args, assets);
     let ran = if form == Form::Output { runner.run_for_output(request).await } else { runner.run(request).await };
-    // What comes out may need the room that what came in has had.
+    // Frees the memory of the request before the response reserves its own.
     drop(kept);
     let answer = ran.map_err(|error| of_run(&error))?;
     tracing::debug!(
@@ -67,10 +67,10 @@ pub async fn run(State(served): State<Served>, caller: Caller, request: Request)
     respond(answer, form)
 }
 
-/// A body of this length is worth a look at the disk before it is sent.
+/// Length from which a lookup on disk before the upload is worth its cost.
 const LONG_BYTES: u64 = 256 << 10;
 
-/// Refuses a job whose id stands for another job already, as far as the request's head tells.
+/// Refuses a job whose id already belongs to another job, as far as the request's head shows.
 async fn check_id(served: &Served, scope: &Scope, job: &Job, headers: &HeaderMap) -> Result<(), Problem> {
     let length = content_length(headers);
     let Some(id) = job.id().filter(|_| length.is_none_or(|length| length > LONG_BYTES)).cloned() else { return Ok(()) };
@@ -85,7 +85,8 @@ async fn check_id(served: &Served, scope: &Scope, job: &Job, headers: &HeaderMap
     }
 }
 
-/// `POST /v1/slices`, for whom it is enough to be told later: the slice is on disk when its task's id is told.
+/// Answers `POST /v1/slices` with a task's id, for clients that fetch the result later. The slice
+/// is on disk before the answer names the id.
 async fn accept(served: Served, caller: &Caller, ask: Ask, request: Request) -> Result<Response, Problem> {
     let job = ask.job(&served, caller)?;
     let scope = caller.scope.clone();
@@ -132,7 +133,7 @@ fn respond(answer: Answer, form: Form) -> Result<Response, Problem> {
     })
 }
 
-/// The guest's output as the runner has it: without a copy, which may long outlive the request.
+/// Returns the guest's output without a copy. A copy may long outlive the request.
 fn content_of(finished: Arc<Finished>) -> Content {
     let digest = finished.proof.output().blake3;
     let bytes = Stored::Memory(Bytes::from_owner(Output(finished)));
@@ -157,7 +158,7 @@ fn proof_in(proof: &SliceProof, form: Form) -> Response {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Whose {
-    /// Another's, for those who administer the node.
+    /// Another token's proofs, for administrators of the node.
     token: Option<String>,
 }
 
@@ -187,7 +188,7 @@ pub async fn proof(
     Ok(proof_in(&proof, form))
 }
 
-/// What there is in the place of an answer.
+/// Returns the answer to a request whose run failed.
 pub fn of_run(error: &RunError) -> Problem {
     let (status, code) = match error {
         RunError::SliceIdConflict(_) => (409, error.code()),

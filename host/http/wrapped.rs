@@ -1,4 +1,4 @@
-//! Streams and bodies around others, which do all but one thing as those do.
+//! Wrappers of streams and bodies, which change one aspect of the inner one.
 
 use std::io;
 use std::pin::Pin;
@@ -8,10 +8,10 @@ use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What sees to a stream: it is told what came of each read and each write, and says what is to
-/// come of it.
+/// Observer of a stream. It receives the result of each read and write, and returns the result that
+/// the caller gets.
 pub trait Watch<S> {
-    /// `bytes` are new.
+    /// Handles a read of `bytes` new bytes.
     fn read(
         &mut self,
         _stream: &mut S,
@@ -32,7 +32,7 @@ pub trait Watch<S> {
     }
 }
 
-/// A stream, and who sees to it.
+/// A stream and its observer.
 pub struct Watched<S, W> {
     pub stream: S,
     pub watch: W,
@@ -81,7 +81,8 @@ impl<S: AsyncWrite + Unpin, W: Watch<S> + Unpin> AsyncWrite for Watched<S, W> {
     }
 }
 
-/// `body` with the same length, whose pieces go through `each`. That is dropped with the body.
+/// Returns `body` with the same length, and with `each` applied to its pieces. `each` is dropped
+/// with the body.
 pub fn mapped(body: Body, each: impl FnMut(Bytes) -> Bytes + Send + Unpin + 'static) -> Body {
     Body::new(Mapped { body, each })
 }

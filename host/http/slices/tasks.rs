@@ -1,4 +1,4 @@
-//! Slices that were accepted to be run later: what becomes of them, told when asked for or as it happens.
+//! Tasks: slices that were accepted to be run later. Their state, output, cancellation and events.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -30,19 +30,20 @@ use crate::store::{AcceptError, Ending, Output, StoreError, TaskId, TaskWorkload
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 
-/// Somebody's slice may have ended by then.
+/// Delay until a retry while the queue is full. A task may have ended by then.
 const FULL_RETRY: Duration = Duration::from_secs(10);
 
-/// How often a stream tells how far a task is, counted from its last event: the streams of one task are not all written at once.
+/// Interval of progress events, counted from the last event of a stream. So the streams of one task
+/// are not all written at once.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 
-/// Whether the caller would rather ask later (RFC 7240).
+/// Returns whether the client prefers an asynchronous answer (RFC 7240).
 pub fn is_preferred(headers: &HeaderMap) -> bool {
     let preferences = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
     preferences.flat_map(|value| value.split(',')).any(|one| one.trim().eq_ignore_ascii_case("respond-async"))
 }
 
-/// The answer to who has handed a slice in: what it is now, and where to ask.
+/// Returns the answer to a client whose slice was accepted: the task's status and its path.
 pub async fn accepted(served: &Served, scope: Scope, id: TaskId) -> Result<Response, Problem> {
     let status = status_of(served, &scope, &id).await?;
     let location = HeaderValue::try_from(path_of(&id)).map_err(|_| Problem::new(500, "internal", "no such header"))?;
@@ -75,7 +76,7 @@ pub async fn output(
     let Phase::Ended(Ending::Done { slice_id, output, .. }) = status.phase else {
         return Err(Problem::new(409, "not_done", "this slice has no output; its status says what became of it"));
     };
-    // Once the proof is forgotten, the slice's id may stand for another job.
+    // Once the proof is forgotten, the slice's id may belong to another job.
     let is_it = |finished: &Arc<Finished>| finished.output.is_some() && finished.proof.output() == output;
     if let Some(finished) = served.node.runner.finished(&scope, &slice_id).filter(is_it) {
         return super::content_of(finished).answer(&headers);
@@ -120,14 +121,14 @@ pub async fn events(
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     let (scope, id) = asked(&caller, &task)?;
     let place = served.rooms.event_streams.take(&scope, 1)?;
-    // What changes after this is told, so nothing is missed between the two.
+    // Subscribes before the status is read, so that no change is missed between the two.
     let changes = served.queue.watch(&scope, &id);
     let status = status_of(&served, &scope, &id).await?;
     let follow = Follow { stopping: served.stopping, id, status, changes, last: None, _place: place };
     Ok(Sse::new(stream::unfold(Some(follow), Follow::next)).keep_alive(KeepAlive::default()))
 }
 
-/// A task as somebody follows it: woken when it changes, without a look at the disk.
+/// Subscription to the changes of a task. It needs no read of the disk.
 struct Follow {
     stopping: watch::Receiver<bool>,
     id: TaskId,
@@ -139,7 +140,7 @@ struct Follow {
 }
 
 impl Follow {
-    /// The next that is worth telling; the last is how it ended.
+    /// Returns the next event. The last event is the task's end.
     async fn next(this: Option<Self>) -> Option<(Result<Event, Infallible>, Option<Self>)> {
         let mut this = this?;
         loop {
@@ -154,7 +155,7 @@ impl Follow {
         }
     }
 
-    /// Waits until there may be something to tell.
+    /// Waits for a change, or for progress.
     async fn changed(&mut self) -> Option<()> {
         let changes = self.changes.as_mut()?;
         let mut progress_due = pin!(tokio::time::sleep(PROGRESS_EVERY));
