@@ -1,5 +1,5 @@
-//! Guests that are to run on engines to verify with. They are strangers' modules: the confined
-//! child reads and meters them, and this process looks at nothing but what it comes to.
+//! Guests for engines that verify. Their authors are strangers: the confined child parses and
+//! meters the modules, and this process handles only the result.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -14,18 +14,18 @@ use crate::node::Look;
 use crate::sandbox::{CompileEngine, Compiler, LimitName, MeterFor, PrepareError, Report, Rewritten};
 use crate::workload::{Guest, Workload};
 
-/// What is read of a file: more than any limit lets through, so that its author hears of the other
-/// rules too.
+/// Bytes that are read of a file: more than any limit admits, so that the report names the other
+/// broken rules too.
 const READ_BYTES_MAX: u64 = 4 * LimitName::ModuleBytes.limit().highest;
 
-/// What `--module` means.
+/// Module that `--module` names.
 pub enum Named {
     Stored(Digest),
-    /// A module in either form, as it was read.
+    /// A module in binary or text form, as it was read.
     File(Vec<u8>),
 }
 
-/// Looks `module` up: what is stored goes before a file of that name.
+/// Finds `module`. A stored module takes precedence over a file of that name.
 pub fn find(module: &OsStr, look: &Look) -> anyhow::Result<Named> {
     let (key, file) = (module.to_str().and_then(|text| text.parse::<ModuleKey>().ok()), Path::new(module));
     match key.map(|key| look.stored.find(&key)) {
@@ -40,12 +40,12 @@ pub fn find(module: &OsStr, look: &Look) -> anyhow::Result<Named> {
     }
 }
 
-/// The confined child that reads modules for this process.
+/// Returns the confined child that parses modules for this process.
 pub fn reader() -> anyhow::Result<Compiler> {
     Ok(Compiler::child(PROGRAM, CompileEngine::new()?.settings_digest()))
 }
 
-/// The guest that `--module` means, metered.
+/// Returns the metered guest that `--module` names.
 pub fn named(module: &OsStr, purpose: MeterFor, look: &Look) -> anyhow::Result<Rewritten> {
     let bytes = match find(module, look)? {
         Named::Stored(digest) => return of(&Workload::Stored(digest), purpose, look),
@@ -58,7 +58,7 @@ pub fn named(module: &OsStr, purpose: MeterFor, look: &Look) -> anyhow::Result<R
     })
 }
 
-/// The guest of a workload, metered.
+/// Returns the metered guest of a workload.
 pub fn of(workload: &Workload, purpose: MeterFor, look: &Look) -> anyhow::Result<Rewritten> {
     let (limits, wasm) = match workload.module() {
         Guest::Admitted(module) => (*module.limits(), module.wasm().to_vec()),
@@ -67,13 +67,13 @@ pub fn of(workload: &Workload, purpose: MeterFor, look: &Look) -> anyhow::Result
     reader()?.meter(purpose, &limits, wasm).context("the module cannot be used")
 }
 
-/// The first rule that a module breaks, and what to do.
+/// Returns the first rule that a module breaks, and a remedy.
 fn first(report: &Report) -> String {
     let first = report.refusals.first();
     first.map_or_else(String::new, |refusal| format!("[{}]: {refusal}; {}", refusal.code(), refusal.hint()))
 }
 
-/// A module in either form.
+/// Reads a module, in binary or text form.
 pub fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
     files::read_up_to(file, READ_BYTES_MAX).with_context(|| format!("cannot read `{}`", file.display()))
 }

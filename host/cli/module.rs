@@ -34,7 +34,7 @@ pub enum ModuleCommand {
         /// .wasm or .wat; - for standard input
         #[arg(value_name = "FILE")]
         file: PathBuf,
-        /// A name for it; one that stood for another module stands for this one then
+        /// Name for the module; a name of another module moves to this one
         #[arg(long)]
         name: Option<ModuleName>,
         #[arg(long)]
@@ -45,7 +45,7 @@ pub enum ModuleCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Print what is known of a stored module
+    /// Print the record of a stored module
     Show {
         #[arg(value_name = "NAME|DIGEST")]
         module: ModuleKey,
@@ -63,14 +63,14 @@ pub enum ModuleCommand {
         file: PathBuf,
         #[command(flatten)]
         case: CaseArgs,
-        /// How many functions are shown
+        /// Number of functions to show
         #[arg(long, value_name = "N", default_value_t = 20)]
         top: usize,
-        /// All of them, as JSON
+        /// Print all functions, as JSON
         #[arg(long)]
         json: bool,
     },
-    /// Print whether a file would be admitted, all that stands against it, and what it is
+    /// Print whether the gate admits a file, the reasons against it, and its measurements
     Check {
         /// .wasm or .wat; - for standard input
         #[arg(value_name = "FILE")]
@@ -78,7 +78,8 @@ pub enum ModuleCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Remove a name, and with its last name the module; or with a digest, the module and all its names
+    /// Remove a name, and with its last name the module; or with a digest, the module and all its
+    /// names
     Remove {
         #[arg(value_name = "NAME|DIGEST")]
         module: ModuleKey,
@@ -89,7 +90,7 @@ pub enum ModuleCommand {
     Export {
         #[arg(value_name = "NAME|DIGEST")]
         module: ModuleKey,
-        /// Where to; - for standard output
+        /// Output file; - for standard output
         #[arg(value_name = "FILE")]
         file: PathBuf,
         #[arg(long)]
@@ -115,7 +116,7 @@ Examples:
 
 Exit codes: 0 done, 1 the module is refused, 2 an error.";
 
-/// What takes longer than this shows that it goes on.
+/// Delay before a command shows its progress.
 const PROGRESS_AFTER: Duration = Duration::from_millis(500);
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
@@ -159,7 +160,7 @@ fn add(file: &Path, name: Option<&ModuleName>, json: bool, data_dir: &Path) -> a
     show_line(json, &object, &format!("{digest}  {shown}"))
 }
 
-/// Has the store changed: by the running node, or else here.
+/// Changes the store: through the running node, or else in this process.
 fn carry_out(order: ModuleOrder, data_dir: &Path) -> anyhow::Result<Result<ModuleAnswer, Failure>> {
     let runtime = reach::runtime()?;
     let by = runtime.block_on(reach(data_dir, || Node::try_open(data_dir, None, tell)))?;
@@ -200,7 +201,7 @@ fn profile(
     Ok(if profile.outcome.is_done() { End::Done } else { End::No })
 }
 
-/// An operator should know that a stranger's module met with less than SECURITY.md says.
+/// Warns that the compiler ran a stranger's module with less confinement than SECURITY.md promises.
 pub fn warn_of_weak_confinement<T: AsRef<str>>(lacks: &[T]) {
     if !lacks.is_empty() {
         let lacks: Vec<&str> = lacks.iter().map(AsRef::as_ref).collect();
@@ -208,7 +209,7 @@ pub fn warn_of_weak_confinement<T: AsRef<str>>(lacks: &[T]) {
     }
 }
 
-/// All that stands against the module, not only what the gate stopped at.
+/// Prints all reasons against the module, not only the first.
 fn refused(file: &Path, report: &Report, json: bool) -> anyhow::Result<End> {
     if json {
         print(format!("{}\n", report::json(file, report)).as_bytes())?;
@@ -228,7 +229,7 @@ fn check(file: &Path, json: bool, data_dir: &Path) -> anyhow::Result<End> {
     Ok(if report.refusals.is_empty() { End::Done } else { End::No })
 }
 
-/// Prints a page after the other, as the running node tells them or else the files.
+/// Prints all pages, one after another, from the running node or else from the files.
 fn list(json: bool, data_dir: &Path) -> anyhow::Result<End> {
     let runtime = reach::runtime()?;
     let (mut end, mut after) = (End::Done, None);
@@ -324,7 +325,7 @@ fn show_line(json: bool, object: &Value, line: &str) -> anyhow::Result<End> {
     Ok(End::Done)
 }
 
-/// Does `work`, and has a spinner turn meanwhile if it takes long.
+/// Does `work`, and shows a spinner if the work takes long.
 fn while_showing<T>(what: &'static str, work: impl FnOnce() -> T) -> T {
     let (over, waited) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
