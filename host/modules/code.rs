@@ -1,12 +1,14 @@
-//! Native code as files, so that a module is compiled once and not at each start. All of it can be made again.
+//! Cache of native code in files, so that a module is compiled once and not at each start. All of
+//! it can be compiled again.
 //!
-//! A file is trusted only if this node wrote it: its MAC covers the module, the gate that it passed, the engine's settings
-//! and the code, and is checked on the bytes that are then loaded, not on a file that could change in between. Whatever
-//! else lies there is compiled anew and replaced.
+//! A file is trusted only if this node wrote it. Its MAC covers the module, the gate that admitted
+//! it, the engine's settings and the code. The MAC is checked on the bytes that are then loaded,
+//! not on a file that could change in between. Every other file there is replaced by newly compiled
+//! code.
 //!
-//! A file counts for each scope that had it compiled or loaded, and goes with the last of them. The
-//! scope that has most makes room, so one token's modules do not push out the code that another's
-//! run on.
+//! A file counts for each scope that compiled or loaded it, and is deleted with the last of them.
+//! The scope with the most bytes loses files first. So one token's modules do not evict the code
+//! that another token's modules run on.
 
 mod users;
 
@@ -28,19 +30,20 @@ pub struct CodeFiles {
     directory: PathBuf,
     key: MacKey,
     bytes_max: u64,
-    /// The files that are there; read from the directory before the first is written. Files are
+    /// Index of the existing files, read from the directory before the first write. Files are
     /// deleted under its lock.
     users: OnceLock<Mutex<Users>>,
 }
 
 impl CodeFiles {
-    /// Up to `bytes_max` of code in `directory`; `key` must be secret from whoever else can write there.
+    /// Creates a cache of up to `bytes_max` bytes of code in `directory`. `key` must be secret from
+    /// everybody else who can write there.
     pub const fn new(directory: PathBuf, key: MacKey, bytes_max: u64) -> Self {
         Self { directory, key, bytes_max, users: OnceLock::new() }
     }
 
-    /// What was kept under `name`, if this node kept it and this engine takes it. It counts for
-    /// `scope` from now on.
+    /// Loads the code stored under `name`, if this node wrote it and this engine accepts it. The
+    /// file counts for `scope` from now on.
     pub fn load(&self, sandbox: &Sandbox, name: &Digest, scope: &Scope) -> Option<Program> {
         let mut file = private_file::open(&self.path(name), OpenOptions::new().read(true)).ok()?;
         let len = file.metadata().ok()?.len().checked_sub(MAC_BYTES as u64).filter(|len| *len <= CODE_BYTES_MAX)?;
@@ -49,10 +52,12 @@ impl CodeFiles {
         if !self.key.verifies(name, code.bytes(), mac) {
             return None;
         }
-        // SAFETY: the MAC says that this node wrote these very bytes under this name, which stands for the engine's
-        // settings; `keep` is the only one that makes such a MAC, of what the node's compiler gave.
+        // SAFETY: the MAC says that this node wrote these very bytes under this name, which stands
+        // for the engine's settings; `keep` is the only one that makes such a MAC, of what the
+        // node's compiler gave.
         let program = unsafe { sandbox.load(code) }.ok()?;
-        // The order of use is the order of these times; that it cannot be noted costs a compilation some day.
+        // These times are the order of use. If the time cannot be set, a later compilation is the
+        // only cost.
         let _ = file.set_modified(SystemTime::now());
         if let Some(users) = self.users.get() {
             self.note(&mut lock(users), scope, name, len + MAC_BYTES as u64);
@@ -60,8 +65,8 @@ impl CodeFiles {
         Some(program)
     }
 
-    /// Keeps `code` under `name`, for `scope`. A full disk or a directory that is gone costs a
-    /// later start a compilation, and this run nothing.
+    /// Stores `code` under `name`, for `scope`. A full disk or a missing directory costs a later
+    /// start a compilation, and does not affect this run.
     pub fn keep(&self, name: &Digest, code: &[u8], scope: &Scope) {
         let users = self.users.get_or_init(|| Mutex::new(self.scan()));
         if self.write(name, code).is_ok() {
@@ -69,7 +74,7 @@ impl CodeFiles {
         }
     }
 
-    /// Notes a use, and deletes what nobody has a part for any more.
+    /// Records a use, and deletes files that fit in no scope's share any more.
     fn note(&self, users: &mut Users, scope: &Scope, name: &Digest, bytes: u64) {
         users.note(scope, name, bytes);
         while let Some(unused) = users.make_room(self.bytes_max) {
@@ -81,14 +86,15 @@ impl CodeFiles {
         let mut file = private_file::temporary_in(&self.directory, TEMPORARY)?;
         file.write_all(&self.key.mac(name, code))?;
         file.write_all(code)?;
-        // The system's own stamp is of a coarser clock than that which `load` goes by.
+        // The timestamp that the system sets comes from a coarser clock than the one of `load`.
         file.as_file().set_modified(SystemTime::now())?;
         file.persist(self.path(name))?;
         Ok(())
     }
 
-    /// The files of the directory, the latest used last; what is neither code nor whole is removed.
-    /// Nobody knows any more whose they were, so they are the owner's until others use them.
+    /// Lists the files of the directory, the most recently used last. Removes files that are not
+    /// code or are incomplete. The former users are unknown, so the files count for the owner until
+    /// others use them.
     fn scan(&self) -> Users {
         let mut found: Vec<(SystemTime, Digest, u64)> = Vec::new();
         for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
@@ -150,7 +156,7 @@ mod tests {
             CodeFiles::new(self.directory.path().to_owned(), MacKey::new([secret; 32]), files_max * bytes)
         }
 
-        /// The names of the kept files, of those given.
+        /// Returns those of the named files that exist.
         fn there(&self, names: &[Digest]) -> Vec<Digest> {
             let is_there = |name: &&Digest| path_in(self.directory.path(), name).exists();
             names.iter().filter(is_there).copied().collect()
@@ -161,7 +167,7 @@ mod tests {
         Digest::of(text.as_bytes())
     }
 
-    /// Whether what `damage` leaves of a kept program is loaded.
+    /// Returns whether a stored program is still loaded after `damage`.
     fn loads_after(damage: impl FnOnce(&Path)) -> bool {
         let kept = Kept::new();
         let files = kept.files(1, 10);
@@ -219,7 +225,7 @@ mod tests {
         files.keep(&names[4], &kept.code, &Scope::OWNER);
         assert_eq!(kept.there(&names), [names[0], names[3], names[4]]);
 
-        // Less is allowed than there is.
+        // The limit is below what exists.
         let files = kept.files(1, 1);
         files.keep(&names[1], &kept.code, &Scope::OWNER);
         assert_eq!(kept.there(&names), [names[1]]);
@@ -237,13 +243,13 @@ mod tests {
         keep(&flood, &mallory);
         assert_eq!(kept.there(&own), own[..3]);
         assert_eq!(kept.there(&flood), flood[13..], "its own go, the first first");
-        // That another uses it too, or has used it first, changes nothing.
+        // A use by another scope, before or after, changes nothing.
         files.load(&kept.sandbox, &own[0], &mallory).unwrap();
         files.load(&kept.sandbox, &flood[19], &bob).unwrap();
         keep(&flood[..13], &mallory);
         assert_eq!(kept.there(&own), own[..3]);
         assert!(kept.there(&flood).contains(&flood[19]));
-        // Nobody has more than a part for good.
+        // No scope has more than its share permanently.
         keep(&own, &bob);
         assert_eq!((kept.there(&own).len(), kept.there(&flood).len()), (5, 5));
     }
@@ -259,7 +265,7 @@ mod tests {
         files.keep(&all[6], &kept.code, &mallory);
         files.load(&kept.sandbox, &all[1], &bob).unwrap();
         all[7..].iter().for_each(|name| files.keep(name, &kept.code, &mallory));
-        // What nobody has used since has one owner's part.
+        // Files that no scope has used since have one owner's share.
         assert_eq!(kept.there(&all), [&all[1..2], &all[4..6], &all[17..]].concat());
     }
 

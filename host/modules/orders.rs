@@ -20,7 +20,7 @@ pub enum ModuleOrder {
     /// Remove a name, and the module with its last name. With a digest, remove the module and all
     /// its names.
     Remove { module: ModuleKey },
-    /// The first [`LISTED_MAX`] stored modules behind this one, in the order of their digests.
+    /// List the first [`LISTED_MAX`] stored modules behind this one, in the order of their digests.
     List { after: Option<Digest> },
 }
 
@@ -49,7 +49,7 @@ pub enum ModuleAnswer {
     },
     Listed {
         modules: Vec<ListedModule>,
-        /// What the next page comes after.
+        /// Start of the next page.
         next: Option<Digest>,
     },
 }
@@ -58,11 +58,11 @@ pub enum ModuleAnswer {
 pub struct ListedModule {
     pub digest: Digest,
     pub names: Vec<ModuleName>,
-    /// Or what is wrong with it.
+    /// The record, or the reason why it cannot be read.
     pub record: Result<Record, String>,
 }
 
-/// The answer to [`ModuleOrder::List`].
+/// Returns the answer to [`ModuleOrder::List`].
 pub fn list(stored: &StoredModules, after: Option<&Digest>) -> Result<ModuleAnswer, StoredError> {
     let Page { modules, next } = stored.page(after, LISTED_MAX)?;
     let modules = modules.into_iter().map(|Listed { digest, names, record }| ListedModule {
