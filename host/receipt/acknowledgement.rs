@@ -1,12 +1,12 @@
-//! The destination's signed word that it has stored what was delivered: a [`Statement`] that begins
-//! with `COURIACK`, for the purpose `compute-host courier acknowledgement v1`, and says nothing but
-//! the time at which it was on disk.
+//! Acknowledgement: the destination's signed statement that it has stored a delivered bundle. The
+//! [`Statement`] begins with `COURIACK`, for the purpose `compute-host courier acknowledgement v1`.
+//! It adds nothing to the delivery and the time at which the bundle was on disk.
 
 use super::statement::{FRAME_BYTES, Said, Statement};
 use super::{Delivery, Sender};
 use crate::key::NodeKey;
 
-/// What its longest fields take.
+/// Longest acknowledgement.
 pub const ACKNOWLEDGEMENT_BYTES_MAX: usize = FRAME_BYTES + 130 + Sender::CHARS_MAX;
 
 pub type Acknowledgement = Statement<Stored>;
@@ -26,18 +26,20 @@ impl Said for Stored {
 }
 
 impl Acknowledgement {
-    /// To be called when `delivery` is on disk; `key` is its destination's.
+    /// Signs an acknowledgement. Call it when `delivery` is on disk. `key` is the key of its
+    /// destination.
     pub fn sign(delivery: Delivery, stored_ms: u64, key: &NodeKey) -> Self {
         Self::of(delivery, stored_ms, Stored, key)
     }
 
-    /// When it was on disk, by the destination's clock.
+    /// Returns the time at which the bundle was on disk, by the destination's clock.
     pub const fn stored_ms(&self) -> u64 {
         self.at_ms()
     }
 
-    /// Whether it is the answer to `asked`: of what was handed over, by this carrier, by that destination. When it
-    /// expires may have been said otherwise before.
+    /// Returns whether this acknowledgement answers `asked`: the same bundle, from the same
+    /// carrier, to the same destination. The time of expiry may differ from one that was sent
+    /// before.
     pub fn answers(&self, asked: &Delivery) -> bool {
         let Delivery { expires_ms: _, ref receipt, bundle, ref sender, ref destination, ref carrier, hops } = *asked;
         let found = self.delivery();

@@ -1,18 +1,18 @@
-//! The destination's signed word that it will not store what was delivered: a [`Statement`] that
-//! begins with `COURIREF`, for the purpose `compute-host courier refusal v1`. It says the reason: a
-//! u8 length, and 1 to 64 of `a`-`z`, `0`-`9` and `_`.
+//! Refusal: the destination's signed statement that it will not store a delivered bundle. The
+//! [`Statement`] begins with `COURIREF`, for the purpose `compute-host courier refusal v1`. It
+//! contains the reason: a u8 length, and 1 to 64 of `a`-`z`, `0`-`9` and `_`.
 //!
-//! The delivery holds the time at which it expires. A receipt that its owner tries again has another, so an old refusal
-//! does not fit it.
+//! The delivery contains the time at which it expires. A receipt that its owner retries has
+//! another, so an old refusal does not fit it.
 
 use super::Delivery;
 use super::statement::{FRAME_BYTES, Said, Statement};
 use crate::key::NodeKey;
 
-/// The longest reason.
+/// Longest reason.
 pub const REFUSAL_CODE_CHARS_MAX: usize = 64;
 
-/// The longest refusal.
+/// Longest refusal.
 pub const REFUSAL_BYTES_MAX: usize = FRAME_BYTES + Delivery::BYTES_MAX + 1 + REFUSAL_CODE_CHARS_MAX;
 
 pub type SignedRefusal = Statement<Refused>;
@@ -22,7 +22,7 @@ pub struct Refused {
     code: String,
 }
 
-/// Whether `code` can stand for a reason.
+/// Returns whether `code` is valid as a reason.
 pub fn is_refusal_code(code: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
     (1..=REFUSAL_CODE_CHARS_MAX).contains(&code.len()) && code.bytes().all(is_allowed)
@@ -46,10 +46,10 @@ impl Said for Refused {
 }
 
 impl SignedRefusal {
-    /// The code of a refusal because of the time, of which each side has its own.
+    /// Code of a refusal because the delivery has expired by the destination's clock.
     pub const EXPIRED: &str = "expired";
 
-    /// `key` is the destination's of `delivery`.
+    /// Signs a refusal. `key` is the key of `delivery`'s destination.
     ///
     /// # Panics
     /// If `code` is not one that [`is_refusal_code`] allows: codes are compiled in.
@@ -58,7 +58,7 @@ impl SignedRefusal {
         Self::of(delivery, refused_ms, Refused { code: code.to_owned() }, key)
     }
 
-    /// When the destination refused, by its clock.
+    /// Returns the time of the refusal, by the destination's clock.
     pub const fn refused_ms(&self) -> u64 {
         self.at_ms()
     }

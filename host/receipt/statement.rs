@@ -1,39 +1,39 @@
-//! The canonical bytes of what a destination signs of a delivery, version 1. Integers are
+//! Canonical bytes of a destination's signed statement about a delivery, version 1. Integers are
 //! little-endian:
 //!
-//! | field     | type     |                                                            |
-//! |-----------|----------|------------------------------------------------------------|
-//! | magic     | 8 bytes  | the kind's                                                 |
-//! | version   | u16      | 1                                                          |
-//! | delivery  |          | as the carrier has signed it (`delivery.rs`)               |
-//! | at        | u64      | when, by the destination's clock, in milliseconds since 1970-01-01 UTC |
-//! | said      |          | what this kind says beside that                            |
-//! | signature | 64 bytes | the destination's, of all before, for the kind's purpose   |
+//! | field     | type     |                                                          |
+//! |-----------|----------|----------------------------------------------------------|
+//! | magic     | 8 bytes  | the kind's                                               |
+//! | version   | u16      | 1                                                        |
+//! | delivery  |          | as the carrier has signed it (`delivery.rs`)             |
+//! | at        | u64      | time by the destination's clock, in milliseconds since 1970-01-01 UTC |
+//! | said      |          | further fields of this kind                              |
+//! | signature | 64 bytes | the destination's, of all before, for the kind's purpose |
 //!
-//! It stands alone: whoever trusts the destination's key can check it, years later and without a
-//! network.
+//! A statement stands alone: anyone who trusts the destination's key can check it, years later and
+//! without a network.
 
 use super::Delivery;
 use crate::key::{NodeKey, PublicKey, Signature};
 
 const VERSION: u16 = 1;
 
-/// What all kinds have beside the delivery and what they say.
+/// Length of the fields that every kind has, beside the delivery and its own fields.
 pub const FRAME_BYTES: usize = 8 + 2 + 8 + Signature::BYTES;
 
-/// What a kind of statement says beside the delivery and the time.
+/// Fields of one kind of statement, beside the delivery and the time.
 pub trait Said: Sized {
     const MAGIC: &'static str;
-    /// What it is signed for.
+    /// Purpose of the signature.
     const CONTEXT: &'static str;
 
     fn write(&self, bytes: &mut Vec<u8>);
 
-    /// Reads what `write` has written; what is left.
+    /// Reads the fields that `write` has written. Returns the rest of the bytes too.
     fn read(bytes: &[u8]) -> Option<(Self, &[u8])>;
 }
 
-/// A destination's word about a delivery. There is none without the signature.
+/// A destination's statement about a delivery. Every value of this type has a signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement<T> {
     delivery: Delivery,
@@ -42,7 +42,7 @@ pub struct Statement<T> {
     signature: Signature,
 }
 
-/// Why some bytes are not such a statement.
+/// Reason why bytes are not such a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAStatement {
     #[error("it does not begin with `{0}`")]
@@ -56,7 +56,7 @@ pub enum NotAStatement {
 }
 
 impl<T: Said> Statement<T> {
-    /// `key` is the destination's of `delivery`.
+    /// Signs a statement. `key` is the key of `delivery`'s destination.
     pub(super) fn of(delivery: Delivery, at_ms: u64, said: T, key: &NodeKey) -> Self {
         let signature = key.sign(T::CONTEXT, &signed_bytes(&delivery, at_ms, &said));
         Self { delivery, at_ms, said, signature }
@@ -84,8 +84,8 @@ impl<T: Said> Statement<T> {
         bytes
     }
 
-    /// Reads canonical bytes and checks the signature. The caller knows whether the key is one to
-    /// trust.
+    /// Reads canonical bytes and checks the signature. The caller must check that the key is
+    /// trusted.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, NotAStatement> {
         let statement = Self::from_kept_bytes(bytes)?;
         let destination = &statement.delivery.destination;
@@ -95,8 +95,8 @@ impl<T: Said> Statement<T> {
         if is_signed { Ok(statement) } else { Err(NotAStatement::Signature) }
     }
 
-    /// [`Statement::from_bytes`] without the checks of key and signature, which take 50 us: for
-    /// what this very node has checked and kept.
+    /// Reads bytes that this node has already checked and stored: [`Statement::from_bytes`] without
+    /// the checks of key and signature, which take 50 us.
     pub(crate) fn from_kept_bytes(bytes: &[u8]) -> Result<Self, NotAStatement> {
         let rest = bytes.strip_prefix(T::MAGIC.as_bytes()).ok_or(NotAStatement::Magic(T::MAGIC))?;
         let (version, rest) = rest.split_first_chunk().ok_or(NotAStatement::Damaged)?;
