@@ -1,5 +1,5 @@
-//! Process for a stranger's bytes: how one is started, watched, and ended. The compiler's and the verifier's are started
-//! here, and nowhere else.
+//! Processes for untrusted bytes: start, deadline and exit. Only this module starts the compiler's
+//! and the verifier's processes.
 
 use std::fmt;
 use std::io::{self, Read as _};
@@ -14,10 +14,10 @@ use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal
 use super::confine;
 use super::threads::lower_priority;
 
-/// What is shown of the last words of a process that died.
+/// Bytes of standard error that are shown of a process that died.
 const LAST_WORDS_BYTES: u64 = 2048;
 
-/// A process could not be started.
+/// Error of a process that could not be started.
 #[derive(Debug)]
 pub struct StartError {
     program: PathBuf,
@@ -39,13 +39,13 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// How a process ended.
+/// Exit of a process.
 #[derive(Debug)]
 pub struct End {
     pub status: ExitStatus,
-    /// What it wrote to standard error, on one line; empty, or with a colon before it.
+    /// Standard error, on one line. Empty, or with a colon before it.
     pub words: String,
-    /// Whether it was killed at its deadline.
+    /// Whether the process was killed at its deadline.
     pub is_late: bool,
 }
 
@@ -62,8 +62,8 @@ pub fn start(program: &Path, arguments: &[&str]) -> Result<Child, StartError> {
         .map_err(|cause| StartError { program: program.to_owned(), cause })
 }
 
-/// Has `talk` speak with `child`, which is killed at its deadline, and when there is nothing to say any more. Returns
-/// when the child has ended.
+/// Calls `talk` with the pipes of `child`. Kills the child at its deadline, or when `talk` fails.
+/// Returns when the child has exited.
 pub fn watched<T, E>(
     mut child: Child,
     deadline: Duration,
@@ -75,7 +75,8 @@ pub fn watched<T, E>(
     let told = std::thread::scope(|scope| {
         let watchdog = Builder::new().spawn_scoped(scope, move || {
             let is_late = waited.recv_timeout(deadline) == Err(RecvTimeoutError::Timeout);
-            // The child is waited for only after this thread has ended, so the number is still its own.
+            // The child is reaped only after this thread has ended, so the process id is still its
+            // own.
             is_late && kill_process(pid, Signal::KILL).is_ok()
         })?;
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
@@ -83,7 +84,7 @@ pub fn watched<T, E>(
         };
         let told = talk(input, output);
         if told.is_err() {
-            // What it does now is of no use, and it might wait for us.
+            // Its further work is useless, and it might wait for this process.
             let _ = kill_process(pid, Signal::KILL);
         }
         let words = last_words(&mut child);
@@ -106,7 +107,8 @@ fn last_words(child: &mut Child) -> String {
     if words.is_empty() { String::new() } else { format!(": {}", words.join(" ")) }
 }
 
-/// First step of such a process, while it has one thread: it keeps nothing that its parent had open, and dies with it.
+/// First step of such a process, while it has one thread. Closes all files that the parent had
+/// open, and makes the process die with its parent.
 pub fn enter() -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     lower_priority();

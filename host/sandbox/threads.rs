@@ -1,5 +1,5 @@
-//! Threads that can run guests: their stack is as large as the meter counts on. On any other, a guest that calls deeply
-//! would run beyond the end of the stack before its own count of it is spent.
+//! Threads that can run guests: their stack is as large as the meter assumes. On any other thread,
+//! a guest that calls deeply would overflow the stack before its own count of it is spent.
 
 use std::cell::Cell;
 use std::io;
@@ -10,8 +10,8 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::engine::NATIVE_STACK_BYTES;
 
-/// The guest's frames, and those of the host below and above them. It is address space: a page of it is memory once it
-/// is touched.
+/// Stack for the guest's frames, and for the host's frames below and above them. It is address
+/// space: a page uses memory only once it is touched.
 const THREAD_STACK_BYTES: usize = NATIVE_STACK_BYTES + (4 << 20);
 
 /// Added to the nice value of threads and processes that run a stranger's code or compile it
@@ -22,7 +22,7 @@ const NICE: i32 = 5;
 /// answer requests need not wait for a core on which a guest runs. On Linux a nice value belongs to
 /// a thread.
 pub fn lower_priority() {
-    // Without it the thread is only less polite.
+    // If this fails, the thread only competes more for the cores.
     let _ = rustix::process::nice(NICE);
 }
 
@@ -32,13 +32,14 @@ thread_local! {
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// A fixed number of threads, each of which takes up work as long as there is some.
+/// A pool with a fixed number of threads, each of which runs queued work.
 ///
-/// Neither rayon's nor tokio's threads will do. While rayon's wait for another pool's work (hashing), they begin another
-/// piece of their own, on the same stack; of tokio's the runtime's owner chooses the size, and waking one for each
-/// piece of work takes 28 us a slice under load where this takes 11 (`benches/overhead.rs`).
+/// Neither rayon's nor tokio's threads are suitable. While a rayon thread waits for another pool's
+/// work (hashing), it begins another piece of its own work, on the same stack. The size of tokio's
+/// stacks is chosen by the owner of the runtime. Waking a tokio thread for each piece of work takes
+/// 28 us a slice under load; here it takes 11 (`benches/overhead.rs`).
 pub struct GuestThreads {
-    /// As long as there are callers, each of whom brings one piece.
+    /// Queue of work. It is as long as there are callers, each of whom submits one piece.
     work: Sender<Work>,
 }
 
@@ -52,7 +53,8 @@ impl GuestThreads {
                 CAN_RUN_GUESTS.set(true);
                 lower_priority();
                 for work in waiting {
-                    // A panic has been reported by its hook, and its caller hears of it by hearing nothing.
+                    // The panic hook has reported the panic. The caller notices it because no
+                    // result arrives.
                     let _ = catch_unwind(AssertUnwindSafe(work));
                 }
             })?;
@@ -60,14 +62,14 @@ impl GuestThreads {
         Ok(Self { work })
     }
 
-    /// Has `work` done in its turn.
+    /// Queues `work`.
     pub fn submit(&self, work: impl FnOnce() + Send + 'static) {
-        // It cannot fail while the threads live, and they do as long as `self`.
+        // Sending cannot fail while the threads live, and they live as long as `self`.
         let _ = self.work.send(Box::new(work));
     }
 }
 
-/// Does `work` on a thread that can run guests: on this one if it can, else on one that is started for it.
+/// Runs `work` on a thread that can run guests: on this one if it can, else on a new one.
 pub fn with_guest_stack<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     if CAN_RUN_GUESTS.get() {
         return Ok(work());

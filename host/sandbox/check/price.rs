@@ -1,4 +1,5 @@
-//! Price of a metered module: what the compiler gets is what the meter wrote, so the estimate walks that.
+//! Price of a metered module. The compiler gets the module that the meter wrote, so the estimate
+//! reads that one.
 
 use wasmparser::{
     DataKind, ElementItems, ExternalKind, FuncValidatorAllocations, Parser, Payload, TypeRef, ValidPayload, Validator,
@@ -14,20 +15,20 @@ const METER_LOCALS: u64 = 64;
 /// Estimated cost of compiling one module.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Price {
-    /// Of the whole module, in thousandths of a unit.
+    /// Price of the whole module, in thousandths of a unit.
     pub milli: u64,
-    /// The dearest function, by its index in the module before it was metered, and its units. The function that copies
-    /// data segments into memory has no index.
+    /// The most expensive function, by its index in the module before metering, and its units. The
+    /// function that copies data segments into memory has no index.
     pub dearest: (Option<u32>, u64),
 }
 
 impl Price {
-    /// Of compiling `module` as it is, metered or not.
+    /// Returns the price of compiling `module` as it is, metered or not.
     pub fn of(module: &[u8]) -> wasmparser::Result<Self> {
         Self::up_to(u64::MAX, module, &GateLimits::DEFAULT, &mut Tally::default())
     }
 
-    /// Reads `metered` up to its end, or until it costs more than `milli_max`.
+    /// Reads `metered` to its end, or until it costs more than `milli_max`.
     pub(super) fn up_to(
         milli_max: u64,
         metered: &[u8],
@@ -90,7 +91,7 @@ impl Price {
                 _ => {}
             }
             if let ValidPayload::Func(function, body) = validator.payload(&payload)? {
-                // One import stands before the module's own functions: the meter's.
+                // One import, the meter's, precedes the module's own functions.
                 let index = function.index.checked_sub(1).filter(|index| *index + 1 >= imported);
                 let mut function = function.into_validator(allocations);
                 let (_, milli) = body::read(&body, &mut function, &declared, &limits, Stage::Compiled, tally)?;

@@ -1,4 +1,5 @@
-//! The second half of the pass: the module is metered, and what the compiler would get is priced.
+//! Second half of the pass: it meters the module, and computes the price of the result for the
+//! compiler.
 
 use crate::sandbox::check::cost;
 use crate::sandbox::check::limits::LimitName;
@@ -8,7 +9,8 @@ use crate::sandbox::check::refusal::{Place, Rule};
 use crate::sandbox::meter;
 
 impl Pass<'_> {
-    /// Counts the limits that are about the metered module. A module that is not valid cannot be metered.
+    /// Counts the limits that concern the metered module. A module that is not valid cannot be
+    /// metered.
     pub(super) fn price(&mut self, wasm: &[u8]) -> Result<(), Stop> {
         if self.refusals.iter().any(|refusal| matches!(refusal.rule, Rule::Invalid { .. })) {
             return Ok(());
@@ -34,8 +36,8 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// [`Pass::count`], for what was counted of the module before it was metered. A limit that it broke then is not
-    /// listed again.
+    /// Does [`Pass::count`], for counts that also exist of the module before metering. A limit that
+    /// was already broken then is not listed again.
     fn recount(&mut self, name: LimitName, found: u64, function: Option<u32>) -> Result<(), Stop> {
         let is_listed = |rule: &Rule| matches!(rule, Rule::Limit { name: listed, .. } if *listed == name);
         if self.refusals.iter().any(|refusal| is_listed(&refusal.rule)) {
