@@ -1,25 +1,26 @@
-//! The rules that decide, beside the job, what comes of a run: on which of these two nodes agree, they agree on the rest.
+//! Execution profile: the rules that decide, beside the job, the result of a run. Two nodes with
+//! the same profile get the same result for the same job.
 //!
-//! | profile                  | type   |                                                                    |
-//! |--------------------------|--------|--------------------------------------------------------------------|
-//! | ABI                      | u16    | version of the host functions                                      |
-//! | gas schedule             | u16    | version                                                            |
-//! | gas table                | digest | of the schedule: costs, the prices of host calls and of a start, and the constants below |
-//! | quantum                  | u64    | gas that is granted at once, and forfeited by a run that ends badly |
-//! | unchecked                | u64    | gas that a frame spends without a look at what is left             |
-//! | small                    | u64    | gas that a function spends which never looks                       |
-//! | return                   | u64    | gas that a frame spends without a look behind a deep call          |
-//! | call height              | u64    | levels of calls below a function that are not deep                 |
-//! | stack rule               | u16    | version of how frames are charged                                  |
-//! | stack                    | u64    | limit in bytes                                                     |
-//! | NaN rule                 | u16    | version of where NaNs are made canonical                           |
-//! | start rule               | u16    | version of what runs, and is charged, before `run`                 |
-//! | table                    | u64    | limit in elements                                                  |
-//! | held                     | u64    | bytes of a slice beyond which reads are charged by groups          |
-//! | group                    | u64    | bytes of a group                                                   |
+//! | profile      | type   |                                                             |
+//! |--------------|--------|-------------------------------------------------------------|
+//! | ABI          | u16    | version of the host functions                               |
+//! | gas schedule | u16    | version                                                     |
+//! | gas table    | digest | of costs, prices of host calls and a start, constants below |
+//! | quantum      | u64    | gas granted at once, and forfeited by a run that ends badly |
+//! | unchecked    | u64    | gas that a frame spends without a check of the rest         |
+//! | small        | u64    | gas that a function spends which never checks the rest      |
+//! | return       | u64    | gas that a frame spends without a check behind a deep call  |
+//! | call height  | u64    | levels of calls below a function that are not deep          |
+//! | stack rule   | u16    | version of how frames are charged                           |
+//! | stack        | u64    | limit in bytes                                              |
+//! | NaN rule     | u16    | version of where NaNs are made canonical                    |
+//! | start rule   | u16    | version of what runs, and is charged, before `run`          |
+//! | table        | u64    | limit in elements                                           |
+//! | held         | u64    | bytes of a slice beyond which reads are charged by groups   |
+//! | group        | u64    | bytes of a group                                            |
 //!
-//! Integers are little-endian. BLAKE3 of these 114 bytes, in the domain `compute-host execution profile v2`, names the
-//! profile; `tests/vectors/execution-profile.json` pins this node's.
+//! Integers are little-endian. BLAKE3 of these 114 bytes, in the domain `compute-host execution
+//! profile v2`, names the profile. `tests/vectors/execution-profile.json` pins this node's.
 
 use std::sync::LazyLock;
 
@@ -31,13 +32,13 @@ use crate::slice::HELD_BYTES_MAX;
 
 const DOMAIN: &str = "compute-host execution profile v2";
 
-/// The rules of execution, each by its version or value.
+/// Rules of execution, each as its version or value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct ExecutionProfile {
     pub abi: u16,
     pub gas_schedule: u16,
     pub gas_table: Digest,
-    /// This and the four that follow in units of gas, but for the levels of calls.
+    /// In units of gas, as the four that follow, except `call_height`.
     pub quantum: u64,
     pub unchecked: u64,
     pub small: u64,
@@ -52,7 +53,7 @@ pub struct ExecutionProfile {
     pub group_bytes: u64,
 }
 
-/// The profile of this node's runs.
+/// Returns the profile of this node's runs.
 pub fn profile() -> ExecutionProfile {
     static GAS_TABLE: LazyLock<Digest> = LazyLock::new(|| Digest::of(meter::table().as_bytes()));
     ExecutionProfile {
@@ -74,11 +75,11 @@ pub fn profile() -> ExecutionProfile {
     }
 }
 
-/// The digest of the profile that was before, with gas schedule 1. Nothing is run by it any more.
+/// Digest of the former profile, with gas schedule 1. No run uses it any more.
 pub const FORMER_PROFILE: &str = "a53ac167f76ed5a044a0abf5b47ae24394f8485490c4778d8c339aca8f9d30ce";
 
 impl ExecutionProfile {
-    /// Names the profile: equal for equal rules.
+    /// Returns the digest that names the profile. Equal rules have equal digests.
     pub fn digest(&self) -> Digest {
         Digest::in_domain(DOMAIN, &self.to_bytes())
     }
@@ -103,7 +104,7 @@ impl ExecutionProfile {
         bytes
     }
 
-    /// The form for people, with the digest.
+    /// Returns the profile in readable form, with the digest.
     pub fn to_json(&self) -> serde_json::Value {
         let mut object = serde_json::json!(self);
         object["digest"] = serde_json::json!(self.digest());
@@ -140,7 +141,7 @@ mod tests {
         digests.dedup();
         assert_eq!(digests.len(), others.len() + 1);
         assert_eq!(it.to_bytes().len(), 114);
-        // One for each field.
+        // One other profile for each field.
         assert_eq!(others.len(), serde_json::json!(it).as_object().map_or(0, serde_json::Map::len));
     }
 }

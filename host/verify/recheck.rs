@@ -1,4 +1,5 @@
-//! Whether what a proof claims is found again: everything that went into it is first held against the digests in it.
+//! Comparison of a proof's claim with a new run. First, the digests of all inputs are compared with
+//! those in the proof.
 
 use std::path::Path;
 
@@ -11,20 +12,20 @@ use crate::proof::{Blob, FORMER_PROFILE, JobLimits, SliceProof, profile};
 use crate::sandbox::{Beyond, Claimed, EngineKind, Outcome, QUANTUM};
 use crate::workload::Workload;
 
-/// What a re-run says of a proof.
+/// Result of a re-run, compared with a proof.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Agree,
-    /// In what, and on which engine.
+    /// The difference, and the engine on which it occurred.
     Disagree(String),
-    /// The proof is of another job than this: why.
+    /// The reason why the proof belongs to another job.
     NotComparable(String),
-    /// It was not possible to run it: why.
+    /// The reason why the job could not be run.
     Unverifiable(String),
 }
 
 impl Verdict {
-    /// The word for programs.
+    /// Returns the verdict in the form for programs.
     pub const fn word(&self) -> &'static str {
         match self {
             Self::Agree => "agree",
@@ -42,8 +43,9 @@ impl Verdict {
     }
 }
 
-/// Runs the job of `proof` again on each of `engines`, until one comes to something else. `module` is the digest of the guest as it was before it was metered;
-/// the slice's digest is taken where it is run.
+/// Runs the job of `proof` again on each of `engines`, until one has a different result. `module`
+/// is the digest of the guest before it was metered. The digest of the slice is computed where the
+/// slice is run.
 pub fn recheck(
     program: &Path,
     proof: &SliceProof,
@@ -85,13 +87,14 @@ pub fn recheck(
     Verdict::Agree
 }
 
-/// Gas by this node's rules that a unit of gas by former ones pays for, at most. The largest ratio of two prices is 8.
+/// Most gas by this node's rules for a unit of gas by former ones. The largest ratio of two prices
+/// is 8.
 const FORMER_UNIT_GAS_MAX: u64 = 64;
-/// Gas that the start of a guest takes, at most, which former rules did not charge.
+/// Most gas of a guest's start, which former rules did not charge.
 const START_GAS_MAX: u64 = 1 << 27;
 
-/// The verdict on a claim by rules that are not this node's. It is not comparable, unless it says of a guest without an end
-/// that it came to one: then no rules make it true.
+/// Returns the verdict on a claim by rules that are not this node's. It is "not comparable", with
+/// one exception: a claim that a guest without an end came to an end is false by any rules.
 fn by_other_rules(program: &Path, proof: &SliceProof, guest: &Guest, case: &Case, engines: &[EngineKind]) -> Verdict {
     let (job, claim) = (proof.job(), proof.claim());
     if job.profile.to_string() != FORMER_PROFILE {
@@ -115,12 +118,13 @@ fn by_other_rules(program: &Path, proof: &SliceProof, guest: &Guest, case: &Case
     Verdict::NotComparable(why.to_owned())
 }
 
-/// The order for a run that is checked against a claim. It takes no checkpoints, for a claim has none to compare.
+/// Returns the order for a run that is compared with a claim. It takes no checkpoints, because a
+/// claim has none to compare.
 fn checked(claimed: (Blob, Claimed), order: Order) -> Order {
     Order { window: None, claimed: Some(claimed), ..order }
 }
 
-/// Why what is at hand is not what the proof names.
+/// Returns the reason why these inputs are not the ones that the proof names.
 fn other_job(proof: &SliceProof, module: Digest, case: &Case) -> Option<String> {
     let job = proof.job();
     let other = |what: &str, named: Digest, has: Digest| format!("the proof names {what} {named}, and this is {has}");
@@ -150,7 +154,7 @@ fn other_job(proof: &SliceProof, module: Digest, case: &Case) -> Option<String> 
     }
 }
 
-/// In what a run differs from what was claimed.
+/// Returns the difference between a run and the claim.
 fn differs(proof: &SliceProof, found: &Found) -> Option<String> {
     let claim = proof.claim();
     let said = |proof: Option<Digest>| proof.map_or_else(|| "none".to_owned(), |proof| proof.to_string());
