@@ -48,11 +48,12 @@ fn what_is_counted_costs_what_is_measured() {
     costs("(drop (f64.sqrt (f64.const 0)))", 4.0);
     costs("(drop (f32x4.max (v128.const i64x2 0 0) (v128.const i64x2 0 0)))", 20.0);
     costs("(drop (i32.trunc_sat_f32_s (f32.const 0)))", 14.0);
-    // The call, and two values.
+    // The call and two values.
     costs("(call $host (i32.const 0) (i32.const 0))", 9.0 + 6.0);
-    // The host's function, and three more blocks; the square term is of four blocks instead of one.
+    // The host's function, and three more blocks. The quadratic term is for four blocks instead of
+    // one.
     costs("(memory.fill (i32.const 0) (i32.const 0) (i32.const 0))", 30.0 + 36.0 + 0.075);
-    // A trap. The code after it is dead, but is still there.
+    // A trap. The code after it is dead, but is still present.
     costs("unreachable", 14.0);
 }
 
@@ -119,7 +120,7 @@ fn values_that_meet_are_kept_alive_as_loads_are() {
         let line = format!("{meet} (local.set 1 (i32.add (local.get 1) (local.get {term})))");
         bare_cost(&format!("(func (param i32) (result i32) (local i32 i32) {} (local.get 1))", line.repeat(1_000)))
     };
-    // What the sum takes to compute where it is read is the same for both.
+    // The cost of computing the sum where it is read is the same for both.
     let again = (1..=1_000).sum::<u64>();
     assert!(cost("2") - again > 3 * (cost("0") - again), "{} and {}", cost("2"), cost("0"));
 }
@@ -220,7 +221,7 @@ fn a_bomb_is_refused_or_its_cost_goes_with_its_size() {
             assert!(admitted.as_ref().err().is_none_or(limit), "{} {n}: {:?}", bomb.name, admitted.err());
             refused += usize::from(admitted.is_err());
         }
-        // Items of which one more costs the compiler less than 5 us a byte, in any number.
+        // Items that each cost the compiler less than 5 us a byte, in any number.
         const CHEAP: &[&str] = &[
             "data",
             "data at the end",
@@ -257,7 +258,7 @@ fn a_report_on_what_is_far_beyond_the_limits_takes_no_longer_than_reading_it() {
     assert_eq!(locals.locals, 50_000);
 }
 
-/// The bytes of each module that this repository brings, built by a compiler: the kernels and the guests.
+/// Returns the modules in this repository that a compiler built: the kernels and the guests.
 fn ordinary_modules() -> Vec<(String, Vec<u8>)> {
     let mut files = Vec::new();
     for folder in ["benches/kernels/dist", "guest-workloads/dist", "guest-workloads"] {
@@ -276,7 +277,7 @@ fn what_compilers_made_of_ordinary_programs_is_admitted_and_compiles() {
     assert!(modules.len() >= 27, "only {} modules", modules.len());
     for (file, wasm) in modules {
         let used = Report::of(&wasm, &GateLimits::DEFAULT).used;
-        // What another version of the compiler or the meter makes of them is to have room, too.
+        // Leaves a margin for what another version of the compiler or the meter makes of them.
         assert!(used.compile_cost <= 95, "{file} has {} percent of what it may cost", used.compile_cost);
         assert!(used.function_cost <= LimitName::FunctionCost.limit().default / 2, "{file}: {}", used.function_cost);
         let admitted = Admitted::new(wasm).unwrap_or_else(|refusal| panic!("{file}: {refusal}"));
@@ -286,13 +287,14 @@ fn what_compilers_made_of_ordinary_programs_is_admitted_and_compiles() {
 
 #[test]
 fn a_value_that_is_many_times_in_itself_keeps_no_more_alive() {
-    // As programs reverse bits: each step has the value of the one before twice.
+    // The code with which programs reverse bits. Each step uses the value of the step before twice.
     let step = |one: &str| {
         format!(
             "(local.set 1 (i32.or (i32.shl (local.get 1) (i32.const 1)) (i32.shr_u (local.get {one}) (i32.const 1))))"
         )
     };
-    // As many values as there are may be alive: those that are dropped would be, by a weight that doubles.
+    // As many values as possible may be live. If the weight doubled with each step, the dropped
+    // values would be live too.
     let loads = "(drop (i32.load (local.get 0)))".repeat(2_000);
     let cost =
         |one: &str| beyond_bytes(&format!("{loads} (local.set 1 (i32.load (local.get 0))) {}", step(one).repeat(200)));
@@ -301,7 +303,7 @@ fn a_value_that_is_many_times_in_itself_keeps_no_more_alive() {
 
 #[test]
 fn what_is_computed_again_where_it_is_read_is_paid_for_there() {
-    // The compiler computes the whole sum in each of the arms, for none of them leads to another.
+    // The compiler computes the whole sum in each arm, because none of the arms leads to another.
     let cost = |read: &str| {
         let line = format!(
             "(local.set 1 (i32.rotl (local.get 1) (local.get 0)))

@@ -15,7 +15,7 @@ use crate::common::{NODE, Ran, Workplace, noise};
 use crate::courier::wire;
 use crate::serving::{Message, PATIENCE, Serving, wait_for, wait_until};
 
-/// A guest that runs for a while, and outputs more than may be left on the full disk.
+/// A guest that runs for a while, and outputs more bytes than may be free on the full disk.
 const SLOW: &str = r#"(module (import "compute" "output_write" (func $write (param i32 i32))) (memory (export "memory") 1)
     (func (export "run") (result i32) (local i32)
     (loop (br_if 0 (i32.lt_u (local.tee 0 (i32.add (local.get 0) (i32.const 1))) (i32.const 400000000))))
@@ -56,7 +56,7 @@ impl Small {
         fs::remove_file(self.path("filler")).unwrap();
     }
 
-    /// The command line of the node's owner, which asks the node.
+    /// Runs the command line of the node's owner, which sends the command to the node.
     fn run(&self, line: &str) -> Ran {
         let data = self.path("data");
         let words = line.split(' ').map(str::to_owned);
@@ -87,12 +87,12 @@ impl Small {
     }
 }
 
-/// What somebody is told: a status, and a code where it is a refusal.
+/// Answer to a client: a status, and a code if it is a refusal.
 #[derive(Debug)]
 struct Said {
     status: u16,
     code: String,
-    /// Whether it says when to come again. A command's owner knows that.
+    /// Whether the answer says when to retry. A command's owner needs no such hint.
     says_when: bool,
 }
 
@@ -147,7 +147,7 @@ const WAYS: [Way; 8] = [
             let delivery = wire::delivery(&bundle, &carrier, small.key());
             wire::exchange(small.node.address, &wire::request(&bundle, &delivery, &carrier)).unwrap().into()
         },
-        // A carrier learns no more of a disk than that it is to come again.
+        // A carrier learns about the disk only that it should retry.
         refusal: (503, "storage_failed"),
     },
     way("a rotation of the key", |small, _| {
@@ -158,7 +158,7 @@ const WAYS: [Way; 8] = [
     }),
 ];
 
-/// A node that the small one takes bundles from.
+/// Returns the key of a node from which the small node accepts bundles.
 fn carrier() -> NodeKey {
     NodeKey::from_secret([9; 32])
 }
@@ -189,7 +189,7 @@ fn a_disk_that_was_full_for_a_while_costs_nothing_that_was_told() {
     small.fill();
     assert_eq!(small.readiness(), (503, "not_ready".to_owned()));
     for (at, Way { what, go, refusal }) in (100..).zip(WAYS) {
-        // What gave up before may have given some of it back.
+        // An attempt that gave up may have freed some bytes.
         small.fill();
         let refused = go(&small, at);
         assert_eq!((refused.status, &*refused.code), refusal, "{what}: {refused:?}");
@@ -219,8 +219,8 @@ fn a_disk_that_was_full_for_a_while_costs_nothing_that_was_told() {
     assert_eq!(small.node.stop(), 0);
 }
 
-/// Native code can be made again: where it does not fit, a run goes well and leaves nothing by
-/// halves, and the next keeps it.
+/// Native code can be compiled again. If the disk has no space for it, a run succeeds and leaves no
+/// partial file. The next run stores the code.
 #[test]
 fn native_code_that_does_not_fit_costs_a_compilation_and_nothing_else() {
     let here = Workplace::new();
@@ -234,7 +234,7 @@ fn native_code_that_does_not_fit_costs_a_compilation_and_nothing_else() {
             r#"(module (memory (export "memory") 1) (func (export "run") (result i32) (i32.const 0)) {functions})"#
         ),
     );
-    // Half of what the code takes is free: enough for the stores, which are opened.
+    // Half of the code's length is free: enough to open the stores.
     let script = "set -e
         mount -t tmpfs -o size=64m tmpfs small
         run() { $NODE compute run --no-cache --data-dir small/data --module large data; }

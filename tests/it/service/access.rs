@@ -1,4 +1,4 @@
-//! Who may ask what.
+//! Authentication and rights of requests.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
@@ -13,7 +13,7 @@ use super::{ECHO, Service, head};
 use crate::common::{Workplace, root};
 use crate::serving::{Message, PATIENCE, Serving, wait_until};
 
-/// Makes a token as its owner would; its secret, and the lines for the config.
+/// Creates a token with the owner's command. Returns the secret, and the lines for the config.
 pub fn token(name: &str, rights: &str) -> (String, String) {
     let rights: String = rights.split(' ').map(|right| format!(" --right {right}")).collect();
     let made = Workplace::new().run(&format!("token new {name}{rights}")).output();
@@ -65,7 +65,7 @@ fn a_token_may_do_what_it_has_a_right_to_and_sees_what_is_its_own() {
     assert_eq!(ask(&bob, "POST /v1/modules?name=echo", other.as_bytes()).status(), 403, "the name is taken");
     assert_eq!(ask(&bob, "DELETE /v1/modules/echo", b"").said(), (403, "forbidden".to_owned()));
 
-    // One id, two slices.
+    // Two tokens use the same id for different slices.
     for (who, bytes) in [(&alice, b"one"), (&bob, b"two")] {
         let answer = ask(who, "POST /v1/slices?workload=transcode&id=x", bytes);
         assert_eq!((answer.status(), &answer.json()["source"]), (200, &"run".into()));
@@ -203,7 +203,7 @@ fn connect(node: &Serving) -> TcpStream {
     TcpStream::connect(("127.0.0.1", node.address.port())).unwrap()
 }
 
-/// A connection from another address of this machine.
+/// Connects from another address of this machine.
 fn connect_from(address: &str, node: &Serving) -> TcpStream {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let stream = runtime.block_on(async {
@@ -215,7 +215,7 @@ fn connect_from(address: &str, node: &Serving) -> TcpStream {
     stream
 }
 
-/// What is answered; nothing if the connection is closed on it.
+/// Returns the answer, or nothing if the node closed the connection.
 fn over_tls(stream: TcpStream, request: &[u8]) -> String {
     let certificate = CertificateDer::from_pem_file(root().join("tests/vectors/tls/certificate.pem")).unwrap();
     let mut roots = rustls::RootCertStore::empty();
@@ -227,7 +227,7 @@ fn over_tls(stream: TcpStream, request: &[u8]) -> String {
     let mut stream = rustls::StreamOwned::new(client, stream);
     let mut answer = Vec::new();
     if stream.write_all(request).is_ok() {
-        // A server need not say that it closes.
+        // A server may close a connection without a TLS alert.
         let _ = stream.read_to_end(&mut answer);
     }
     String::from_utf8(answer).unwrap()

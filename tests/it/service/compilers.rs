@@ -10,7 +10,7 @@ use super::access::{bearer, token};
 use super::{Service, head};
 use crate::serving::{PATIENCE, wait_for, wait_until};
 
-/// Of a line of 256, what one token has nine times what it leaves free.
+/// Of a line of 256, one token gets nine times as many places as it leaves free.
 const WAITING_MAX: usize = 230;
 
 fn upload(service: &Service, who: &str, wasm: &[u8]) -> TcpStream {
@@ -21,7 +21,8 @@ fn upload(service: &Service, who: &str, wasm: &[u8]) -> TcpStream {
     stream
 }
 
-/// A module of no two numbers, with much for a compiler to do if there are many `functions`.
+/// Returns a module, a different one for each number. Many `functions` take the compiler a long
+/// time.
 fn module(number: usize, functions: usize) -> Vec<u8> {
     let work = "(local.set 0 (i32.mul (local.get 0) (i32.add (local.get 0) (i32.const 77))))".repeat(100);
     let functions = format!("(func (param i32) (result i32) {work} (local.get 0))").repeat(functions);
@@ -38,7 +39,7 @@ fn module(number: usize, functions: usize) -> Vec<u8> {
     wasm
 }
 
-/// A compiler that stands still. It may be so early that it would outlive its node.
+/// A compiler that is suspended. A compiler that was suspended early might outlive its node.
 struct Stopped(String);
 
 impl Drop for Stopped {
@@ -47,7 +48,7 @@ impl Drop for Stopped {
     }
 }
 
-/// Has the next compiler that this node starts stand still, if that is met alive.
+/// Suspends the next compiler that this node starts, if it is still alive by then.
 fn stop_a_compiler(service: &Service) -> Option<Stopped> {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", service.node.child.id())).unwrap().flatten();
     let children = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
@@ -58,7 +59,7 @@ fn stop_a_compiler(service: &Service) -> Option<Stopped> {
     };
     let compiler = children.iter().find(is_compiler)?;
     Command::new("kill").args(["-STOP", compiler]).status().unwrap().success().then_some(())?;
-    // One that had ended by then is nobody's to be stopped.
+    // A compiler that has already exited cannot be suspended.
     let stands_still = || {
         let stat = std::fs::read_to_string(format!("/proc/{compiler}/stat")).unwrap_or_default();
         stat.rsplit(") ").next().and_then(|rest| rest.chars().next())
@@ -75,7 +76,7 @@ fn the_line_for_compilers_is_answered_429_where_it_is_long_and_leaves_another_to
     let [greedy, modest] = ["greedy", "modest"].map(|name| token(name, "run upload"));
     let service = Service::with(&format!("[compute]\njobs = 1\n{}\n{}", greedy.1, modest.1));
     let (greedy, modest) = (bearer(&greedy.0), bearer(&modest.0));
-    // The one compiler that there is works for the greedy token, and comes to no end.
+    // The only compiler works for the greedy token, and does not finish.
     let mut held = Vec::new();
     let mut number = 0;
     let stopped = wait_for("a compiler that stands still", || {
@@ -108,7 +109,7 @@ fn the_line_for_compilers_is_answered_429_where_it_is_long_and_leaves_another_to
     let added = service.ask("POST /v1/modules", &[("authorization", &*modest)], &module(6_000, 0));
     assert_eq!(added.status(), 201, "{added:?}");
     assert_eq!(waiting(), WAITING_MAX, "nobody else's turn has come");
-    // Who leaves makes room.
+    // A client that disconnects frees its place in the line.
     drop(held);
     wait_until("those that left to be out of the line", || waiting() == 0);
     drop(stopped);

@@ -1,4 +1,4 @@
-//! A node that is to end while others take their time.
+//! Shutdown of a node while clients send and receive slowly.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use super::{Service, head};
 use crate::serving::{Message, PATIENCE, wait_until};
 
-/// Puts out 16 MiB: more than the systems of both sides take in.
+/// A guest that outputs 16 MiB: more than the sockets of both sides buffer.
 const LONG: &str = r#"(module
     (import "compute" "output_write" (func $output_write (param i32 i32)))
     (memory (export "memory") 256)
@@ -20,12 +20,13 @@ const LONG_BYTES: usize = 16 << 20;
 const ENDLESS: &str =
     r#"(module (memory (export "memory") 1) (func (export "run") (result i32) (loop (br 0)) (i32.const 0)))"#;
 
-/// What is sent or taken at a time, and how long a pause comes after it: some 200 KB a second. That
-/// is steady enough never to be given up for it, and no body here is at its end within minutes.
+/// Bytes that are sent or received at a time, and the pause after each: some 200 KB a second. The
+/// rate is high enough that the node does not give up the connection. No body here ends within
+/// minutes.
 const PIECE_BYTES: usize = 4 << 10;
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Whoever does something piece by piece, and at the end tells how many bytes it came to.
+/// Thread that sends or receives piece by piece. It returns the number of bytes.
 type Slow = JoinHandle<usize>;
 
 fn connect(service: &Service, line: &str, headers: &[(&str, &str)], body_bytes: usize) -> TcpStream {
@@ -35,7 +36,7 @@ fn connect(service: &Service, line: &str, headers: &[(&str, &str)], body_bytes: 
     stream
 }
 
-/// A body that is asked for, and then sent slowly.
+/// Starts a slow upload after the node has asked for the body.
 fn slow_upload(service: &Service, line: &str, headers: &[(&str, &str)], body_bytes: usize) -> Slow {
     let headers = [headers, &[("expect", "100-continue")]].concat();
     let mut stream = connect(service, line, &headers, body_bytes);
@@ -51,7 +52,7 @@ fn slow_upload(service: &Service, line: &str, headers: &[(&str, &str)], body_byt
     })
 }
 
-/// An answer that has begun, and is taken slowly.
+/// Starts to read an answer slowly, after its head.
 fn slow_reader(service: &Service, line: &str) -> Slow {
     let mut stream = connect(service, line, &[("accept", "application/octet-stream")], 0);
     let head = Message::read_head(&mut stream).unwrap();
@@ -90,7 +91,7 @@ fn a_node_that_is_to_end_waits_for_no_body_that_is_slow_and_no_run_that_is_long(
     service.node.signal(Signal::TERM);
     assert_eq!(service.node.ended(), 0);
     assert!(service.node.logged().iter().any(|line| line.contains("\"stopped\"")));
-    // All of them would have gone on.
+    // Each of them would have continued.
     for (upload, bytes) in uploads {
         let sent = upload.join().unwrap();
         assert!(sent < bytes, "{sent} of {bytes} were sent");

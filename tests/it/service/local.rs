@@ -30,7 +30,7 @@ fn slices_are_run_by_the_node() {
     for proof in ["proofs/transcode-a.slice.proof", "proofs/transcode-b.slice.proof"] {
         assert_eq!(here.run(&format!("compute proof validate {proof}")).code, 0);
     }
-    // There is one store, and the node answers from it.
+    // One store exists, and the node answers from it.
     let again = through(here.run("compute run --json transcode-a.slice")).json();
     assert_eq!((&again[0]["source"], &again[0]["file"]), (&"memory".into(), &"transcode-a.slice".into()));
     let id = again[0]["slice_id"].as_str().unwrap();
@@ -151,7 +151,8 @@ fn the_couriers_store_is_looked_through_by_the_node() {
     through(here.run("compute courier fsck")).is(0, sound, "");
 }
 
-/// More than one answer holds, in the order of their digests, from the files and from the node.
+/// The list is longer than one answer holds. It is in the order of the digests, from the files and
+/// from the node.
 #[test]
 fn a_long_list_of_modules_is_told_by_the_node_that_runs_or_else_from_the_files() {
     let here = Workplace::new();
@@ -175,7 +176,7 @@ fn a_long_list_of_modules_is_told_by_the_node_that_runs_or_else_from_the_files()
     };
     is_all(&here.run("compute module list").output());
     let service = Service::again(here);
-    // Who looked into the files would find no name now; the node has it in its index.
+    // A reader of the files would now find no name. The node has the name in its index.
     std::fs::remove_file(name).unwrap();
     is_all(&service.here.run("compute module list").output());
     assert_eq!(service.node.stop(), 0);

@@ -1,4 +1,4 @@
-//! What is scraped from a node that is at work, or under attack.
+//! Metrics of a node that is at work, or under attack.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -12,11 +12,11 @@ use super::{ECHO, Service};
 use crate::courier::wire::{delivery, exchange, request};
 use crate::serving::wait_for;
 
-/// Never ends before its gas does.
+/// A guest that ends only when its gas is spent.
 const ENDLESS: &str =
     r#"(module (memory (export "memory") 1) (func (export "run") (result i32) (loop (br 0)) (i32.const 0)))"#;
 
-/// Has no memory.
+/// A module that the gate refuses, because it exports no memory.
 const REFUSED: &str = r#"(module (func (export "run") (result i32) (i32.const 0)))"#;
 
 impl Service {
@@ -40,7 +40,7 @@ impl Service {
 struct Scrape(String);
 
 impl Scrape {
-    /// The series: a name and its labels each.
+    /// Returns the series, each as a name with its labels.
     fn series(&self) -> BTreeSet<&str> {
         self.0.lines().filter(|line| !line.starts_with('#')).map(|line| line.rsplit_once(' ').unwrap().0).collect()
     }
@@ -52,7 +52,7 @@ impl Scrape {
     }
 }
 
-/// A node that has done some of everything.
+/// Starts a node that has processed each kind of request.
 fn busy() -> Service {
     let service = Service::with("[queue]\nentries_max = 3\n[limits]\ngas = 1000000000000000\n");
     service.transcode(b"a slice");
@@ -151,7 +151,7 @@ fn all_that_is_scraped_stands_in_the_table_and_pleases_prometheus() {
     assert!(checked.status.success() && complaints.is_empty(), "{complaints}");
 }
 
-/// Names that strangers make up may come in any number.
+/// Clients can choose any number of names.
 #[test]
 fn a_flood_of_names_does_not_make_more_series() {
     const FLOOD: usize = 100;
@@ -170,13 +170,13 @@ fn a_flood_of_names_does_not_make_more_series() {
         ] {
             service.ask(&line, &[("x-request-id", name), ("user-agent", name)], b"");
         }
-        // One offer does not make a band.
+        // One offer is not enough for a band.
         service.offer(1, &crate::common::blake3(name), name);
     };
     ask_all("first");
-    // Offers in any lane count in `all`, and suffice there at some time.
+    // Offers in any lane count in `all`, which at some point has enough of them.
     (0..5).for_each(|i| service.offer(1, "all", &format!("provider{i}")));
-    // The scrape is itself a request, which the next shows.
+    // The scrape is itself a request, which the next scrape shows.
     service.scrape();
     let before = service.scrape();
     (0..FLOOD).for_each(|i| ask_all(&format!("name{i}x")));
@@ -187,7 +187,8 @@ fn a_flood_of_names_does_not_make_more_series() {
     after.is(r#"node_http_requests_total{method="GET",route="none",status="4xx"}"#, 1.0 + FLOOD as f64);
 }
 
-/// Whoever burns the cores is seen, also who leaves before the end; and whom the node turns away.
+/// The metrics name each token that uses the cores, even if its clients disconnect early, and each
+/// token that the node refuses.
 #[test]
 fn what_each_token_uses_and_is_refused_is_told() {
     let ((alice, first), (bob, second)) = (token("alice", "run"), token("bob", "run"));
@@ -217,7 +218,7 @@ fn what_each_token_uses_and_is_refused_is_told() {
     assert_eq!(value("node_token_gas_total{token=\"alice\"}"), 0.0);
 }
 
-/// A fault of the courier's disk is in the log and in a number.
+/// A failure of the courier's disk appears in the log and in a metric.
 #[test]
 fn a_bundle_that_cannot_be_stored_is_logged_and_counted() {
     let service = Service::start();
