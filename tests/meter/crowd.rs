@@ -1,4 +1,5 @@
-//! Makes each body one with so many NaNs to make canonical that the meter writes the form for such bodies.
+//! Modules whose bodies have so many NaNs to canonicalise that the meter writes the form for such
+//! bodies.
 
 use std::convert::Infallible;
 
@@ -6,12 +7,13 @@ use wasm_encoder::reencode::{Error, Reencode};
 use wasm_encoder::{CodeSection, Module};
 use wasmparser::{FunctionBody, Parser};
 
-/// More than the meter has branches for.
+/// More sites than the meter has branches for.
 const SITES: usize = 100;
 
 struct Crowd;
 
-/// The module with so much arithmetic in front of each body, seen and dropped, that does what it did.
+/// Returns the module with so much arithmetic in front of each body. The results are observed and
+/// dropped, so the module behaves as before.
 pub fn crowded(wasm: &[u8]) -> Vec<u8> {
     let mut module = Module::new();
     Crowd.parse_core_module(&mut module, Parser::new(0), wasm).expect("the module is valid");

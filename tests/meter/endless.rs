@@ -1,13 +1,15 @@
-//! Guests that do not end by themselves end by their gas or their stack, at the same instruction on every engine.
+//! Guests without an end. Their gas or their stack ends them, at the same instruction on every
+//! engine.
 
 use compute_host::sandbox::meter::{QUANTUM, SMALL_MAX, UNCHECKED_MAX};
 
 use crate::engines::{Stop, Value, alike, alike_compiled};
 
-/// Less than a grant, just one, and some.
+/// Less than a grant, exactly one, and more than one.
 const TOTALS: [u64; 4] = [0, 1_000, QUANTUM, 2 * QUANTUM + 12_345];
 
-/// `body` of a function `run`, beside functions that it may call.
+/// Asserts that `body` of a function `run` ends by its gas. `beside` has functions that it may
+/// call.
 fn ends_by_gas(body: &str, beside: &str) {
     let wasm = wat::parse_str(format!(
         "(module (memory (export \"memory\") 1 2) (global $count (export \"count\") (mut i64) (i64.const 0))
@@ -27,7 +29,7 @@ fn ends_by_gas(body: &str, beside: &str) {
     });
     assert!(counts.is_sorted(), "{body}: {counts:?}");
     counts.reverse();
-    // What a turn costs bounds how many there are.
+    // The cost of an iteration bounds their number.
     assert!(counts[0] <= TOTALS[3], "{body}: {counts:?} turns are not paid for");
 }
 
@@ -122,7 +124,7 @@ fn a_tree_of_calls_that_is_wide_and_not_deep() {
     ends_by_gas("(call $f0)", &format!("{levels} (func $f30 (call $one))"));
 }
 
-/// What would end by itself shows how soon it is stopped; where it is not, no test has to wait.
+/// A loop with an end shows how soon it is stopped. If it is not stopped, the test still ends.
 #[test]
 fn a_loop_that_would_end_is_stopped_where_its_gas_is_spent() {
     const TURNS: u32 = 200_000;
@@ -153,7 +155,8 @@ fn a_loop_that_would_end_is_stopped_where_its_gas_is_spent() {
     }
 }
 
-/// `body` of a function `run` that takes a number, which counts its calls.
+/// Asserts that `body` ends by its stack. `body` belongs to a function `run` with a number as
+/// parameter, which counts its calls.
 fn ends_by_stack(body: &str, beside: &str) {
     let wasm = wat::parse_str(format!(
         "(module (global $count (export \"count\") (mut i32) (i32.const 0)) (table 4 funcref) (type $t (func (param i32) (result i32)))

@@ -1,4 +1,4 @@
-//! Five engines with one face, so that a test can ask each for the same.
+//! Five engines with one interface, so that a test can compare them.
 
 mod wasmi;
 mod wasmtime;
@@ -8,10 +8,10 @@ use wasmparser::{Validator, WasmFeatures};
 
 use crate::scramble;
 
-/// What every engine is given for its own stack; the meter stops a guest at a quarter of it.
+/// Native stack of every engine. The meter stops a guest at a quarter of it.
 const NATIVE_STACK_BYTES: usize = 256 << 20;
 
-/// The state's high half where nothing is on the stack.
+/// High half of the state when the stack is empty.
 const WHOLE_STACK: i64 = STACK_BYTES as i64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,17 +25,17 @@ pub enum Kind {
 
 pub const ALL: [Kind; 5] = [Kind::Cranelift, Kind::CraneliftUnoptimised, Kind::Winch, Kind::Pulley, Kind::Wasmi];
 
-/// What is done to modules before an engine is given them.
+/// Transformation of a module before an engine gets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// Nothing; the engine itself makes NaNs canonical, where it can.
+    /// None. The engine itself canonicalises NaNs, where it can.
     Plain,
     Metered,
-    /// Metered, and each NaN that arithmetic makes is another one.
+    /// Metered, and with another NaN in the place of each NaN that arithmetic makes.
     Scrambled,
 }
 
-/// A value's bits.
+/// Bits of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value {
     I32(u32),
@@ -47,7 +47,7 @@ pub enum Value {
     Reference,
 }
 
-/// Why a call did not come to its end.
+/// Reason why a call stopped before its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stop {
     Unreachable,
@@ -58,14 +58,14 @@ pub enum Stop {
     TableOutOfBounds,
     NullFunction,
     WrongSignature,
-    /// The meter says so.
+    /// The meter reports it.
     OutOfStack,
     OutOfGas,
-    /// What the meter is there to prevent.
+    /// The meter must prevent it.
     EngineStackOverflow,
-    /// An import is not there, or is another.
+    /// An import is missing or has another type.
     Unlinked,
-    /// The engine lacks something.
+    /// The engine does not support the module.
     Uncompiled(String),
     Other(String),
 }
@@ -78,7 +78,7 @@ impl std::fmt::Display for Stop {
 
 impl std::error::Error for Stop {}
 
-/// A call, come to its end or not, and what it used: after a stop, what was granted.
+/// Result of a call and its gas. After a stop, `gas` is the gas that was granted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ran {
     pub ended: Result<Vec<Value>, Stop>,
@@ -92,15 +92,15 @@ impl Ran {
     }
 }
 
-/// The host's side of a run.
+/// Host's state of a run.
 #[derive(Debug, Default)]
 pub struct Account {
-    /// The most that may be granted.
+    /// Most gas that may be granted.
     total: u64,
     granted: u64,
-    /// How often the guest called.
+    /// Number of refills that the guest requested.
     pub refills: u64,
-    /// How much was spent beyond the total, when the host heard of it.
+    /// Gas beyond the total that was spent before the host was called.
     overdrawn: u64,
 }
 
@@ -122,13 +122,13 @@ impl Account {
     }
 }
 
-/// The stack and the gas that are left.
+/// Returns the stack and the gas that are left.
 fn halves(state: i64) -> (i64, i64) {
     let gas = i64::from(state as i32);
     ((state - gas) >> 32, gas)
 }
 
-/// A store, and what was instantiated in it.
+/// A store and its instances.
 trait Store {
     fn instantiate(&mut self, wasm: &[u8]) -> Result<usize, Stop>;
     fn register(&mut self, instance: usize, name: &str);
@@ -153,7 +153,7 @@ impl Machine {
         Self { form, store }
     }
 
-    /// Gives the instance's number, for the calls below.
+    /// Instantiates a module and returns the instance's number for the calls below.
     pub fn instantiate(&mut self, wasm: &[u8]) -> Result<usize, Stop> {
         *self.store.account() = Account { total: u64::MAX, ..Account::default() };
         match self.form {
@@ -163,7 +163,7 @@ impl Machine {
         }
     }
 
-    /// Makes an instance's exports known to those that come after.
+    /// Makes an instance's exports available for the imports of later instances.
     pub fn register(&mut self, instance: usize, name: &str) {
         self.store.register(instance, name);
     }
@@ -185,7 +185,7 @@ impl Machine {
         let Some(Value::I64(state)) = values.pop() else { panic!("the state is the last result") };
         let (stack, left) = halves(state as i64);
         assert_eq!(stack, WHOLE_STACK, "each frame is given back");
-        // Nobody looks where a function ends: what is overdrawn there is the host's to charge.
+        // No check happens where a function ends. The host charges gas that is overdrawn there.
         let settled = if left < 0 { account.refill(state as i64) } else { Ok(state as i64) };
         match settled {
             Ok(state) => Ran { ended: Ok(values), gas: account.granted - halves(state).1 as u64 },
@@ -193,12 +193,12 @@ impl Machine {
         }
     }
 
-    /// How often the last call asked for gas.
+    /// Returns the number of refills that the last call requested.
     pub fn refills(&mut self) -> u64 {
         self.store.account().refills
     }
 
-    /// What the last call spent beyond what it was to have.
+    /// Returns the gas that the last call spent beyond its total.
     pub fn overdrawn(&mut self) -> u64 {
         self.store.account().overdrawn
     }
@@ -212,7 +212,7 @@ impl Machine {
     }
 }
 
-/// What the gate allows, as `sandbox::check` says.
+/// Returns the features that the gate allows (`sandbox::check`).
 pub fn features() -> WasmFeatures {
     WasmFeatures::MUTABLE_GLOBAL
         | WasmFeatures::SATURATING_FLOAT_TO_INT
@@ -229,7 +229,7 @@ pub fn is_admissible(wasm: &[u8]) -> bool {
     Validator::new_with_features(features()).validate_all(wasm).is_ok()
 }
 
-/// The module with the meter in it, which is to be as valid as the module was.
+/// Returns the metered module. Asserts that the metered module is valid too.
 #[track_caller]
 pub fn metered(wasm: &[u8]) -> Vec<u8> {
     assert!(is_admissible(wasm), "the module is not valid, without the meter");
@@ -241,7 +241,7 @@ pub fn metered(wasm: &[u8]) -> Vec<u8> {
     metered
 }
 
-/// Runs guests where there is room for the stack that engines are given.
+/// Runs `test` on a thread with the stack that the engines need.
 pub fn on_a_deep_stack<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let deep = std::thread::Builder::new().stack_size(4 * NATIVE_STACK_BYTES);
@@ -250,14 +250,14 @@ pub fn on_a_deep_stack<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// A call on a fresh instance, and all that there is to see of it: the same on every engine, or it panics.
+/// Returns all that is observable of a call on a fresh instance. Panics if the engines differ.
 #[track_caller]
 pub fn alike(wasm: &[u8], export: &str, arguments: &[Value], gas: u64) -> Seen {
     alike_on(&ALL, wasm, export, arguments, gas)
 }
 
-/// Without wasmi, for guests that take many steps: built with debug assertions, some of its operators leave bytes on the
-/// native stack that they do not give back before the guest ends.
+/// Omits wasmi, for guests that take many steps. A wasmi built with debug assertions has operators
+/// that leave bytes on the native stack until the guest ends.
 #[track_caller]
 pub fn alike_compiled(wasm: &[u8], export: &str, arguments: &[Value], gas: u64) -> Seen {
     alike_on(&ALL[..4], wasm, export, arguments, gas)
@@ -277,11 +277,11 @@ pub fn alike_on(kinds: &[Kind], wasm: &[u8], export: &str, arguments: &[Value], 
 pub struct Seen {
     pub ran: Ran,
     pub refills: u64,
-    /// What it spent beyond the gas that it was to have.
+    /// Gas that was spent beyond the total.
     pub overdrawn: u64,
     /// The global that is exported as `count`.
     pub count: Option<Value>,
-    /// BLAKE3 of what is exported as `memory`.
+    /// BLAKE3 of the memory that is exported as `memory`.
     pub memory: Option<blake3::Hash>,
 }
 

@@ -1,8 +1,8 @@
-//! What a frame is charged is enough on every engine.
+//! Stack charge of a frame, which is sufficient on every engine.
 
 use crate::engines::{Form, Kind, Machine, Stop, Value, alike, on_a_deep_stack};
 
-/// A recursion `run(n)` that tells its depth.
+/// A recursion `run(n)` that counts its depth.
 const RECURSION: &str = r#"
 (module
   (global $count (export "count") (mut i32) (i32.const 0))
@@ -27,7 +27,7 @@ fn recursion_ends_at_the_same_depth_everywhere() {
     assert_eq!(above.count, Some(Value::I32(deepest)), "the frame that has no room does nothing");
 }
 
-/// The stack is looked at in each frame, not just when gas is asked for.
+/// Each frame checks the stack, not only the request for gas.
 #[test]
 fn the_depth_does_not_depend_on_gas() {
     let depth = |work: usize| {
@@ -67,8 +67,9 @@ fn the_stack_can_be_used_again_and_again() {
     assert_eq!(seen.ran.values(), [Value::I32(40 * 5_000 + 40 * 2)]);
 }
 
-/// A function with four locals and a shallow operand stack, of which an optimising compiler makes a frame of 32 KiB: each
-/// product is the same in every turn of the loop, so all are computed before it, and kept.
+/// Returns a module whose function has four locals and a shallow operand stack, but a frame of 32
+/// KiB in an optimising compiler. Each product is the same in every iteration of the loop, so the
+/// compiler computes all products before the loop and keeps them.
 fn large_frame() -> Vec<u8> {
     let products: String = (0..4_090)
         .map(|at| {
@@ -94,7 +95,7 @@ fn a_frame_that_a_compiler_makes_large_has_room_on_every_engine() {
     let wasm = large_frame();
     assert!(wasm.len() < 90 << 10, "{} bytes", wasm.len());
 
-    // Without the meter: 256 MiB come to an end after so many frames of 32 KiB.
+    // Without the meter, frames of 32 KiB exhaust 256 MiB after this many calls.
     let frames = on_a_deep_stack(|| {
         let mut machine = Machine::new(Kind::Cranelift, Form::Plain);
         let instance = machine.instantiate(&wasm).unwrap();
@@ -113,7 +114,7 @@ fn a_frame_that_a_compiler_makes_large_has_room_on_every_engine() {
     assert!((64 << 20) / metered >= frame_bytes, "it is charged less than it takes");
 }
 
-/// Parameters, results and locals that lie on the native stack, each kind of them.
+/// Parameters, results and locals of each type that lie on the native stack.
 #[test]
 fn wide_calls_have_room_on_every_engine() {
     for ty in ["i64", "f32", "v128"] {
@@ -136,7 +137,7 @@ fn wide_calls_have_room_on_every_engine() {
     }
 }
 
-/// Many values that are alive across a call at once, on the operand stack.
+/// Many values on the operand stack that are live across a call.
 #[test]
 fn a_deep_operand_stack_has_room_on_every_engine() {
     let deep = "(i32.load (i32.shl (local.get 0) (i32.const 2)))\n".repeat(900);
@@ -151,7 +152,8 @@ fn a_deep_operand_stack_has_room_on_every_engine() {
     assert_eq!(seen.ran.ended, Err(Stop::OutOfStack));
 }
 
-/// Leaves are charged nothing: there is but one at a time, on top of what is charged.
+/// Leaf functions are charged nothing: at most one is active, on top of the frames that are
+/// charged.
 #[test]
 fn the_last_frame_may_be_a_large_leaf() {
     let locals = vec!["v128"; 1_000].join(" ");

@@ -1,4 +1,5 @@
-//! Programs that nobody would write: the meter changes nothing of what they do, and they cost the same everywhere.
+//! Generated programs, unlike any that a person writes. The meter does not change their results,
+//! and they cost the same on every engine.
 
 mod program;
 mod spread;
@@ -8,11 +9,12 @@ use program::Program;
 
 const PROGRAMS: u64 = 40;
 
-/// Enough for most of them. wasmi built with debug assertions leaves some bytes on the native stack for some operators,
-/// such as those that read a global, which bounds how long a program can run there.
+/// Enough gas for most programs. wasmi built with debug assertions leaves some bytes on the native
+/// stack for some operators, such as those that read a global. That bounds how long a program can
+/// run there.
 const GAS: u64 = (1 << 20) + (1 << 18);
 
-/// What there is to see of a program behind each of its calls.
+/// Returns all that is observable of a program after each of its calls.
 fn seen(kind: Kind, form: Form, program: &Program) -> Vec<(Ran, Option<blake3::Hash>, Vec<Option<Value>>)> {
     let mut machine = Machine::new(kind, form);
     let instance = machine.instantiate(&program.wasm).unwrap();
@@ -51,8 +53,9 @@ fn generated_programs_do_and_cost_the_same_everywhere() {
     assert!(ended > 50 && stopped > 20 && cut > 0, "the programs are all alike");
 }
 
-/// Gas is the sum of what ran, wherever it is charged: if each operator is paid for by itself, behind a branch to it, the
-/// same is used and what the branches cost; and twice as much more with two such branches.
+/// Gas is the sum over the executed operators, wherever it is charged. A branch in front of each
+/// operator charges each operator by itself. Then the program uses the same gas and the gas of the
+/// branches. With two such branches the increase doubles.
 #[test]
 fn gas_is_what_each_operator_costs_that_ran() {
     let mut compared = 0;
@@ -72,7 +75,7 @@ fn gas_is_what_each_operator_costs_that_ran() {
         };
         for (export, [none, one, two]) in (0..).zip(zipped([used(0), used(1), used(2)])) {
             if [&none, &one, &two].iter().any(|ran| ran.ended.is_err()) {
-                // The next call would find another memory where this one was cut.
+                // The next call would find a different memory, because this one was cut off.
                 break;
             }
             assert_eq!(one.gas - none.gas, two.gas - one.gas, "f{export} of program {seed}: {none:?} {one:?} {two:?}");
@@ -87,8 +90,9 @@ fn zipped<T: Clone>([one, two, three]: [Vec<T>; 3]) -> Vec<[T; 3]> {
     one.into_iter().zip(two).zip(three).map(|((one, two), three)| [one, two, three]).collect()
 }
 
-/// The smallest of what generated programs found in wasmi 2.0.0, which has to do with no meter. Until it is mended,
-/// generated programs choose by what is in a local.
+/// Smallest program among the generated ones that shows the fault in wasmi 2.0.0, which does not
+/// concern the meter. Until the fault is fixed, generated programs select by a condition in a
+/// local.
 #[test]
 #[ignore = "wasmi 2.0.0 forgets the condition of a `select` where another integer is on the operand stack"]
 fn wasmi_chooses_as_the_others_do() {

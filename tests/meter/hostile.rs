@@ -1,4 +1,4 @@
-//! Guests that push at the meter's own edges.
+//! Guests that exercise the limits of the meter itself.
 
 use compute_host::sandbox::meter::{QUANTUM, UNCHECKED_MAX};
 use compute_host::sandbox::{Admitted, Rule};
@@ -11,7 +11,7 @@ fn wat(text: impl AsRef<str>) -> Vec<u8> {
     wat::parse_str(text.as_ref()).unwrap_or_else(|error| panic!("{error}\n{}", text.as_ref()))
 }
 
-/// What `export` gives without the meter.
+/// Returns the result of `export` without the meter.
 fn plain(wasm: &[u8], export: &str, arguments: &[Value]) -> Vec<Value> {
     on_a_deep_stack(|| {
         let mut machine = Machine::new(Kind::Cranelift, Form::Plain);
@@ -20,7 +20,7 @@ fn plain(wasm: &[u8], export: &str, arguments: &[Value]) -> Vec<Value> {
     })
 }
 
-/// The function does what it did, and costs this much.
+/// Asserts that metering does not change the result, and returns the gas.
 #[track_caller]
 fn gas(wasm: &[u8], export: &str, arguments: &[Value]) -> u64 {
     let seen = alike(wasm, export, arguments, MUCH);
@@ -61,7 +61,8 @@ fn a_thousand_locals_outlast_calls_and_refills() {
     assert!(gas(&wasm, "run", &[Value::I32(2)]) > QUANTUM, "it is granted gas more than once");
 }
 
-/// Refills come in the midst of this loop, some of them while locals hold NaNs that nobody has looked at yet.
+/// Refills happen within this loop, some of them while locals hold NaNs that nothing has observed
+/// yet.
 #[test]
 fn what_is_alive_outlasts_a_refill() {
     let wasm = wat(r#"(module
@@ -126,7 +127,7 @@ fn memory_grows_to_its_last_page_and_pays_for_each() {
             r#"(module (memory 0 {most}) (func (export "run") (param i32) (result i32) (memory.grow (local.get 0))))"#
         ))
     };
-    // wasmi touches each page that it adds, so all engines together are asked for less.
+    // wasmi touches each page that it adds, so a test of all engines requests fewer pages.
     let few = wasm(1_000);
     let failing = gas(&few, "run", &[Value::I32(1_001)]);
     assert_eq!(gas(&few, "run", &[Value::I32(0)]), failing, "what fails costs its base");
@@ -186,7 +187,8 @@ fn bulk_operators_of_four_gibibytes_trap_or_are_paid_for() {
     }
 }
 
-/// Each way that two ranges can lie, at the sizes at which `memory.copy` is done in pieces, and the ends of memory.
+/// All relative positions of two ranges, at the sizes at which `memory.copy` works in pieces, and
+/// at the ends of memory.
 #[test]
 fn bulk_operators_in_pieces_do_what_they_did() {
     const PIECE: u32 = 16 << 20;
@@ -237,7 +239,7 @@ fn bulk_operators_cost_as_much_in_pieces() {
     }
 }
 
-/// The memory is as far filled everywhere when the gas is spent.
+/// The same part of the memory is filled on every engine when the gas is spent.
 #[test]
 fn a_bulk_operator_is_stopped_between_the_same_pieces() {
     let wasm = wat(BULK);
@@ -250,8 +252,9 @@ fn a_bulk_operator_is_stopped_between_the_same_pieces() {
     }
 }
 
-/// As much as can be spent before anybody looks: by every frame on the way back from the deepest recursion, and then by
-/// one bulk operator. If it were more than half a state has room for, what is used would be wrong by 2 to the 32.
+/// Most gas that can be spent before the next check: every frame spends on the way back from the
+/// deepest recursion, and then one bulk operator does. If it exceeded half of the state's range,
+/// the used gas would be wrong by 2 to the 32.
 #[test]
 fn what_is_overdrawn_before_anybody_looks_stays_in_its_half() {
     let drops = "(elem.drop $e) ".repeat(78);
@@ -272,7 +275,7 @@ fn what_is_overdrawn_before_anybody_looks_stays_in_its_half() {
     let endless = alike_compiled(&wasm, "run", &[Value::I32(i32::MAX as u32)], MUCH);
     assert_eq!(endless.ran.ended, Err(Stop::OutOfStack));
     let Some(Value::I32(left)) = endless.count else { panic!("{:?}", endless.count) };
-    // Some frames less: the one below them is a little larger where there is a bulk operator.
+    // Some frames fewer: the frame below them is a little larger if it has a bulk operator.
     let deepest = i32::MAX as u32 - left - 10;
     assert!(deepest > 200_000, "{deepest} frames");
 
@@ -288,7 +291,8 @@ fn what_is_overdrawn_before_anybody_looks_stays_in_its_half() {
     assert!(seen.ran.gas >= of(deepest) + (1 << 28) - 1, "the bulk operator is paid for");
 }
 
-/// A function that is small enough never looks at what is left; whoever calls many of them looks in between.
+/// A sufficiently small function never checks the rest of the gas. A function that calls many of
+/// them checks in between.
 #[test]
 fn a_long_row_of_calls_stops_soon_after_its_gas_is_spent() {
     const CALLS: u32 = 5_000;
@@ -304,7 +308,7 @@ fn a_long_row_of_calls_stops_soon_after_its_gas_is_spent() {
     let all = gas(&wasm, "run", &[]);
     let one = (all - gas(&empty, "run", &[])) / u64::from(CALLS - 1);
     assert!(one > 0);
-    // The calls themselves are paid for at the head of the row, what the functions do is not.
+    // The calls themselves are charged at the head of the row. The work of the functions is not.
     for missing in [2_000, 8_000] {
         let seen = alike(&wasm, "run", &[], all - missing);
         assert_eq!(seen.ran.ended, Err(Stop::OutOfGas), "{missing} of {all} missing");
@@ -317,14 +321,14 @@ fn a_long_row_of_calls_stops_soon_after_its_gas_is_spent() {
     }
 }
 
-/// One run of operators that costs more than a charge may come to.
+/// One run of operators that costs more than the maximum of one charge.
 #[test]
 fn a_long_run_of_operators_is_charged_in_parts() {
     let wasm = |count: usize| {
         let grows = "(drop (memory.grow (i32.const 0)))".repeat(count);
         wat(format!(r#"(module (memory 1) (func (export "run") {grows}))"#))
     };
-    // So many that what is free by the handful comes to whole units.
+    // Enough operators that the fractions of a unit sum to whole units.
     let (few, more) = (gas(&wasm(8), "run", &[]), gas(&wasm(16), "run", &[]));
     let many = wasm(20_000);
     let all = gas(&many, "run", &[]);
@@ -347,7 +351,8 @@ fn a_guest_may_use_our_names_for_its_own() {
     assert_eq!(alike(&wasm, "refill", &[Value::I64(9)], MUCH).ran.values(), [Value::I64(4_096)]);
 }
 
-/// The meter would hand it the state, and it could call for a refill; the gate knows no such function.
+/// The import would receive the state from the meter, and the guest could call it for a refill. The
+/// gate knows no such function.
 #[test]
 fn a_guest_cannot_import_what_the_meter_does() {
     for ty in ["(func)", "(func (param i64) (result i64))"] {

@@ -1,5 +1,6 @@
-//! The meter, held to its claim: a module that it has rewritten validates, does what it did, shows the same NaNs, and
-//! costs the same, on every engine. These tests use the engines themselves, and nothing of the sandbox but the meter.
+//! Tests of the meter. A rewritten module must be valid, behave as before, show the same NaNs, and
+//! cost the same, on every engine. These tests use the engines themselves, and only the meter of
+//! the sandbox.
 
 mod engines;
 mod script;

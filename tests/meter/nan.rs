@@ -1,5 +1,6 @@
-//! NaNs: what arithmetic makes looks canonical to whoever looks, all else keeps its bits, and nobody can tell which NaNs
-//! the processor makes. The reference is the module without the meter, on Cranelift with `cranelift_nan_canonicalization`.
+//! NaNs. Results of arithmetic look canonical wherever they are observed, all other values keep
+//! their bits, and the NaNs that the processor makes cannot be observed. The reference is the
+//! module without the meter, on Cranelift with `cranelift_nan_canonicalization`.
 
 mod places;
 
@@ -82,7 +83,7 @@ const FIXTURES: &str = r#"
 
 const CANONICAL: u64 = 0x7ff8_0000_0000_0000;
 const SIGN: u64 = 1 << 63;
-/// What programs may keep in a float, and no arithmetic makes.
+/// A NaN that programs may keep in a float, and that no arithmetic makes.
 const ODD: u64 = 0xfff4_0000_0000_0123;
 
 fn expected() -> Vec<(&'static str, Vec<Value>, u64)> {
@@ -136,7 +137,7 @@ fn everywhere() -> impl Iterator<Item = (Kind, Form)> {
     std::iter::once((Kind::Cranelift, Form::Plain)).chain(metered)
 }
 
-/// What each function of `wasm` gives for each set of arguments.
+/// Returns the results of each function of `wasm` for each set of arguments.
 fn seen(kind: Kind, form: Form, wasm: &[u8], exports: &[String], arguments: &[Vec<Value>]) -> Vec<Vec<Value>> {
     on_a_deep_stack(|| {
         let mut machine = Machine::new(kind, form);
@@ -146,7 +147,8 @@ fn seen(kind: Kind, form: Form, wasm: &[u8], exports: &[String], arguments: &[Ve
     })
 }
 
-/// Each operator that makes NaNs, in each place from which its result's bits can be seen.
+/// Asserts that each operator that makes NaNs gives the same bits in each place where its result is
+/// observable.
 fn are_seen_alike(shape: &places::Shape) {
     let (text, exports) = places::module(shape);
     let wasm = wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
@@ -154,7 +156,7 @@ fn are_seen_alike(shape: &places::Shape) {
     let plain = seen(Kind::Cranelift, Form::Plain, &wasm, &exports, &arguments);
     let call = |at: usize| (&exports[at / arguments.len()], &arguments[at % arguments.len()]);
 
-    // The places are such that another NaN would be seen there.
+    // A different NaN would be observable in these places.
     let unmetered = seen(Kind::Cranelift, Form::Plain, &scramble::scrambled(&wasm), &exports, &arguments);
     for place in shape.places {
         let differs = |at: &usize| call(*at).0.ends_with(place.0) && plain[*at] != unmetered[*at];

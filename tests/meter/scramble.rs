@@ -1,5 +1,5 @@
-//! A processor of bad will: after each operator of float arithmetic, and before whatever the meter does with its result,
-//! a NaN becomes another NaN, of any sign and payload.
+//! Emulation of an adverse processor. After each operator of float arithmetic, and before the
+//! meter's code uses its result, a NaN becomes another NaN, of any sign and payload.
 
 use wasm_encoder::reencode::{Error, Reencode};
 use wasm_encoder::{
@@ -8,12 +8,12 @@ use wasm_encoder::{
 };
 use wasmparser::{FunctionBody, Operator, Parser, Payload, TypeRef};
 
-/// Where the bits come from: a linear congruential generator (Knuth, MMIX).
+/// Source of the bits: a linear congruential generator (Knuth, MMIX).
 const FACTOR: i64 = 6_364_136_223_846_793_005;
 const SUMMAND: i64 = 1_442_695_040_888_963_407;
 const SEED: i64 = 0x5eed;
 
-/// In the order of the functions that are added for them.
+/// Shapes, in the order of the functions that are added for them.
 #[derive(Clone, Copy)]
 enum Shape {
     F32,
@@ -36,7 +36,7 @@ struct Scrambler {
     globals: u32,
 }
 
-/// A metered module on such a processor.
+/// Returns a metered module on such a processor.
 pub fn scrambled(metered: &[u8]) -> Vec<u8> {
     let mut scrambler = Scrambler::default();
     scrambler.count(metered);
@@ -135,7 +135,8 @@ impl Reencode for Scrambler {
     }
 }
 
-/// What shape of float an operator of arithmetic makes, by its name: not by the meter's own list.
+/// Returns the shape of float that an arithmetic operator makes. It is derived from the operator's
+/// name, not from the meter's own list.
 fn arithmetic(operator: &Operator<'_>) -> Option<Shape> {
     let name = format!("{operator:?}");
     let name = name.split([' ', '{']).next().unwrap_or_default();
@@ -159,7 +160,7 @@ fn shape(name: &str) -> Option<Shape> {
     })
 }
 
-/// A function that gives back its parameter, but for NaNs another one.
+/// Returns a function that returns its parameter, but another NaN for a NaN.
 fn another_nan(shape: Shape, seed: u32) -> Function {
     let mut function = Function::new([(1, ValType::V128)]);
     let mut sink = function.instructions();
@@ -192,7 +193,7 @@ fn another_nan(shape: Shape, seed: u32) -> Function {
     function
 }
 
-/// Leaves the next `i64` on the operand stack.
+/// Pushes the next `i64` on the operand stack.
 fn random<'a, 'b>(sink: &'a mut InstructionSink<'b>, seed: u32) -> &'a mut InstructionSink<'b> {
     sink.global_get(seed).i64_const(FACTOR).i64_mul().i64_const(SUMMAND).i64_add().global_set(seed);
     // The low bits of such a generator have short periods.

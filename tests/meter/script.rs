@@ -1,4 +1,4 @@
-//! Plays the scripts of the official test suite on a machine, and tells what became of each assertion.
+//! Runner for the scripts of the official test suite. It reports the result of each assertion.
 
 use std::collections::HashMap;
 
@@ -11,20 +11,20 @@ use wast::{QuoteWat, Wast, WastArg, WastDirective, WastExecute, WastInvoke, Wast
 use crate::engines::{Form, Kind, Machine, Ran, Stop, Value, is_admissible};
 use crate::start;
 
-/// A directive that calls something, or was to.
+/// A directive with a call, executed or skipped.
 pub struct Step {
     pub line: usize,
     pub became: Became,
 }
 
 pub enum Became {
-    /// Not run, and why.
+    /// Skipped, for this reason.
     Skipped(&'static str),
-    /// What came of it, and what is wrong with that.
+    /// Result, and the difference from the expected one.
     Ran { ran: Ran, wrong: Option<String> },
 }
 
-/// An instance's number, or why there is none.
+/// Number of an instance, or the reason why there is none.
 type Known = Result<usize, &'static str>;
 
 const FEATURE: &str = "the module needs what the gate does not allow";
@@ -39,7 +39,7 @@ struct Player<'a> {
     named: HashMap<&'a str, Known>,
 }
 
-/// Plays `script` from its first line to its last.
+/// Runs `script` from its first line to its last.
 pub fn play(script: &str, kind: Kind, form: Form) -> Vec<Step> {
     let mut lexer = Lexer::new(script);
     lexer.allow_confusing_unicode(true);
@@ -123,7 +123,7 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// Instantiates a module, or says why it is left out.
+    /// Instantiates a module, or returns the reason for skipping it.
     fn module(&mut self, module: &mut QuoteWat<'_>) -> Result<Result<usize, Stop>, &'static str> {
         let wasm = module.encode().map_err(|_| FEATURE)?;
         if !is_admissible(&wasm) {
@@ -204,7 +204,7 @@ fn is_v128(bytes: [u8; 16], expected: &V128Pattern) -> bool {
     }
 }
 
-/// The suite's words for what an engine says in its own.
+/// Compares an engine's stop with the suite's message for it.
 fn wrong_stop(ended: &Result<Vec<Value>, Stop>, message: &str) -> Option<String> {
     let is_expected = |stop: &Stop| match stop {
         Stop::Unreachable => message == "unreachable",

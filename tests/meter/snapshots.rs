@@ -1,6 +1,6 @@
-//! What the meter writes, to be read: each `snapshots/NAME.wat` beside its `NAME.metered.wat`, one concern each. They are
-//! compared to the letter. `BLESS=1 cargo test --test meter snapshots` writes them anew; the difference is then to be
-//! reviewed as code is.
+//! Snapshots of the meter's output, for readers: each `snapshots/NAME.wat` beside its
+//! `NAME.metered.wat`, one concern each. The output must match exactly. `BLESS=1 cargo test --test
+//! meter snapshots` writes the snapshots again; the difference must then be reviewed as code is.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ fn each_snapshot_has_its_source() {
     assert_eq!(found, expected);
 }
 
-/// The same module comes out, however often; and no name of the guest's own, nor any other custom section, comes along.
+/// Every run writes the same module. Names of the guest and other custom sections are dropped.
 #[test]
 fn the_meter_writes_the_same_each_time() {
     for concern in CONCERNS {

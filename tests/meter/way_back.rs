@@ -1,18 +1,18 @@
-//! Frames that a call comes back to go on with what they had left to do. A full stack of them does so one after another,
-//! and what they spend is looked at: each way back is charged when it is gone, and ends where the gas does.
+//! Work after a call returns. In a full stack, the frames do such work one after another, and their
+//! gas is checked. Each way back is charged after it is done, and ends where the gas ends.
 //!
-//! The work of a frame is less here than what is looked at wherever it stands: it is the way back
-//! that has it looked at. More work would be looked at by itself, and show nothing.
+//! The work of a frame is less here than the amount that is always checked: only the rule for the
+//! way back causes the check. More work would be checked in any case, and would show nothing.
 
 use compute_host::sandbox::meter::{RETURN_MAX, SMALL_MAX, UNCHECKED_MAX, UNLOOKED_MAX};
 
 use crate::engines::{ALL, Kind, Seen, Stop, Value, alike_on};
 
-/// How many frames wait.
+/// Number of frames that wait.
 const DEPTH: u32 = 3_000;
 
-/// What a frame does when it is its turn, in each form in which it can be written: it counts itself
-/// once, and spends more than [`RETURN_MAX`] behind the call.
+/// Work of a frame, in each form in which it can be written. The frame counts itself once, and
+/// spends more than [`RETURN_MAX`] behind the call.
 const WAYS: [(&str, &str); 9] = [
     ("in a row", "(call $deeper) WORK (call $count)"),
     ("in a block", "(block (call $deeper)) (block (br_if 0 (i32.const 0)) WORK) (call $count)"),
@@ -20,18 +20,18 @@ const WAYS: [(&str, &str); 9] = [
     ("in both arms", "(if (global.get $one) (then (call $deeper)) (else (nop))) WORK (call $count)"),
     ("in a loop", "(local $turn i32) (call $deeper)
         (loop (br_if 0 (i32.lt_u (local.tee $turn (i32.add (local.get $turn) (i32.const 1))) (i32.const 200)))) (call $count)"),
-    // The calls themselves cost less than is looked at.
+    // The calls themselves cost less than the amount that is checked.
     ("in small functions", "(call $deeper) (call $small) (call $small) (call $small) (call $count)"),
     ("in many small functions", "(call $deeper) SMALL (call $count)"),
     ("in functions that call", "(call $deeper) (call $calls) (call $calls) (call $calls) (call $calls) (call $count)"),
     ("before it returns early", "(call $deeper) (call $count) WORK (return)"),
 ];
 
-/// How much work: little more than what is not looked at, and little less than what is looked at
-/// wherever it stands.
+/// Amounts of work: slightly more than the amount without a check, and slightly less than the
+/// amount that is checked anywhere.
 const WORKS: [u64; 3] = [RETURN_MAX + 2, 100, UNCHECKED_MAX - 3 * SMALL_MAX];
 
-/// How a frame comes to the next one.
+/// Ways in which a frame calls the next one.
 const CALLS: [(&str, &str); 4] = [
     ("itself", "(call $frame)"),
     ("a function that calls it", "(call $other)"),
@@ -39,18 +39,19 @@ const CALLS: [(&str, &str); 4] = [
     ("a function that calls through a table", "(call $through)"),
 ];
 
-/// How the last frame comes not to: where the call is in an `if`, what follows is no longer in one
-/// row with it.
+/// Ways in which the last frame skips the call. If the call is in an `if`, the code after it is no
+/// longer in one row with it.
 const ENDS: [(&str, &str); 2] = [
     ("if it goes on", "(if (call $goes_on) (then CALL))"),
     ("unless it returns", "(if (i32.eqz (call $goes_on)) (then (call $count) (return))) CALL"),
 ];
 
-/// What may be spent between two looks by one frame and by two below it, which do not wait for what
-/// is deep.
+/// Gas that one frame and two below it may spend between two checks. The two frames do not wait for
+/// a deep call.
 const BETWEEN_LOOKS: u64 = 3 * (2 * UNCHECKED_MAX + 2 * SMALL_MAX);
 
-/// Operators that come to `gas`, an even number. Few of them make a value: frames pay for those.
+/// Returns operators that cost `gas`, an even number. Few of them make a value, because frames pay
+/// for values.
 fn work(gas: u64) -> String {
     let (dear, cheap) = (gas as usize / 12, gas as usize % 12 / 2);
     "(elem.drop $e) ".repeat(dear) + &"(global.set $one (global.get $one)) ".repeat(cheap)
@@ -75,7 +76,7 @@ fn module(body: &str) -> Vec<u8> {
     wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
-/// How many frames counted themselves.
+/// Returns how many frames counted themselves.
 fn count(seen: &Seen) -> u32 {
     let Some(Value::I32(count)) = seen.count else { panic!("{:?}", seen.count) };
     count
@@ -85,7 +86,7 @@ fn run(kinds: &[Kind], wasm: &[u8], depth: u32, total: u64) -> Seen {
     alike_on(kinds, wasm, "run", &[Value::I32(depth)], total)
 }
 
-/// Lets the stack of `wasm` run out of gas on its way back.
+/// Asserts that the stack of `wasm` runs out of gas on its way back.
 #[track_caller]
 fn is_looked_at(kinds: &[Kind], wasm: &[u8], what: &str) {
     let seen = run(kinds, wasm, DEPTH, 1 << 40);
@@ -96,10 +97,10 @@ fn is_looked_at(kinds: &[Kind], wasm: &[u8], what: &str) {
         let seen = run(kinds, wasm, DEPTH, all - missing);
         assert_eq!((&seen.ran.ended, seen.ran.gas), (&Err(Stop::OutOfGas), all - missing), "{what}");
         assert!(seen.overdrawn <= BETWEEN_LOOKS, "{what}: {} units behind the end", seen.overdrawn);
-        // By what was done, too, and not by what the guest says of it alone.
+        // Measures the work that was done too, not only the gas that the guest reports.
         let undone = u64::from(DEPTH + 1 - count(&seen)) * a_frame;
         assert!(missing <= undone + BETWEEN_LOOKS, "{what}: {undone} of {missing} was not done");
-        // It is not charged before the way back either: some have come back by then.
+        // The way back is not charged in advance either: some frames have returned by then.
         let least = if missing == all / 4 { DEPTH / 4 } else { 0 };
         assert!(count(&seen) >= least, "{what}: only {} came back", count(&seen));
     }
@@ -116,7 +117,8 @@ fn a_full_stack_is_looked_at_on_its_way_back() {
                     let deeper = ends.replace("CALL", call);
                     let body = body.replace("(call $deeper)", &deeper).replace("WORK", &work(*gas));
                     let wasm = module(&body.replace("SMALL", &"(call $small) ".repeat(9)));
-                    // The first of each way is for all engines, the others for one after another.
+                    // The first of each way runs on all four engines, the others on one engine in
+                    // turn.
                     let is_first = gas == &WORKS[0] && call == CALLS[0].1;
                     let kinds = if is_first { &ALL[..4] } else { engines.next().unwrap() };
                     is_looked_at(kinds, &wasm, &format!("{gas} {way}, {how}, {end}"));
@@ -143,13 +145,14 @@ fn a_chain_of_many_functions_is_looked_at_on_its_way_back() {
         let all = run(&[Kind::Winch], &wasm, 0, 1 << 40).ran.gas;
         let seen = run(&[Kind::Winch], &wasm, 0, all / 2);
         assert_eq!(seen.ran.ended, Err(Stop::OutOfGas));
-        // Below those that can be deep, sixteen wait that are not.
+        // Below the frames that can be deep, sixteen others wait.
         let bound = 18 * (2 * UNCHECKED_MAX + 2 * SMALL_MAX);
         assert!(seen.overdrawn <= bound.min(all / 4), "{gas} in each: {} behind the end of {all}", seen.overdrawn);
     }
 }
 
-/// What is little is not looked at, and even a full stack of it comes to no more than is promised.
+/// A small amount of work is not checked. Even a full stack of such frames spends no more than the
+/// documented bound.
 #[test]
 fn a_full_stack_with_little_left_to_do_is_soon_at_its_end() {
     const FRAMES: u32 = 150_000;
@@ -163,11 +166,11 @@ fn a_full_stack_with_little_left_to_do_is_soon_at_its_end() {
     assert!(seen.overdrawn <= UNLOOKED_MAX);
 }
 
-/// Bodies that nobody would write, with what can be deep anywhere in them.
+/// Random bodies, with calls that can be deep anywhere in them.
 struct Shapes(u64);
 
 impl Shapes {
-    /// Below `end`, by a linear congruential generator (Knuth, MMIX).
+    /// Returns a number below `end`, by a linear congruential generator (Knuth, MMIX).
     fn below(&mut self, end: usize) -> usize {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % end
@@ -187,7 +190,7 @@ impl Shapes {
         end.replace("CALL", CALLS[call].1)
     }
 
-    /// One to four of them, in `levels` of blocks at most.
+    /// Returns one to four statements, with at most `levels` nested blocks.
     fn statements(&mut self, levels: usize) -> String {
         (0..1 + self.below(4)).map(|_| self.statement(levels)).collect()
     }
@@ -222,7 +225,7 @@ impl Shapes {
         }
     }
 
-    /// One whose frames come to the next for certain.
+    /// Returns a body whose frames always call the next one.
     fn body(&mut self) -> String {
         let (before, deep, behind) = (self.statements(1), self.deep(), self.statements(3));
         let around = self.one(&["DEEP", "(block DEEP)", "(block (br_if 0 (i32.const 0)) DEEP)", "(loop DEEP)"]);
@@ -250,7 +253,8 @@ fn a_full_stack_of_any_shape_is_looked_at_on_its_way_back() {
     println!("at most {worst} units behind the end, of {bound}");
 }
 
-/// What is little is not looked at: a frame that adds two numbers and returns pays for no look.
+/// A small amount of work is not checked: a frame that adds two numbers and returns pays for no
+/// check.
 #[test]
 fn a_frame_with_little_left_to_do_is_charged_once() {
     let wasm = wat::parse_str(

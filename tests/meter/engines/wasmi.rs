@@ -7,7 +7,7 @@ use wasmi::{
 
 use super::{Account, Form, NATIVE_STACK_BYTES, Stop, Value};
 
-/// More frames than the meter's stack has room for.
+/// More frames than fit on the meter's stack.
 const FRAMES_MAX: usize = 1 << 20;
 
 pub struct Instances {
@@ -34,7 +34,7 @@ impl Instances {
 
 impl wasmi::errors::HostError for Stop {}
 
-/// What modules of the core test suite import.
+/// Defines the imports of the core test suite.
 fn spectest(linker: &mut Linker<Account>, store: &mut Store<Account>, form: Form) {
     use ValType::{F32, F64, I32, I64};
     for (name, params) in [
@@ -71,7 +71,8 @@ fn spectest(linker: &mut Linker<Account>, store: &mut Store<Account>, form: Form
 
 impl super::Store for Instances {
     fn instantiate(&mut self, wasm: &[u8]) -> Result<usize, Stop> {
-        // SAFETY: every module is validated before it comes here (`is_admissible`, `metered`, `scrambled`).
+        // SAFETY: every module is validated before it comes here (`is_admissible`, `metered`,
+        // `scrambled`).
         let module = unsafe { Module::new_unchecked(&self.engine, wasm) };
         let module = module.map_err(|error| Stop::Uncompiled(error.to_string()))?;
         let instance =

@@ -1,4 +1,4 @@
-//! wasmtime, by each of its compilers.
+//! wasmtime, with each of its compilers.
 
 use wasmtime::{
     Caller, Config, Engine, Extern, Func, FuncType, Global, GlobalType, Instance, Linker, Memory, MemoryType, Module,
@@ -42,7 +42,7 @@ impl Instances {
     }
 }
 
-/// What modules of the core test suite import.
+/// Defines the imports of the core test suite.
 fn spectest(linker: &mut Linker<Account>, store: &mut Store<Account>, form: Form) {
     let (i32, i64, f32, f64) = (ValType::I32, ValType::I64, ValType::F32, ValType::F64);
     let prints = [

@@ -1,4 +1,4 @@
-//! Makes programs: well-typed, full of floats, branches and calls, and ending, for the most part.
+//! Generator of programs: well-typed, with many floats, branches and calls. Most of them end.
 
 use crate::engines::{Value, is_admissible};
 
@@ -14,11 +14,12 @@ pub struct Program {
 
 struct Maker {
     noise: blake3::OutputReader,
-    /// The function that is being made; it calls those below, and now and then itself.
+    /// Index of the function under construction. It calls the functions below, and sometimes
+    /// itself.
     function: usize,
-    /// What each function gives.
+    /// Result type of each function.
     results: Vec<&'static str>,
-    /// The labels around, of which those of loops and those with a result are no targets.
+    /// Enclosing labels. Those of loops and those with a result are no branch targets.
     labels: Vec<bool>,
     loops: usize,
 }
@@ -60,7 +61,7 @@ impl Maker {
         vec![Value::I32(small), Value::I64(self.bits()), Value::F32(single), Value::F64(double), Value::V128(vector)]
     }
 
-    /// The bits of a float, of those from which NaNs are made.
+    /// Returns the bits of a float, often one from which arithmetic makes NaNs.
     fn float(&mut self, width: u32) -> u64 {
         let (sign, exponents, mantissa) = match width {
             32 => (1 << 31, 0x7f80_0000, 0x007f_ffff),
@@ -307,7 +308,7 @@ impl Maker {
     }
 }
 
-/// What a conversion reads, which stands in its name.
+/// Returns the operand type of a conversion, which is part of its name.
 fn operand(name: &str) -> &'static str {
     let (of, rest) = name.split_once('.').expect("an operator has a shape");
     match rest.split(['_', ' ']).next() {

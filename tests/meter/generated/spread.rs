@@ -1,6 +1,6 @@
-//! Puts a branch to the next operator in front of each operator, so that none is paid for together with another; and with
-//! it as many operators that cost nothing by themselves as come to a unit of gas, so that the module's own come to as many
-//! as before.
+//! Branches to the next operator in front of each operator, so that no operator is charged together
+//! with another. With each branch come as many free operators as make up a unit of gas. So the
+//! module's own operators still sum to as many units as before.
 
 use std::convert::Infallible;
 
@@ -13,7 +13,8 @@ struct Spreader {
     branches: usize,
 }
 
-/// The module with so many branches in front of each operator, that does what it did.
+/// Returns the module with that many branches in front of each operator. The module behaves as
+/// before.
 pub fn spread(wasm: &[u8], branches: usize) -> Vec<u8> {
     let mut module = Module::new();
     let mut spreader = Spreader { branches };
@@ -30,7 +31,7 @@ impl Reencode for Spreader {
         while !reader.eof() {
             for _ in 0..self.branches {
                 function.instruction(&Instruction::Block(BlockType::Empty));
-                // The block and the branch to its end cost nothing either; the end itself is not reached.
+                // The block and the branch to its end are free too. The end itself is not reached.
                 for _ in 2..FREE_PER_UNIT {
                     function.instruction(&Instruction::Nop);
                 }

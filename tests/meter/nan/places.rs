@@ -1,17 +1,20 @@
-//! Where the bits of a NaN can be seen: a function for each place and each operator whose result is seen there.
+//! Places where the bits of a NaN are observable. Each place has a function for each operator whose
+//! result is observed there.
 
 use crate::engines::Value;
 
 pub struct Shape {
-    /// Of the operators: `f64x2`.
+    /// Shape in the names of the operators, such as `f64x2`.
     name: &'static str,
-    /// Of the operands: `v128`.
+    /// Type of the operands, such as `v128`.
     ty: &'static str,
-    /// What has the operands' bits: `i64`, or `v128` itself.
+    /// Type with the operands' bits: `i64`, or `v128` itself.
     bits: &'static str,
-    /// Operators that turn another shape into this one, behind those that turn this one into the other.
+    /// Operators that convert another shape into this one, after those that convert this one into
+    /// the other.
     converted: &'static str,
-    /// A name, and a function's body: of `X`, which is in the shape `S` and of the type `T` and whose bits are of the type `B`.
+    /// Names and function bodies. A body uses `X`, which has the shape `S`, the type `T`, and bits
+    /// of the type `B`.
     pub places: &'static [(&'static str, &'static str)],
 }
 
@@ -175,7 +178,7 @@ const VECTOR_LOOP: &str = "(local.set $l X)
       (br_if 0 (i32.lt_u (local.tee $zero (i32.add (local.get $zero) (i32.const 1))) (i32.const 5))))
     (local.get $l)";
 
-/// Each operator, applied to the parameters.
+/// Returns each operator, applied to the parameters.
 fn makers(shape: &Shape) -> Vec<(&'static str, String)> {
     let binary = BINARY.iter().map(|name| (*name, format!("({}.{name} A B)", shape.name)));
     let unary = UNARY.iter().map(|name| (*name, format!("({}.{name} A)", shape.name)));
@@ -183,7 +186,7 @@ fn makers(shape: &Shape) -> Vec<(&'static str, String)> {
     all.map(|(name, text)| (name, text.replace('A', "(local.get $a)").replace('B', "(local.get $b)"))).collect()
 }
 
-/// The module's text, and the names of its functions.
+/// Returns the module's text, and the names of its functions.
 pub fn module(shape: &Shape) -> (String, Vec<String>) {
     let Shape { name, ty, bits, .. } = shape;
     let (zero, identity) = if *ty == "v128" {
@@ -213,7 +216,7 @@ pub fn module(shape: &Shape) -> (String, Vec<String>) {
     (text + ")", names)
 }
 
-/// Puts the shape's words for the capital letters.
+/// Replaces the capital letters by the names for the shape.
 fn words(shape: &Shape, body: &str) -> String {
     let (other, lane, ints, vector) = match shape.name {
         "f32" | "f32x4" => ("f64x2", "f32", "i32x4", "f32x4"),
@@ -232,7 +235,7 @@ fn words(shape: &Shape, body: &str) -> String {
     body.replace('R', &identity)
 }
 
-/// Numbers of which arithmetic makes NaNs, and NaNs of odd bits.
+/// Returns numbers of which arithmetic makes NaNs, and NaNs with unusual bits.
 pub fn arguments(shape: &Shape) -> Vec<Vec<Value>> {
     let (odd, quiet, infinite) = (0xfff4_0000_0000_0123_u64, 0xfffc_0000_0000_0456_u64, f64::INFINITY.to_bits());
     let (one, minus_one) = (1f64.to_bits(), (-1f64).to_bits());
