@@ -1,5 +1,5 @@
-//! Random modules on every engine: what comes of them must be the same. The test `fuzz` does this for a row of seeds; here
-//! libFuzzer chooses. All but this is the test's.
+//! Fuzz target: the results of a random module must be the same on every engine. The test `fuzz`
+//! does this for a sequence of seeds; here libFuzzer chooses. All other code is the test's.
 #![no_main]
 
 use std::sync::LazyLock;

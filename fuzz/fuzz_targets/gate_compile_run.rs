@@ -1,6 +1,6 @@
-//! A stranger's bytes through all that the node does with them: the gate, the compiler, a run with small limits. The
-//! first byte says whether the rest is a module, or what a generator of valid modules makes one of. A panic is a
-//! finding, and so is whatever takes libFuzzer's `-timeout`.
+//! Fuzz target: a stranger's bytes pass through the gate, the compiler, and a run with small
+//! limits. The first byte says whether the rest is a module, or the choices for a generator of
+//! valid modules. A panic is a finding, and so is an input that exceeds libFuzzer's `-timeout`.
 #![no_main]
 
 use std::sync::atomic::AtomicU64;
@@ -42,7 +42,7 @@ fuzz_target!(|bytes: &[u8]| -> Corpus {
 fn run(admitted: &Admitted) {
     let code = match COMPILER.compile(admitted) {
         Ok(code) => code,
-        // That much native code is the one thing that only the compiler can tell.
+        // Only the compiler can tell that the native code is too long.
         Err(SandboxError::Compile(verdict)) if verdict.contains("native code") => return,
         Err(SandboxError::Compile(verdict)) => panic!("the gate admits what does not compile: {verdict}"),
         Err(error) => panic!("the host failed: {error}"),
@@ -63,12 +63,12 @@ fn run(admitted: &Admitted) {
     assert!(execution.usage.memory_bytes <= LIMITS.memory_bytes);
 }
 
-/// A valid module of the ABI's shape, made of `choices`.
+/// Returns a valid module of the ABI's shape, made from `choices`.
 fn generated(choices: &[u8]) -> Option<Vec<u8>> {
     Some(Module::new(SHAPE.clone(), &mut Unstructured::new(choices)).ok()?.to_bytes())
 }
 
-/// What the gate's list of features leaves of WebAssembly.
+/// Returns the configuration with the WebAssembly features that the gate allows.
 fn shape() -> Config {
     let wat = r#"(module
         (import "compute" "input_len" (func (result i64)))

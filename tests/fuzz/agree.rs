@@ -1,4 +1,4 @@
-//! One module on every engine: what comes of it must be the same.
+//! Comparison of engines: the results of one module must be the same on every engine.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -17,34 +17,35 @@ use compute_host::slice::Slice;
 use super::scramble::scrambled;
 use super::wasmi_faults::avoided;
 
-/// Enough for most, and soon spent.
+/// Gas of a run. It is enough for most modules, and is soon spent.
 pub const GAS: u64 = 400_000;
 
-/// What the start of any of these modules comes to, at most.
+/// Most gas for the start of any of these modules.
 const START_GAS_MAX: u64 = 24_000;
 
 const LIMITS: Limits = Limits { gas: GAS, memory_bytes: 20 << 16, output_bytes: 8 << 10, log_bytes: 200 };
 
-/// Of the gas that a run has used beside its start, what is more than this can be told from what is not, though a run that
-/// does not end well forfeits a whole grant: the first grants are as small.
+/// Threshold of the gas that a run uses beside its start. A run that does not end well forfeits a
+/// whole grant. The first grants are as small as this, so usage above it is still recognisable.
 pub const LITTLE_GAS: u64 = 1_000;
 
 const WINDOW: Window =
     Window { from: 0, to: START_GAS_MAX + 6 * LITTLE_GAS, stride: LITTLE_GAS, memory_at: None, is_sparing: true };
 
-/// More than offsets and lengths come to that modules are made with.
+/// Length of the input: more than the offsets and lengths in generated modules add up to.
 const INPUT_BYTES: usize = 4_096;
 
-/// The engines, and one more: where each NaN that arithmetic makes is another one, before the meter sees it.
+/// The engines, and one more on which each NaN that arithmetic makes is replaced by another one
+/// before the meter's code sees it.
 pub struct Engines(Vec<(&'static str, bool, ReferenceEngine)>);
 
-/// What is to be the same.
+/// Facts that must be the same on every engine.
 #[derive(Debug, PartialEq)]
 pub struct Facts {
     pub outcome: Outcome,
     proof: Option<Digest>,
     pub usage: Usage,
-    /// Of what was used, what the host charged before the guest ran.
+    /// Gas that the host charged before the guest ran, as part of the usage.
     pub start_gas: u64,
     output: Vec<u8>,
     log: Vec<u8>,
@@ -53,13 +54,13 @@ pub struct Facts {
     memory: Option<Digest>,
 }
 
-/// What can come of a module.
+/// Verdict on a module.
 pub enum Verdict {
     Refused(Refusal),
     Agree(Facts),
-    /// wasmi alone differs, and does not where what it gets wrong is written in another way.
+    /// Only wasmi differs, and it agrees when the code avoids wasmi's known faults.
     WasmiFails(Facts),
-    /// wasmi alone differs, and nobody knows why.
+    /// Only wasmi differs, and no known fault explains it.
     WasmiDiffers(String),
     Differ(String),
 }
@@ -72,7 +73,7 @@ impl Engines {
         Self(engines)
     }
 
-    /// What comes of `wasm` on every engine, with so much gas.
+    /// Runs `wasm` with `gas` on every engine, and compares the results.
     pub fn judge(&self, wasm: &[u8], gas: u64) -> Verdict {
         let admitted = match Admitted::new(wasm) {
             Ok(admitted) => admitted,
@@ -115,7 +116,7 @@ thread_local! {
     static IS_TRYING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Does what may panic; the message is the error, and nobody else hears of it.
+/// Runs `work`, which may panic. Returns the panic message as the error, and does not print it.
 fn tried<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -163,7 +164,7 @@ fn work(gas: u64) -> Work {
     }
 }
 
-/// What each engine came to, of that in which any differs.
+/// Returns, for each engine, those facts in which any engine differs.
 fn difference(ran: &[(&str, Result<Facts, String>)]) -> String {
     let shown = |facts: &Result<Facts, String>| match facts {
         Ok(facts) => {

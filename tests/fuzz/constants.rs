@@ -1,13 +1,13 @@
-//! Constants, written as sums of others (the proposal `extended-const`), also where segments begin.
-//! They come to what was there before, so it is known what the meter is to make of them.
+//! Constants written as sums of others (the proposal `extended-const`), also at the offsets of
+//! segments. They evaluate to the former values, so the expected result of the meter is known.
 
 use wasm_encoder::{ConstExpr, Instruction};
 use wasmparser::Operator;
 
-/// An expression of at most so many operators that depend on each other.
+/// Maximum number of operators that depend on each other in an expression.
 const LEVELS_MAX: u64 = 4;
 
-/// Chooses how constants are written.
+/// Random choice of how constants are written.
 pub struct Sums(u64);
 
 impl Sums {
@@ -15,7 +15,7 @@ impl Sums {
         Self(seed)
     }
 
-    /// Below `end`, by a linear congruential generator (Knuth, MMIX).
+    /// Returns a number below `end`, by a linear congruential generator (Knuth, MMIX).
     fn below(&mut self, end: u64) -> u64 {
         (self.any() >> 33) % end
     }
@@ -25,7 +25,7 @@ impl Sums {
         self.0
     }
 
-    /// What comes to the same as `expression`; `None` where that is no constant of integers.
+    /// Returns an expression equal to `expression`; `None` if that is no integer constant.
     pub fn of(&mut self, expression: &wasmparser::ConstExpr<'_>) -> Option<ConstExpr> {
         let (value, is_long) = match expression.get_operators_reader().read().ok()? {
             Operator::I32Const { value } => (value as u64, false),
@@ -37,13 +37,14 @@ impl Sums {
         Some(ConstExpr::extended(operators))
     }
 
-    /// A sum, difference or product that comes to `value`, of others with one level less.
+    /// Writes a sum, difference or product with the value `value`. Its operands have one level
+    /// less.
     fn write(&mut self, value: u64, is_long: bool, levels: u64, to: &mut Vec<Instruction<'static>>) {
         if levels == 0 {
             to.push(if is_long { Instruction::I64Const(value as i64) } else { Instruction::I32Const(value as i32) });
             return;
         }
-        // Where the upper half does not matter, what is right modulo 2^64 is right.
+        // A result that is right modulo 2^64 is right also where the upper half is dropped.
         let other = self.any();
         let odd = other | 1;
         let (left, right, operator, short) = match self.below(3) {
@@ -59,8 +60,8 @@ impl Sums {
     }
 }
 
-/// What an odd number is to be multiplied by to give 1, modulo 2^64. Each step of Newton's doubles
-/// the bits that are right.
+/// Returns the multiplicative inverse of an odd number, modulo 2^64. Each step of Newton's method
+/// doubles the number of correct bits.
 fn inverse(odd: u64) -> u64 {
     (0..6).fold(odd, |found, _| found.wrapping_mul(2_u64.wrapping_sub(odd.wrapping_mul(found))))
 }

@@ -1,6 +1,7 @@
-//! Has a module do more. wasm-smith's modules mostly trap at once, or call nothing: here a new `run` calls each of a
-//! module's functions round after round, with arguments of all sorts, and keeps in memory what they give. What would end
-//! most runs at their beginning is softened, so that they come to the rest.
+//! Rewriting of a module so that it does more. Most of wasm-smith's modules trap at once, or call
+//! nothing. A new `run` calls each of a module's functions in rounds, with arguments of all kinds,
+//! and stores the results in memory. Operators that would end most runs at the beginning are
+//! softened, so that the rest runs too.
 
 mod access;
 mod numbers;
@@ -17,37 +18,38 @@ use wasmparser::{
     ElementItems, FuncType, FunctionBody, Import, MemArg, Operator, OperatorsReader, Parser, Payload, TypeRef,
 };
 
-/// The new `run` puts so many of the module's functions into its table, where others call them.
+/// Number of the module's functions that the new `run` writes to its table, where others call them.
 pub const SLOTS: u32 = 8;
 
-/// Addresses are within the first page: below this, with an offset below [`OFFSET_END`].
+/// Mask of addresses. They are within the first page: below this, with an offset below
+/// [`OFFSET_END`].
 pub const ADDRESS_MASK: i32 = 0xefff;
 const OFFSET_END: u64 = 0x100;
 
-/// How a module is to be changed.
+/// Manner in which a module is changed.
 #[derive(Clone, Copy)]
 pub struct Manner {
-    /// For all that is chosen here.
+    /// Seed of all random choices in this module.
     pub seed: u64,
-    /// How often each function is called.
+    /// Number of calls of each function.
     pub rounds: u32,
-    /// Addresses are made to lie in memory, divisors are made odd, and `unreachable` returns.
+    /// Masks addresses to lie in memory, makes divisors odd, and turns `unreachable` into a return.
     pub masks: bool,
-    /// What loops or calls for long returns.
+    /// Whether a function that loops or calls for long returns early.
     pub is_patient: bool,
     pub depth: Option<Depth>,
-    /// The new `run` returns a failure.
+    /// Whether the new `run` returns a failure.
     pub fails: bool,
     pub start: Start,
 }
 
-/// What is called before `run`.
+/// Functions that are called before `run`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Start {
     Nowhere,
     /// The module's start function.
     Section,
-    /// What is exported as `_initialize`.
+    /// The export `_initialize`.
     Initialize,
     Both,
 }
@@ -62,18 +64,18 @@ impl Start {
     }
 }
 
-/// How functions that call others are to fill the stack.
+/// Depth to which functions that call others fill the stack.
 #[derive(Clone, Copy)]
 pub struct Depth {
-    /// How often they call themselves first.
+    /// Number of times that they call themselves first.
     pub calls: u32,
-    /// Locals that nobody uses.
+    /// Number of unused locals.
     pub locals: u32,
-    /// Vectors that they would keep while they call themselves.
+    /// Number of vectors that they would keep while they call themselves.
     pub values: u32,
 }
 
-/// `wasm`, of the shape that `subject` has wasm-smith make, changed.
+/// Returns `wasm`, changed. `wasm` has the shape that `subject` requests from wasm-smith.
 pub fn enlivened(wasm: &[u8], manner: Manner) -> Vec<u8> {
     let mut pass = Enliven::new(manner);
     for payload in Parser::new(0).parse_all(wasm) {
@@ -88,13 +90,13 @@ struct Enliven {
     manner: Manner,
     random: u64,
     types: Vec<FuncType>,
-    /// The type of each function, imported ones first.
+    /// Type of each function, imported ones first.
     functions: Vec<u32>,
     imports: Vec<String>,
-    /// The imports that others stand for, in the order of these.
+    /// Imports that have wrappers, in the order of the wrappers.
     wrapped: Vec<u32>,
     globals: u32,
-    /// The function that was `run`.
+    /// Index of the former `run`.
     run: u32,
     bodies: usize,
 }
@@ -163,14 +165,14 @@ impl Enliven {
         }
     }
 
-    /// If the function is imported, another is to stand for it.
+    /// Adds a wrapper for the function, if it is imported.
     fn wrap(&mut self, function: u32) {
         if function < self.imported() && !self.wrapped.contains(&function) {
             self.wrapped.push(function);
         }
     }
 
-    /// Below `end`, by a linear congruential generator (Knuth, MMIX).
+    /// Returns a number below `end`, by a linear congruential generator (Knuth, MMIX).
     fn below(&mut self, end: u32) -> u32 {
         self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((self.random >> 33) % u64::from(end)) as u32
@@ -184,13 +186,13 @@ impl Enliven {
         self.imports.len() as u32
     }
 
-    /// The module's own functions, by their indices.
+    /// Returns the indices of the module's own functions.
     fn own(&self) -> std::ops::Range<u32> {
         self.imported()..self.functions.len() as u32
     }
 
-    /// The new `run`, behind all others; behind it are those that stand for imports, and then the
-    /// two that can be called before it.
+    /// Returns the index of the new `run`, behind all others. The wrappers of imports come behind
+    /// it, and then the two functions that can be called before it.
     const fn driver(&self) -> u32 {
         self.functions.len() as u32
     }
@@ -199,7 +201,7 @@ impl Enliven {
         self.driver() + 1 + self.wrapped.len() as u32
     }
 
-    /// The global that counts what patience is left.
+    /// Returns the index of the global that counts the remaining patience.
     const fn patience(&self) -> u32 {
         self.globals
     }
@@ -212,7 +214,7 @@ fn add_patience(globals: &mut GlobalSection) {
 impl Reencode for Enliven {
     type Error = std::convert::Infallible;
 
-    /// Whoever calls an import calls what stands for it.
+    /// Redirects calls of an import to its wrapper.
     fn function_index(&mut self, function: u32) -> Result<u32, Error<Self::Error>> {
         let wrapper = self.wrapped.iter().position(|wrapped| *wrapped == function);
         Ok(wrapper.map_or(function, |wrapper| self.driver() + 1 + wrapper as u32))
@@ -226,7 +228,7 @@ impl Reencode for Enliven {
         Ok(arg)
     }
 
-    /// Adds that of a function which takes and gives nothing.
+    /// Adds the type of a function without parameters and results.
     fn parse_type_section(
         &mut self,
         types: &mut TypeSection,
@@ -247,7 +249,7 @@ impl Reencode for Enliven {
         self.wrapped.iter().for_each(|import| {
             functions.function(self.functions[*import as usize]);
         });
-        // The type that is added.
+        // The added type.
         functions.function(self.types.len() as u32).function(self.types.len() as u32);
         Ok(())
     }
@@ -262,8 +264,7 @@ impl Reencode for Enliven {
         Ok(())
     }
 
-    /// Where there is no section of globals, there is to be one. The start function stands behind
-    /// the exports.
+    /// Adds a section of globals if there is none. The start section comes behind the exports.
     fn intersperse_section_hook(
         &mut self,
         module: &mut Module,
@@ -297,7 +298,7 @@ impl Reencode for Enliven {
         if self.manner.start.has_initialize() {
             exports.export("_initialize", ExportKind::Func, self.starter() + 1);
         }
-        // A function whose reference is taken has to be named somewhere outside of the code.
+        // A function whose reference is taken must be named somewhere outside of the code.
         for function in self.own() {
             exports.export(&format!("function {function}"), ExportKind::Func, function);
         }

@@ -18,26 +18,26 @@ use agree::{Engines, GAS, Verdict};
 use compute_host::sandbox::with_guest_stack;
 use tally::Tally;
 
-/// Seeds that are tried; of nearly each comes a module that the gate admits.
+/// Number of seeds. Nearly each of them gives a module that the gate admits.
 const SEEDS: u64 = 20_400;
 
-/// After so many failures, the rest is likely to fail alike.
+/// Number of failures after which the test stops. The rest are likely to fail in the same way.
 const FAILURES_MAX: usize = 10;
 
-/// What wasm-smith is given to choose by, from a quarter to five quarters of it: that makes modules of some hundred
-/// operators.
+/// Scale of the number of random bytes for wasm-smith. The actual number is a quarter to five
+/// quarters of it, which gives modules of some hundred operators.
 const CHOICE_BYTES: u64 = 1_700;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A number in the environment.
+/// Returns a number from the environment.
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is to be a number")))
 }
 
-/// The bytes that stand for a seed.
+/// Returns the bytes for a seed.
 fn bytes(seed: u64) -> Vec<u8> {
     let mut noise = blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof();
     let mut length = [0; 8];
@@ -48,7 +48,8 @@ fn bytes(seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// Writes a module where it stays unless all went well, for an engine may take the process with it; tells where.
+/// Writes a module to a file, which stays if a test fails: an engine may abort the process. Returns
+/// the path.
 fn kept(seed: u64, wasm: &[u8]) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fuzz-failures");
     std::fs::create_dir_all(&folder).unwrap();
@@ -57,7 +58,7 @@ fn kept(seed: u64, wasm: &[u8]) -> PathBuf {
     file
 }
 
-/// Judges the module of a seed.
+/// Compares the engines on the module of a seed.
 fn judge(engines: &Engines, seed: u64, tally: &mut Tally) -> Option<String> {
     let Ok(subject) = subject::subject(&bytes(seed)) else {
         tally.unmade += 1;
@@ -101,7 +102,7 @@ fn engines_agree_on_random_modules() {
     });
     let (failures, tally) = (failures.into_inner().unwrap(), total.into_inner().unwrap());
     let seconds = began.elapsed().as_secs();
-    // Not by `println`, which is shown of tests that fail alone.
+    // `println` would be shown only for tests that fail.
     let _ = writeln!(std::io::stderr(), "\nseeds {first}..{} in {seconds} s\n{tally}", first + seeds);
     assert!(failures.is_empty(), "{} modules differ:\n{}", failures.len(), failures.join("\n"));
     if seeds >= SEEDS {
@@ -113,7 +114,7 @@ fn engines_agree_on_random_modules() {
     }
 }
 
-/// What was found once: each file is a module on which engines differed.
+/// Modules on which engines once differed, one in each file.
 #[test]
 fn engines_agree_on_what_they_differed_on() {
     let engines = Engines::new();

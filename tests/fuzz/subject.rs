@@ -1,5 +1,5 @@
-//! A module of the ABI's shape, made of bytes: the first of them say what kind it is to be, the rest are what wasm-smith
-//! takes its choices from. The same bytes make the same module.
+//! Modules with the ABI's shape, made of bytes. The first bytes choose the kind, and wasm-smith
+//! makes its choices from the rest. The same bytes make the same module.
 
 use arbitrary::{Result, Unstructured};
 use compute_host::sandbox::meter;
@@ -11,26 +11,27 @@ use super::agree::{Engines, GAS, Verdict};
 use super::constants::Sums;
 use super::enliven::{self, Depth, Manner, Start};
 
-/// So many bytes say what kind of module it is to be.
+/// Number of bytes that choose the kind of module.
 pub const KIND_BYTES: usize = 40;
 
-/// For modules that are to fill the stack: as much as they need to come to the end of it.
+/// Gas for modules that fill the stack: enough to reach its end.
 const DEEP_GAS: u64 = 10 * GAS;
 
-/// A module that is to be the same on every engine.
+/// A module that must behave the same on every engine.
 pub struct Subject {
     pub wasm: Vec<u8>,
-    /// The same, with each constant written as such.
+    /// The same module, with each constant written as such.
     plain: Vec<u8>,
-    /// How much it is to be given.
+    /// Gas for the module.
     gas: u64,
 }
 
 impl Subject {
-    /// What comes of it.
+    /// Returns the verdict on the module.
     pub fn judged(&self, engines: &Engines) -> Verdict {
         let verdict = engines.judge(&self.wasm, self.gas);
-        // The meter computes what no engine is to see: all of them would be wrong alike.
+        // The meter evaluates constants, and engines see only its result. An error would be the
+        // same on all engines.
         let metered = |wasm: &[u8]| meter::metered(wasm).map_err(|error| error.to_string());
         match verdict {
             Verdict::Agree(_) | Verdict::WasmiFails(_) if metered(&self.wasm) != metered(&self.plain) => {
@@ -41,14 +42,14 @@ impl Subject {
     }
 }
 
-/// What `bytes` stand for; an error where they are too few.
+/// Returns the module that `bytes` encode; an error if there are too few bytes.
 pub fn subject(bytes: &[u8]) -> Result<Subject> {
     let (kind, choices) = bytes.split_at_checked(KIND_BYTES).ok_or(arbitrary::Error::NotEnoughData)?;
     let mut kind = Unstructured::new(kind);
     let manner = manner(&mut kind)?;
-    // Whoever keeps traps off by masks of his own has no use for wasm-smith's.
+    // A module whose traps the masks avoid needs no protection by wasm-smith.
     let disallow_traps = if manner.is_some_and(|manner| manner.masks) { false } else { kind.ratio(7, 8)? };
-    // Those of modules that are changed are made where they are.
+    // The rewriting adds the start function of a changed module.
     let allow_start_export = manner.is_none();
     let config = Config { disallow_traps, allow_start_export, ..config(&mut kind)? };
     let sums = if kind.arbitrary()? { Some(kind.arbitrary()?) } else { None };
@@ -60,8 +61,8 @@ pub fn subject(bytes: &[u8]) -> Result<Subject> {
     Ok(Subject { wasm, plain, gas })
 }
 
-/// How a module is made to do more than wasm-smith's mostly do, which trap at once or have nothing to do; one in eight is
-/// left as it is.
+/// Returns the manner in which a module is made to do more. Most modules of wasm-smith trap at once
+/// or do nothing. One in eight stays as it is.
 fn manner(kind: &mut Unstructured<'_>) -> Result<Option<Manner>> {
     let (is_raw, is_deep) = (kind.ratio(1, 8)?, kind.ratio(1, 16)?);
     let manner = Manner {
@@ -76,7 +77,7 @@ fn manner(kind: &mut Unstructured<'_>) -> Result<Option<Manner>> {
     Ok((!is_raw).then_some(manner))
 }
 
-/// Some of these fill the stack, some do not.
+/// Returns a depth that fills the stack, or does not.
 fn depth(kind: &mut Unstructured<'_>) -> Result<Depth> {
     Ok(Depth {
         calls: kind.int_in_range(0..=40_000)?,
@@ -85,8 +86,8 @@ fn depth(kind: &mut Unstructured<'_>) -> Result<Depth> {
     })
 }
 
-/// What the gate's list of features leaves of WebAssembly, and of that in some modules only a part: what is left then
-/// meets itself more often.
+/// Returns the configuration: the features that the gate allows, and in some modules only a part of
+/// them. The operators in such a part are combined more often.
 fn config(kind: &mut Unstructured<'_>) -> Result<Config> {
     let mut kinds = InstructionKinds::all();
     if kind.arbitrary()? {
@@ -155,8 +156,8 @@ fn shape(memory: &str) -> String {
     )
 }
 
-/// The gate refuses `externref`, and wasm-smith has no `funcref` without it; every operator that takes the one takes the
-/// other.
+/// Replaces `externref`, which the gate refuses, by `funcref`. wasm-smith has no `funcref` without
+/// `externref`, and every operator that accepts the one accepts the other.
 struct AllFuncref;
 
 impl Reencode for AllFuncref {
@@ -173,7 +174,7 @@ impl Reencode for AllFuncref {
     }
 }
 
-/// Constants are written as sums.
+/// Writes constants as sums.
 struct WithSums(Sums);
 
 impl Reencode for WithSums {

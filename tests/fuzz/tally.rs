@@ -1,4 +1,4 @@
-//! What random modules were like.
+//! Statistics of random modules.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -7,23 +7,23 @@ use wasmparser::{ConstExpr, DataKind, ElementKind, Parser, Payload};
 
 use super::agree::{LITTLE_GAS, Verdict};
 
-/// The operators of one module in so many are noted.
+/// Sampling interval: the operators of one module in this many are recorded.
 const LOOKED_AT: u64 = 8;
 
 #[derive(Default)]
 pub struct Tally {
-    /// Seeds of which wasm-smith made no module.
+    /// Seeds from which wasm-smith made no module.
     pub unmade: u64,
-    /// By the gate's rules.
+    /// Refused modules, by the gate's rules.
     refused: BTreeMap<&'static str, u64>,
-    /// Those that ran.
+    /// Modules that ran.
     pub modules: u64,
     pub more_than_little: u64,
     with_start: u64,
     with_initialize: u64,
-    /// Whose constants are computed.
+    /// Modules whose constants are computed.
     with_sums: u64,
-    /// On which wasmi failed as it is known to.
+    /// Modules on which wasmi showed a known fault.
     wasmi_failed: u64,
     endings: BTreeMap<&'static str, u64>,
     operators: BTreeSet<String>,
@@ -52,7 +52,7 @@ impl Tally {
         *self.endings.entry(facts.outcome.code().0).or_default() += 1;
     }
 
-    /// What modules are to have in numbers, and how many have it.
+    /// Returns the kinds of which a minimum number of modules is required, with their counts.
     pub const fn kinds(&self) -> [(&'static str, u64); 3] {
         [
             ("a start function", self.with_start),

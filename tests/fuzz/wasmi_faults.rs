@@ -1,9 +1,11 @@
-//! What wasmi 2.0.0 gets wrong, written in another way: a module on which it alone differs is tried once more like that.
+//! Workarounds for the faults of wasmi 2.0.0. A module on which only wasmi differs is rewritten
+//! with them and run again.
 //!
-//! It forgets the condition of a `select` where another integer is on the operand stack behind it; it does not where the
-//! condition comes out of a local. It gives a register twice where an `if` has parameters, and panics if it is built
-//! with assertions; it does not where they go through locals. And it does not keep a float that lies below a block with
-//! parameters which is left early; it does where these go through locals. `fixtures/` has all three.
+//! wasmi forgets the condition of a `select` if another integer is on the operand stack behind it,
+//! unless the condition comes from a local. It assigns a register twice if an `if` has parameters,
+//! and panics if it is built with assertions, unless the parameters go through locals. It loses a
+//! float that lies below a block with parameters which is left early, unless the parameters go
+//! through locals. `fixtures/` has all three.
 
 use std::convert::Infallible;
 
@@ -11,7 +13,7 @@ use wasm_encoder::reencode::{Error, Reencode, utils};
 use wasm_encoder::{BlockType, CodeSection, Encode as _, Function, InstructionSink, Module, TypeSection, ValType};
 use wasmparser::{FuncType, FunctionBody, Operator, Parser, Payload};
 
-/// The same module without what wasmi gets wrong.
+/// Returns the same module, rewritten to avoid the faults of wasmi.
 pub fn avoided(wasm: &[u8]) -> Vec<u8> {
     let mut pass = Avoid::default();
     for payload in Parser::new(0).parse_all(wasm) {
@@ -25,7 +27,7 @@ pub fn avoided(wasm: &[u8]) -> Vec<u8> {
 #[derive(Default)]
 struct Avoid {
     types: Vec<FuncType>,
-    /// The types of the module's own functions.
+    /// Types of the module's own functions.
     functions: Vec<u32>,
     bodies: usize,
 }
@@ -54,7 +56,7 @@ impl Avoid {
 impl Reencode for Avoid {
     type Error = Infallible;
 
-    /// Behind the module's own types, each once more without its parameters.
+    /// Adds each type once more without its parameters, behind the module's own types.
     fn parse_type_section(
         &mut self,
         types: &mut TypeSection,

@@ -1,13 +1,13 @@
-//! Which operators read or write memory at an address on the operand stack.
+//! Operators that read or write memory at an address on the operand stack.
 
 use wasm_encoder::ValType;
 use wasmparser::Operator;
 
-/// What lies on top of the address.
+/// Operands on top of the address.
 pub enum Access {
     Bare,
     Under(ValType),
-    /// A length, and between the two another address or a value.
+    /// A length, and another address or a value between the two.
     Range,
 }
 

@@ -1,4 +1,4 @@
-//! A function of the module's own, softened.
+//! Softening of one of the module's own functions.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -11,7 +11,7 @@ use super::access::{Access, access};
 use super::numbers::{DOUBLES, SINGLES, doubles, singles};
 use super::{ADDRESS_MASK, Depth, Enliven, SLOTS};
 
-/// Lengths that bulk operators are given.
+/// Mask of the lengths for bulk operators.
 const LENGTH_MASK: i32 = 0x3ff;
 
 pub fn body(pass: &mut Enliven, function: u32, body: &FunctionBody<'_>) -> Result<Function, Error<Infallible>> {
@@ -64,7 +64,7 @@ impl Writer {
         InstructionSink::new(&mut self.bytes)
     }
 
-    /// One of the locals of this type that are no operator's of the module.
+    /// Returns an added local of this type, which no operator of the module uses.
     fn temporary(&mut self, ty: ValType, which: u8) -> u32 {
         *self.temporaries.entry((ty, which)).or_insert_with(|| {
             self.added.push(ty);
@@ -126,8 +126,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Calls this very function with its own arguments, until patience is as low as the depth. On a way that nobody goes,
-    /// it keeps many values while it does: there are places for them in each frame.
+    /// Calls the same function with its own arguments, until the remaining patience is as low as
+    /// the depth. A path that is never executed keeps many values across the call, so each frame
+    /// has places for them.
     fn deepen(&mut self, pass: &Enliven, function: u32, depth: Depth) {
         let (patience, signature) = (pass.patience(), pass.signature(function));
         let call = |sink: &mut InstructionSink<'_>| {
@@ -140,10 +141,10 @@ impl Writer {
             });
         };
         let mut sink = self.sink();
-        // It is never as low as that.
+        // The counter never gets as low as that.
         sink.global_get(patience).i32_const(i32::MIN).i32_eq().if_(BlockType::Empty);
         (0..depth.values).for_each(|value| {
-            // No compiler puts off a load that may trap.
+            // No compiler delays a load that may trap.
             sink.i32_const(0).v128_load(MemArg { offset: 16 * u64::from(value), align: 0, memory_index: 0 });
         });
         call(&mut sink);
@@ -157,7 +158,7 @@ impl Writer {
         sink.end();
     }
 
-    /// Writes, in every other place, another constant for one of floats: wasm-smith's are seldom those that matter.
+    /// Replaces every other float constant: those of wasm-smith are seldom the critical ones.
     fn constant(&mut self, pass: &mut Enliven, operator: &Operator<'_>) -> bool {
         let is_float =
             matches!(operator, Operator::F32Const { .. } | Operator::F64Const { .. } | Operator::V128Const { .. });
@@ -175,7 +176,7 @@ impl Writer {
         true
     }
 
-    /// Returns when this has been done too often since the new `run` called.
+    /// Returns when loops and calls have exceeded the limit since the new `run` called.
     fn lose_patience(&mut self, pass: &Enliven) {
         if !pass.manner.is_patient {
             return;
@@ -188,7 +189,7 @@ impl Writer {
         self.sink().end();
     }
 
-    /// Returns nothing of interest.
+    /// Returns with fixed results.
     fn give_up(&mut self) {
         let mut sink = InstructionSink::new(&mut self.bytes);
         for ty in &self.results {

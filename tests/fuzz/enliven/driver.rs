@@ -1,4 +1,4 @@
-//! The new `run`, and what is called before it.
+//! New `run`, and the functions that are called before it.
 
 use wasm_encoder::{BlockType, Function, HeapType, Ieee32, Ieee64, InstructionSink, MemArg, ValType};
 use wasmparser::ValType as Parsed;
@@ -6,10 +6,10 @@ use wasmparser::ValType as Parsed;
 use super::numbers::{DOUBLES, INTEGERS, SINGLES, doubles, singles};
 use super::{ADDRESS_MASK, Enliven, SLOTS};
 
-/// So many loops and calls may be begun by one call of a function.
+/// Number of loops and calls that one call of a function may begin.
 const PATIENCE: i32 = 60;
 
-/// The locals: how many rounds there were, a random number, and one to hold a value of each type.
+/// Locals: the number of rounds, a random number, and one for a value of each type.
 const ROUND: u32 = 0;
 const RANDOM: u32 = 1;
 const HELD: [(Parsed, ValType, u32); 5] = [
@@ -23,7 +23,7 @@ const HELD: [(Parsed, ValType, u32); 5] = [
 const FACTOR: i64 = 6_364_136_223_846_793_005;
 const SUMMAND: i64 = 1_442_695_040_888_963_407;
 
-/// What is called before `run` calls at most so many of the module's functions.
+/// Maximum number of the module's functions that are called before `run`.
 const STARTED_MAX: u32 = 3;
 
 pub fn driver(pass: &mut Enliven) -> Function {
@@ -43,7 +43,7 @@ pub fn driver(pass: &mut Enliven) -> Function {
     function
 }
 
-/// What is called before the new `run`: it does a little of the same.
+/// Returns a function that is called before the new `run`, and does a smaller part of the same.
 pub fn starter(pass: &mut Enliven) -> Function {
     let mut function = begun(pass);
     let mut sink = function.instructions();
@@ -59,7 +59,7 @@ pub fn starter(pass: &mut Enliven) -> Function {
     function
 }
 
-/// A function with the locals, and the table and the random number as they are to be.
+/// Begins a function with the locals, and initialises the table and the random number.
 fn begun(pass: &Enliven) -> Function {
     let locals = [ValType::I32, ValType::I64].into_iter().chain(HELD.map(|(_, ty, _)| ty));
     let mut function = Function::new(locals.map(|ty| (1, ty)).collect::<Vec<_>>());
@@ -71,7 +71,7 @@ fn begun(pass: &Enliven) -> Function {
     function
 }
 
-/// Calls one of the module's functions with arguments of all sorts, and keeps what it gives.
+/// Calls one of the module's functions with arguments of all kinds, and stores the results.
 fn call(pass: &mut Enliven, own: u32, sink: &mut InstructionSink<'_>) {
     sink.i32_const(PATIENCE).global_set(pass.patience());
     sink.local_get(RANDOM).i64_const(FACTOR).i64_mul().i64_const(SUMMAND).i64_add().local_set(RANDOM);
@@ -85,7 +85,7 @@ fn call(pass: &mut Enliven, own: u32, sink: &mut InstructionSink<'_>) {
     }
 }
 
-/// Puts out so many bytes of memory.
+/// Outputs `length` bytes of memory.
 fn output(pass: &mut Enliven, length: i32, sink: &mut InstructionSink<'_>) {
     sink.i32_const(pass.below(1 << 15) as i32).i32_const(length).call(import(pass, "output_write"));
 }
@@ -94,7 +94,7 @@ fn import(pass: &Enliven, name: &str) -> u32 {
     pass.imports.iter().position(|import| import == name).expect("all are imported") as u32
 }
 
-/// Leaves something of this type on the operand stack.
+/// Pushes an argument of this type on the operand stack.
 fn argument(pass: &mut Enliven, ty: Parsed, sink: &mut InstructionSink<'_>) {
     let (way, which) = (pass.below(4), pass.below(1 << 20) as usize);
     let turned = i64::from(pass.below(64));
@@ -159,7 +159,8 @@ fn argument(pass: &mut Enliven, ty: Parsed, sink: &mut InstructionSink<'_>) {
     }
 }
 
-/// Puts what is on top of the operand stack into memory; of a reference, whether it is null.
+/// Stores the top of the operand stack in memory. For a reference, it stores whether the reference
+/// is null.
 fn keep(ty: Parsed, at: u64, sink: &mut InstructionSink<'_>) {
     if ty.is_reference_type() {
         sink.ref_is_null();

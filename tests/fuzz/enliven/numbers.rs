@@ -1,5 +1,5 @@
-//! Numbers that arithmetic is sensitive to: zeros, infinities, NaNs quiet and not, of both signs, the smallest and the
-//! largest.
+//! Critical numbers for arithmetic: zeros, infinities, quiet and signalling NaNs, of both signs,
+//! the smallest and the largest.
 
 pub const SINGLES: [u32; 10] = [
     0,
@@ -29,13 +29,13 @@ pub const DOUBLES: [u64; 10] = [
 
 pub const INTEGERS: [i64; 8] = [0, 1, -1, i64::MIN, i64::MAX, 0x8000_0000, 0xffff_ffff, 63];
 
-/// A vector of single floats; four bits of `which` choose a lane.
+/// Returns a vector of single floats. Four bits of `which` choose a lane.
 pub fn singles(which: u32) -> i128 {
     let lane = |at: u32| u128::from(SINGLES[(which >> (4 * at)) as usize % SINGLES.len()]) << (32 * at);
     (0..4).map(lane).sum::<u128>() as i128
 }
 
-/// A vector of double floats, in the same way.
+/// Returns a vector of double floats, chosen in the same way.
 pub fn doubles(which: u32) -> i128 {
     let lane = |at: u32| u128::from(DOUBLES[(which >> (4 * at)) as usize % DOUBLES.len()]) << (64 * at);
     (0..2).map(lane).sum::<u128>() as i128

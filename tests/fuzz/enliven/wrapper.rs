@@ -1,5 +1,5 @@
-//! What stands for a host function: it calls it with pointers, lengths and offsets for which there is something. Those of
-//! modules that are left as they are have it refuse what wasm-smith comes up with.
+//! Wrapper of a host function. It calls the function with valid pointers, lengths and offsets.
+//! Modules that are not rewritten test the refusal of the values that wasm-smith generates.
 
 use wasm_encoder::Function;
 use wasmparser::ValType;
@@ -8,17 +8,17 @@ use super::Enliven;
 
 const POINTER_MASK: i32 = 0x7ff;
 
-/// For what is written to the output and the log, which are short.
+/// Mask of lengths for the output and the log, which are short.
 const SHORT_MASK: i32 = 0x1f;
 
-/// For offsets and lengths in the input: added up, still within.
+/// Mask of offsets and lengths in the input. Their sum is still within the input.
 const OFFSET_MASK: i64 = 0x3ff;
 
 pub fn wrapper(pass: &Enliven, import: u32) -> Function {
     let mut function = Function::new([]);
     let mut sink = function.instructions();
     let name = pass.imports[import as usize].as_str();
-    // A run may commit once, and then `run` does.
+    // A run may commit once, and `run` does.
     let stands_for = if name == "proof_commit" { "blake3_finish" } else { name };
     for (at, ty) in pass.signature(import).params().iter().enumerate() {
         sink.local_get(at as u32);
