@@ -1,8 +1,9 @@
-//! What each operator takes on Cranelift, beside what the schedule of gas has it cost.
+//! Time of each operator on Cranelift, beside its price in the gas schedule.
 //!
-//! Each is measured as a chain in which one waits for the other, its data in the first cache, in code that is compiled
-//! without optimisation of what goes on between operators: the compiler would see through a chain. What waits for nothing
-//! is measured by how many fit into a time, and printed apart; so is what depends on the size of the data.
+//! Each operator is measured as a chain in which each step waits for the one before, with its data
+//! in the L1 cache. The code is compiled without optimisation across operators, because the
+//! compiler would simplify a chain. Operators that leave nothing to wait for are measured by their
+//! throughput and printed separately. So are operators whose time depends on the size of the data.
 
 #[path = "calibration/chains.rs"]
 mod chains;
@@ -17,10 +18,10 @@ use compute_host::sandbox::meter;
 use self::chains::{Chain, chain, moving, round_trip};
 use self::lab::Bare;
 
-/// One unit of gas may take so many times as long at its dearest as at its cheapest.
+/// Aim for the ratio of the longest and the shortest time of a unit of gas.
 const SPREAD_AIM: f64 = 5.0;
 
-/// Bytes and elements that bulk operators move: as much as stays in the first cache.
+/// Bytes and elements that bulk operators move: as many as stay in the L1 cache.
 const BULK_BYTES: u32 = 8 << 10;
 const BULK_ELEMENTS: u32 = 1 << 10;
 
@@ -38,7 +39,7 @@ impl Row {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    // `cargo bench` says so; `cargo test` does not.
+    // `cargo bench` passes this argument; `cargo test` does not.
     let is_timed = arguments.iter().any(|a| a == "--bench") && !arguments.iter().any(|a| a == "--test");
     let lab = Bare::new(is_timed);
     let operators = Operators::measured(&lab);
@@ -55,9 +56,9 @@ fn main() {
 
 struct Operators {
     chains: Vec<Row>,
-    /// What waits for nothing.
+    /// Operators that leave nothing to wait for.
     streams: Vec<Row>,
-    /// No instruction, or nothing that can be had again and again.
+    /// No instruction, or nothing that can be repeated.
     unmeasured: Vec<(String, u64)>,
     costs: HashMap<String, u64>,
 }
@@ -96,7 +97,7 @@ impl Operators {
     }
 }
 
-/// An operator that is taken off from others' times.
+/// Returns the time of an operator that is subtracted from the times of others.
 fn alone(lab: &Bare, name: &str) -> f64 {
     let Some(Chain { code, round_trips, .. }) = chain(name) else { return 0.0 };
     lab.ns(&code) - round_trips.into_iter().map(|trip| lab.ns(&round_trip(trip).code) / 2.0).sum::<f64>()

@@ -1,7 +1,9 @@
-//! What the gate admits, against what it costs: for each shape of module that is dear to compile, the worst that is still
-//! admitted, each compiled in a process of its own; and how much of each limit real modules use.
+//! Compile cost of the modules that the gate admits. For each shape that is expensive to compile,
+//! the bench compiles the most expensive admitted module, each in a process of its own. It also
+//! reports how much of each limit real modules use.
 //!
-//! `REAL_MODULES` names a folder of modules (`*.wasm`) to compare with; without it, those of this repository are taken.
+//! `REAL_MODULES` names a folder of modules (`*.wasm`) to compare with. The default is the modules
+//! of this repository.
 
 #[path = "common/bombs.rs"]
 mod bombs;
@@ -15,18 +17,21 @@ use compute_host::sandbox::{
     Admitted, CompileEngine, GateLimits, LIMITS, LimitName, Price, Refusal, Report, Rule, meter,
 };
 
-/// A module whose compiling takes this many times what a real one's does, byte for byte, is let through wrongly,
+/// Maximum ratio of the compile time a byte to that of a real module. A module above it should be
+/// refused,
 const RATIO_MAX: f64 = 4.0;
-/// if it has more than so many bytes; or if compiling it takes so much memory, whatever it has.
+/// if it has more than this many bytes. So should a module of any size whose compilation takes more
+/// memory than this.
 const SMALL_BYTES: usize = 10_000;
 const MEMORY_MIB_MAX: f64 = 512.0;
-/// What a unit of the estimate may take, in us: one is meant, on a machine that does nothing else.
+/// Maximum time of a unit of the estimate, in us. A unit is meant to take one, on a machine without
+/// other work.
 const US_A_UNIT_MAX: f64 = 2.0;
 
 /// Modules of this repository, which compilers made of ordinary programs.
 const OWN: [&str; 2] = ["benches/kernels/dist", "guest-workloads/dist"];
 
-/// What compiling took.
+/// Time and memory of a compilation.
 #[derive(Clone, Copy)]
 struct Cost {
     bytes: usize,
@@ -44,7 +49,7 @@ struct Real {
     name: String,
     report: Report,
     cost: Option<Cost>,
-    /// As estimated, of the module with the meter in it.
+    /// Estimate for the metered module.
     units: Option<f64>,
 }
 
@@ -60,12 +65,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// Compiles in this process, with the meter in it, and says what that took.
+/// Compiles a module with the meter in this process, and prints the time and memory.
 fn compile(wasm: &[u8]) -> ExitCode {
     let engine = CompileEngine::new().unwrap();
     let Ok(metered) = meter::metered(wasm) else { return ExitCode::FAILURE };
     let mut seconds = Vec::new();
-    // What is short is measured again.
+    // Repeats short measurements.
     while seconds.len() < 5 && seconds.iter().sum::<f64>() < 0.05 {
         let before = cpu_seconds();
         if let Err(error) = engine.compile(&metered) {
@@ -79,9 +84,9 @@ fn compile(wasm: &[u8]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// What this thread, the only one, has had of a processor.
+/// Returns the processor time of this thread, which is the only one.
 fn cpu_seconds() -> f64 {
-    // The kernel brings it up to date when the thread gives up the processor.
+    // The kernel updates it when the thread gives up the processor.
     std::thread::sleep(Duration::from_micros(50));
     let times = std::fs::read_to_string("/proc/self/schedstat").unwrap();
     times.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9
@@ -93,7 +98,7 @@ fn peak_memory_mib() -> f64 {
     line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
 }
 
-/// What compiling takes in a process of its own; `None` if it fails.
+/// Measures a compilation in a process of its own; `None` if it fails.
 fn measure(arguments: &[&str], bytes: usize) -> Option<Cost> {
     let this = std::env::current_exe().unwrap();
     let output = Command::new(this).arg("compile").args(arguments).stderr(Stdio::null()).output().unwrap();
@@ -130,7 +135,8 @@ fn calibration(is_quick: bool, filter: Option<&&str>) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Prints the worst module of a shape that the gate admits; whether that is cheap enough.
+/// Prints the most expensive module of a shape that the gate admits. Returns whether its cost is
+/// within the limits.
 fn holds(bomb: &Bomb, sizes: std::ops::RangeInclusive<u32>, median: f64) -> bool {
     let mut admitted: Vec<(String, Cost)> = Vec::new();
     let mut n = *sizes.start();
@@ -165,7 +171,8 @@ fn holds(bomb: &Bomb, sizes: std::ops::RangeInclusive<u32>, median: f64) -> bool
     memory <= MEMORY_MIB_MAX && worst_large.is_none_or(|(_, cost)| cost.us_per_byte() <= RATIO_MAX * median)
 }
 
-/// How many make a module whose compiling takes long enough to measure: a tenth of a second, or a mebibyte.
+/// Returns the number of copies for a compilation long enough to measure: a tenth of a second, or a
+/// mebibyte.
 fn copies_of(bomb: &Bomb, one: &[u8], is_quick: bool) -> u32 {
     if is_quick || matches!(bomb.shape, Shape::Module(_)) {
         return 1;
@@ -174,7 +181,8 @@ fn copies_of(bomb: &Bomb, one: &[u8], is_quick: bool) -> u32 {
     (120_000 / used.function_cost.max(1)).min((1 << 20) / used.body_bytes.max(1)).max(1) as u32
 }
 
-/// How many of this repository's modules are refused, or take longer than their estimate says.
+/// Returns the number of this repository's modules that are refused, or take longer than their
+/// estimate says.
 fn dear(own: &[Real]) -> usize {
     let is_dear = |module: &&Real| {
         let is_refused = module.report.refusals.iter().any(is_of_shape);
@@ -188,7 +196,7 @@ fn dear(own: &[Real]) -> usize {
     own.iter().filter(is_dear).count()
 }
 
-/// The modules in these folders, each read and compiled.
+/// Reads and compiles the modules in these folders.
 fn modules(folders: &[PathBuf]) -> Vec<Real> {
     let entries = folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap());
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -216,7 +224,7 @@ fn peak(real: &[Real]) -> f64 {
     real.iter().filter_map(|module| module.cost).map(|cost| cost.memory_mib).fold(0.0, f64::max)
 }
 
-/// How much of each limit the real modules use, and which are refused for one.
+/// Prints how much of each limit the real modules use, and which modules a limit refuses.
 fn uses(real: &[Real]) {
     println!("| limit | value | largest | second | median |\n|---|---|---|---|---|");
     for limit in LIMITS {
@@ -237,7 +245,7 @@ fn uses(real: &[Real]) {
     }
 }
 
-/// What the estimate says of each real module, in units a byte, beside what compiling it took.
+/// Prints the estimate for each real module, in units a byte, beside its compile time.
 fn estimates(real: &[Real]) {
     println!("\n| module | bytes | metered | units/B | us/B | MiB |\n|---|---|---|---|---|---|");
     for Real { name, report, cost, units } in real {
@@ -248,7 +256,7 @@ fn estimates(real: &[Real]) {
     }
 }
 
-/// Whether it is a limit that is broken, of those on what is compiled.
+/// Returns whether the refusal is for a limit on the compiled code.
 fn is_of_shape(refusal: &Refusal) -> bool {
     const INTERFACE: &[LimitName] = &[LimitName::Imports, LimitName::Exports, LimitName::NameBytes];
     matches!(refusal.rule, Rule::Limit { name, .. } if !INTERFACE.contains(&name))

@@ -1,7 +1,9 @@
-//! The courier: receipts a second from one process to another on loopback, durable on both sides, and the same with stores
-//! that only append; and a flush of many pending receipts: what it adds to memory, and how soon it begins.
+//! Courier throughput: receipts a second from one process to another on loopback, durable on both
+//! sides, and the same with stores that only append. A flush of many pending receipts shows the
+//! memory that it adds, and its delay until the first delivery.
 //!
-//! `COURIER_PENDING` says how many are pending. The processes that are measured are this program, started again.
+//! `COURIER_PENDING` sets the number of pending receipts. The measured processes are this program,
+//! started again.
 
 #[path = "courier/floor.rs"]
 mod floor;
@@ -31,7 +33,7 @@ fn settings() -> Settings {
     Settings { concurrency: CONCURRENCY as u64, ..Settings::default() }
 }
 
-/// How many are under way at once.
+/// Number of concurrent deliveries.
 const CONCURRENCY: usize = 32;
 
 const BUNDLE_BYTES: usize = 4 << 10;
@@ -52,7 +54,7 @@ fn peer(key: &str, address: &str) -> Peer {
     Peer { name: name(), public_key: key.parse().unwrap(), address: Some(address.parse().unwrap()) }
 }
 
-/// Without a pattern, and another one for each number.
+/// Returns a bundle without a pattern, a different one for each number.
 fn bundle(number: u64) -> Vec<u8> {
     let mut bundle = vec![0; BUNDLE_BYTES];
     blake3::Hasher::new().update(&number.to_le_bytes()).finalize_xof().fill(&mut bundle);

@@ -1,5 +1,5 @@
-//! How late a run ends whose time is over, in what takes it longest between two looks at the clock; and how long a quantum
-//! of gas takes, on each engine, which bounds that for all code.
+//! Delay between a run's deadline and its end, in the code with the longest time between two checks
+//! of the clock. The time of a quantum of gas on each engine bounds that delay for all code.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use compute_host::sandbox::{
 
 const DEADLINE: Duration = Duration::from_millis(50);
 
-/// Endless, each in its way.
+/// Endless guests, each with a different operator.
 const GUESTS: [(&str, &str); 6] = [
     ("a loop", "(loop $l (br $l)) unreachable"),
     (
@@ -99,7 +99,7 @@ fn lateness(rounds: usize) {
     }
 }
 
-/// Of each kernel, up to `gas` or its end.
+/// Measures each kernel, up to `gas` or its end.
 fn quanta(gas: u64) {
     println!("\n| milliseconds a quantum of {} gas | {} |", meter::QUANTUM, names());
     println!("|---|{}", "---|".repeat(EngineKind::ALL.len()));

@@ -1,10 +1,13 @@
-//! What one token's doing costs another: the latency of a well-behaved token's slices, alone and beside a token that
-//! behaves as badly as it can in one of twelve ways. Both speak to the node from this process, over loopback.
+//! Effect of one token's load on another: the latency of a well-behaved token's slices, alone and
+//! beside an attacking token. The attacker misbehaves as badly as it can, in one of twelve ways.
+//! Both send their requests from this process, over loopback.
 //!
-//! The aim: at 99 % at most three times the latency alone, and no refusal that the well-behaved token did not cause.
+//! Aim: the 99th percentile is at most three times the latency alone, and no refusal occurs that
+//! the well-behaved token did not cause.
 //!
-//! `cargo bench --bench fairness -- NAME` measures the attacks whose name contains NAME. `FAIRNESS_SOAK_SECONDS=600` lets
-//! all of them go on at once for that long instead, and prints what the node holds meanwhile and after a minute's rest.
+//! `cargo bench --bench fairness -- NAME` measures the attacks whose name contains NAME.
+//! `FAIRNESS_SOAK_SECONDS=600` runs all attacks at once for that long instead, and prints the
+//! node's resources during the attack and after a minute's rest.
 
 #[path = "fairness/attacks.rs"]
 mod attacks;
@@ -26,13 +29,13 @@ use self::attacks::{ATTACKS, Attack, Attacker};
 use self::client::Client;
 use self::node::Node;
 
-/// The slices of the well-behaved token.
+/// Size of the well-behaved token's slices.
 const SLICE_BYTES: usize = 16 << 10;
-/// The pause between two of them.
+/// Pause between two of them.
 const PAUSE: Duration = Duration::from_millis(5);
-/// How long the attack goes on before the measurement.
+/// Time for which the attack runs before the measurement.
 const RAMP: Duration = Duration::from_secs(2);
-/// The ratio aimed at.
+/// Aim for the ratio.
 const AIM: f64 = 3.0;
 
 fn main() {
@@ -50,7 +53,7 @@ fn main() {
     }
 }
 
-/// A token's secret, and its lines for the config.
+/// Returns a token's secret, and its lines for the config.
 fn token(name: &str) -> (String, String) {
     let rights = ["run", "upload", "price"].map(|right| ["--right", right]).concat();
     let made = Command::new(env!("CARGO_BIN_EXE_node")).args(["token", "new", name]).args(rights).output().unwrap();
@@ -59,7 +62,7 @@ fn token(name: &str) -> (String, String) {
     (secret.to_owned(), lines.to_owned())
 }
 
-/// A node with two tokens, and their secrets.
+/// Starts a node with two tokens, and returns it with their secrets.
 fn node_for_two() -> (Node, String, String) {
     let [(good, good_lines), (bad, bad_lines)] = ["good", "bad"].map(token);
     let node = Node::start_with(&format!("{good_lines}\n{bad_lines}\n[compute]\ntimeout_ms = 5000\n"));
@@ -109,7 +112,7 @@ impl Latencies {
     }
 }
 
-/// Runs `count` slices, one after another, none of which was run before.
+/// Runs `count` new slices, one after another.
 async fn ask(client: &mut Client, count: u64) -> Latencies {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let (mut sorted_ms, mut refused) = (Vec::new(), 0);

@@ -1,7 +1,8 @@
-//! What the meter costs: the sixteen kernels of `kernels/`, each under every setting in turn, in one run; and how fast
-//! modules are rewritten. The engines are wasmtime's own, as the meter has to be better than what they offer.
+//! Cost of the meter: the sixteen kernels of `kernels/`, each under every setting in turn, in one
+//! run; and the speed of the rewriting. The engines are wasmtime's own, because the meter must be
+//! better than their own mechanisms.
 //!
-//! Arguments are parts of the names of kernels to run, instead of all. With `--test` everything runs once, untimed.
+//! Arguments select kernels by parts of their names. With `--test` everything runs once, untimed.
 
 #[path = "common/large.rs"]
 mod large;
@@ -15,20 +16,20 @@ use compute_host::sandbox::meter;
 
 use self::guest::{Guest, SETTINGS, Setting, processor_time};
 
-/// Each setting runs so often; the best time counts, because whatever disturbs a run makes it longer. All times are the
-/// processor's, so that what else runs on the machine takes little from them.
+/// Number of runs of each setting. The best time counts, because every disturbance makes a run
+/// longer. All times are processor times, so other processes have little effect on them.
 const ROUNDS: usize = 15;
 
-/// What the meter may cost over plain: as a geometric mean, and for any one kernel.
+/// Maximum cost of the meter relative to plain: as a geometric mean, and for any one kernel.
 const MEAN_AIM: f64 = 1.05;
 const WORST_AIM: f64 = 1.25;
 
-/// How fast modules are to be rewritten, on one thread.
+/// Aim for the speed of rewriting, on one thread.
 const REWRITING_AIM_MB_S: f64 = 20.0;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    // `cargo bench` says so; `cargo test` does not.
+    // `cargo bench` passes this argument; `cargo test` does not.
     let is_timed = arguments.iter().any(|a| a == "--bench") && !arguments.iter().any(|a| a == "--test");
     let names: Vec<&str> = arguments.iter().filter(|a| !a.starts_with("--")).map(String::as_str).collect();
     let kernels: Vec<(String, Vec<u8>)> = kernels()
@@ -41,7 +42,7 @@ fn main() {
     }
 }
 
-/// Names and code, sorted by name.
+/// Returns names and code, sorted by name.
 fn kernels() -> Vec<(String, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/kernels/dist");
     let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
@@ -53,7 +54,7 @@ fn kernels() -> Vec<(String, Vec<u8>)> {
     kernels
 }
 
-/// Each kernel under each setting, as times over plain.
+/// Measures each kernel under each setting, as the ratio to plain.
 fn tax(kernels: &[(String, Vec<u8>)], rounds: usize, is_timed: bool) {
     if is_timed {
         print!("{:<16} {:>8}", "time over plain", "plain");
@@ -87,7 +88,7 @@ fn tax(kernels: &[(String, Vec<u8>)], rounds: usize, is_timed: bool) {
     println!("aim: a mean of {MEAN_AIM}, a worst of {WORST_AIM}");
 }
 
-/// The best time of each setting, and the gas of the metered one.
+/// Returns the best time of each setting, and the gas of the metered one.
 fn best(name: &str, wasm: &[u8], rounds: usize) -> ([Duration; SETTINGS.len()], u64) {
     let guests = SETTINGS.each_ref().map(|setting: &Setting| Guest::new(setting, wasm));
     let mut best = [Duration::MAX; SETTINGS.len()];
@@ -104,7 +105,7 @@ fn best(name: &str, wasm: &[u8], rounds: usize) -> ([Duration; SETTINGS.len()], 
     (best, gas.unwrap_or_default())
 }
 
-/// How fast modules are rewritten: all kernels, and what a Rust compiler might make.
+/// Measures the speed of rewriting: all kernels, and a module with code like a Rust compiler's.
 fn rewriting(kernels: &[(String, Vec<u8>)], is_timed: bool) {
     let kernels = kernels.iter().map(|(_, wasm)| wasm.clone()).collect();
     for (name, modules) in [("the kernels", kernels), ("1 MiB", vec![large::module(1 << 20)])] {

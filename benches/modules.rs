@@ -1,5 +1,5 @@
-//! What a module costs on its way in and at its start: the gate, the first addition, and a run from the store, beside
-//! compiling each time.
+//! Cost of a module when it is added and started: the gate, the first addition, and a run from the
+//! store, beside compiling each time.
 
 #[path = "common/large.rs"]
 mod large;
@@ -20,7 +20,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group};
 
 const NODE: &str = env!("CARGO_BIN_EXE_node");
 
-/// Modules with all that the node has.
+/// Returns a module store with all the parts that the node's has.
 fn modules(sandbox: &Arc<Sandbox>, directory: &Path) -> Modules {
     let compiler = Compiler::child(NODE, sandbox.settings_digest());
     let quota = Quota { modules_max: 1000, bytes_max: 1 << 30 };
@@ -31,7 +31,7 @@ fn modules(sandbox: &Arc<Sandbox>, directory: &Path) -> Modules {
         .with_code(CodeFiles::new(code, MacKey::new([1; 32]), 1 << 30))
 }
 
-/// From the request to the end of a guest that finds nothing to do.
+/// Runs a guest that does nothing, from the request to its end.
 fn run(sandbox: &Sandbox, modules: &Modules, guest: Guest<'_>) {
     let program = modules.program(guest).unwrap();
     let input = Slice::from_bytes(&b""[..]).open(&HashThreads::new(1), &AtomicU64::new(0)).unwrap();
@@ -90,7 +90,7 @@ fn of_a_mebibyte(c: &mut Criterion) {
 
 criterion_group!(benches, of_a_mebibyte);
 
-/// On a thread that can run guests, so that none is started for each.
+/// Runs on a thread that can run guests, so that none is started for each.
 fn main() {
     with_guest_stack(|| {
         benches();

@@ -1,5 +1,5 @@
-//! What a slice of 64 bytes costs: in the sandbox, through the runner, and beside it what tokio's `spawn_blocking` costs
-//! that does nothing. Nothing is answered from a cache, and there is no store.
+//! Overhead of a slice of 64 bytes: in the sandbox, through the runner, and beside them an empty
+//! task of tokio's `spawn_blocking`. No cache answers, and there is no store.
 
 #[allow(dead_code, reason = "each bench uses a part of it")]
 mod common;
@@ -12,7 +12,7 @@ use compute_host::workload::Workload;
 use criterion::{Criterion, criterion_group};
 use futures_util::{StreamExt as _, stream};
 
-/// Slices under way at once where the load is measured.
+/// Number of concurrent slices where the load is measured.
 const UNDER_WAY: usize = 64;
 
 fn overhead(criterion: &mut Criterion) {
@@ -60,7 +60,7 @@ fn timed<T, E: std::fmt::Debug>(
 
 criterion_group!(benches, overhead);
 
-/// On a thread that can run guests, so that none is started for each.
+/// Runs on a thread that can run guests, so that none is started for each.
 fn main() {
     with_guest_stack(|| {
         benches();

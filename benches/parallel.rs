@@ -1,5 +1,5 @@
-//! Slices a second at 1 and at 2 jobs: small ones, where the way there is what costs, and ones of 64 KiB that read all
-//! of their slice through the guest's memory.
+//! Slices a second at 1 and at 2 jobs: small slices, whose cost is the overhead, and slices of 64
+//! KiB, which the guest reads completely through its memory.
 
 #[allow(dead_code, reason = "each bench uses a part of it")]
 mod common;

@@ -1,4 +1,5 @@
-//! The price board: an offer recorded and its lane's three bands told, in full windows; and the board saved and loaded.
+//! Price board: the time to record an offer and read its lane's three bands, in full windows; and
+//! the time to save and load the board.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -7,7 +8,7 @@ use compute_host::prices::{Lane, LoadResult, Offer, Price, PriceBoard, ProviderN
 
 const WINDOWS: [u64; 3] = [100, 10_000, 100_000];
 
-/// Enough that shares apply.
+/// Number of providers, large enough that shares apply.
 const PROVIDERS: usize = 40;
 
 fn main() {
@@ -25,7 +26,7 @@ fn measure(window: u64, offers: usize) {
     let path = directory.path().join("price_board.bin");
     let mut made = Offers::new();
     let mut board = PriceBoard::new(&settings);
-    // Every window is full, and its blocks are as they come to be.
+    // Fills every window, so that its blocks have their usual form.
     (0..window * 2).for_each(|_| board.record(&made.next()));
     let mut took: Vec<Duration> = (0..offers).map(|_| record_and_tell(&mut board, &made.next())).collect();
     took.sort_unstable();
@@ -50,7 +51,7 @@ fn measure(window: u64, offers: usize) {
     );
 }
 
-/// The offer counts in its lane and over all, and its lane's quartiles are told.
+/// Records an offer in its lane and over all, and reads the lane's quartiles.
 fn record_and_tell(board: &mut PriceBoard, offer: &Offer) -> Duration {
     let begun = Instant::now();
     board.record(offer);
@@ -58,7 +59,7 @@ fn record_and_tell(board: &mut PriceBoard, offer: &Offer) -> Duration {
     begun.elapsed()
 }
 
-/// Offers without a pattern, always the same ones.
+/// Generator of offers without a pattern. The offers are the same in every run.
 struct Offers {
     state: u64,
     providers: Vec<ProviderName>,

@@ -1,7 +1,8 @@
-//! The node as a service, asked over loopback by this process, which takes its share of the cores: slices a second, uploads, idle
-//! connections, and how soon it is ready. Nothing is timed but by the asker's clock.
+//! Service benchmarks. This process sends requests to the node over loopback, and uses its own part
+//! of the cores. Measured are slices a second, uploads, idle connections, and the time until the
+//! node is ready. All times are by the client's clock.
 //!
-//! `SERVICE_HOLD_SECONDS` has it hold the load for that long and tells what becomes of the node's memory.
+//! `SERVICE_HOLD_SECONDS` keeps up the load for that long, and prints the node's memory.
 
 #[allow(dead_code, reason = "another bench uses the rest")]
 #[path = "service/client.rs"]
@@ -34,20 +35,20 @@ fn main() {
     });
 }
 
-/// Without a pattern, and another one for each number.
+/// Returns a slice without a pattern, a different one for each number.
 fn slice(number: u64, bytes: usize) -> Vec<u8> {
     let mut slice = vec![0; bytes];
     blake3::Hasher::new().update(&number.to_le_bytes()).finalize_xof().fill(&mut slice);
     slice
 }
 
-/// Answers, and how long each took.
+/// Latencies of the answers.
 struct Load {
     took: Vec<Duration>,
     seconds: f64,
 }
 
-/// Has `connections` ask `count` times in all; `body` makes what the next one asks.
+/// Sends `count` requests in all over `connections`. `body` makes the body of the next request.
 async fn load(
     node: &Node,
     connections: u64,
@@ -111,7 +112,7 @@ async fn slices(is_test: bool) {
     }
 }
 
-/// What connections take that say nothing more.
+/// Measures the memory of idle connections.
 async fn idle(connections: usize) {
     let node = Node::start();
     let before = node.memory_kib();
@@ -151,7 +152,7 @@ async fn uploads(count: u64) {
     println!("\n{count} uploads, 32 at a time: {:.0}/s", count as f64 / seconds);
 }
 
-/// From the start of the process until it takes work.
+/// Measures the time from the start of the process until it accepts work.
 async fn start(modules: u64) {
     let mut node = Node::start();
     let mut client = Client::connect(node.address).await;

@@ -1,4 +1,5 @@
-//! `node compute run` on one small slice, as a whole process with a warm cache; beside it a process that does nothing.
+//! Process time of `node compute run` on one small slice, with a warm cache; beside it a process
+//! that does nothing.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

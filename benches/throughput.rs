@@ -1,7 +1,9 @@
-//! Transcode against BLAKE3 called natively on the same bytes, on one thread, and as a whole process against `b3sum`.
+//! Throughput of transcode against native BLAKE3 on the same bytes, on one thread, and as a whole
+//! process against `b3sum`.
 //!
-//! The whole-slice guest's slice is hashed once, by the host, in the time that is measured. The streaming guest's is
-//! hashed once in that time, by the guest's own calls; the host's digest of it is made before.
+//! In the measured time, the host hashes the slice of the whole-slice guest once. The slice of the
+//! streaming guest is hashed once in that time, by the guest's own calls; the host computes its own
+//! digest of it before.
 
 #[allow(dead_code, reason = "each bench uses a part of it")]
 mod common;
@@ -61,7 +63,7 @@ fn run(directory: &Path, program: &str, arguments: &[&str]) {
 
 criterion_group!(benches, in_process, whole_process);
 
-/// On a thread that can run guests, so that none is started for each.
+/// Runs on a thread that can run guests, so that none is started for each.
 fn main() {
     with_guest_stack(|| {
         benches();

@@ -1,22 +1,25 @@
-//! For each operator, by the name that the schedule has for it, some text that has it run again and again, each time
-//! waiting for the time before.
+//! Chains of operators. For each operator, by its name in the schedule, there is a text that
+//! executes it again and again. Each execution waits for the one before.
 
-/// Types of values, by the names of the text format.
+/// Type of a value, by its name in the text format.
 type Ty = &'static str;
 
-/// Code that finds its value in the local `$x` of a type, and leaves the next one there.
+/// Code that reads its value from the local `$x` of a type, and writes the next value there.
 pub struct Chain {
     pub code: String,
-    /// What of its time is not the operator's: ways between types, and back, of which half is taken off; and operators.
+    /// Parts of the time that are not the operator's. Conversions between types and back, of which
+    /// half is subtracted, and other operators.
     pub round_trips: Vec<(Ty, Ty)>,
     pub others: Vec<&'static str>,
-    /// In how many equal parts the rest is the operator's.
+    /// Number of equal parts in the rest, each of which is the operator's time.
     pub parts: f64,
-    /// Whether one waits for the other. Where an operator leaves nothing to wait for, it is how many fit into a time.
+    /// Whether each execution waits for the one before. If an operator leaves nothing to wait for,
+    /// its throughput is measured.
     pub is_chain: bool,
 }
 
-/// How `name` is measured; `None` for what cannot be had again and again, or is no instruction.
+/// Returns the measurement of `name`; `None` for an operator that cannot be repeated, or is no
+/// instruction.
 pub fn chain(name: &str) -> Option<Chain> {
     by_hand(name).or_else(|| store(name)).or_else(|| {
         let (operands, result) = signature(name)?;
@@ -24,7 +27,7 @@ pub fn chain(name: &str) -> Option<Chain> {
     })
 }
 
-/// From one type to the other and back.
+/// Returns the conversion from one type to the other and back.
 pub fn round_trip((from, to): (Ty, Ty)) -> Chain {
     let code = format!("local.get $x_{from} {} {} local.set $x_{from}", bridge(from, to), bridge(to, from));
     Chain { code, round_trips: Vec::new(), others: Vec::new(), parts: 1.0, is_chain: true }
@@ -34,7 +37,7 @@ fn of_signature(name: &str, operands: &[Ty], result: Ty) -> Chain {
     let mut chain = plain(String::new());
     let immediate = match name {
         "i8x16.shuffle" => " 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16",
-        // The last one; some compilers have nothing to do for the first.
+        // The last lane; some compilers emit nothing for the first.
         name if name.contains("_lane") && name.contains("64") => " 1",
         name if name.contains("_lane") => " 3",
         _ => "",
@@ -57,9 +60,9 @@ fn of_signature(name: &str, operands: &[Ty], result: Ty) -> Chain {
         }
         _ => {}
     }
-    // What one divides by is what came out before, so that it neither grows nor shrinks.
+    // The divisor is the former result, so that the result neither grows nor shrinks.
     let is_swapped = is_division && first.starts_with(['f', 'v']);
-    // What a lane is loaded into is the next address.
+    // The result of a lane load is the next address.
     let other = if name.contains(".load") { "x" } else { "y" };
     let others: String = operands[1..].iter().map(|ty| format!(" local.get ${other}_{ty}")).collect();
     let all = if is_swapped { format!("{others} {x}") } else { format!("{x} {others}") };
@@ -71,14 +74,14 @@ fn plain(code: String) -> Chain {
     Chain { code, round_trips: Vec::new(), others: Vec::new(), parts: 1.0, is_chain: true }
 }
 
-/// Operators that are not functions of their operands.
+/// Returns the chain of an operator that is not a function of its operands.
 fn by_hand(name: &str) -> Option<Chain> {
     let x = "local.get $x_i32";
     let zero = "local.get $zero";
     let (code, parts, is_chain) = match name {
         "select" => (format!("{x} local.get $y_i32 {x} select local.set $x_i32"), 1.0, true),
         "select_typed" => (format!("{x} local.get $y_i32 {x} select (result i32) local.set $x_i32"), 1.0, true),
-        // Processors see through a pair of them.
+        // Processors eliminate a single pair of them.
         "global.get" | "global.set" => (format!("{x} global.set $g global.get $g local.set $x_i32"), 2.0, false),
         "call" => (format!("{x} call $same local.set $x_i32"), 1.0, true),
         "call_indirect" => (format!("{x} {zero} call_indirect (type $unary) local.set $x_i32"), 1.0, true),
@@ -90,7 +93,7 @@ fn by_hand(name: &str) -> Option<Chain> {
         "ref.is_null" => ("global.get $f ref.is_null global.set $g".to_owned(), 1.0, false),
         "table.get" => (format!("{zero} table.get $t global.set $f"), 1.0, false),
         "table.set" => (format!("{zero} global.get $f table.set $t"), 1.0, false),
-        // By more than there is.
+        // More pages than the maximum allows.
         "memory.grow" => ("i32.const 0x10000 memory.grow global.set $g".to_owned(), 1.0, false),
         "table.grow" => ("global.get $f i32.const 1 table.grow $t global.set $g".to_owned(), 1.0, false),
         "memory.fill" | "memory.copy" | "memory.init" | "table.fill" | "table.copy" | "table.init" => {
@@ -103,7 +106,7 @@ fn by_hand(name: &str) -> Option<Chain> {
     Some(Chain { parts, is_chain, ..plain(code) })
 }
 
-/// A bulk operator over so many bytes or elements.
+/// Returns a bulk operator over `count` bytes or elements.
 pub fn moving(name: &str, count: u32) -> String {
     match name {
         "memory.fill" => format!("i32.const 0x4000 local.get $y_i32 i32.const {count} memory.fill"),
@@ -115,7 +118,8 @@ pub fn moving(name: &str, count: u32) -> String {
     }
 }
 
-/// A store is waited for by a load of the same bytes, whose time is taken off.
+/// Returns a store followed by a load of the same bytes. The load waits for the store, and the time
+/// of the load is subtracted.
 fn store(name: &str) -> Option<Chain> {
     let (ty, rest) = name.split_once('.')?;
     let bits = rest.strip_prefix("store")?;
@@ -155,7 +159,8 @@ fn named(prefix: &str) -> Option<Ty> {
     types().into_iter().find(|ty| *ty == prefix)
 }
 
-/// The operands and the result of an operator that is a function of its operands, or reads memory.
+/// Returns the operands and the result of an operator that is a function of its operands, or reads
+/// memory.
 fn signature(name: &str) -> Option<(Vec<Ty>, Ty)> {
     let (prefix, rest) = name.split_once('.')?;
     let lane = match prefix {
@@ -203,7 +208,7 @@ fn signature(name: &str) -> Option<(Vec<Ty>, Ty)> {
     })
 }
 
-/// Code that makes a value of one type from one of another, by way of `i32`.
+/// Returns code that converts a value of one type into one of another, through `i32`.
 fn bridge(from: Ty, to: Ty) -> String {
     let to_i32 = |from| match from {
         "i64" => "i32.wrap_i64",

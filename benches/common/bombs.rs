@@ -1,7 +1,9 @@
-//! Modules that are dear to compile for their size: for each shape known to be, a generator with one size.
+//! Modules that are expensive to compile for their size. For each known shape there is a generator
+//! with one size.
 //!
-//! All are valid and of the `compute` ABI's shape. What is dear about a [`Shape::Line`] or a [`Shape::Function`] is one
-//! function; with `copies` of it, a module reaches the size at which memory matters.
+//! All are valid and of the `compute` ABI's shape. The cost of a [`Shape::Line`] or a
+//! [`Shape::Function`] is in one function. With `copies` of the function, a module reaches the size
+//! at which memory matters.
 
 use wasm_encoder::{
     BlockType, CodeSection, ConstExpr, DataCountSection, DataSection, ElementSection, Elements, ExportKind,
@@ -13,26 +15,27 @@ use ValType::{F32, F64, I32, I64, V128};
 
 type Code<'a> = InstructionSink<'a>;
 
-/// Writes some operators; the number is that of the repetition.
+/// Writer of some operators. The number is the number of the repetition.
 type Write = for<'a, 'b> fn(&'a mut Code<'b>, u32) -> &'a mut Code<'b>;
 
-/// Dear to compile.
+/// A module that is expensive to compile.
 pub struct Bomb {
     pub name: &'static str,
     pub shape: Shape,
 }
 
-/// What grows with the size, and never gets cheaper by it.
+/// Part that grows with the size. The cost never falls as the size grows.
 pub enum Shape {
-    /// So many repetitions of a few operators that find a value of this type on the stack and leave one there.
+    /// Repetitions of a few operators that find a value of this type on the stack and leave one
+    /// there.
     Line(ValType, Write),
     /// One function.
     Function(fn(u32) -> Body),
-    /// Something outside of functions, or many functions.
+    /// Sections outside of functions, or many functions.
     Module(fn(u32, &mut Parts)),
 }
 
-/// A function's type and code.
+/// Type and code of a function.
 pub struct Body {
     params: Vec<ValType>,
     results: Vec<ValType>,
@@ -40,7 +43,8 @@ pub struct Body {
 }
 
 impl Bomb {
-    /// The module with a bomb of size `n`, or with several; `copies` means nothing for a [`Shape::Module`].
+    /// Returns the module with a bomb of size `n`, or with several. `copies` has no effect for a
+    /// [`Shape::Module`].
     pub fn module(&self, n: u32, copies: u32) -> Vec<u8> {
         let mut parts = Parts::new();
         let body = match self.shape {
@@ -60,7 +64,7 @@ impl Bomb {
     }
 }
 
-/// A function with `locals` more locals, all of them i32.
+/// Returns a function with `locals` more locals, all of them i32.
 fn body<const P: usize, const R: usize>(
     params: [ValType; P],
     results: [ValType; R],
@@ -73,8 +77,8 @@ fn body<const P: usize, const R: usize>(
     Body { params: params.into(), results: results.into(), function }
 }
 
-/// A module's sections, with what the bombs refer to: the types and functions named below, a memory, a table, two
-/// globals, a passive data segment and a passive element segment.
+/// Sections of a module, with everything to which the bombs refer: the types and functions named
+/// below, a memory, a table, two globals, a passive data segment and a passive element segment.
 #[derive(Default)]
 pub struct Parts {
     types: TypeSection,
@@ -87,16 +91,16 @@ pub struct Parts {
     pages: u64,
 }
 
-/// Type and function: no parameters, an i32.
+/// Type and function: no parameters, and an i32 as the result.
 const RUN: u32 = 0;
 /// Type and function: 64 results.
 const OUT: u32 = 1;
 /// Type and function: 64 parameters.
 const IN: u32 = 2;
-/// Type and function: [`WIDTH`] parameters and as many results. As a block's type, too.
+/// Type and function: [`WIDTH`] parameters and as many results. Also used as a block's type.
 const WIDE: u32 = 3;
 const WIDTH: u32 = 32;
-/// Type and function: nothing in, nothing out.
+/// Type and function: no parameters and no results.
 const UNIT: u32 = 4;
 const ELEMENTS: u32 = 16;
 
@@ -128,21 +132,21 @@ impl Parts {
         self.code.function(function);
     }
 
-    /// `n` functions, all alike.
+    /// Adds `n` identical functions.
     fn many(&mut self, n: u32, ty: u32, locals: u32, write: Write) {
         let mut function = Function::new([(locals, I32)]);
         write(&mut function.instructions(), 0).end();
         (0..n).for_each(|_| self.function(ty, &function));
     }
 
-    /// `n` functions that can be called from outside, for which there is a trampoline each.
+    /// Adds `n` functions that can be called from outside, each with a trampoline.
     fn escaping(&mut self, n: u32, ty: u32) {
         let first = self.functions.len();
         self.many(n, ty, 0, |code, _| code.unreachable());
         self.elements.declared(Elements::Functions((first..first + n).collect::<Vec<u32>>().into()));
     }
 
-    /// `n` types, all different, with 16 parameters.
+    /// Adds `n` types, all different, with 16 parameters.
     fn types(&mut self, n: u32) -> std::ops::Range<u32> {
         let first = self.types.len();
         for i in 0..n {
@@ -151,7 +155,7 @@ impl Parts {
         first..first + n
     }
 
-    /// A byte of data at each of these addresses.
+    /// Adds a byte of data at each of these addresses.
     fn data(&mut self, addresses: impl Iterator<Item = u32>) {
         for address in addresses {
             self.data.active(0, &ConstExpr::i32_const(address.cast_signed()), [1]);
@@ -183,7 +187,7 @@ fn times(code: &mut Code<'_>, n: u32, write: impl for<'a, 'b> Fn(&'a mut Code<'b
     }
 }
 
-/// New values for so many locals, no two the same.
+/// Assigns a new value to each of the locals, no two the same.
 fn assign(code: &mut Code<'_>, locals: u32) {
     for local in 0..locals {
         if local % 64 == 0 {
@@ -199,8 +203,8 @@ fn sum(code: &mut Code<'_>, locals: u32) {
     times(code, locals - 1, |code, i| code.local_get(i + 1).i32_add());
 }
 
-/// `L * n` locals that change within `B * n` constructs in each other: where these begin or end, a block parameter for
-/// each local.
+/// Returns a function with `L * n` locals that change within `B * n` nested constructs. Where a
+/// construct begins or ends, there is a block parameter for each local.
 fn nested<const L: u32, const B: u32>(n: u32, open: Write, close: Write) -> Body {
     body([I32], [I32], L * n, |code| {
         assign(code, L * n);
@@ -219,7 +223,7 @@ fn ifs<const L: u32, const B: u32>(n: u32) -> Body {
     nested::<L, B>(n, |code, _| code.local_get(0).if_(BlockType::Empty), |code, _| code.end())
 }
 
-/// `L` locals that change within `D` conditions in each other, `n` times.
+/// Returns a function with `L` locals that change within `D` nested conditions, `n` times.
 fn nests<const L: u32, const D: u32>(n: u32) -> Body {
     body([I32], [I32], L, |code| {
         assign(code, L);
@@ -232,7 +236,8 @@ fn nests<const L: u32, const D: u32>(n: u32) -> Body {
     })
 }
 
-/// `L * n` locals change in a block that is left in many places, where they have different values.
+/// Returns a function with `L * n` locals that change in a block with many exits, at which they
+/// have different values.
 fn left<const L: u32>(n: u32, leave: impl FnOnce(&mut Code<'_>)) -> Body {
     body([I32], [I32], L * n, |code| {
         code.block(BlockType::Empty).local_get(0).br_if(0);
@@ -251,7 +256,8 @@ fn table_exits<const L: u32, const B: u32>(n: u32) -> Body {
     left::<L>(n, |code| _ = code.local_get(0).br_table((0..B * n).map(|_| 0), 0))
 }
 
-/// `L * n` locals that live across so many constructs, and change in none of them.
+/// Returns a function with `L * n` locals that are live across the constructs, and change in none
+/// of them.
 fn idle<const L: u32, const B: u32>(n: u32, construct: Write) -> Body {
     body([I32], [I32], L * n, |code| {
         assign(code, L * n);
@@ -268,7 +274,8 @@ fn idle_ifs<const L: u32, const B: u32>(n: u32) -> Body {
     idle::<L, B>(n, |code, _| code.local_get(0).if_(BlockType::Empty).i32_const(0).global_set(0).end())
 }
 
-/// A sum of what is read from memory, used at the very end: the compiler adds as late as it can, so all is alive.
+/// Returns a function with a sum of loads that is used at the very end. The compiler adds as late
+/// as it can, so all loads are live.
 fn sinks(n: u32, construct: Write) -> Body {
     body([I32], [I32], 1, |code| {
         for i in 0..n {
@@ -278,7 +285,7 @@ fn sinks(n: u32, construct: Write) -> Body {
     })
 }
 
-/// `n` values at once on the stack, across `B * n` blocks.
+/// Returns a function with `n` values on the stack at once, across `B * n` blocks.
 fn stacked<const B: u32>(n: u32) -> Body {
     body([I32], [I32], 0, |code| {
         times(code, n, |code, i| code.local_get(0).i32_load(at(i)));
@@ -287,7 +294,8 @@ fn stacked<const B: u32>(n: u32) -> Body {
     })
 }
 
-/// [`WIDTH`] values that so many constructs hand on, in a block of that width.
+/// Returns a function with [`WIDTH`] values that each construct passes on, in a block of that
+/// width.
 fn wide(n: u32, construct: Write) -> Body {
     body([I32], [I32; WIDTH as usize], 0, |code| {
         code.call(OUT);
@@ -300,7 +308,7 @@ fn wide(n: u32, construct: Write) -> Body {
 
 const WIDE_BLOCK: BlockType = BlockType::FunctionType(WIDE);
 
-/// A table of `n` different targets, and something to do at each.
+/// Returns a function with a branch table of `n` different targets, and some code at each.
 fn switch(n: u32) -> Body {
     body([I32], [], 0, |code| {
         times(code, n, |code, _| code.block(BlockType::Empty));
@@ -348,7 +356,7 @@ pub const BOMBS: &[Bomb] = bombs! {
     "wide exits": Function(|n| wide(n, |code, _| code.local_get(0).br_if(0))),
     "wide calls": Function(|n| wide(n, |code, _| code.call(WIDE))),
     "wide indirect calls": Function(|n| wide(n, |code, _| code.local_get(0).call_indirect(0, WIDE))),
-    // One operator after the other.
+    // A sequence of one operator.
     "traps": Line(I32, |code, _| code.local_get(0).if_(BlockType::Empty).unreachable().end()),
     "switches": Line(I32, |code, _| code.block(BlockType::Empty).local_get(0).br_table([0, 0], 0).end()),
     "arguments": Line(I32, |code, _| code.call(OUT).call(IN)),
@@ -377,7 +385,7 @@ pub const BOMBS: &[Bomb] = bombs! {
     "memory inits": Line(I32, |code, _| code.local_get(0).local_get(0).local_get(0).memory_init(0, 0)),
     "table reads": Line(I32, |code, _| code.table_get(0).ref_is_null()),
     "table copies": Line(I32, |code, _| code.local_get(0).local_get(0).local_get(0).table_copy(0, 0)),
-    // Beside functions' code.
+    // Parts other than functions' code.
     "functions": Module(|n, parts| parts.many(n, UNIT, 0, |code, _| code.nop())),
     "functions with locals": Module(|n, parts| parts.many(n, UNIT, 1_000, |code, _| code.nop())),
     "functions with parameters": Module(|n, parts| parts.many(n, IN, 0, |code, _| code.unreachable())),

@@ -1,9 +1,9 @@
-//! A module of any size, of the code that compilers emit.
+//! Module of any size, with the code that compilers emit.
 
 use wasm_encoder::{CodeSection, FunctionSection, Module, RawSection};
 use wasmparser::{Parser, Payload};
 
-/// A module of about `bytes`: the word counter in Rust, with its functions over and over.
+/// Returns a module of about `bytes` bytes: the word counter in Rust, with its functions repeated.
 pub fn module(bytes: usize) -> Vec<u8> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/guest-workloads/dist/word-count-rust.wasm");
     let wasm = std::fs::read(path).unwrap();

@@ -1,4 +1,4 @@
-//! What several benches need.
+//! Functions that several benches need.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,14 +11,14 @@ use compute_host::sandbox::{Execution, Program, Sandbox, Work};
 use compute_host::slice::Slice;
 use compute_host::workload::Workload;
 
-/// Bytes without a pattern.
+/// Returns bytes without a pattern.
 pub fn noise(bytes: usize) -> Vec<u8> {
     let mut noise = vec![0; bytes];
     blake3::Hasher::new().finalize_xof().fill(&mut noise);
     noise
 }
 
-/// A guest, compiled and with room to run.
+/// A guest, compiled and with threads to run on.
 pub struct Guest {
     sandbox: Arc<Sandbox>,
     program: Program,
@@ -39,14 +39,14 @@ impl Guest {
     }
 }
 
-/// A runner that has compiled its guest.
+/// Returns a runner that has compiled its guest.
 pub fn warm_runner(runtime: &tokio::runtime::Runtime, jobs: usize) -> WorkloadRunner {
     let runner = WorkloadRunner::in_memory(Capacity { jobs, ..Capacity::of_this_machine() }).unwrap();
     runtime.block_on(runner.run(fresh(64))).unwrap();
     runner
 }
 
-/// A request that nobody has made before, so that no cache answers it.
+/// Returns a request with new content, so that no cache answers it.
 pub fn fresh(bytes: usize) -> Request {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let mut content = vec![0; bytes];

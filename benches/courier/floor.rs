@@ -1,7 +1,8 @@
-//! The least that two durable sides can do: the same requests over the same HTTP, signed and checked as the courier's are,
-//! between stores that only append. Each side has one file, and one write and one `fdatasync` serve all who wait at once. The
-//! receiving side appends the delivery, the bundle and the acknowledgement; the carrier appends the acknowledgement. There
-//! is no index, no file for each bundle, no queue, no ledger.
+//! Lower bound for two durable sides: the same requests over the same HTTP, signed and checked as
+//! the courier's are, between stores that only append. Each side has one file. One write and one
+//! `fdatasync` serve all requests that wait at once. The receiving side appends the delivery, the
+//! bundle and the acknowledgement; the carrier appends the acknowledgement. There is no index, no
+//! file for each bundle, no queue, no ledger.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -27,14 +28,14 @@ use tokio::sync::oneshot;
 
 use super::{CONCURRENCY, bundle, carrier_key, peer, print_rate, sender};
 
-/// Names the file of the receiving side.
+/// Environment variable with the file of the receiving side.
 pub const LOG: &str = "COURIER_FLOOR_LOG";
 
 fn destination_key() -> NodeKey {
     NodeKey::from_secret([2; 32])
 }
 
-/// A file that is appended to by a thread of its own.
+/// A file to which a thread of its own appends.
 #[derive(Clone)]
 struct Log(mpsc::Sender<(Vec<u8>, oneshot::Sender<()>)>);
 
@@ -52,7 +53,7 @@ impl Log {
                 file.write_all(&bytes).unwrap();
                 file.sync_data().unwrap();
                 for told in waiting {
-                    // Who no longer waits need not be told.
+                    // A caller that no longer waits has dropped its receiver.
                     let _ = told.send(());
                 }
             }
@@ -60,7 +61,7 @@ impl Log {
         Self(sender)
     }
 
-    /// Returns when it is on disk.
+    /// Appends the parts, and returns when they are on disk.
     async fn append(&self, parts: &[&[u8]]) {
         let len: usize = parts.iter().map(|part| part.len()).sum();
         let mut frame = u32::try_from(len).unwrap().to_le_bytes().to_vec();
@@ -71,7 +72,7 @@ impl Log {
     }
 }
 
-/// The receiving side, until it is killed.
+/// Runs the receiving side until it is killed.
 pub fn receive() {
     let log = Log::open(std::env::var_os(LOG).unwrap().as_ref());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -95,7 +96,7 @@ async fn take(State(log): State<Log>, headers: HeaderMap, bytes: Bytes) -> (Stat
         hops: text("courier-hops").parse().unwrap(),
         expires_ms: text("courier-expires").parse().unwrap(),
     };
-    // The bundle's digest is in what is signed.
+    // The signature covers the bundle's digest.
     assert!(delivery.is_signed(&text("courier-signature").parse().unwrap()));
     let acknowledgement = Acknowledgement::sign(delivery, system_clock(), &destination_key()).to_bytes();
     log.append(&[&acknowledgement, &bytes]).await;

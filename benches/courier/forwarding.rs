@@ -17,7 +17,7 @@ use super::{CONCURRENCY, bundle, carrier_key, peer, print_rate, sender, settings
 
 const NODE: &str = env!("CARGO_BIN_EXE_node");
 
-/// When each try began.
+/// Forwarder that records when each attempt began.
 struct Timed {
     http: HttpForwarder,
     began: Arc<Mutex<HashMap<ReceiptId, Instant>>>,
@@ -67,7 +67,7 @@ pub fn measure(bundles: u64) {
     print_rate("from the request to the credit, on disk on both sides", &mut took_ms, seconds);
 }
 
-/// Takes all of them in.
+/// Submits all bundles to the courier.
 fn send(courier: &Arc<Courier>, bundles: u64) {
     let start = Instant::now();
     std::thread::scope(|scope| {
@@ -91,7 +91,7 @@ fn node(data: &Path, line: &str) -> String {
     String::from_utf8(ran.stdout).unwrap()
 }
 
-/// Where a node says that it listens, in a line of its log.
+/// Returns the address on which a node listens, from a line of its log.
 fn listening(line: &str) -> Option<String> {
     Some(line.split_once("listening on ")?.1.split('"').next()?.to_owned())
 }

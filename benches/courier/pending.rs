@@ -1,5 +1,6 @@
-//! A flush of very many receipts, which is stopped after some of them, in a process of its own that does nothing else.
-//! The destination is a function that signs acknowledgements, so that all the memory and all the time are the carrier's.
+//! Flush of very many receipts, which is stopped after some of them, in a process of its own that
+//! does nothing else. The destination is a function that signs acknowledgements. So all the memory
+//! and all the time belong to the carrier.
 
 use std::path::Path;
 use std::process::Command;
@@ -17,16 +18,18 @@ use tokio::sync::Notify;
 
 use super::{carrier_key, name, settings};
 
-/// Names the state directory of the process that flushes, and how much it forwards.
+/// Environment variables with the state directory of the process that flushes, and the number of
+/// receipts that it forwards.
 pub const STORE: &str = "COURIER_PENDING_STORE";
 const FORWARDS: &str = "COURIER_PENDING_FORWARDS";
 
-/// Distinct bundles; each is sent by many senders.
+/// Number of distinct bundles. Many senders send each of them.
 const BUNDLES: u64 = 1_000;
 
 const THREADS: u64 = 64;
 
-/// Where there is memory for it, the store is made in memory, where nothing waits for a disk, and then copied.
+/// Directory in memory. If it has enough space, the store is created there, without waiting for a
+/// disk, and then copied.
 const MEMORY: &str = "/dev/shm";
 
 pub fn count() -> u64 {
@@ -49,13 +52,13 @@ pub fn measure(receipts: u64, forwards: u64) {
         receipts.div_ceil(BUNDLES)
     );
     let mut flush = Command::new(std::env::current_exe().unwrap());
-    // As `node` sets it for itself.
+    // `node` sets the same for itself.
     flush.env("MALLOC_ARENA_MAX", "2");
     flush.env(STORE, directory.path().join("state")).env(FORWARDS, forwards.to_string());
     assert!(flush.status().unwrap().success());
 }
 
-/// As `send` does it, with many at a time.
+/// Creates the receipts as `send` does, many at a time.
 fn make(store: &Path, receipts: u64) {
     let store = CourierStore::open(store).unwrap();
     let next = AtomicU64::new(0);
@@ -94,7 +97,7 @@ fn make(store: &Path, receipts: u64) {
     assert_eq!(store.tally().pending, receipts);
 }
 
-/// A destination that is no further than a function.
+/// A destination that is a local function.
 struct Near(NodeKey);
 
 impl Forwarder for Near {
@@ -103,7 +106,7 @@ impl Forwarder for Near {
     }
 }
 
-/// What is measured, in a process of its own.
+/// Runs the measured flush, in a process of its own.
 pub fn flush_some(state: &Path) {
     let forwards: u64 = std::env::var(FORWARDS).unwrap().parse().unwrap();
     let before = memory_kib("VmRSS:");
@@ -112,7 +115,7 @@ pub fn flush_some(state: &Path) {
     let courier = Arc::new(Courier::open(state, Arc::new(Signer::new(carrier_key())), settings, system_clock).unwrap());
     let open = start.elapsed();
     let opened_kib = memory_kib("VmRSS:");
-    // From here on, the high-water mark is the flush's.
+    // From here on, the high-water mark belongs to the flush.
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
     let destination = NodeKey::from_secret([2; 32]);
     let peer = Peer { name: name(), public_key: destination.public(), address: None };

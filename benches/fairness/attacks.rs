@@ -1,4 +1,4 @@
-//! Twelve ways to behave badly with a token. Each goes on until it is aborted, and counts its requests.
+//! Twelve attacks with a token. Each runs until it is aborted, and counts its requests.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::client::Client;
 use super::node::module;
 
-/// The token that behaves badly.
+/// The token that attacks.
 #[derive(Clone)]
 pub struct Attacker {
     pub address: SocketAddr,
@@ -21,7 +21,7 @@ pub struct Attacker {
     pub asked: Arc<AtomicU64>,
 }
 
-/// An attack over so many connections.
+/// An attack over a number of connections.
 pub type Attack = fn(Attacker, usize) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 pub const ATTACKS: [(&str, Attack); 12] = [
@@ -41,7 +41,7 @@ pub const ATTACKS: [(&str, Attack); 12] = [
     ("price offers", |by, width| Box::pin(by.flood(width, offer))),
 ];
 
-/// A request line, more lines of the head, and a body.
+/// A request: its line, more lines of the head, and a body.
 struct Ask {
     line: String,
     headers: String,
@@ -56,7 +56,7 @@ fn bytes(at: u64) -> Vec<u8> {
     at.to_le_bytes().to_vec()
 }
 
-/// An endless loop. The number makes it another module.
+/// Returns a module with an endless loop, a different one for each number.
 fn endless(number: u64) -> Vec<u8> {
     wat::parse_str(format!(
         r#"(module (memory (export "memory") 1)
@@ -65,7 +65,7 @@ fn endless(number: u64) -> Vec<u8> {
     .unwrap()
 }
 
-/// A module that takes the compiler a while.
+/// Returns a module that takes long to compile.
 fn large_module(number: u64) -> Vec<u8> {
     let function = "(func (param i64) (result i64) (i64.mul (local.get 0) (i64.add (local.get 0) (i64.const 7))))";
     wat::parse_str(format!(
@@ -104,7 +104,7 @@ impl Attacker {
         self.asked.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Asks without a pause over `width` connections.
+    /// Sends requests without a pause over `width` connections.
     async fn flood(self, width: usize, next: impl Fn(u64) -> Ask + Clone + Send + Sync + 'static) {
         let numbers = Arc::new(AtomicU64::new(0));
         let mut all = JoinSet::new();
@@ -132,7 +132,7 @@ impl Attacker {
     }
 }
 
-/// Bodies of 64 MiB, at the slowest pace that is allowed.
+/// Sends bodies of 64 MiB at the lowest allowed rate.
 async fn slow_bodies(by: Attacker, width: usize) {
     each(width, move |_| {
         let by = by.clone();
@@ -155,7 +155,7 @@ async fn slow_bodies(by: Attacker, width: usize) {
     .await;
 }
 
-/// Outputs of 32 MiB that are asked for and not read.
+/// Requests outputs of 32 MiB and does not read them.
 async fn slow_readers(by: Attacker, width: usize) {
     let wat = r#"(module (import "compute" "output_write" (func $write (param i32 i32)))
         (memory (export "memory") 512) (func (export "run") (result i32)
@@ -182,13 +182,13 @@ async fn slow_readers(by: Attacker, width: usize) {
     .await;
 }
 
-/// Endless loops that are waited for.
+/// Runs endless loops and waits for each.
 async fn runs(by: Attacker, width: usize) {
     by.add("endless", &endless(0)).await;
     by.flood(width, |at| ask(&format!("POST /v1/slices?module=endless&id={at}"), bytes(at))).await;
 }
 
-/// Endless loops that are accepted, and perhaps cancelled at once.
+/// Submits endless loops as tasks, and cancels them at once if `is_cancelled`.
 async fn accepted(by: Attacker, width: usize, is_cancelled: bool) {
     by.add("endless", &endless(0)).await;
     each(width, move |own| {
@@ -211,7 +211,7 @@ async fn accepted(by: Attacker, width: usize, is_cancelled: bool) {
     .await;
 }
 
-/// Streams of the events of one task that does not end.
+/// Opens streams of events for one task that does not end.
 async fn events(by: Attacker, width: usize) {
     by.add("endless", &endless(0)).await;
     let mut client = by.client().await.with("prefer: respond-async");
@@ -233,7 +233,7 @@ async fn events(by: Attacker, width: usize) {
     .await;
 }
 
-/// Lists of a thousand modules.
+/// Requests lists of a thousand modules.
 async fn lists(by: Attacker, width: usize) {
     for number in 0..if width < 16 { 20 } else { 1_000 } {
         by.add(&format!("n{number}"), &module(number)).await;
@@ -241,7 +241,7 @@ async fn lists(by: Attacker, width: usize) {
     by.flood(width, |_| ask("GET /v1/modules", Vec::new())).await;
 }
 
-/// Does `one` so many times at once.
+/// Runs `width` instances of `one` at once.
 async fn each<F: Future<Output = ()> + Send + 'static>(width: usize, one: impl Fn(usize) -> F) {
     let mut all = JoinSet::new();
     (0..width).for_each(|at| drop(all.spawn(one(at))));

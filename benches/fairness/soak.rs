@@ -1,4 +1,5 @@
-//! All attacks at once beside a well-behaved token, for as long as is asked for, and a minute's rest.
+//! Soak test: all attacks at once beside a well-behaved token, for a given time, and a minute's
+//! rest.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +9,7 @@ use super::attacks::{ATTACKS, Attacker};
 use super::node::Node;
 use super::{Latencies, ask, client_of, node_for_two};
 
-/// How long the node has to give back what it holds.
+/// Time for the node to release its resources.
 const REST: Duration = Duration::from_secs(60);
 /// Slices between two lines.
 const BATCH: u64 = 1_000;
@@ -46,7 +47,7 @@ pub async fn soak(time: Duration) {
     row(None);
 }
 
-/// Memory, threads, open files and children of the node.
+/// Returns memory, threads, open files and children of the node.
 fn holds(node: &Node) -> String {
     let count = |folder: &str| std::fs::read_dir(format!("/proc/{}/{folder}", node.id())).map_or(0, Iterator::count);
     let tasks = format!("/proc/{}/task", node.id());

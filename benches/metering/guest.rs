@@ -1,4 +1,4 @@
-//! A kernel as one of wasmtime's settings, or the meter, has it run.
+//! A kernel under one of wasmtime's settings, or under the meter.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use compute_host::sandbox::meter::{self, State};
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{Caller, Config, Engine, Linker, Module, Store};
 
-/// What stops or counts a guest, and makes its NaNs canonical.
+/// Mechanism that stops or counts a guest, and canonicalises its NaNs.
 pub struct Setting {
     pub name: &'static str,
     fuel: bool,
@@ -17,7 +17,7 @@ pub struct Setting {
 
 const PLAIN: Setting = Setting { name: "plain", fuel: false, epochs: false, nans: false, metered: false };
 
-/// The last is the meter's, and the one before it what it stands for.
+/// Settings. The last is the meter's, and the one before it is the setting that the meter replaces.
 pub const SETTINGS: [Setting; 5] = [
     PLAIN,
     Setting { name: "fuel", fuel: true, ..PLAIN },
@@ -43,7 +43,7 @@ impl Setting {
     }
 }
 
-/// What a run has of the host: its output, and the gas that it was granted.
+/// Host's state of a run: its output, and the gas that it was granted.
 #[derive(Default)]
 struct Host {
     output: Vec<u8>,
@@ -52,12 +52,12 @@ struct Host {
 
 pub struct Run {
     pub output: Vec<u8>,
-    /// For which the thread had a processor.
+    /// Processor time of the thread.
     pub time: Duration,
     pub gas: u64,
 }
 
-/// A kernel, compiled.
+/// A compiled kernel.
 pub struct Guest<'a> {
     setting: &'a Setting,
     linker: Linker<Host>,
@@ -84,7 +84,7 @@ impl<'a> Guest<'a> {
         Self { setting, linker, module: module.unwrap() }
     }
 
-    /// Runs it in an instance of its own; only the call of `run` is timed.
+    /// Runs the kernel in an instance of its own. Only the call of `run` is timed.
     pub fn run(&self) -> Run {
         let mut store = Store::new(self.module.engine(), Host::default());
         if self.setting.fuel {
@@ -112,13 +112,13 @@ impl<'a> Guest<'a> {
     }
 }
 
-/// Time in which something else runs does not count.
+/// Returns the thread's processor time. Time in which another thread runs does not count.
 pub fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Grants what is overdrawn, and a quantum beside.
+/// Grants the overdrawn gas, and a quantum in addition.
 fn refill(mut caller: Caller<'_, Host>, state: i64) -> i64 {
     let left = State::from_i64(state);
     assert!(left.stack_bytes() >= 0, "no kernel needs so much stack");

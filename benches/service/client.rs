@@ -1,4 +1,4 @@
-//! A connection that asks and waits, and takes as little of the cores as can be.
+//! Client connection that sends one request at a time, and uses as little of the cores as possible.
 
 use std::net::SocketAddr;
 
@@ -19,12 +19,13 @@ impl Client {
         Self { stream, buffer: Vec::new(), headers: String::new() }
     }
 
-    /// Returns the status when the whole answer has come.
+    /// Sends a request. Returns the status when the whole answer has arrived.
     pub async fn ask(&mut self, line: &str, body: &[u8]) -> u16 {
         self.try_ask(line, body).await.expect("the node has closed")
     }
 
-    /// The same, or `None` where the node has closed the connection. `line` may have lines of the head behind it.
+    /// Sends a request like [`Client::ask`]; `None` if the node has closed the connection. `line`
+    /// may have lines of the head behind it.
     pub async fn try_ask(&mut self, line: &str, body: &[u8]) -> Option<u16> {
         let line = if line.contains("HTTP/1.1") { line.to_owned() } else { format!("{line} HTTP/1.1") };
         let head = format!("{line}\r\nhost: localhost\r\n{}content-length: {}\r\n\r\n", self.headers, body.len());
@@ -55,7 +56,7 @@ impl Client {
         self
     }
 
-    /// A header of the last answer.
+    /// Returns a header of the last answer.
     pub fn header(&self, name: &str) -> Option<String> {
         let head = std::str::from_utf8(&self.buffer[..self.head_bytes()?]).ok()?;
         let value = |line: &str| {

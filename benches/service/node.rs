@@ -1,4 +1,4 @@
-//! The node that is asked, in a process and a directory of its own.
+//! The measured node, in a process and a directory of its own.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ pub struct Node {
     child: Child,
     directory: Option<TempDir>,
     pub address: SocketAddr,
-    /// How long the one before it took to end.
+    /// Time that the node before it took to end.
     pub ended_in: Duration,
 }
 
@@ -23,7 +23,7 @@ impl Node {
         Self::start_with("")
     }
 
-    /// A node with this `config.toml`.
+    /// Starts a node with this `config.toml`.
     pub fn start_with(config: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("config.toml"), config).unwrap();
@@ -41,7 +41,7 @@ impl Node {
         Self { child, directory: Some(directory), address, ended_in }
     }
 
-    /// Has it end as its owner would, and starts another on the same directory.
+    /// Ends the node as its owner would, and starts another on the same directory.
     pub fn restart(mut self) -> Self {
         let began = Instant::now();
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
@@ -54,7 +54,7 @@ impl Node {
         self.child.id()
     }
 
-    /// What it has in memory.
+    /// Returns the node's resident memory.
     pub fn memory_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
@@ -69,7 +69,7 @@ impl Drop for Node {
     }
 }
 
-/// A small module, another one for each number.
+/// Returns a small module, a different one for each number.
 pub fn module(number: u64) -> Vec<u8> {
     wat::parse_str(format!(
         r#"(module (memory (export "memory") 1) (func (export "run") (result i32) (i32.const {number})))"#

@@ -1,7 +1,7 @@
-//! What the kernels in Rust share. A kernel is a binary in `src/bin/`: it makes its own data, works on it, and puts out
-//! a checksum, so that no part of the work can be left out and two runs can be compared.
+//! Common code of the kernels. Each kernel is a binary in `src/bin/`: it makes its data, works on
+//! it, and outputs a checksum. So no work can be omitted, and two runs can be compared.
 
-/// Exports the kernel's entry: `run!(function)`, with a function that returns the bytes of its checksum.
+/// Exports the kernel's entry: `run!(function)`. The function returns the bytes of its checksum.
 #[macro_export]
 macro_rules! run {
     ($function:path) => {
@@ -25,11 +25,11 @@ unsafe extern "C" {
     fn output_write(ptr: *const u8, len: usize);
 }
 
-/// Where there is no host the kernels can only be checked and linted.
+/// Does nothing: without a host, the kernels can only be checked and linted.
 #[cfg(not(target_arch = "wasm32"))]
 unsafe fn output_write(_ptr: *const u8, _len: usize) {}
 
-/// Numbers that look random and are the same in every run: xorshift64*, Vigna 2016.
+/// Pseudorandom numbers that are the same in every run: xorshift64*, Vigna 2016.
 pub struct Noise(u64);
 
 impl Noise {
@@ -48,18 +48,18 @@ impl Noise {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// A number below `bound`, by multiplication: Lemire 2019, without its correction, which nothing here would notice.
+    /// Returns a number below `bound`: Lemire 2019, without its correction, which is negligible.
     pub fn below(&mut self, bound: u32) -> u32 {
         (((self.next_u64() >> 32) * u64::from(bound)) >> 32) as u32
     }
 
-    /// A number from 0 up to 1, without 1.
+    /// Returns a number from 0 up to 1, without 1.
     pub fn fraction(&mut self) -> f64 {
         (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
 
-/// Text of about `len` bytes as a log or a book has it: few words are frequent, many are rare.
+/// Returns text of about `len` bytes like a log or a book: few words are frequent, many are rare.
 pub fn text(noise: &mut Noise, len: usize) -> String {
     const SYLLABLES: [&str; 16] =
         ["an", "be", "cor", "da", "el", "fi", "gra", "ho", "in", "ka", "lum", "mo", "ne", "or", "pre", "stu"];

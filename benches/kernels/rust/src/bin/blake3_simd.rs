@@ -1,4 +1,4 @@
-//! BLAKE3 by its own crate, four lanes wide, of 16 MiB, some times over: each time under the key that came out before.
+//! BLAKE3 of 16 MiB, repeatedly, four lanes wide: each round uses the former result as the key.
 
 #![no_main]
 

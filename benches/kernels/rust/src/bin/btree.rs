@@ -1,4 +1,4 @@
-//! A `BTreeMap`, filled, asked, read in ranges, and half emptied again.
+//! `BTreeMap` operations: insertion, lookup, range queries, and removal of half of the entries.
 
 #![no_main]
 

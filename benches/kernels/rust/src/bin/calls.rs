@@ -1,10 +1,10 @@
-//! Calls of every kind: deep recursion, boxed trees that are built, walked and dropped, and methods of trait objects.
+//! Calls of every kind: deep recursion, trees of boxes, and methods of trait objects.
 
 #![no_main]
 
 use kernels::{Noise, mixed};
 
-/// Takeuchi's function, with the values that Lisp systems are compared by.
+/// Takeuchi's function, with the arguments of the Lisp benchmark.
 fn tak(x: i32, y: i32, z: i32) -> i32 {
     if y >= x { z } else { tak(tak(x - 1, y, z), tak(y - 1, z, x), tak(z - 1, x, y)) }
 }

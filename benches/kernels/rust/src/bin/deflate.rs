@@ -7,7 +7,7 @@ use miniz_oxide::deflate::compress_to_vec;
 use miniz_oxide::inflate::decompress_to_vec;
 
 const BYTES: usize = 1 << 20;
-/// What `gzip` takes, too, if it is not told.
+/// Default level of `gzip` as well.
 const LEVEL: u8 = 6;
 
 fn deflate() -> [u8; 8] {

@@ -1,4 +1,4 @@
-//! Fibonacci's numbers as nobody should compute them: nothing but calls of a tiny function.
+//! Fibonacci numbers by naive recursion: nothing but calls of a tiny function.
 
 #![no_main]
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 const RECORDS: u32 = 4000;
 const PARSES: usize = 20;
 
-/// Records as a web service answers them: nested, with numbers of both kinds, escapes and literals.
+/// Returns records like those of a web service: nested, with integers, floats, escapes, literals.
 fn document(noise: &mut Noise) -> String {
     let mut json = String::from("[");
     for id in 0..RECORDS {

@@ -1,4 +1,4 @@
-//! Products of square matrices in single precision, in vectors of four: the compiler makes them of the inner loops.
+//! Products of square single-precision matrices. The compiler vectorises the inner loops by four.
 
 #![no_main]
 
@@ -6,7 +6,7 @@ use kernels::{Noise, mixed};
 
 const SIDE: usize = 512;
 const ROUNDS: usize = 12;
-/// A tile of the product is summed up in registers: its rows share what is read of `b`.
+/// Registers hold the sums of a tile of the product: its rows share the values read of `b`.
 const TILE_ROWS: usize = 2;
 const TILE_COLUMNS: usize = 16;
 

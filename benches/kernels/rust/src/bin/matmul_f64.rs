@@ -1,4 +1,4 @@
-//! A product of square matrices in double precision, a number at a time.
+//! Product of square matrices in double precision, one number at a time.
 
 #![no_main]
 
@@ -9,7 +9,7 @@ const SIDE: usize = 600;
 fn multiplied(a: &[f64], b: &[f64]) -> Vec<f64> {
     let mut product = vec![0.0; SIDE * SIDE];
     for (row_of_product, row_of_a) in product.chunks_exact_mut(SIDE).zip(a.chunks_exact(SIDE)) {
-        // Along the rows of `b`, which lie in memory one behind the other.
+        // Iterates along the rows of `b`, which lie in memory one behind the other.
         for (factor, row_of_b) in row_of_a.iter().zip(b.chunks_exact(SIDE)) {
             for (sum, value) in row_of_product.iter_mut().zip(row_of_b) {
                 *sum += factor * value;

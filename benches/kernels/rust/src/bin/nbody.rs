@@ -1,5 +1,5 @@
-//! The sun and its four large planets, step by step; masses, places and speeds are those of the Computer Language
-//! Benchmarks Game.
+//! The sun and its four large planets, simulated in steps. The masses, positions and velocities are
+//! from the Computer Language Benchmarks Game.
 
 #![no_main]
 
@@ -17,7 +17,7 @@ struct Body {
     mass: f64,
 }
 
-/// Places in astronomical units, speeds in such a day, masses in the sun's.
+/// Positions in astronomical units, velocities in such units a day, masses in the sun's.
 #[rustfmt::skip]
 const BODIES: [([f64; 3], [f64; 3], f64); 5] = [
     ([0.0, 0.0, 0.0], [0.0, 0.0, 0.0], 1.0),
@@ -31,7 +31,7 @@ const BODIES: [([f64; 3], [f64; 3], f64); 5] = [
      [0.002_680_677_724_903_893, 0.001_628_241_700_382_423, -0.000_095_159_225_451_971_59], 0.000_051_513_890_204_661_145),
 ];
 
-/// The bodies, with the sun moving so that all together rest.
+/// Returns the bodies. The sun moves so that the total momentum is zero.
 fn bodies() -> [Body; 5] {
     let mut bodies = BODIES.map(|(place, speed, mass)| Body {
         place,

@@ -1,4 +1,4 @@
-//! The two sorts of the standard library: of numbers, unstable; of structures by a key, stable.
+//! Both sorts of the standard library: unstable for numbers, stable for structures by a key.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! The words of a text: split, counted in a `HashMap`, and listed with `format!`.
+//! Words of a text: split, counted in a `HashMap`, and listed with `format!`.
 
 #![no_main]
 
