@@ -1,9 +1,10 @@
-//! What a unit of gas costs at its dearest, found by search: some three hundred kernels, each in a loop, on the way back from a
-//! deep recursion and beside others; then a climb from the dearest ones. And what a start costs. By the same kind of climb, what
-//! a byte costs to compile, and what a check costs over its run. Each is run alone by its name: `gas`, `compile`, `verify`.
+//! Worst cases, found by hill climbing. `gas` finds the most expensive unit of gas: three hundred
+//! kernels run in a loop, on return from a deep recursion, and beside others, and the climb goes on
+//! from the most expensive ones. It also measures starts. `compile` finds the most expensive byte to
+//! compile, and `verify` the most expensive check over its run. Each name alone runs that part.
 //!
-//! One unit is to take at most eight times the cheapest but for what the deadline bounds (docs/gas.md), and never more than
-//! 8 ns.
+//! Aims: a unit takes at most eight times the cheapest unit, except where the deadline is the bound
+//! (docs/gas.md), and never more than 8 ns.
 
 #[allow(dead_code, reason = "operators are run here, and not told apart")]
 #[path = "calibration/chains.rs"]
@@ -23,7 +24,7 @@ use std::cmp::Reverse;
 use self::kernels::{Kernel, kernels};
 use self::lab::{Context, Guests, Start};
 
-/// What a unit may take, in ns, where a price covers it; and over the cheapest.
+/// Longest time of a unit in ns where a price covers it, and its ratio to the cheapest unit.
 const NS_MAX: f64 = 8.0;
 const RATIO_AIM: f64 = 8.0;
 
@@ -72,7 +73,7 @@ fn shown(program: &Program, kernels: &[Kernel]) -> String {
     format!("{:?} x {} {}", program.context, program.times, names.join(", "))
 }
 
-/// What a unit of gas costs.
+/// Measures the time of a unit of gas.
 fn gas(kernels: &[Kernel], is_timed: bool) {
     let lab = Guests::new();
     let cost = |program: &Program| {
@@ -142,7 +143,7 @@ fn changed(program: &Program, kernels: &[Kernel], random: &mut Random) -> Progra
     next
 }
 
-/// What setting up a guest costs, by what it has.
+/// Measures the start of a guest, by the parts that it has.
 fn starts(lab: &Guests, cheapest: f64) {
     let mut rows: Vec<(f64, &str)> = Start::ALL.iter().map(|start| (lab.start_ns_per_gas(start), start.name)).collect();
     rows.sort_by_key(|(ns, _)| Reverse((ns * 1e6) as u64));

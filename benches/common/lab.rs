@@ -1,4 +1,4 @@
-//! Runs code again and again: as it is, to tell what it takes once, and as a guest, to tell what a unit of its gas takes.
+//! Measurement of code: bare, for the time of one run, and as a guest, for the time of a unit of gas.
 
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -111,7 +111,7 @@ impl Guests {
     }
 }
 
-/// What this thread has had of a processor.
+/// Returns the CPU time of this thread in ns.
 pub fn cpu_ns() -> f64 {
     // The kernel brings it up to date when the thread gives up the processor.
     std::thread::sleep(Duration::from_micros(50));
@@ -156,20 +156,20 @@ impl Bare {
         Self { engine: Engine::new(&config).unwrap(), is_timed }
     }
 
-    /// What `code` takes once.
+    /// Returns the time of one run of `code`.
     pub fn ns(&self, code: &str) -> f64 {
         let mut few = self.of(&bare(code, FEW));
         let mut many = self.of(&bare(code, MANY));
         self.difference(&mut few, &mut many) / (MANY - FEW) as f64
     }
 
-    /// What a turn of a loop takes in which nothing else is.
+    /// Returns the time of one iteration of an empty loop.
     pub fn turn_ns(&self) -> f64 {
         self.least(&mut self.of(&bare("", 0)))
     }
 
-    /// What is no operator's own: memory that is in no cache, pages that are not there yet, branches that nobody could
-    /// foresee, and the way to the host and back.
+    /// Measures costs that belong to no operator: cache misses, page faults, mispredicted branches,
+    /// and host calls.
     pub fn apart(&self) -> Vec<(&'static str, f64)> {
         let random = "local.get $y_i64 i64.const 6364136223846793005 i64.mul i64.const 1442695040888963407 i64.add
             local.tee $y_i64 i64.const 63 i64.shr_u i32.wrap_i64";
@@ -255,7 +255,7 @@ pub fn guest(code: &str, times: usize, context: Context) -> String {
     }
     let body = format!("{code}\n").repeat(times);
     let fill = if code.contains("$cold") { "call $fill" } else { "" };
-    // As much as is paid for by a few million units, whatever a turn costs: the limit of gas ends what is longer.
+    // The gas limit of a few million units ends the loop, whatever one iteration costs.
     let (run, frame) = match context {
         Context::Loop => (
             format!(
@@ -287,7 +287,8 @@ pub fn guest(code: &str, times: usize, context: Context) -> String {
     setting(imports, COLD_PAGES, &functions)
 }
 
-/// Locals `$x_TYPE`, `$y_TYPE` and `$zero`, and code that sets what is read of them: the compiler is not to know it.
+/// Returns locals `$x_TYPE`, `$y_TYPE` and `$zero`, and code that loads their values, which the
+/// compiler cannot know.
 fn operands() -> (String, String) {
     let locals: String = types().iter().map(|ty| format!("(local $x_{ty} {ty}) (local $y_{ty} {ty})")).collect();
     let load = |(ty, at): (&&str, i32)| format!("i32.const {} {ty}.load local.set $y_{ty} ", 1_024 + 16 * at);
@@ -295,7 +296,8 @@ fn operands() -> (String, String) {
     (locals + "(local $zero i32)", begin + "i32.const 2048 i32.load local.set $zero ")
 }
 
-/// A module with all that code refers to: its memory, a table, globals, segments, and two functions of one type.
+/// Builds a module with everything that code refers to: a memory, a table, globals, segments, and
+/// two functions of one type.
 fn setting(imports: &str, pages: u32, functions: &str) -> String {
     let bytes = |numbers: &[&[u8]]| numbers.concat().iter().map(|byte| format!("\\{byte:02x}")).collect::<String>();
     let single = |number: f32| number.to_le_bytes().repeat(4);
@@ -352,7 +354,8 @@ fn bare(code: &str, times: usize) -> String {
     setting(r#"(import "host" "same" (func $host (type $unary)))"#, 4, &run)
 }
 
-/// Makes each line of the memory lead to another, far from it: a step that has no factor in common with their number.
+/// Links each cache line of the memory to another, far from it. The step has no common factor with
+/// the number of lines.
 fn round() -> String {
     let lines = COLD_LINES;
     let step = 386_141;

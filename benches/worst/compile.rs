@@ -1,6 +1,6 @@
-//! What a byte costs to compile at its dearest, found by search: a function is some pieces of code one behind the other, again
-//! and again, within a construct; the climb changes one thing of it at a time, and goes on from what the gate admits and
-//! what takes longer a byte.
+//! Most expensive byte to compile, found by hill climbing. A function is a sequence of pieces of
+//! code, repeated within a construct. The climb changes one part of it at a time, and goes on from a
+//! module that the gate admits and that takes longer a byte.
 
 use std::path::Path;
 
@@ -8,9 +8,9 @@ use compute_host::sandbox::{Admitted, CompileEngine};
 
 use super::Random;
 
-/// A byte may take so many times what one of a real module does, at the median,
+/// Largest ratio of the time of a byte to that of the median real module.
 const RATIO_AIM: f64 = 4.0;
-/// in a module of more than so many bytes: below, what each module takes is most of it.
+/// Smallest module in bytes: below, the fixed cost of a compilation is most of the time.
 const BYTES_MIN: usize = 10_000;
 
 const STEPS: usize = 80;
@@ -18,8 +18,9 @@ const STARTS: usize = 4;
 /// Functions in a module.
 const COPIES_MAX: usize = 4_096;
 
-/// Code that leaves the stack as it is. `I` is the number of the repetition; the locals are `$a` to `$d` of type i32, `$f` of
-/// f64 and `$v` of v128, and nobody but the caller knows `$p` and `$q`.
+/// Code that leaves the stack unchanged. `I` is the number of the repetition. The locals are `$a` to
+/// `$d` of type i32, `$f` of f64 and `$v` of v128. The parameters `$p` and `$q` are unknown to the
+/// compiler.
 const PIECES: [&str; 34] = [
     "local.get $p i32.load offset=I local.get $a i32.add local.set $a",
     "local.get $p i32.load offset=I local.set $b",
@@ -57,7 +58,7 @@ const PIECES: [&str; 34] = [
     "local.get $c local.set $a local.get $b local.set $c local.get $a local.set $b",
 ];
 
-/// What all of it stands in.
+/// Constructs around the code.
 const AROUND: [(&str, &str); 4] = [
     ("", ""),
     ("loop", "local.get $p br_if 0 end"),
@@ -135,7 +136,7 @@ fn us_per_byte(engine: &CompileEngine, wasm: &[u8]) -> Option<f64> {
         engine.compile(&metered).unwrap();
         super::lab::cpu_ns() - before
     };
-    // What other programs do to the caches makes it longer, and never shorter.
+    // Other programs on the machine make it longer, never shorter.
     let ns = (0..2).map(|_| reading()).min_by(f64::total_cmp)?;
     Some(ns / 1e3 / wasm.len() as f64)
 }

@@ -1,5 +1,4 @@
-//! Code that is run again and again: each operator waiting for itself, floats that are denormal, memory in no order, and calls
-//! of the host.
+//! Kernels: chains of one operator, denormal floats, memory in random order, and host calls.
 
 use compute_host::sandbox::meter;
 
@@ -55,7 +54,8 @@ pub fn kernels() -> Vec<Kernel> {
     operators.chain(denormals).chain(moves).chain(hashes).chain(cold).chain(others).collect()
 }
 
-/// `$d_TYPE` is denormal and stays so; `$one_TYPE` is a little less than one, and `$n_TYPE` the least normal number.
+/// `$d_TYPE` is denormal and stays so; `$one_TYPE` is a little less than one, and `$n_TYPE` is the
+/// least normal number.
 const DENORMAL: [(&str, &str); 4] = [
     ("a product", "local.get $d_TYPE local.get $one_TYPE TYPE.mul local.set $d_TYPE"),
     ("a quotient", "local.get $d_TYPE local.get $one_TYPE TYPE.div local.set $d_TYPE"),

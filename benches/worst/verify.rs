@@ -1,5 +1,5 @@
-//! What checking a proof costs over the run that made it, at its dearest, found by search: the kernels as guests of the node's
-//! own command line, run once and verified once as it verifies by default.
+//! Most expensive check of a proof over the run that made it, found by hill climbing. The kernels
+//! are guests of the node's command line: one run, and one check with the default engine.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -232,7 +232,38 @@ fn each_link_between_documents_leads_somewhere() {
     }
 }
 
-/// `tests/meter/faults/replay.py` breaks the meter with these, in CI; that they still fit is told here, and sooner.
+/// Sources of this repository that people write.
+fn all_sources() -> Vec<PathBuf> {
+    ["host", "tests", "benches", "examples"].iter().flat_map(|folder| sources(&root().join(folder))).collect()
+}
+
+/// A comment begins with the noun or the verb that a reader would search for.
+#[test]
+fn comments_begin_with_their_subject() {
+    for source in all_sources() {
+        let mut is_comment = false;
+        for (i, line) in read(&source).lines().enumerate() {
+            let comment = line.trim_start().strip_prefix("//").map(|text| text.trim_start_matches(['/', '!', ' ']));
+            let first = comment.unwrap_or_default().split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+            assert!(
+                is_comment || !["What", "Who", "Whoever", "Has", "It"].contains(&first),
+                "{}:{} begins with `{first}`",
+                source.display(),
+                i + 1
+            );
+            let columns = line.chars().count();
+            assert!(
+                comment.is_none() || columns <= COLUMNS_MAX,
+                "{}:{} has {columns} columns",
+                source.display(),
+                i + 1
+            );
+            is_comment = comment.is_some();
+        }
+    }
+}
+
+/// CI breaks the meter with each of these (`tests/meter/faults/replay.py`).
 #[test]
 fn each_fault_that_is_kept_still_applies() {
     let faults = root().join("tests/meter/faults");

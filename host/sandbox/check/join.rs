@@ -120,7 +120,8 @@ impl Value {
         self.weight.max(1).into()
     }
 
-    /// Notes that a local with this serial number, which may have been joined, is read as this value.
+    /// Notes that a local with this serial number, which may have been joined, is read as this
+    /// value.
     pub const fn known(mut self, serial: u32) -> Self {
         self.folds &= !JOINED;
         if self.weight <= 1 && self.nodes == 0 {

@@ -112,7 +112,7 @@ impl Live {
         let Local { value, read_in, known_at, .. } = &mut self.locals[local as usize];
         let is_joined = value.folds & JOINED != 0;
         let loop_at = self.frames.last().map_or(0, |frame| frame.loop_at);
-        // What was set before a loop may be another value in each turn.
+        // A local that was set before a loop may have another value in each iteration.
         if is_joined || *known_at < loop_at {
             self.made += u64::from(is_joined);
             self.serial = self.serial.saturating_add(1);
