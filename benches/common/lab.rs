@@ -13,6 +13,9 @@ use super::chains::types;
 
 /// Enough to see, and soon over.
 const GAS: u64 = 4_000_000;
+/// Iterations of a loop. The gas limit of a few million units ends the loop, whatever one iteration
+/// costs.
+const ITERATIONS: u32 = GAS as u32 / 8;
 
 /// How deep a recursion goes whose way back is looked at.
 const FRAMES: u32 = 20_000;
@@ -83,7 +86,7 @@ impl Guests {
 
     /// `None` for what the gate refuses, or does not end well.
     pub fn ns_per_gas(&self, code: &str, times: usize, context: Context) -> Option<f64> {
-        self.measured(&guest(code, times, context))
+        self.measured(&guest(code, times, context, ITERATIONS))
     }
 
     pub fn start_ns_per_gas(&self, start: &Start) -> f64 {
@@ -241,8 +244,8 @@ impl Bare {
     }
 }
 
-/// A guest that runs `code` so many times a turn, or a frame.
-pub fn guest(code: &str, times: usize, context: Context) -> String {
+/// Returns a guest that runs `code` `times` times in each iteration or frame.
+pub fn guest(code: &str, times: usize, context: Context, iterations: u32) -> String {
     let floats = ["f32", "f64", "f32x4", "f64x2"];
     let ty_of = |shape: &str| if shape.contains('x') { "v128".to_owned() } else { shape.to_owned() };
     let (mut locals, mut begin) = operands();
@@ -255,14 +258,12 @@ pub fn guest(code: &str, times: usize, context: Context) -> String {
     }
     let body = format!("{code}\n").repeat(times);
     let fill = if code.contains("$cold") { "call $fill" } else { "" };
-    // The gas limit of a few million units ends the loop, whatever one iteration costs.
     let (run, frame) = match context {
         Context::Loop => (
             format!(
                 "{locals} (local $n i32) (local $cold i32) {fill} {begin} i32.const {COLD_AT} local.set $cold
                  block $out loop $again {body}
-                 local.get $n i32.const 1 i32.add local.tee $n i32.const {} i32.lt_u br_if $again end end i32.const 0",
-                GAS / 8
+                 local.get $n i32.const 1 i32.add local.tee $n i32.const {iterations} i32.lt_u br_if $again end end i32.const 0"
             ),
             String::new(),
         ),
