@@ -1,9 +1,6 @@
-//! Modules that are expensive to compile for their size. For each known shape there is a generator
-//! with one size.
-//!
+//! Modules that are expensive to compile for their size: a generator with one size for each shape.
 //! All are valid and of the `compute` ABI's shape. The cost of a [`Shape::Line`] or a
-//! [`Shape::Function`] is in one function. With `copies` of the function, a module reaches the size
-//! at which memory matters.
+//! [`Shape::Function`] is in one function; `copies` of it reach the size at which memory matters.
 
 use wasm_encoder::{
     BlockType, CodeSection, ConstExpr, DataCountSection, DataSection, ElementSection, Elements, ExportKind,
@@ -26,8 +23,7 @@ pub struct Bomb {
 
 /// Part that grows with the size. The cost never falls as the size grows.
 pub enum Shape {
-    /// Repetitions of a few operators that find a value of this type on the stack and leave one
-    /// there.
+    /// Repetitions of a few operators on a value of this type on the stack.
     Line(ValType, Write),
     /// One function.
     Function(fn(u32) -> Body),
@@ -236,8 +232,7 @@ fn nests<const L: u32, const D: u32>(n: u32) -> Body {
     })
 }
 
-/// Returns a function with `L * n` locals that change in a block with many exits, at which they
-/// have different values.
+/// Returns a function with `L * n` locals that differ at each of a block's many exits.
 fn left<const L: u32>(n: u32, leave: impl FnOnce(&mut Code<'_>)) -> Body {
     body([I32], [I32], L * n, |code| {
         code.block(BlockType::Empty).local_get(0).br_if(0);
@@ -256,8 +251,7 @@ fn table_exits<const L: u32, const B: u32>(n: u32) -> Body {
     left::<L>(n, |code| _ = code.local_get(0).br_table((0..B * n).map(|_| 0), 0))
 }
 
-/// Returns a function with `L * n` locals that are live across the constructs, and change in none
-/// of them.
+/// Returns a function with `L * n` locals that are live across the constructs, and never change.
 fn idle<const L: u32, const B: u32>(n: u32, construct: Write) -> Body {
     body([I32], [I32], L * n, |code| {
         assign(code, L * n);
@@ -274,8 +268,7 @@ fn idle_ifs<const L: u32, const B: u32>(n: u32) -> Body {
     idle::<L, B>(n, |code, _| code.local_get(0).if_(BlockType::Empty).i32_const(0).global_set(0).end())
 }
 
-/// Returns a function with a sum of loads that is used at the very end. The compiler adds as late
-/// as it can, so all loads are live.
+/// Returns a function with a sum of loads, used at its end. The compiler keeps all loads live.
 fn sinks(n: u32, construct: Write) -> Body {
     body([I32], [I32], 1, |code| {
         for i in 0..n {
@@ -294,8 +287,7 @@ fn stacked<const B: u32>(n: u32) -> Body {
     })
 }
 
-/// Returns a function with [`WIDTH`] values that each construct passes on, in a block of that
-/// width.
+/// Returns a function with [`WIDTH`] values that each construct passes on, in a block as wide.
 fn wide(n: u32, construct: Write) -> Body {
     body([I32], [I32; WIDTH as usize], 0, |code| {
         code.call(OUT);

@@ -1,4 +1,4 @@
-//! Measurement of code: bare, for the time of one run, and as a guest, for the time of a unit of gas.
+//! Measurement of code: bare, for the time of one run; as a guest, for the time of a unit of gas.
 
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};

