@@ -19,8 +19,8 @@ const STARTS: usize = 4;
 const COPIES_MAX: usize = 4_096;
 
 /// Code that leaves the stack unchanged. `I` is the number of the repetition. The locals are `$a`
-/// to `$d` of type i32, `$f` of f64 and `$v` of v128. The parameters `$p` and `$q` are unknown to the
-/// compiler.
+/// to `$d` of type i32, `$f` of f64 and `$v` of v128. The compiler does not know the parameters
+/// `$p` and `$q`.
 const PIECES: [&str; 34] = [
     "local.get $p i32.load offset=I local.get $a i32.add local.set $a",
     "local.get $p i32.load offset=I local.set $b",
