@@ -1,7 +1,8 @@
 //! Worst cases, found by hill climbing. `gas` finds the most expensive unit of gas: three hundred
 //! kernels run in a loop, on return from a deep recursion, and beside others. The climb goes on
-//! from the most expensive ones. `gas` also measures starts. `compile` finds the most expensive byte to
-//! compile, and `verify` the most expensive check over its run. Each name alone runs that part.
+//! from the most expensive ones. `gas` also measures starts. `compile` finds the most expensive
+//! byte to compile, and `verify` the most expensive check over its run. Each name alone runs that
+//! part.
 //!
 //! Aims: a unit takes at most eight times the cheapest unit, except where the deadline is the bound
 //! (docs/gas.md), and never more than 8 ns.
