@@ -16,7 +16,7 @@ use super::wrapped::{Watch, Watched};
 /// only while bytes wait to be received. So a connection may stay open while there is nothing to
 /// send.
 ///
-/// It belongs between TLS and the socket. Outside TLS it would count the bytes that TLS has
+/// Place this wrapper between TLS and the socket. Outside TLS it would count the bytes that TLS has
 /// buffered, not those that were sent.
 pub type Paced = Watched<TcpStream, Taking>;
 

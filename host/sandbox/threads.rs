@@ -113,6 +113,14 @@ mod tests {
     }
 
     #[test]
+    fn guests_have_a_lower_priority_than_their_caller() {
+        let nice = || rustix::process::getpriority_process(None).unwrap();
+        let (sender, receiver) = channel();
+        GuestThreads::start(1).unwrap().submit(move || sender.send(nice()).unwrap());
+        assert_eq!(receiver.recv().unwrap(), (nice() + NICE).min(19));
+    }
+
+    #[test]
     fn work_that_needs_the_stack_has_it_wherever_it_is_begun() {
         fn deep(levels: usize) -> usize {
             let frame = std::hint::black_box([levels as u8; 1 << 20]);
