@@ -29,9 +29,9 @@ use self::lab::{Context, Guests, Start};
 const NS_MAX: f64 = 8.0;
 const RATIO_AIM: f64 = 8.0;
 
-/// Seconds, and steps, that the climb takes.
-const STEPS: usize = 400;
+/// Programs that the climb starts from, and steps from each.
 const STARTS: usize = 6;
+const STEPS: usize = 100;
 
 /// A program: kernels one behind the other, so many times, in a context.
 #[derive(Clone)]
@@ -90,6 +90,11 @@ fn gas(kernels: &[Kernel], is_timed: bool) {
     let mut found: Vec<(f64, Program)> = tried.filter_map(|program| Some((cost(&program)?, program))).collect();
     found.sort_by(|a, b| b.0.total_cmp(&a.0));
     let cheapest = found.last().map_or(0.0, |(ns, _)| *ns);
+    if is_timed {
+        println!("the cheapest takes {cheapest:.3} ns a unit");
+        print("alone, the most expensive", &found[..20], cheapest, |program| shown(program, kernels));
+        print("climbed", &[], cheapest, |program| shown(program, kernels));
+    }
 
     let mut random = Random(1);
     let steps = if is_timed { STEPS } else { 1 };
@@ -105,6 +110,9 @@ fn gas(kernels: &[Kernel], is_timed: bool) {
                     best = (ns, next);
                 }
             }
+            if is_timed {
+                print_row(&best, cheapest, |program| shown(program, kernels));
+            }
             best
         })
         .collect();
@@ -113,9 +121,6 @@ fn gas(kernels: &[Kernel], is_timed: bool) {
     if !is_timed {
         return;
     }
-    println!("the cheapest takes {cheapest:.3} ns a unit");
-    print("alone, the dearest", &found[..20], cheapest, |program| shown(program, kernels));
-    print("climbed", &climbed, cheapest, |program| shown(program, kernels));
     starts(&lab, cheapest);
     let dearest = climbed.first().map_or(0.0, |(ns, _)| *ns);
     println!("\nat most {dearest:.2} ns a unit where a price covers it; aim {NS_MAX}");
@@ -124,9 +129,13 @@ fn gas(kernels: &[Kernel], is_timed: bool) {
 
 fn print(what: &str, programs: &[(f64, Program)], cheapest: f64, shown: impl Fn(&Program) -> String) {
     println!("\n{what:<70} {:>8} {:>8}", "ns/gas", "ratio");
-    for (ns, program) in programs {
-        println!("  {:<68} {ns:>8.2} {:>8.1}", shown(program), ns / cheapest);
+    for row in programs {
+        print_row(row, cheapest, &shown);
     }
+}
+
+fn print_row((ns, program): &(f64, Program), cheapest: f64, shown: impl Fn(&Program) -> String) {
+    println!("  {:<68} {ns:>8.2} {:>8.1}", shown(program), ns / cheapest);
 }
 
 /// A neighbour: another kernel, one more, one less, more or fewer of them, or the other context.
