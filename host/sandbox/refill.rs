@@ -11,7 +11,11 @@ use serde::{Deserialize, Serialize};
 use super::meter::{QUANTUM, State};
 use super::outcome::Outcome;
 use super::stop::{Beyond, Stop};
+use super::threads::run_is_long;
 use super::trace::Window;
+
+/// Gas from which a run is long: some milliseconds.
+const LONG_GAS: u64 = 16 * QUANTUM;
 
 /// Controls of a run: its deadline, its cancellation flag, and its progress.
 #[derive(Clone, Debug, Default)]
@@ -114,7 +118,11 @@ impl Purse {
         let rest = self.gas_max - self.granted;
         let quantum = self.window.map_or(QUANTUM, |window| window.quantum(self.granted));
         let grant = need.max(1).div_ceil(quantum).saturating_mul(quantum).min(rest);
+        let was_long = self.granted >= LONG_GAS;
         self.granted += grant;
+        if self.granted >= LONG_GAS && !was_long {
+            run_is_long();
+        }
         // A run that uses exactly the claimed gas is granted less than one quantum more.
         let is_beyond = |claimed: Claimed| self.granted.checked_sub(claimed.gas).is_some_and(|more| more >= QUANTUM);
         if self.watch.claimed.is_some_and(is_beyond) {

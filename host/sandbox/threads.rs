@@ -6,7 +6,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::Builder;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::engine::NATIVE_STACK_BYTES;
 
@@ -14,20 +14,45 @@ use super::engine::NATIVE_STACK_BYTES;
 /// space: a page uses memory only once it is touched.
 const THREAD_STACK_BYTES: usize = NATIVE_STACK_BYTES + (4 << 20);
 
-/// Added to the nice value of threads and processes that run a stranger's code or compile it
-/// (`nice(2)`): at 5 the scheduler gives them a third of the weight of a thread at 0.
-const NICE: i32 = 5;
-
-/// Lowers the priority of the calling thread for as long as it lives, so that the threads that
-/// answer requests need not wait for a core on which a guest runs. On Linux a nice value belongs to
-/// a thread.
-pub fn lower_priority() {
-    // If this fails, the thread only competes more for the cores.
-    let _ = rustix::process::nice(NICE);
-}
+/// Added to the nice value of a guest thread (`nice(2)`). The scheduler gives a thread at 5 a third
+/// of the weight of a thread at 0, so the threads that answer requests go first.
+const NICE_GUEST: i32 = 5;
+/// Added once more when a run is long. A thread at 15 has a ninth of the weight of one at 5, so a
+/// short run does not wait for a long one.
+const NICE_LONG: i32 = 10;
+/// Added to the nice value of a child process, which compiles a stranger's code or runs it again.
+const NICE_CHILD: i32 = 10;
 
 thread_local! {
     static CAN_RUN_GUESTS: Cell<bool> = const { Cell::new(false) };
+    /// Priority of this thread, if it belongs to a pool.
+    static POOL_THREAD: Cell<Option<Priority>> = const { Cell::new(None) };
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Priority {
+    Guest,
+    Long,
+}
+
+/// Adds to the nice value of the calling thread. On Linux a nice value belongs to a thread. Only a
+/// privileged process could subtract again.
+fn add_nice(nice: i32) {
+    // If this fails, the thread only competes more for the cores.
+    let _ = rustix::process::nice(nice);
+}
+
+/// Lowers the priority of this process, while it has one thread.
+pub fn lower_priority_of_child() {
+    add_nice(NICE_CHILD);
+}
+
+/// Lowers the priority of this guest thread until the run ends.
+pub fn run_is_long() {
+    if POOL_THREAD.get() == Some(Priority::Guest) {
+        POOL_THREAD.set(Some(Priority::Long));
+        add_nice(NICE_LONG);
+    }
 }
 
 type Work = Box<dyn FnOnce() + Send>;
@@ -43,22 +68,27 @@ pub struct GuestThreads {
     work: Sender<Work>,
 }
 
+/// A request of a guest thread for a thread in its place.
+struct Replace {
+    index: u32,
+    starter: Sender<Replace>,
+    is_replaced: Sender<bool>,
+}
+
 impl GuestThreads {
     pub fn start(count: u32) -> io::Result<Self> {
         let (work, waiting) = unbounded::<Work>();
+        let (starter, requests) = unbounded::<Replace>();
         for index in 0..count {
-            let waiting: Receiver<Work> = waiting.clone();
-            let thread = Builder::new().name(format!("guest-{index}")).stack_size(THREAD_STACK_BYTES);
-            thread.spawn(move || {
-                CAN_RUN_GUESTS.set(true);
-                lower_priority();
-                for work in waiting {
-                    // The panic hook has reported the panic. The caller notices it because no
-                    // result arrives.
-                    let _ = catch_unwind(AssertUnwindSafe(work));
-                }
-            })?;
+            start_thread(index, waiting.clone(), starter.clone())?;
         }
+        // A thread inherits the nice value of the thread that starts it. So a thread that runs no
+        // guest starts the replacements. It ends after the last guest thread.
+        Builder::new().name("guest-starter".to_owned()).spawn(move || {
+            for Replace { index, starter, is_replaced } in requests {
+                let _ = is_replaced.send(start_thread(index, waiting.clone(), starter).is_ok());
+            }
+        })?;
         Ok(Self { work })
     }
 
@@ -67,6 +97,31 @@ impl GuestThreads {
         // Sending cannot fail while the threads live, and they live as long as `self`.
         let _ = self.work.send(Box::new(work));
     }
+}
+
+fn start_thread(index: u32, waiting: Receiver<Work>, starter: Sender<Replace>) -> io::Result<()> {
+    let thread = Builder::new().name(format!("guest-{index}")).stack_size(THREAD_STACK_BYTES);
+    thread.spawn(move || {
+        CAN_RUN_GUESTS.set(true);
+        POOL_THREAD.set(Some(Priority::Guest));
+        add_nice(NICE_GUEST);
+        for work in waiting {
+            // The panic hook has reported the panic. The caller notices it because no result
+            // arrives.
+            let _ = catch_unwind(AssertUnwindSafe(work));
+            // A thread cannot raise its priority again, so another thread takes its place.
+            if POOL_THREAD.get() == Some(Priority::Long) && is_replaced(index, &starter) {
+                break;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// Starts another thread in the place of the calling thread. Returns whether it runs.
+fn is_replaced(index: u32, starter: &Sender<Replace>) -> bool {
+    let (is_replaced, answer) = bounded(1);
+    starter.send(Replace { index, starter: starter.clone(), is_replaced }).is_ok() && answer.recv() == Ok(true)
 }
 
 /// Runs `work` on a thread that can run guests: on this one if it can, else on a new one.
@@ -113,11 +168,24 @@ mod tests {
     }
 
     #[test]
-    fn guests_have_a_lower_priority_than_their_caller() {
+    fn a_long_run_lowers_its_own_priority_and_not_the_next_runs() {
         let nice = || rustix::process::getpriority_process(None).unwrap();
-        let (sender, receiver) = channel();
-        GuestThreads::start(1).unwrap().submit(move || sender.send(nice()).unwrap());
-        assert_eq!(receiver.recv().unwrap(), (nice() + NICE).min(19));
+        let threads = GuestThreads::start(1).unwrap();
+        let of_a_run = |is_long: bool| {
+            let (sender, receiver) = channel();
+            threads.submit(move || {
+                if is_long {
+                    (0..3).for_each(|_| run_is_long());
+                }
+                sender.send(nice()).unwrap();
+            });
+            receiver.recv().unwrap()
+        };
+        let guest = (nice() + NICE_GUEST).min(19);
+        let long = (guest + NICE_LONG).min(19);
+        assert_eq!([false, true, true, false].map(of_a_run), [guest, long, long, guest]);
+        run_is_long();
+        assert!(nice() < guest, "only threads of a pool lower their priority");
     }
 
     #[test]
