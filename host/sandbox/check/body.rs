@@ -79,6 +79,9 @@ pub struct Tally {
 /// More is beyond any limit on cost. Up to this number, each log entry of a local moves outwards at
 /// most a few dozen times per byte.
 const CHAINS_MAX: u64 = 100_000_000;
+/// Looks of branches at locals beyond which a function is over any limit. Compilers' output has one
+/// for five bytes.
+const LOOKS_MAX: u64 = 100_000_000;
 
 /// Validates `body` and counts its use of the limits in [`COUNTED`]. The second number is its cost
 /// in thousandths of a unit.
@@ -105,7 +108,7 @@ pub fn read(
     // A few bytes can declare any number of locals, and the counters need memory for each.
     if u64::from(locals) <= limits.locals {
         tally.live.begin(params as usize, locals as usize, results as usize);
-        while !reader.eof() && tally.live.chains <= CHAINS_MAX {
+        while !reader.eof() && tally.live.chains <= CHAINS_MAX && tally.live.looks <= LOOKS_MAX {
             let offset = reader.original_position();
             let mut operator = Counted { validator, offset, declared, tally };
             reader.visit_operator(&mut operator)??;
@@ -124,6 +127,9 @@ impl Tally {
         let (live, counts, found) = (&self.live, &mut self.counts, &mut self.found);
         (counts.joins, counts.chains, counts.block_values) = (live.joins, live.chains, found.block_values);
         (counts.live, counts.live_control, counts.again) = (live.live, live.live_control, live.again);
+        if live.looks > LOOKS_MAX {
+            (counts.joins, counts.again) = (u64::MAX, u64::MAX);
+        }
         counts.units = counts.units.saturating_add(live.folds);
         found.stack_values = live.height_max as u64;
         found.joins = live.joins;
@@ -143,7 +149,7 @@ impl Tally {
         let live = &mut self.live;
         match weight.flow {
             _ if results == 0 => live.take(operands),
-            Flow::Pure => live.pure(operands),
+            Flow::Pure => live.pure(weight.units, operands),
             Flow::Folding(class) => live.folding(class),
             Flow::Constant => live.constant(),
             Flow::Fixed => {

@@ -127,7 +127,7 @@ pub const fn fold(row: u8) -> u64 {
         0 | 1 => 6,
         2 => 12,
         3 => 24,
-        _ => 48,
+        _ => 72,
     }
 }
 
@@ -165,7 +165,7 @@ pub struct Counts {
     pub live_control: u64,
     /// Values that blocks take and give and branches carry.
     pub block_values: u64,
-    /// Pure operators that are computed again where their result is read.
+    /// Units of values that are computed again where they are read or carried.
     pub again: u64,
 }
 
@@ -207,7 +207,7 @@ impl Counts {
 
 /// Cost budget for each byte of a module, in units, including the meter. The output of real
 /// compilers needs 2 to 6.
-const BUDGET_A_BYTE: u64 = 7;
+const BUDGET_A_BYTE: u64 = 8;
 /// Fixed cost budget of any module. Some modules are too small to be judged by their size.
 const BUDGET_BASE: u64 = 20_000;
 

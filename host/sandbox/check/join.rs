@@ -5,8 +5,13 @@
 #[derive(Clone, Copy)]
 pub struct Value {
     pub weight: u32,
-    /// Number of pure operators that it may take to compute the value.
+    /// Units that it may take to compute the value.
     pub nodes: u32,
+    /// Units that branches take to compute what they carry to the place where the value was made.
+    /// They are spent only if code reads the value.
+    pub owed: u32,
+    /// Units of all values before the first value that it is made of.
+    pub since: u32,
     /// Serial number of the first value that it is made of.
     pub oldest: u32,
     /// Number of the operator that made the value, or of an earlier operator. A value that was made
@@ -48,6 +53,10 @@ pub struct Entry {
     pub before: Value,
     /// All values of the local that branches carried, merged.
     pub carried: Value,
+    /// Units that branches take to compute the value that they carry of it.
+    pub owed: u32,
+    /// Last branch that was counted in `owed`.
+    pub carried_at: u32,
     pub changed_at: u32,
     /// Time of the last branch before the local was set within the construct.
     pub branched_at: u32,
@@ -74,6 +83,13 @@ pub struct Frame {
     pub label: usize,
     /// Edges into its join: the head of a loop, the end of any other construct.
     pub ways: u64,
+    /// Branches to it that no other branch to it dominates, and the last of them.
+    pub arrivals: u32,
+    pub arrived_at: u32,
+    /// Arrivals at the construct around it when this one began.
+    pub outer_arrivals: u32,
+    /// Operator at which the stretch of code around it began.
+    pub stretch_at: u32,
     /// Distinct locals that are set within, without those that inner constructs count.
     pub sets: i64,
     /// Reachable branches to its end. The end of an `if`'s first arm counts as one.
@@ -90,14 +106,17 @@ pub struct Frame {
 }
 
 impl Value {
-    pub const NONE: Self = Self { weight: 0, nodes: 0, oldest: NEVER, made_at: NEVER, folds: 0, row: 0 };
-    pub const UNKNOWN: Self = Self { weight: 1, nodes: 0, oldest: 0, made_at: 0, folds: 0, row: 0 };
+    pub const NONE: Self =
+        Self { weight: 0, nodes: 0, owed: 0, since: NEVER, oldest: NEVER, made_at: NEVER, folds: 0, row: 0 };
+    pub const UNKNOWN: Self = Self { weight: 1, nodes: 0, owed: 0, since: 0, oldest: 0, made_at: 0, folds: 0, row: 0 };
 
     /// Adds the live values and operators of `other`; all other facts stay those of `self`.
     pub fn and(self, other: Self) -> Self {
         Self {
             weight: self.weight.saturating_add(other.weight),
             nodes: self.nodes.saturating_add(other.nodes),
+            owed: 0,
+            since: self.since.min(other.since),
             oldest: self.oldest.min(other.oldest),
             ..self
         }
@@ -108,6 +127,8 @@ impl Value {
         Self {
             weight: self.weight.max(other.weight),
             nodes: self.nodes.max(other.nodes),
+            owed: self.owed.max(other.owed),
+            since: self.since.min(other.since),
             oldest: self.oldest.min(other.oldest),
             made_at: self.made_at.min(other.made_at),
             folds: self.folds | other.folds,
@@ -121,11 +142,13 @@ impl Value {
     }
 
     /// Notes that a local with this serial number, which may have been joined, is read as this
-    /// value.
-    pub const fn known(mut self, serial: u32) -> Self {
+    /// value after so many units of work.
+    pub const fn known(mut self, serial: u32, work: u32) -> Self {
         self.folds &= !JOINED;
+        self.owed = 0;
         if self.weight <= 1 && self.nodes == 0 {
             self.oldest = serial;
+            self.since = work;
         }
         self
     }

@@ -6,10 +6,12 @@
 //! the end keeps all of them alive, although it is one local. The weight of a value is the number
 //! of values that it may keep alive.
 
+mod again;
 mod values;
 
 use wasmparser::FrameKind;
 
+use self::again::Left;
 use super::join::{CONSTANT, Construct, End, Entry, Frame, JOINED, Local, NEVER, Value};
 
 #[derive(Default)]
@@ -32,6 +34,13 @@ pub struct Live {
     made: u64,
     /// Serial number of the next value.
     serial: u32,
+    /// Units of all values that were made.
+    work: u32,
+    /// Locals that branches looked at, each time.
+    pub looks: u64,
+    left: Left,
+    /// Operator at which the innermost stretch of code began.
+    stretch_at: u32,
     /// Number of the current run of operators without control between them.
     run: u32,
     /// Pure operators that the compiler may compute again, because no code that dominates has
@@ -52,6 +61,7 @@ impl Live {
         self.stack.clear();
         self.frames.clear();
         self.log.clear();
+        self.left.clear();
         self.locals.clear();
         let local = |value| Local { value, set_at: 0, entry: NEVER, read_in: NEVER, known_at: 0 };
         self.locals.resize(params, local(Value::UNKNOWN));
@@ -62,6 +72,7 @@ impl Live {
         (self.position, self.is_dead, self.branched_at, self.base) = (1, false, 0, 0);
         (self.joins, self.chains, self.folds, self.live, self.live_control, self.height_max) = (0, 0, 0, 0, 0, 0);
         (self.serial, self.run, self.again) = (0, 0, 0);
+        (self.work, self.looks, self.stretch_at) = (0, 0, 0);
         self.frame(Construct::Body, 0, results);
         self.position = 2;
     }
@@ -128,7 +139,20 @@ impl Live {
             }
             let opened_at = self.frames.last().map_or(0, |frame| frame.opened_at);
             let (carried, branched_at) = (Value::NONE, self.branched_at);
-            let entry = Entry { local, outer, before, carried, changed_at: opened_at, branched_at, first_arm: 0 };
+            // Branches that left before this operator carry the value from before it.
+            let arrivals = self.frames.last().map_or(0, |frame| frame.arrivals);
+            let owed = before.nodes.saturating_mul(arrivals);
+            let entry = Entry {
+                local,
+                outer,
+                before,
+                carried,
+                owed,
+                carried_at: 0,
+                changed_at: opened_at,
+                branched_at,
+                first_arm: 0,
+            };
             self.log.push(entry);
             self.log.len() as u32 - 1
         };
@@ -146,6 +170,9 @@ impl Live {
             self.count(params as u32);
         }
         self.frame(construct, params, results);
+        if construct == Construct::If {
+            self.stretch_at = self.position;
+        }
         if let Some(frame) = self.frames.last_mut() {
             frame.carried = carried;
         }
@@ -169,6 +196,10 @@ impl Live {
             results,
             label: if is_loop { params } else { results },
             ways,
+            arrivals: 0,
+            outer_arrivals: self.frames.last().map_or(0, |outer| outer.arrivals),
+            arrived_at: 0,
+            stretch_at: self.stretch_at,
             sets: 0,
             first_branch: NEVER,
             last_branch: 0,
@@ -228,6 +259,9 @@ impl Live {
     fn arrive(&mut self, depth: u32, carried: Value) {
         let (position, is_dead) = (self.position, self.is_dead);
         let Some(target) = self.target(depth) else { return };
+        if !is_dead {
+            self.carry(target);
+        }
         let frame = &mut self.frames[target];
         frame.ways += 1;
         if !is_dead && frame.construct != Construct::Loop {
@@ -241,6 +275,7 @@ impl Live {
 
     /// Restores the values that a `br_if` leaves on the stack in dead code.
     pub fn stay(&mut self, depth: u32) {
+        self.stretch_at = self.position;
         self.fill(self.label(depth));
     }
 
@@ -262,6 +297,7 @@ impl Live {
         self.again += params as u64 * u64::from(before.nodes);
         let Some(frame) = self.frames.last_mut() else { return };
         frame.else_at = position;
+        let opened_at = frame.opened_at;
         self.is_dead = frame.is_dead;
         for entry in &mut self.log[frame.log..] {
             let local = &mut self.locals[entry.local as usize];
@@ -270,6 +306,8 @@ impl Live {
             self.weight = self.weight + entry.before.held() - local.value.held();
             local.value = entry.before;
         }
+        self.left.leave(opened_at, position);
+        self.stretch_at = self.position;
     }
 
     pub fn end(&mut self) {
@@ -290,7 +328,7 @@ impl Live {
             if value.folds & JOINED != 0 {
                 self.made += 1;
                 self.count(1);
-                value = value.known(self.serial);
+                value = value.known(self.serial, self.work);
             }
             self.weight = self.weight + u64::from(value.weight) - u64::from(self.stack[index].weight);
             self.stack[index] = value;
@@ -300,7 +338,11 @@ impl Live {
         for index in frame.log..self.log.len() {
             let mut entry = self.log[index];
             let local = &mut self.locals[entry.local as usize];
-            if let Some(value) = end.local(&frame, &entry, local.value, self.branched_at) {
+            let inner = local.value.owed.max(entry.carried.owed).max(entry.before.owed);
+            if let Some(mut value) = end.local(&frame, &entry, local.value, self.branched_at) {
+                if value.folds & JOINED != 0 {
+                    value.owed = inner.saturating_add(std::mem::take(&mut entry.owed));
+                }
                 entry.change(local.value, self.position, self.branched_at);
                 self.weight = self.weight + value.held() - local.value.held();
                 local.value = value;
@@ -309,17 +351,23 @@ impl Live {
                 let into = &mut self.log[entry.outer as usize];
                 into.change(entry.before, entry.changed_at, entry.branched_at);
                 into.carried = into.carried.or(entry.carried);
+                into.owed = into.owed.saturating_add(entry.owed);
                 local.entry = entry.outer;
             } else {
                 if entry.branched_at > outer_opened_at {
                     entry.carried = entry.carried.or(entry.before);
                 }
+                entry.owed = entry.owed.saturating_add(entry.before.nodes.saturating_mul(frame.outer_arrivals));
                 local.entry = kept as u32;
                 self.log[kept] = entry;
                 kept += 1;
             }
         }
         self.log.truncate(kept);
+        self.left.leave(end.first_way, self.position);
+        if frame.construct == Construct::If || end.first_way != NEVER {
+            self.stretch_at = frame.stretch_at;
+        }
         self.base = outer_base;
         self.is_dead = !end.falls_through && end.first_way == NEVER;
     }

@@ -44,7 +44,7 @@ impl Live {
         self.made += count as u64;
         for _ in 0..count {
             self.count(1);
-            self.push(Value { oldest: self.serial, made_at: self.position, ..Value::UNKNOWN });
+            self.push(Value { oldest: self.serial, since: self.work, made_at: self.position, ..Value::UNKNOWN });
         }
     }
 
@@ -63,25 +63,27 @@ impl Live {
 
     /// Pushes a result that is computed where it is used.
     #[inline]
-    pub fn pure(&mut self, operands: usize) {
+    pub fn pure(&mut self, units: u32, operands: usize) {
         let (mut all, mut folds) = (Value::NONE, CONSTANT);
         for _ in 0..operands {
             let operand = self.pop();
             all = all.and(operand);
             folds &= operand.folds;
         }
-        self.compute(all, folds & CONSTANT);
+        self.compute(units, all, folds & CONSTANT);
     }
 
-    /// Pushes a result made of the values that `all` stands for.
-    fn compute(&mut self, mut all: Value, folds: u8) {
+    /// Pushes a result made of the values that `all` stands for, by an operator of so many units.
+    fn compute(&mut self, units: u32, mut all: Value, folds: u8) {
         self.count(1);
         all.oldest = all.oldest.min(self.serial);
         // A value can occur in it often, but it has at most the values that were made since the
         // first one. A sum of a value and itself, repeated, keeps no more alive.
         let most = self.serial - all.oldest + 1;
         all.weight = all.weight.min(most);
-        all.nodes = all.nodes.saturating_add(1).min(most);
+        all.since = all.since.min(self.work);
+        self.work = self.work.saturating_add(1 + units);
+        all.nodes = all.nodes.saturating_add(1 + units).min(self.work - all.since);
         self.push(Value { made_at: self.position, folds, ..all });
     }
 
@@ -98,7 +100,7 @@ impl Live {
                 self.folds += fold(row);
             }
         }
-        self.compute(Value { row, ..one.and(other) }, folds);
+        self.compute(0, Value { row, ..one.and(other) }, folds);
     }
 
     /// Counts `values` more.
@@ -116,7 +118,8 @@ impl Live {
         if is_joined || *known_at < loop_at {
             self.made += u64::from(is_joined);
             self.serial = self.serial.saturating_add(1);
-            *value = value.known(self.serial);
+            self.again += u64::from(value.owed);
+            *value = value.known(self.serial, self.work);
             *known_at = self.position;
         }
         if *read_in != self.run {
