@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -65,14 +65,27 @@ fn endless(number: u64) -> Vec<u8> {
     .unwrap()
 }
 
-/// Returns a module that takes long to compile.
+/// Returns a module that takes long to compile, a different one for each number. The text is parsed
+/// once, so that the attacker's own work takes no core from the node.
 fn large_module(number: u64) -> Vec<u8> {
-    let function = "(func (param i64) (result i64) (i64.mul (local.get 0) (i64.add (local.get 0) (i64.const 7))))";
-    wat::parse_str(format!(
-        r#"(module (memory (export "memory") 1) {} (func (export "run") (result i32) (i32.const {number})))"#,
-        function.repeat(1_000)
-    ))
-    .unwrap()
+    /// Takes five bytes in LEB128, as does each sum of it and a small number.
+    const FIRST: u64 = 1 << 28;
+    static TEMPLATE: LazyLock<(Vec<u8>, usize)> = LazyLock::new(|| {
+        let function = "(func (param i64) (result i64) (i64.mul (local.get 0) (i64.add (local.get 0) (i64.const 7))))";
+        let functions = function.repeat(1_000);
+        let run = format!("(func (export \"run\") (result i32) (i32.const {FIRST}))");
+        let wasm = wat::parse_str(format!("(module (memory (export \"memory\") 1) {functions} {run})")).unwrap();
+        let at = wasm.windows(5).rposition(|bytes| bytes == leb128(FIRST)).unwrap();
+        (wasm, at)
+    });
+    let (mut wasm, at) = TEMPLATE.clone();
+    wasm[at..at + 5].copy_from_slice(&leb128(FIRST + number));
+    wasm
+}
+
+/// Encodes a number from 2^28 to 2^34 - 1.
+fn leb128(number: u64) -> [u8; 5] {
+    std::array::from_fn(|at| (number >> (7 * at)) as u8 & 0x7f | if at < 4 { 0x80 } else { 0 })
 }
 
 fn form(at: u64) -> Ask {

@@ -30,6 +30,7 @@ use crate::node::Node;
 use crate::prices::SharedBoard;
 use crate::process;
 use crate::runner::Capacity;
+use crate::sandbox::prioritise_server;
 
 /// Retry delay after a flush fails for a reason other than a bundle.
 const FLUSH_RETRY: Duration = Duration::from_secs(5);
@@ -75,6 +76,7 @@ pub fn serve(args: &ServeArgs, data_dir: &Path) -> anyhow::Result<End> {
     // Checked before the first thread starts, because code that fails to start a thread later
     // cannot report it clearly.
     let files_max = process::raise_limit_of_files();
+    prioritise_server();
     let config = Config::read(&data_dir.join("config.toml"))?;
     process::check_threads(workers() + config.capacity(None).jobs + process::THREADS_RESERVED)?;
     let log = log::start(args.log_format).context("cannot start the thread that writes the log")?;

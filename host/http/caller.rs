@@ -148,7 +148,10 @@ impl Doorkeeper {
         let (token, rate) = &known.each[at];
         *known_as = Some(token.name.clone());
         let wait = rate.take().map_err(|early| {
-            let detail = format!("this token may ask {} times a second", token.requests_per_second);
+            let detail = format!(
+                "this token may send {} requests a second, and those of a whole second already wait; send fewer at once",
+                token.requests_per_second
+            );
             Problem::new(429, "too_many_requests", detail).after(Some(early))
         })?;
         Ok((Caller { scope: token.name.clone(), token: Some(token.clone()) }, wait))

@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 
-use super::confine;
-use super::threads::lower_priority_of_child;
+use super::{confine, priority};
 
 /// Bytes of standard error that are shown of a process that died.
 const LAST_WORDS_BYTES: u64 = 2048;
@@ -111,7 +110,7 @@ fn last_words(child: &mut Child) -> String {
 /// open, and makes the process die with its parent.
 pub fn enter() -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    lower_priority_of_child();
+    priority::of_child();
     confine::close_inherited_files();
     Ok(())
 }

@@ -9,49 +9,29 @@ use std::thread::Builder;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::engine::NATIVE_STACK_BYTES;
+use super::priority;
 
 /// Stack for the guest's frames, and for the host's frames below and above them. It is address
 /// space: a page uses memory only once it is touched.
 const THREAD_STACK_BYTES: usize = NATIVE_STACK_BYTES + (4 << 20);
 
-/// Added to the nice value of a guest thread (`nice(2)`). The scheduler gives a thread at 5 a third
-/// of the weight of a thread at 0, so the threads that answer requests go first.
-const NICE_GUEST: i32 = 5;
-/// Added once more when a run is long. A thread at 15 has a ninth of the weight of one at 5, so a
-/// short run does not wait for a long one.
-const NICE_LONG: i32 = 10;
-/// Added to the nice value of a child process, which compiles a stranger's code or runs it again.
-const NICE_CHILD: i32 = 10;
-
 thread_local! {
     static CAN_RUN_GUESTS: Cell<bool> = const { Cell::new(false) };
-    /// Priority of this thread, if it belongs to a pool.
-    static POOL_THREAD: Cell<Option<Priority>> = const { Cell::new(None) };
+    /// The kind of run that this thread has the priority of, if it belongs to a pool.
+    static POOL_THREAD: Cell<Option<RunKind>> = const { Cell::new(None) };
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Priority {
-    Guest,
+enum RunKind {
+    Short,
     Long,
-}
-
-/// Adds to the nice value of the calling thread. On Linux a nice value belongs to a thread. Only a
-/// privileged process could subtract again.
-fn add_nice(nice: i32) {
-    // If this fails, the thread only competes more for the cores.
-    let _ = rustix::process::nice(nice);
-}
-
-/// Lowers the priority of this process, while it has one thread.
-pub fn lower_priority_of_child() {
-    add_nice(NICE_CHILD);
 }
 
 /// Lowers the priority of this guest thread until the run ends.
 pub fn run_is_long() {
-    if POOL_THREAD.get() == Some(Priority::Guest) {
-        POOL_THREAD.set(Some(Priority::Long));
-        add_nice(NICE_LONG);
+    if POOL_THREAD.get() == Some(RunKind::Short) {
+        POOL_THREAD.set(Some(RunKind::Long));
+        priority::of_long_run();
     }
 }
 
@@ -103,14 +83,14 @@ fn start_thread(index: u32, waiting: Receiver<Work>, starter: Sender<Replace>) -
     let thread = Builder::new().name(format!("guest-{index}")).stack_size(THREAD_STACK_BYTES);
     thread.spawn(move || {
         CAN_RUN_GUESTS.set(true);
-        POOL_THREAD.set(Some(Priority::Guest));
-        add_nice(NICE_GUEST);
+        POOL_THREAD.set(Some(RunKind::Short));
+        priority::of_guest();
         for work in waiting {
             // The panic hook has reported the panic. The caller notices it because no result
             // arrives.
             let _ = catch_unwind(AssertUnwindSafe(work));
             // A thread cannot raise its priority again, so another thread takes its place.
-            if POOL_THREAD.get() == Some(Priority::Long) && is_replaced(index, &starter) {
+            if POOL_THREAD.get() == Some(RunKind::Long) && is_replaced(index, &starter) {
                 break;
             }
         }
@@ -181,11 +161,12 @@ mod tests {
             });
             receiver.recv().unwrap()
         };
-        let guest = (nice() + NICE_GUEST).min(19);
-        let long = (guest + NICE_LONG).min(19);
-        assert_eq!([false, true, true, false].map(of_a_run), [guest, long, long, guest]);
+        let own = nice();
+        let [short, long, other_long, next] = [false, true, true, false].map(of_a_run);
+        assert!(own < short && short < long, "{own} {short} {long}");
+        assert_eq!((other_long, next), (long, short));
         run_is_long();
-        assert!(nice() < guest, "only threads of a pool lower their priority");
+        assert_eq!(nice(), own, "only threads of a pool lower their priority");
     }
 
     #[test]

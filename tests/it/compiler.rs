@@ -113,6 +113,11 @@ fn the_child_is_confined_before_it_is_given_a_module() {
         assert!(limits.contains(limit), "{limit}\n{limits}");
     }
     assert!(limits.contains("Max cpu time              20 "), "{limits}");
+    let nice = |of: &str| {
+        let stat = fs::read_to_string(format!("/proc/{of}/stat")).unwrap();
+        stat.rsplit(')').next().unwrap().split_whitespace().nth(16).unwrap().parse::<i32>().unwrap()
+    };
+    assert_eq!(nice(&child.id().to_string()), (nice("self") + 10).min(19), "it gives way to who answers");
     drop(child.stdin.take());
     assert!(!child.wait().unwrap().success(), "nothing to compile is an error");
 }

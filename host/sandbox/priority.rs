@@ -1,0 +1,67 @@
+//! Priorities of threads and processes on the cores. Threads that answer requests go first, then short
+//! runs, then compilers, then long runs.
+//!
+//! The nice value decides how much of a core a thread gets. The time slice decides how soon another
+//! thread gets the core: Linux lets a thread that wakes wait until the running one has used its
+//! slice, and looks at that again at the next tick, 4 ms later at 250 Hz (`RUN_TO_PARITY` in
+//! `kernel/sched/features.h`). So all threads of a node that serves have a short slice: each other
+//! thread, also one of the kernel that serves the disk, gets a core at once. Slices can be set since
+//! Linux 6.12 (`sched_setattr(2)`, `sched_runtime`).
+//!
+//! A failure is ignored: the threads then compete more for the cores.
+
+use std::time::Duration;
+
+use rustix::process::getpriority_process;
+
+/// Added to the nice value of a guest thread: it has a third of the weight of one that answers
+/// requests.
+const NICE_GUEST: i32 = 5;
+/// Added to the nice value of a guest thread whose run is long: it has a third of the weight of one
+/// with a short run. So short runs of one token slow the long runs of another by no more than that.
+const NICE_LONG: i32 = 5;
+/// Added to the nice value of a child process, which compiles a stranger's code or runs it again.
+const NICE_CHILD: i32 = 10;
+
+/// Time slice of a node's threads: the shortest that the system allows.
+const SLICE: Duration = Duration::from_micros(100);
+
+/// Sets the time slice of this process, which serves. Must run before it starts a thread: each thread
+/// inherits the priority of the thread that starts it.
+pub fn prioritise_server() {
+    set_priority(0);
+}
+
+/// Lowers the priority of the calling thread, which runs guests.
+pub fn of_guest() {
+    set_priority(NICE_GUEST);
+}
+
+/// Lowers the priority of the calling guest thread further. Only a privileged process could raise it
+/// again.
+pub fn of_long_run() {
+    set_priority(NICE_LONG);
+}
+
+/// Lowers the priority of this child process, while it has one thread.
+pub fn of_child() {
+    set_priority(NICE_CHILD);
+}
+
+/// Adds to the nice value of the calling thread, and shortens its time slice.
+fn set_priority(add_nice: i32) {
+    let nice = getpriority_process(None).unwrap_or_default().saturating_add(add_nice).min(19);
+    let attributes = libc::sched_attr {
+        size: size_of::<libc::sched_attr>() as u32,
+        sched_policy: 0,
+        sched_flags: libc::SCHED_FLAG_KEEP_POLICY as u64,
+        sched_nice: nice,
+        sched_priority: 0,
+        sched_runtime: SLICE.as_nanos() as u64,
+        sched_deadline: 0,
+        sched_period: 0,
+    };
+    // SAFETY: The kernel reads `size` bytes of `attributes`, which lives longer than the call, and
+    // writes nothing unless the size is wrong; then it writes within them.
+    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+}
