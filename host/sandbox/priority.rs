@@ -1,15 +1,16 @@
-//! Priorities of threads and processes on the cores. Threads that answer requests go first, then short
-//! runs, then compilers, then long runs.
+//! Priorities of threads and processes on the cores. Threads that answer requests go first, then
+//! short runs, then compilers and long runs.
 //!
 //! The nice value decides how much of a core a thread gets. The time slice decides how soon another
 //! thread gets the core: Linux lets a thread that wakes wait until the running one has used its
 //! slice, and looks at that again at the next tick, 4 ms later at 250 Hz (`RUN_TO_PARITY` in
 //! `kernel/sched/features.h`). So all threads of a node that serves have a short slice: each other
-//! thread, also one of the kernel that serves the disk, gets a core at once. Slices can be set since
-//! Linux 6.12 (`sched_setattr(2)`, `sched_runtime`).
+//! thread, also one of the kernel that serves the disk, gets a core at once. Slices can be set
+//! since Linux 6.12 (`sched_setattr(2)`, `sched_runtime`).
 //!
 //! A failure is ignored: the threads then compete more for the cores.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use rustix::process::getpriority_process;
@@ -26,25 +27,45 @@ const NICE_CHILD: i32 = 10;
 /// Time slice of a node's threads: the shortest that the system allows.
 const SLICE: Duration = Duration::from_micros(100);
 
-/// Sets the time slice of this process, which serves. Must run before it starts a thread: each thread
-/// inherits the priority of the thread that starts it.
+/// Sets the time slice of this process, which serves. Must run before it starts a thread: each
+/// thread inherits the priority of the thread that starts it.
 pub fn prioritise_server() {
     set_priority(0);
 }
 
-/// Lowers the priority of the calling thread, which runs guests.
-pub fn of_guest() {
+thread_local! {
+    /// The kind of run that this thread has the priority of, if it belongs to a pool.
+    static POOL_THREAD: Cell<Option<RunKind>> = const { Cell::new(None) };
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum RunKind {
+    Short,
+    Long,
+}
+
+/// Lowers the priority of the calling thread, which belongs to a pool that runs guests.
+pub fn lower_pool_thread() {
+    POOL_THREAD.set(Some(RunKind::Short));
     set_priority(NICE_GUEST);
 }
 
-/// Lowers the priority of the calling guest thread further. Only a privileged process could raise it
-/// again.
-pub fn of_long_run() {
-    set_priority(NICE_LONG);
+/// Lowers the priority of this pool thread further, because its run is long. Only a privileged
+/// process could raise it again.
+pub fn run_is_long() {
+    if POOL_THREAD.get() == Some(RunKind::Short) {
+        POOL_THREAD.set(Some(RunKind::Long));
+        set_priority(NICE_LONG);
+    }
+}
+
+/// Returns whether a run of this pool thread was long.
+pub fn had_long_run() -> bool {
+    POOL_THREAD.get() == Some(RunKind::Long)
 }
 
 /// Lowers the priority of this child process, while it has one thread.
-pub fn of_child() {
+pub fn lower_child() {
     set_priority(NICE_CHILD);
 }
 

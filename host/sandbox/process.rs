@@ -110,7 +110,7 @@ fn last_words(child: &mut Child) -> String {
 /// open, and makes the process die with its parent.
 pub fn enter() -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    priority::of_child();
+    priority::lower_child();
     confine::close_inherited_files();
     Ok(())
 }

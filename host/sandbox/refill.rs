@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::meter::{QUANTUM, State};
 use super::outcome::Outcome;
+use super::priority::run_is_long;
 use super::stop::{Beyond, Stop};
-use super::threads::run_is_long;
 use super::trace::Window;
 
 /// Gas from which a run is long: some milliseconds.

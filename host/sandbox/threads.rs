@@ -17,22 +17,6 @@ const THREAD_STACK_BYTES: usize = NATIVE_STACK_BYTES + (4 << 20);
 
 thread_local! {
     static CAN_RUN_GUESTS: Cell<bool> = const { Cell::new(false) };
-    /// The kind of run that this thread has the priority of, if it belongs to a pool.
-    static POOL_THREAD: Cell<Option<RunKind>> = const { Cell::new(None) };
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum RunKind {
-    Short,
-    Long,
-}
-
-/// Lowers the priority of this guest thread until the run ends.
-pub fn run_is_long() {
-    if POOL_THREAD.get() == Some(RunKind::Short) {
-        POOL_THREAD.set(Some(RunKind::Long));
-        priority::of_long_run();
-    }
 }
 
 type Work = Box<dyn FnOnce() + Send>;
@@ -62,6 +46,9 @@ impl GuestThreads {
         for index in 0..count {
             start_thread(index, waiting.clone(), starter.clone())?;
         }
+        if count == 0 {
+            return Ok(Self { work });
+        }
         // A thread inherits the nice value of the thread that starts it. So a thread that runs no
         // guest starts the replacements. It ends after the last guest thread.
         Builder::new().name("guest-starter".to_owned()).spawn(move || {
@@ -83,14 +70,13 @@ fn start_thread(index: u32, waiting: Receiver<Work>, starter: Sender<Replace>) -
     let thread = Builder::new().name(format!("guest-{index}")).stack_size(THREAD_STACK_BYTES);
     thread.spawn(move || {
         CAN_RUN_GUESTS.set(true);
-        POOL_THREAD.set(Some(RunKind::Short));
-        priority::of_guest();
+        priority::lower_pool_thread();
         for work in waiting {
             // The panic hook has reported the panic. The caller notices it because no result
             // arrives.
             let _ = catch_unwind(AssertUnwindSafe(work));
             // A thread cannot raise its priority again, so another thread takes its place.
-            if POOL_THREAD.get() == Some(RunKind::Long) && is_replaced(index, &starter) {
+            if priority::had_long_run() && is_replaced(index, &starter) {
                 break;
             }
         }
@@ -124,6 +110,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc::channel;
 
+    use super::priority::run_is_long;
     use super::*;
 
     #[test]

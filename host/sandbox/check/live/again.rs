@@ -74,7 +74,7 @@ mod tests {
         left.leave(30, 40);
         let dominating = |left: &Left| (1..60).filter(|at| left.dominates(*at)).collect::<Vec<_>>();
         assert_eq!(dominating(&left), (1..=10).chain(20 + 1..=30).chain(40 + 1..60).collect::<Vec<_>>());
-        // What contains both is left.
+        // A range that contains both takes their place.
         left.leave(5, 50);
         assert_eq!(dominating(&left), (1..=5).chain(50 + 1..60).collect::<Vec<_>>());
         left.leave(u32::MAX, 55);
