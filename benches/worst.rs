@@ -28,6 +28,8 @@ use self::lab::{Context, Guests, Start};
 /// Longest time of a unit in ns where a price covers it, and its ratio to the cheapest unit.
 const NS_MAX: f64 = 8.0;
 const RATIO_AIM: f64 = 8.0;
+/// Least time of a unit in ns that the clock can tell from none.
+const NS_MIN: f64 = 0.05;
 
 /// Programs that the climb starts from, and steps from each.
 const STARTS: usize = 6;
@@ -89,7 +91,8 @@ fn gas(kernels: &[Kernel], is_timed: bool) {
     let tried = alone.step_by(if is_timed { 1 } else { 41 });
     let mut found: Vec<(f64, Program)> = tried.filter_map(|program| Some((cost(&program)?, program))).collect();
     found.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let cheapest = found.last().map_or(0.0, |(ns, _)| *ns);
+    // A program that ends before it is measured has no time of its own.
+    let cheapest = found.iter().rev().map(|(ns, _)| *ns).find(|ns| *ns > NS_MIN).unwrap_or(f64::NAN);
     if is_timed {
         println!("the cheapest takes {cheapest:.3} ns a unit");
         print("alone, the most expensive", &found[..20], cheapest, |program| shown(program, kernels));

@@ -206,8 +206,8 @@ impl Counts {
 }
 
 /// Cost budget for each byte of a module, in units, including the meter. The output of real
-/// compilers needs 2 to 6.
-const BUDGET_A_BYTE: u64 = 8;
+/// compilers needs 2 to 8.
+const BUDGET_A_BYTE: u64 = 9;
 /// Fixed cost budget of any module. Some modules are too small to be judged by their size.
 const BUDGET_BASE: u64 = 20_000;
 
