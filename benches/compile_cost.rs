@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bombs::{BOMBS, Bomb, Shape};
 use compute_host::sandbox::{
-    Admitted, CompileEngine, GateLimits, LIMITS, LimitName, Price, Refusal, Report, Rule, meter,
+    Admitted, CompileEngine, CompileEstimate, GateLimits, GateReport, LIMITS, LimitName, Refusal, Rule, meter,
 };
 
 /// Maximum ratio of the compile time a byte to that of a real module. A module above it should be
@@ -47,7 +47,7 @@ impl Cost {
 
 struct Real {
     name: String,
-    report: Report,
+    report: GateReport,
     cost: Option<Cost>,
     /// Estimate for the metered module.
     units: Option<f64>,
@@ -177,7 +177,7 @@ fn copies_of(bomb: &Bomb, one: &[u8], is_quick: bool) -> u32 {
     if is_quick || matches!(bomb.shape, Shape::Module(_)) {
         return 1;
     }
-    let used = Report::of(one, &GateLimits::DEFAULT).used;
+    let used = GateReport::of(one, &GateLimits::DEFAULT).used;
     (120_000 / used.function_cost.max(1)).min((1 << 20) / used.body_bytes.max(1)).max(1) as u32
 }
 
@@ -204,12 +204,12 @@ fn modules(folders: &[PathBuf]) -> Vec<Real> {
     files.sort();
     let read = |file: PathBuf| {
         let wasm = std::fs::read(&file).unwrap();
-        let report = Report::of(&wasm, &GateLimits::DEFAULT);
+        let report = GateReport::of(&wasm, &GateLimits::DEFAULT);
         let is_comparable = wasm.len() as u64 <= LimitName::ModuleBytes.limit().default
             && !report.refusals.iter().any(|refusal| matches!(refusal.rule, Rule::Invalid { .. }));
         let cost = || measure(&[file.to_str().unwrap()], wasm.len());
         let name = file.file_stem().unwrap().to_string_lossy().into_owned();
-        let units = || Some(Price::of(&meter::metered(&wasm).ok()?).ok()?.milli as f64 / 1_000.0);
+        let units = || Some(CompileEstimate::of(&meter::metered(&wasm).ok()?).ok()?.milli as f64 / 1_000.0);
         is_comparable.then(|| Real { name, cost: cost(), units: units(), report })
     };
     files.into_iter().filter_map(read).collect()

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use compute_host::digest::Digest;
 use compute_host::limits::Limits;
 use compute_host::sandbox::{
-    EngineKind, Input, InputError, Reference, SandboxError, Watch, Work, meter, with_guest_stack,
+    EngineKind, Input, InputError, Invocation, Reference, RunControl, SandboxError, meter, with_guest_stack,
 };
 
 const DEADLINE: Duration = Duration::from_millis(50);
@@ -85,8 +85,8 @@ fn lateness(rounds: usize) {
             let mut late: Vec<f64> = (0..rounds)
                 .map(|_| {
                     let deadline = Instant::now() + DEADLINE;
-                    let watch = Watch { deadline: Some(deadline), ..Watch::default() };
-                    let ended = reference.run(Work { watch, ..Work::new(Box::new(Long), limits) });
+                    let watch = RunControl { deadline: Some(deadline), ..RunControl::default() };
+                    let ended = reference.run(Invocation { watch, ..Invocation::new(Box::new(Long), limits) });
                     let late = deadline.elapsed().as_secs_f64() * 1000.0;
                     assert!(matches!(ended, Err(SandboxError::Deadline)), "{ended:?}");
                     late
@@ -116,7 +116,7 @@ fn quanta(gas: u64) {
             let gas = if engine == EngineKind::Cranelift || engine == EngineKind::Winch { gas } else { gas / 10 };
             let start = Instant::now();
             let limits = Limits { gas, ..Limits::DEFAULT };
-            let execution = reference.run(Work::new(Box::new(Long), limits)).unwrap();
+            let execution = reference.run(Invocation::new(Box::new(Long), limits)).unwrap();
             let quanta = execution.usage.gas as f64 / meter::QUANTUM as f64;
             format!("{:.2}", start.elapsed().as_secs_f64() * 1000.0 / quanta)
         });

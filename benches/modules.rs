@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use compute_host::digest::{HashThreads, MacKey};
 use compute_host::limits::Limits;
-use compute_host::modules::{CodeFiles, Modules, Quota, Record, StoredModules};
-use compute_host::sandbox::{Admitted, Compiler, GateLimits, Sandbox, Work, with_guest_stack};
+use compute_host::modules::{CompiledCache, ModuleRecord, Modules, Quota, StoredModules};
+use compute_host::sandbox::{Admitted, Compiler, GateLimits, Invocation, Sandbox, with_guest_stack};
 use compute_host::slice::Slice;
-use compute_host::workload::Guest;
+use compute_host::workload::WorkloadGuest;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group};
 
 const NODE: &str = env!("CARGO_BIN_EXE_node");
@@ -28,14 +28,14 @@ fn modules(sandbox: &Arc<Sandbox>, directory: &Path) -> Modules {
     std::fs::create_dir_all(&code).unwrap();
     Modules::new(sandbox.clone(), compiler, GateLimits::DEFAULT)
         .with_store(StoredModules::new(directory.join("modules"), quota))
-        .with_code(CodeFiles::new(code, MacKey::new([1; 32]), 1 << 30))
+        .with_code(CompiledCache::new(code, MacKey::new([1; 32]), 1 << 30))
 }
 
 /// Runs a guest that does nothing, from the request to its end.
-fn run(sandbox: &Sandbox, modules: &Modules, guest: Guest<'_>) {
+fn run(sandbox: &Sandbox, modules: &Modules, guest: WorkloadGuest<'_>) {
     let program = modules.program(guest).unwrap();
     let input = Slice::from_bytes(&b""[..]).open(&HashThreads::new(1), &AtomicU64::new(0)).unwrap();
-    let work = Work::new(Box::new(input), Limits::DEFAULT);
+    let work = Invocation::new(Box::new(input), Limits::DEFAULT);
     assert!(sandbox.run(&program, work).unwrap().outcome.is_done());
 }
 
@@ -43,7 +43,7 @@ fn of_a_mebibyte(c: &mut Criterion) {
     let wasm = large::module(1 << 20);
     let sandbox = Arc::new(Sandbox::new(1).unwrap());
     let admitted = Admitted::new(wasm.as_slice()).unwrap();
-    let record = Record::new(wasm.len() as u64, "compute".to_owned(), 0, "a bench".to_owned());
+    let record = ModuleRecord::new(wasm.len() as u64, "compute".to_owned(), 0, "a bench".to_owned());
     println!("a module of {} bytes; its code has {}", wasm.len(), {
         Compiler::in_process().unwrap().compile(&admitted).unwrap().len()
     });
@@ -66,7 +66,7 @@ fn of_a_mebibyte(c: &mut Criterion) {
         );
     });
     group.bench_function("run, compiled each time in this process", |b| {
-        b.iter(|| run(&sandbox, &Modules::in_process(sandbox.clone()).unwrap(), Guest::Admitted(&admitted)));
+        b.iter(|| run(&sandbox, &Modules::in_process(sandbox.clone()).unwrap(), WorkloadGuest::Admitted(&admitted)));
     });
 
     let here = tempfile::tempdir().unwrap();
@@ -77,14 +77,16 @@ fn of_a_mebibyte(c: &mut Criterion) {
         b.iter_batched(
             || modules(&sandbox, here.path()),
             |modules| {
-                run(&sandbox, &modules, Guest::Stored(digest));
+                run(&sandbox, &modules, WorkloadGuest::Stored(digest));
                 modules
             },
             BatchSize::PerIteration,
         );
     });
     let hot = modules(&sandbox, here.path());
-    group.bench_function("run from the store, in memory", |b| b.iter(|| run(&sandbox, &hot, Guest::Stored(digest))));
+    group.bench_function("run from the store, in memory", |b| {
+        b.iter(|| run(&sandbox, &hot, WorkloadGuest::Stored(digest)))
+    });
     group.finish();
 }
 

@@ -4,7 +4,7 @@
 #[allow(dead_code, reason = "each bench uses a part of it")]
 mod common;
 
-use compute_host::runner::Request;
+use compute_host::runner::RunRequest;
 use compute_host::workload::{Workload, transcode_streaming};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::{StreamExt as _, stream};
@@ -20,7 +20,7 @@ fn parallel(criterion: &mut Criterion) {
     {
         for jobs in [1, 2] {
             let runner = common::warm_runner(&runtime, jobs);
-            let request = || Request { workload: workload.clone(), ..common::fresh(bytes) };
+            let request = || RunRequest { workload: workload.clone(), ..common::fresh(bytes) };
             group.bench_function(BenchmarkId::new(name, jobs), |bencher| {
                 bencher.iter(|| {
                     let results = stream::iter(0..SLICES).map(|_| runner.run(request())).buffer_unordered(64);

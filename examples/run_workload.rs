@@ -5,7 +5,7 @@
 //! ```
 
 use anyhow::Context as _;
-use compute_host::runner::{Capacity, Request, WorkloadRunner};
+use compute_host::runner::{Capacity, RunRequest, WorkloadRunner};
 use compute_host::slice::Slice;
 use compute_host::workload::Workload;
 
@@ -16,7 +16,7 @@ async fn main() -> anyhow::Result<()> {
     let slice = Slice::from_file(file, u64::MAX)?;
 
     let runner = WorkloadRunner::in_memory(Capacity::of_this_machine())?;
-    let answer = runner.run(Request::new(workload, slice)).await?;
+    let answer = runner.run(RunRequest::new(workload, slice)).await?;
 
     let proof = answer.finished.proof.proof();
     println!("{}", proof.with_context(|| answer.finished.outcome.to_string())?);

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::prices::ProviderName;
-use crate::slice::Scope;
+use crate::slice::Tenant;
 
 /// Limit on tokens. Every presented secret is compared with all tokens, so that the time of the
 /// comparison says nothing about the secrets.
@@ -25,7 +25,7 @@ const SECRET_BYTES_MAX: usize = 256;
 /// Rights of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Right {
+pub enum Permission {
     /// Add modules, and remove modules that this token added.
     Upload,
     /// Run slices, and read the proofs of this token's slices.
@@ -38,7 +38,7 @@ pub enum Right {
     Admin,
 }
 
-impl Right {
+impl Permission {
     pub const ALL: [Self; 5] = [Self::Upload, Self::Run, Self::Price, Self::Courier, Self::Admin];
 
     pub const fn name(self) -> &'static str {
@@ -52,13 +52,13 @@ impl Right {
     }
 }
 
-impl fmt::Display for Right {
+impl fmt::Display for Permission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
 }
 
-impl std::str::FromStr for Right {
+impl std::str::FromStr for Permission {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -73,7 +73,7 @@ impl std::str::FromStr for Right {
 pub struct TokenEntry {
     /// Hash of the secret, by [`Secret::hash`].
     pub hash: Digest,
-    pub rights: BTreeSet<Right>,
+    pub rights: BTreeSet<Permission>,
     /// Rate limit. Requests above it wait for up to a second; beyond that they are answered with
     /// 429.
     #[serde(default = "requests_per_second")]
@@ -87,9 +87,9 @@ const fn requests_per_second() -> NonZeroU32 {
 /// A token. Its name is the scope of the slices that are run with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
-    pub name: Scope,
+    pub name: Tenant,
     hash: Digest,
-    pub rights: BTreeSet<Right>,
+    pub rights: BTreeSet<Permission>,
     pub requests_per_second: NonZeroU32,
 }
 
@@ -172,8 +172,8 @@ impl Tokens {
 }
 
 impl Token {
-    pub fn may(&self, right: Right) -> bool {
-        self.rights.contains(&right) || self.rights.contains(&Right::Admin)
+    pub fn may(&self, right: Permission) -> bool {
+        self.rights.contains(&right) || self.rights.contains(&Permission::Admin)
     }
 }
 
@@ -259,7 +259,7 @@ impl Exposure {
 mod tests {
     use super::*;
 
-    fn entry(secret: &str, rights: &[Right]) -> TokenEntry {
+    fn entry(secret: &str, rights: &[Permission]) -> TokenEntry {
         let requests_per_second = requests_per_second();
         TokenEntry { hash: Secret::hash(secret), rights: rights.iter().copied().collect(), requests_per_second }
     }
@@ -273,7 +273,7 @@ mod tests {
     fn a_secret_finds_its_token_and_no_other_text_does() {
         let (one, other) = (Secret::generate().unwrap(), Secret::generate().unwrap());
         assert_ne!(one.as_str(), other.as_str());
-        let (first, second) = (entry(one.as_str(), &[Right::Run]), entry(other.as_str(), &[Right::Admin]));
+        let (first, second) = (entry(one.as_str(), &[Permission::Run]), entry(other.as_str(), &[Permission::Admin]));
         let tokens = tokens(&[("alice", first), ("bob", second)]).unwrap();
         assert_eq!((tokens.find(one.as_str()), tokens.find(other.as_str())), (Some(0), Some(1)));
         let shorter = &one.as_str()[..one.as_str().len() - 1];
@@ -281,22 +281,22 @@ mod tests {
             assert_eq!(tokens.find(wrong), None);
         }
         let [alice, bob] = tokens.list() else { panic!("there are two") };
-        assert!(alice.may(Right::Run) && !alice.may(Right::Upload) && !alice.may(Right::Admin));
-        assert!(Right::ALL.into_iter().all(|right| bob.may(right)));
+        assert!(alice.may(Permission::Run) && !alice.may(Permission::Upload) && !alice.may(Permission::Admin));
+        assert!(Permission::ALL.into_iter().all(|right| bob.may(right)));
     }
 
     #[test]
     fn what_cannot_be_a_token_is_named() {
-        assert!(tokens(&[("Alice", entry("a", &[Right::Run]))]).unwrap_err().starts_with("`tokens.Alice`: "));
+        assert!(tokens(&[("Alice", entry("a", &[Permission::Run]))]).unwrap_err().starts_with("`tokens.Alice`: "));
         assert!(tokens(&[("alice", entry("a", &[]))]).unwrap_err().contains("`tokens.alice.rights` is empty"));
-        assert!(tokens(&[("local", entry("a", &[Right::Price]))]).unwrap_err().contains("`local`"));
-        let twice = tokens(&[("alice", entry("a", &[Right::Run])), ("bob", entry("a", &[Right::Run]))]);
+        assert!(tokens(&[("local", entry("a", &[Permission::Price]))]).unwrap_err().contains("`local`"));
+        let twice = tokens(&[("alice", entry("a", &[Permission::Run])), ("bob", entry("a", &[Permission::Run]))]);
         assert!(twice.unwrap_err().contains("`tokens.alice` and `tokens.bob`"));
     }
 
     #[test]
     fn a_node_that_others_reach_has_tokens_and_tls() {
-        let some = tokens(&[("alice", entry("a", &[Right::Run]))]).unwrap();
+        let some = tokens(&[("alice", entry("a", &[Permission::Run]))]).unwrap();
         let none = Tokens::default();
         let (here, everywhere) = (&["127.0.0.1:1".parse().unwrap()], &["0.0.0.0:1".parse().unwrap()]);
         assert_eq!(Exposure::of(here, &none, false, false).unwrap(), Exposure::Loopback);

@@ -14,7 +14,7 @@ use crate::digest::Digest;
 use crate::modules::ModulesError;
 use crate::node::Node;
 use crate::private_file;
-use crate::runner::{ASSETS_BYTES_MAX, Answer, Request, Reuse, RunError, WorkloadRunner};
+use crate::runner::{ASSETS_BYTES_MAX, Reuse, RunAnswer, RunError, RunRequest, WorkloadRunner};
 use crate::slice::{NotASliceId, Slice, SliceId};
 use crate::workload::{Asset, REFERENCE_NAMES, Workload};
 
@@ -25,14 +25,14 @@ const AHEAD: usize = 256;
 /// The files to run, and the parameters that they share. Paths must be absolute if another process
 /// reads them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BatchOrder {
+pub struct BatchRequest {
     pub files: Vec<BatchFile>,
-    pub guest: BatchGuest,
+    pub guest: GuestSource,
     /// Name of the guest in messages.
     pub guest_name: String,
     pub args: Binary,
     /// Name in messages and source of each asset.
-    pub assets: Vec<(String, AssetFrom)>,
+    pub assets: Vec<(String, AssetSource)>,
     pub gas: Option<u64>,
     pub memory_bytes: Option<u64>,
     pub timeout_ms: Option<u64>,
@@ -51,7 +51,7 @@ pub struct BatchFile {
 
 /// The source of an asset.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum AssetFrom {
+pub enum AssetSource {
     File(Binary),
     /// The bytes themselves, for example from a pipe.
     Here(Binary),
@@ -59,7 +59,7 @@ pub enum AssetFrom {
 
 /// The guest of a batch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum BatchGuest {
+pub enum GuestSource {
     /// The name of each file tells the guest.
     OfFile,
     Named(String),
@@ -104,12 +104,12 @@ impl BatchError {
 
 /// The reason why a slice has no answer: a stable code for programs, and a sentence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
+pub struct SliceFailure {
     pub code: String,
     pub message: String,
 }
 
-impl Failure {
+impl SliceFailure {
     fn of(file: &Path, error: &RunError) -> Self {
         let message = match error {
             RunError::Sandbox(_) => format!("`{}`: {error}", file.display()),
@@ -122,19 +122,19 @@ impl Failure {
 /// A batch that is ready to run.
 pub struct Batch {
     runner: WorkloadRunner,
-    slices: Vec<(PathBuf, Result<Request, Failure>)>,
+    slices: Vec<(PathBuf, Result<RunRequest, SliceFailure>)>,
     with_output: bool,
 }
 
 impl Batch {
     /// Prepares the shared parameters: reads the assets and compiles the module. May wait for the
     /// disk.
-    pub fn open(order: BatchOrder, node: &Node) -> Result<Self, BatchError> {
+    pub fn open(order: BatchRequest, node: &Node) -> Result<Self, BatchError> {
         let workload = match order.guest {
-            BatchGuest::OfFile => None,
-            BatchGuest::Named(name) => Workload::named(&name),
-            BatchGuest::Stored(digest) => Some(Workload::Stored(digest)),
-            BatchGuest::Module(wasm) => {
+            GuestSource::OfFile => None,
+            GuestSource::Named(name) => Workload::named(&name),
+            GuestSource::Stored(digest) => Some(Workload::Stored(digest)),
+            GuestSource::Module(wasm) => {
                 let prepared = node.runner.modules().prepare(wasm.0);
                 let refused = |cause| BatchError::of_module(&order.guest_name, cause);
                 Some(Workload::Module(prepared.map_err(refused)?))
@@ -146,8 +146,8 @@ impl Batch {
         }
         let assets = order.assets.into_iter().map(|(name, from)| {
             let path = match from {
-                AssetFrom::Here(bytes) => return Ok(Asset::new(bytes.0)),
-                AssetFrom::File(path) => path.into_path(),
+                AssetSource::Here(bytes) => return Ok(Asset::new(bytes.0)),
+                AssetSource::File(path) => path.into_path(),
             };
             let bytes = private_file::read_shared(&path, ASSETS_BYTES_MAX);
             bytes.map(Asset::new).map_err(|cause| BatchError::Asset { name, path, cause })
@@ -155,7 +155,7 @@ impl Batch {
         let mut limits = node.config.limits;
         limits.gas = order.gas.unwrap_or(limits.gas);
         limits.memory_bytes = order.memory_bytes.unwrap_or(limits.memory_bytes);
-        let pattern = Pattern {
+        let pattern = RequestTemplate {
             workload,
             id: order.id.map(|id| id.parse::<SliceId>()).transpose()?,
             args: order.args.0.into(),
@@ -179,7 +179,7 @@ impl Batch {
     }
 
     /// Runs the slices, several at once, and returns the answers in the order of the files.
-    pub fn run(self) -> impl Stream<Item = Result<Answer, Failure>> {
+    pub fn run(self) -> impl Stream<Item = Result<RunAnswer, SliceFailure>> {
         let Self { runner, slices, with_output } = self;
         stream::iter(slices)
             .map(move |(file, request)| {
@@ -188,7 +188,7 @@ impl Batch {
                     let request = request?;
                     let ran =
                         if with_output { runner.run_for_output(request).await } else { runner.run(request).await };
-                    ran.map_err(|error| Failure::of(&file, &error))
+                    ran.map_err(|error| SliceFailure::of(&file, &error))
                 }
             })
             .buffered(AHEAD)
@@ -196,7 +196,7 @@ impl Batch {
 }
 
 /// The parameters that all slices share.
-struct Pattern {
+struct RequestTemplate {
     /// `None` if the name of each file tells the workload.
     workload: Option<Workload>,
     id: Option<SliceId>,
@@ -207,12 +207,12 @@ struct Pattern {
     reuse: Reuse,
 }
 
-impl Pattern {
+impl RequestTemplate {
     /// Creates the request for the slice called `file`, whose bytes are in `content`.
-    fn request(&self, file: &Path, content: &Path, bytes_max: u64) -> Result<Request, Failure> {
-        let slice = Slice::from_file(content, bytes_max).map_err(|error| Failure::of(file, &error.into()))?;
+    fn request(&self, file: &Path, content: &Path, bytes_max: u64) -> Result<RunRequest, SliceFailure> {
+        let slice = Slice::from_file(content, bytes_max).map_err(|error| SliceFailure::of(file, &error.into()))?;
         let workload = self.workload.clone().or_else(|| Workload::of_file(file));
-        let workload = workload.ok_or_else(|| Failure {
+        let workload = workload.ok_or_else(|| SliceFailure {
             code: "unknown_workload".to_owned(),
             message: format!(
                 "cannot tell the workload of `{}` from its name; say --workload {}, or give a --module",
@@ -220,14 +220,14 @@ impl Pattern {
                 REFERENCE_NAMES.join(" or --workload ")
             ),
         })?;
-        Ok(Request {
+        Ok(RunRequest {
             id: self.id.clone(),
             args: self.args.clone(),
             assets: self.assets.clone(),
             limits: self.limits,
             reuse: self.reuse,
             timeout: self.timeout,
-            ..Request::new(workload, slice)
+            ..RunRequest::new(workload, slice)
         })
     }
 }

@@ -4,7 +4,7 @@ mod files;
 mod report;
 mod spool;
 mod case;
-mod reach;
+mod executor;
 mod guest;
 mod module;
 mod proof;
@@ -36,7 +36,7 @@ use self::serve::{SERVE_EXAMPLES, ServeArgs};
 use self::token::{TOKEN_EXAMPLES, TokenCommand};
 use self::verify::{DIFF_EXAMPLES, DOCTOR_EXAMPLES, DiffArgs, DoctorArgs, VERIFY_EXAMPLES, VerifyArgs};
 use crate::config::JOBS_MAX;
-use crate::node::Notice;
+use crate::node::OpenNotice;
 use crate::sandbox::{Bounds, COMPILE_COMMAND, serve_one_module};
 use crate::slice::SliceId;
 use crate::text::{printable, timestamp};
@@ -79,7 +79,7 @@ enum Command {
         subcommand,
         after_help = "Examples:\n  node compute run transcode.slice\n  node compute proof show proofs/transcode.slice.proof"
     )]
-    Compute(Compute),
+    Compute(ComputeCommand),
     /// Accept modules, slices and bundles over HTTP and forward pending bundles, until stopped by a
     /// signal
     #[command(after_help = SERVE_EXAMPLES)]
@@ -102,7 +102,7 @@ enum Command {
 }
 
 #[derive(Subcommand)]
-enum Compute {
+enum ComputeCommand {
     /// Run slices and print a line for each: its proof hash and its file
     Run(RunArgs),
     /// Run a slice again on every engine, and compare the results
@@ -201,7 +201,7 @@ Exit codes: 0 all done, 1 a guest failed, 2 an error, 130 interrupted (finished 
 
 /// Exit status of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum End {
+enum ExitStatus {
     Done = 0,
     /// A guest failed, something is not valid, or something remains to be done.
     No = 1,
@@ -210,8 +210,8 @@ enum End {
     Interrupted = 130,
 }
 
-impl From<End> for ExitCode {
-    fn from(end: End) -> Self {
+impl From<ExitStatus> for ExitCode {
+    fn from(end: ExitStatus) -> Self {
         Self::from(end as u8)
     }
 }
@@ -246,26 +246,26 @@ fn check_data_dir(data_dir: &Path) -> anyhow::Result<()> {
 
 pub fn main() -> ExitCode {
     let Cli { data_dir, command } = parse();
-    if matches!(command, Command::Serve(_) | Command::Compute(Compute::Courier(_))) {
+    if matches!(command, Command::Serve(_) | Command::Compute(ComputeCommand::Courier(_))) {
         share_heaps();
     }
     if !matches!(command, Command::RunOnOneEngine | Command::CompileOneModule { .. } | Command::Completions { .. })
         && let Err(error) = check_data_dir(&data_dir)
     {
-        complain("error", &error);
-        return End::Error.into();
+        print_error("error", &error);
+        return ExitStatus::Error.into();
     }
     let end = match command {
-        Command::Compute(Compute::Run(args)) => run::run(args, &data_dir),
-        Command::Compute(Compute::Verify(args)) => verify::verify(&args, &data_dir),
-        Command::Compute(Compute::Diff(args)) => verify::diff(&args, &data_dir),
-        Command::Compute(Compute::Doctor(args)) => verify::doctor(&args),
+        Command::Compute(ComputeCommand::Run(args)) => run::run(args, &data_dir),
+        Command::Compute(ComputeCommand::Verify(args)) => verify::verify(&args, &data_dir),
+        Command::Compute(ComputeCommand::Diff(args)) => verify::diff(&args, &data_dir),
+        Command::Compute(ComputeCommand::Doctor(args)) => verify::doctor(&args),
         Command::RunOnOneEngine => run_on_one_engine(),
-        Command::Compute(Compute::Module(command)) => module::main(command, &data_dir),
+        Command::Compute(ComputeCommand::Module(command)) => module::main(command, &data_dir),
         Command::CompileOneModule { cpu_seconds, memory_bytes } => compile(Bounds { cpu_seconds, memory_bytes }),
-        Command::Compute(Compute::Proof(command)) => proof::main(command, &data_dir),
-        Command::Compute(Compute::Courier(command)) => courier::main(command, &data_dir),
-        Command::Compute(Compute::Price(command)) => price::main(command, &data_dir),
+        Command::Compute(ComputeCommand::Proof(command)) => proof::main(command, &data_dir),
+        Command::Compute(ComputeCommand::Courier(command)) => courier::main(command, &data_dir),
+        Command::Compute(ComputeCommand::Price(command)) => price::main(command, &data_dir),
         Command::Serve(args) => serve::serve(&args, &data_dir),
         Command::Token(command) => token::main(command),
         Command::Key(command) => key::main(command, &data_dir),
@@ -273,10 +273,10 @@ pub fn main() -> ExitCode {
     };
     match end {
         Ok(end) => end.into(),
-        Err(error) if is_broken_pipe(&error) => End::Done.into(),
+        Err(error) if is_broken_pipe(&error) => ExitStatus::Done.into(),
         Err(error) => {
-            complain("error", &format_args!("{error:#}"));
-            End::Error.into()
+            print_error("error", &format_args!("{error:#}"));
+            ExitStatus::Error.into()
         }
     }
 }
@@ -293,44 +293,44 @@ fn share_heaps() {
     }
 }
 
-fn compile(bounds: Bounds) -> anyhow::Result<End> {
+fn compile(bounds: Bounds) -> anyhow::Result<ExitStatus> {
     serve_one_module(bounds)?;
-    Ok(End::Done)
+    Ok(ExitStatus::Done)
 }
 
-fn run_on_one_engine() -> anyhow::Result<End> {
+fn run_on_one_engine() -> anyhow::Result<ExitStatus> {
     serve_one_order()?;
-    Ok(End::Done)
+    Ok(ExitStatus::Done)
 }
 
-fn tell(notice: Notice) {
+fn tell(notice: OpenNotice) {
     match notice {
-        Notice::Waiting { directory } => {
-            complain("note", &format_args!("waiting for another node to be done with `{}`", directory.display()));
+        OpenNotice::Waiting { directory } => {
+            print_error("note", &format_args!("waiting for another node to be done with `{}`", directory.display()));
         }
-        Notice::StoreMovedAside { to } => {
-            complain(
+        OpenNotice::StoreMovedAside { to } => {
+            print_error(
                 "warning",
                 &format_args!("the proof store was damaged: moved to `{}`, and begun anew", to.display()),
             );
         }
-        Notice::ConfigWasEmpty { path } => {
-            complain("note", &format_args!("`{}` was empty, and shows the defaults now", path.display()));
+        OpenNotice::ConfigWasEmpty { path } => {
+            print_error("note", &format_args!("`{}` was empty, and shows the defaults now", path.display()));
         }
-        Notice::PricesLost { result } => complain("warning", &result),
+        OpenNotice::PricesLost { result } => print_error("warning", &result),
     }
 }
 
-fn completions(shell: clap_complete::Shell) -> anyhow::Result<End> {
+fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitStatus> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "node", &mut script);
     print(&script)?;
-    Ok(End::Done)
+    Ok(ExitStatus::Done)
 }
 
 /// Prints a line to standard error; a failure to write it is ignored. Control characters are
 /// escaped, because a file's name could contain them.
-fn complain(kind: &str, message: &dyn std::fmt::Display) {
+fn print_error(kind: &str, message: &dyn std::fmt::Display) {
     let _ = writeln!(io::stderr(), "{kind}: {}", printable(&message.to_string()));
 }
 

@@ -19,7 +19,7 @@ use crate::modules::Quota;
 use crate::prices;
 use crate::runner::Capacity;
 use crate::sandbox::{GateLimits, LIMITS};
-use crate::store::AcceptedQuota;
+use crate::store::QueueLimits;
 use crate::text::explained;
 
 /// Default file of a new data directory: every key with its meaning, all commented out.
@@ -35,12 +35,12 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    pub compute: Compute,
+    pub compute: ComputeConfig,
     pub limits: Limits,
-    pub results: Results,
+    pub results: ResultsConfig,
     pub store: Store,
-    pub modules: Modules,
-    pub queue: AcceptedQuota,
+    pub modules: ModulesConfig,
+    pub queue: QueueLimits,
     pub serve: Serve,
     pub courier: Settings,
     pub prices: prices::Settings,
@@ -51,7 +51,7 @@ pub struct Config {
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Compute {
+pub struct ComputeConfig {
     pub jobs: Option<usize>,
     pub slice_bytes_max: u64,
     pub timeout_ms: u64,
@@ -59,7 +59,7 @@ pub struct Compute {
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Results {
+pub struct ResultsConfig {
     pub entries_max: u64,
     pub bytes_max: u64,
 }
@@ -74,7 +74,7 @@ pub struct Store {
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Modules {
+pub struct ModulesConfig {
     pub modules_max: u64,
     pub bytes_max: u64,
     pub code_bytes_max: u64,
@@ -84,13 +84,13 @@ pub struct Modules {
 /// timeout also bounds costs that gas does not cover, such as loads from memory in random order.
 const TIMEOUT_MS: u64 = 120_000;
 
-impl Default for Compute {
+impl Default for ComputeConfig {
     fn default() -> Self {
         Self { jobs: None, slice_bytes_max: 64 << 30, timeout_ms: TIMEOUT_MS }
     }
 }
 
-impl Default for Results {
+impl Default for ResultsConfig {
     fn default() -> Self {
         Self { entries_max: Capacity::RESULTS_MAX, bytes_max: Capacity::RESULTS_BYTES_MAX }
     }
@@ -102,7 +102,7 @@ impl Default for Store {
     }
 }
 
-impl Default for Modules {
+impl Default for ModulesConfig {
     fn default() -> Self {
         Self { modules_max: 10_000, bytes_max: 4 << 30, code_bytes_max: 4 << 30 }
     }
@@ -129,14 +129,14 @@ impl Config {
             _ => {}
         }
         let text = std::fs::read_to_string(path).map_err(failed)?;
-        Self::parse(&text).map_err(|Problem { at, message }| {
+        Self::parse(&text).map_err(|ConfigProblem { at, message }| {
             let line = line_at(&text, at);
             ConfigError::Invalid { path: path.to_owned(), line, message }
         })
     }
 
-    fn parse(text: &str) -> Result<Self, Problem> {
-        let toml = |error: toml::de::Error| Problem {
+    fn parse(text: &str) -> Result<Self, ConfigProblem> {
+        let toml = |error: toml::de::Error| ConfigProblem {
             at: error.span().map_or(0, |span| span.start),
             message: explained(&error.message().replace('\n', "; ")),
         };
@@ -147,10 +147,10 @@ impl Config {
         Ok(config)
     }
 
-    fn check(&self, at: impl Fn(&str, &str) -> usize) -> Result<(), Problem> {
+    fn check(&self, at: impl Fn(&str, &str) -> usize) -> Result<(), ConfigProblem> {
         let within = |table, key, value: u64, max: u64| match value {
             value if (1..=max).contains(&value) => Ok(()),
-            value => Err(Problem {
+            value => Err(ConfigProblem {
                 at: at(table, key),
                 message: format!("`{table}.{key}` is {value}; it must be from 1 to {max}"),
             }),
@@ -175,30 +175,33 @@ impl Config {
         if self.serve.tls_certificate.is_some() != self.serve.tls_key.is_some() {
             let key = if self.serve.tls_key.is_some() { "tls_key" } else { "tls_certificate" };
             let message = "`serve.tls_certificate` and `serve.tls_key` go together".to_owned();
-            return Err(Problem { at: at("serve", key), message });
+            return Err(ConfigProblem { at: at("serve", key), message });
         }
         if let Err(error) = self.tokens() {
             let at = error.token().map_or(0, |token| at("tokens", token));
-            return Err(Problem { at, message: error.to_string() });
+            return Err(ConfigProblem { at, message: error.to_string() });
         }
-        within("queue", "entries_max", self.queue.entries_max, AcceptedQuota::ENTRIES_MAX)?;
+        within("queue", "entries_max", self.queue.entries_max, QueueLimits::ENTRIES_MAX)?;
         within("queue", "bytes_max", self.queue.bytes_max, i64_max)?;
-        within("queue", "finished_max", self.queue.finished_max, AcceptedQuota::ENTRIES_MAX)?;
+        within("queue", "finished_max", self.queue.finished_max, QueueLimits::ENTRIES_MAX)?;
         within("queue", "outputs_bytes_max", self.queue.outputs_bytes_max, i64_max)?;
         self.check_courier(&within)?;
         within("prices", "window", self.prices.window, prices::WINDOW_MAX as u64)?;
         within("prices", "provider_share_percent", self.prices.provider_share_percent, 100)?;
         if !self.prices.has_fit_file() {
             let (at, file) = (at("prices", "file"), self.prices.file.display());
-            return Err(Problem { at, message: format!("`prices.file` is `{file}`; its name must end in `.bin`") });
+            return Err(ConfigProblem {
+                at,
+                message: format!("`prices.file` is `{file}`; its name must end in `.bin`"),
+            });
         }
         LIMITS.iter().try_for_each(|limit| within(GATE, limit.key, self.gate.of(limit.name), limit.highest))
     }
 
     fn check_courier(
         &self,
-        within: &impl Fn(&'static str, &'static str, u64, u64) -> Result<(), Problem>,
-    ) -> Result<(), Problem> {
+        within: &impl Fn(&'static str, &'static str, u64, u64) -> Result<(), ConfigProblem>,
+    ) -> Result<(), ConfigProblem> {
         let (courier, i64_max) = (&self.courier, i64::MAX as u64);
         within("courier", "bundle_bytes_max", courier.bundle_bytes_max, i64_max)?;
         within("courier", "pending_max", courier.pending_max, i64_max)?;
@@ -239,7 +242,7 @@ fn line_at(text: &str, at: usize) -> usize {
 
 /// An error, and its byte offset in the file.
 #[derive(Debug)]
-struct Problem {
+struct ConfigProblem {
     at: usize,
     message: String,
 }
@@ -250,7 +253,7 @@ mod tests {
     use super::*;
 
     fn problem(text: &str) -> (usize, String) {
-        let Problem { at, message } = Config::parse(text).expect_err("the text is wrong");
+        let ConfigProblem { at, message } = Config::parse(text).expect_err("the text is wrong");
         (line_at(text, at), message)
     }
 
@@ -260,11 +263,11 @@ mod tests {
         let is_key = |line: &&str| line.strip_prefix("# ").is_some_and(|rest| rest.split(' ').nth(1) == Some("="));
         let set: Vec<&str> = COMMENTED.lines().map(|line| if is_key(&line) { &line[2..] } else { line }).collect();
         let set = Config::parse(&set.join("\n")).expect("with its keys set, it is valid");
-        let compute = Compute::default();
+        let compute = ComputeConfig::default();
         assert_eq!(
             set,
             Config {
-                compute: Compute { jobs: Some(2), ..compute },
+                compute: ComputeConfig { jobs: Some(2), ..compute },
                 serve: Serve {
                     tls_certificate: Some("certificate.pem".into()),
                     tls_key: Some("key.pem".into()),

@@ -12,14 +12,14 @@ mod peers;
 pub mod backoff;
 pub mod forward;
 mod rewards;
-mod try_one;
+mod attempt;
 mod flush;
-mod room;
+mod quotas;
 mod receive;
 mod send;
-pub mod answers;
-mod carry;
-pub mod orders;
+pub mod events;
+mod removable_media;
+pub mod commands;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,17 +28,19 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
-pub use self::flush::{Event, Mode, Summary};
-pub use self::forward::{Content, ForwardError, Forwarder, Handed, HttpForwarder, NoHttp, Parcel};
-pub use self::peers::{
-    ADDRESS_BYTES_MAX, Added, Address, NotAnAddress, PEERS_MAX, Peer, Peers, PeersError, PeersFile, PeersFileError,
+pub use self::flush::{Event, FlushMode, Summary};
+pub use self::forward::{
+    BundleContent, ForwardError, ForwardOutcome, Forwarder, HttpForwarder, HttpSetupError, OutboundBundle,
 };
-pub use self::receive::{Admitted, Incoming, Refusal, RefusalKind};
-use self::room::Room;
-pub use self::send::{SendError, Sending};
+pub use self::peers::{
+    ADDRESS_BYTES_MAX, AddedPeer, Address, NotAnAddress, PEERS_MAX, Peer, Peers, PeersError, PeersFile, PeersFileError,
+};
+use self::quotas::CarrierQuotas;
+pub use self::receive::{Admission, DeliveryRefusal, IncomingBundle, RefusalKind};
+pub use self::send::{BundleUpload, SendError};
 pub use self::settings::Settings;
 use crate::key::{KeyName, PublicKey, Signer};
-use crate::store::{CourierStore, StoreError, Tally};
+use crate::store::{CourierStore, CourierTally, StoreError};
 
 /// Source of the time, in milliseconds since 1970-01-01 UTC. It is an argument, so that a test can
 /// set the time.
@@ -57,7 +59,7 @@ pub enum CourierError {
     #[error(transparent)]
     Peers(#[from] PeersFileError),
     #[error(transparent)]
-    Http(#[from] NoHttp),
+    Http(#[from] HttpSetupError),
     #[error("a task of the courier's failed: {0}; if it does again, stop the node and `node compute courier fsck`")]
     Task(String),
 }
@@ -78,7 +80,7 @@ pub struct Courier {
     settings: Settings,
     clock: Clock,
     http: OnceLock<Arc<HttpForwarder>>,
-    room: Room,
+    room: CarrierQuotas,
     /// Failures of the store that prevented a bundle from being received or forwarded, in this
     /// process.
     storage_failures: AtomicU64,
@@ -97,7 +99,7 @@ impl Courier {
         let store = CourierStore::open(&state.join("courier"))?;
         let peers_file = PeersFile::new(state);
         let peers = RwLock::new(Arc::new(peers_file.read()?));
-        let room = Room::new(&settings);
+        let room = CarrierQuotas::new(&settings);
         Ok(Self {
             store,
             signer,
@@ -122,7 +124,7 @@ impl Courier {
         &self.settings
     }
 
-    pub fn tally(&self) -> Tally {
+    pub fn tally(&self) -> CourierTally {
         self.store.tally()
     }
 

@@ -9,16 +9,16 @@
 
 mod problem;
 mod rate;
-mod wrapped;
-mod accept;
+mod observed;
+mod negotiate;
 mod blocking;
-mod room;
+mod pools;
 mod body;
 mod stores;
-mod outgoing;
+mod pace;
 mod log;
 mod connection;
-mod caller;
+mod auth;
 mod answer;
 mod modules;
 mod slices;
@@ -43,28 +43,28 @@ use axum::{Json, Router};
 use serde_json::json;
 use tokio::sync::watch;
 
-use self::accept::check_codings;
 pub use self::addresses::Addresses;
-use self::answer::{fixed, hold_room};
-pub use self::caller::Doorkeeper;
-use self::caller::{Caller, let_in, let_owner_in};
+use self::answer::{fixed, reserve_answer};
+pub use self::auth::Authenticator;
+use self::auth::{Caller, auth_layer, owner_layer};
 pub use self::local::{AskError, ask_courier, ask_node, bind_socket, connect};
 use self::log::{Routes as _, follow};
-use self::problem::Problem;
-use self::room::Rooms;
-pub use self::serve::{DRAIN, Entrance, listen, serve_local, serve_network};
+use self::negotiate::check_codings;
+use self::pools::ServicePools;
+use self::problem::HttpProblem;
+pub use self::serve::{DRAIN, ListenerConfig, listen, serve_local, serve_network};
 use self::slices::tasks;
 use self::stores::{keep_reserve, not_ready};
 pub use self::tls::{Certificate, Tls, TlsError, certificate};
 use crate::courier::Courier;
-use crate::metrics::{self, Metrics, Scraped};
-use crate::node::{Node, Serving};
+use crate::metrics::{self, Metrics, ScrapeSources};
+use crate::node::{Node, Services};
 use crate::prices::SharedBoard;
 use crate::queue::Queue;
 
 /// Application state of the routes.
 #[derive(Clone)]
-pub struct Served {
+pub struct AppState {
     pub node: Arc<Node>,
     pub courier: Arc<Courier>,
     pub queue: Arc<Queue>,
@@ -72,15 +72,15 @@ pub struct Served {
     pub metrics: Arc<Metrics>,
     /// True when the node is to shut down.
     pub stopping: watch::Receiver<bool>,
-    rooms: Rooms,
+    rooms: ServicePools,
     started: Instant,
     /// Directory for long slices while they are in use.
     spool: PathBuf,
 }
 
-impl Served {
-    pub fn new(serving: Serving, stopping: watch::Receiver<bool>) -> Self {
-        let Serving { node, courier, queue, prices, loaded, spool } = serving;
+impl AppState {
+    pub fn new(serving: Services, stopping: watch::Receiver<bool>) -> Self {
+        let Services { node, courier, queue, prices, loaded, spool } = serving;
         let metrics = Arc::new(Metrics::new(courier.now_ms()));
         metrics.board_loaded(&loaded);
         let counts = metrics.clone();
@@ -90,7 +90,7 @@ impl Served {
         let counts = metrics.clone();
         node.runner.modules().observe(move |event| counts.module(event));
         Self {
-            rooms: Rooms::new(&node.config.serve),
+            rooms: ServicePools::new(&node.config.serve),
             started: Instant::now(),
             node: Arc::new(node),
             courier: Arc::new(courier),
@@ -108,23 +108,25 @@ impl Served {
 }
 
 /// Returns the routes for the network, behind the authentication layer.
-pub fn network_routes(served: Served, keeper: Arc<Doorkeeper>) -> Router {
+pub fn network_routes(served: AppState, keeper: Arc<Authenticator>) -> Router {
     let connections = served.rooms.connections.clone();
     let metrics = served.metrics.clone();
-    routes(served).layer(from_fn_with_state((keeper, connections), let_in)).layer(from_fn_with_state(metrics, follow))
+    routes(served)
+        .layer(from_fn_with_state((keeper, connections), auth_layer))
+        .layer(from_fn_with_state(metrics, follow))
 }
 
 /// Returns the routes for the local socket, where every request is the owner's.
-pub fn local_routes(served: Served) -> Router {
+pub fn local_routes(served: AppState) -> Router {
     let orders = Router::new()
-        .at(local::COURIER_PATH, post(local::perform_courier_order))
-        .at(local::NODE_PATH, post(local::perform_node_order))
+        .at(local::COURIER_PATH, post(local::execute_courier_command))
+        .at(local::NODE_PATH, post(local::execute_node_command))
         .with_state(served.clone());
     let metrics = served.metrics.clone();
-    orders.merge(routes(served)).layer(from_fn(let_owner_in)).layer(from_fn_with_state(metrics, follow))
+    orders.merge(routes(served)).layer(from_fn(owner_layer)).layer(from_fn_with_state(metrics, follow))
 }
 
-fn routes(served: Served) -> Router {
+fn routes(served: AppState) -> Router {
     let reserve = served.node.reserve.clone();
     let bytes_max = served.node.config.serve.slice_bytes_max;
     Router::new()
@@ -149,19 +151,19 @@ fn routes(served: Served) -> Router {
         .at("/metrics", get(scrape))
         .at("/healthz", get(async || Json(json!({ "status": "alive" }))))
         .at("/readyz", get(ready))
-        .fallback(async || Problem::new(404, "not_found", "there is nothing at this path"))
+        .fallback(async || HttpProblem::new(404, "not_found", "there is nothing at this path"))
         .method_not_allowed_fallback(async || {
-            Problem::new(405, "method_not_allowed", "this path does not take this method")
+            HttpProblem::new(405, "method_not_allowed", "this path does not take this method")
         })
         .layer(from_fn_with_state((reserve, bytes_max), keep_reserve))
-        .layer(from_fn_with_state(served.rooms.clone(), hold_room))
+        .layer(from_fn_with_state(served.rooms.clone(), reserve_answer))
         .layer(from_fn(check_codings))
-        .layer(map_response(take_at_its_word))
+        .layer(map_response(nosniff))
         .with_state(served)
 }
 
 /// Sets `X-Content-Type-Options: nosniff`, so that browsers do not guess another content type.
-async fn take_at_its_word(mut response: Response) -> Response {
+async fn nosniff(mut response: Response) -> Response {
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
@@ -175,13 +177,13 @@ pub fn carrier_routes<S: Clone + Send + Sync + 'static>(courier: Arc<Courier>) -
 const DESCRIPTION: &str = include_str!("http/openapi.json");
 
 async fn describe() -> Response {
-    fixed(([(CONTENT_TYPE, accept::JSON)], DESCRIPTION))
+    fixed(([(CONTENT_TYPE, negotiate::JSON)], DESCRIPTION))
 }
 
 /// Answers the readiness probe: 200 if the node can accept work, else 503.
-async fn ready(State(served): State<Served>) -> Response {
+async fn ready(State(served): State<AppState>) -> Response {
     if *served.stopping.borrow() {
-        return Problem::new(503, "stopping", "this node is about to end").into_response();
+        return HttpProblem::new(503, "stopping", "this node is about to end").into_response();
     }
     match blocking::blocking(move || served.unwell()).await {
         Ok(unwell) if unwell.is_empty() => Json(json!({ "status": "ready" })).into_response(),
@@ -190,12 +192,12 @@ async fn ready(State(served): State<Served>) -> Response {
     }
 }
 
-async fn scrape(State(served): State<Served>, caller: Caller) -> Result<Response, Problem> {
+async fn scrape(State(served): State<AppState>, caller: Caller) -> Result<Response, HttpProblem> {
     let rooms = served.rooms.clone();
     let text = rooms.on_disk(&caller.scope, move || {
-        let Served { node, courier, queue, prices, metrics, .. } = &served;
-        metrics.text(&Scraped { runner: &node.runner, queue, prices, courier })
+        let AppState { node, courier, queue, prices, metrics, .. } = &served;
+        metrics.text(&ScrapeSources { runner: &node.runner, queue, prices, courier })
     });
-    let text = text.await?.map_err(|error| Problem::of_host(error.code(), &error))?;
+    let text = text.await?.map_err(|error| HttpProblem::of_host(error.code(), &error))?;
     Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }

@@ -6,12 +6,12 @@
 //! the bytes in the domain of that text. So a signature for one purpose is invalid for any other.
 
 mod text;
-mod kept;
+mod key_file;
 mod rotation;
 mod trust;
 mod ring;
 mod signer;
-pub mod orders;
+pub mod commands;
 
 use std::fmt;
 use std::io;
@@ -19,7 +19,7 @@ use std::str::FromStr;
 
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 
-pub use self::ring::{Formerly, KeyError, Keyring, Owner, Owners, read_rotation};
+pub use self::ring::{KeyError, KeyOwner, Keyring, KnownKeys, RetiredKey, read_rotation};
 pub use self::rotation::{NotARotation, Rotation};
 pub use self::signer::Signer;
 pub use self::text::NotItsText;

@@ -57,7 +57,7 @@ pub mod node;
 /// Batches of slice files for the command line.
 pub mod batch;
 /// Commands from the command line to the running node.
-pub mod orders;
+pub mod commands;
 /// HTTP interface: routes, limits, status codes.
 pub mod http;
 /// Command line: one short function for each command.

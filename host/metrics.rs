@@ -14,16 +14,16 @@ use std::time::Duration;
 
 use prometheus::{Encoder as _, HistogramVec, IntCounterVec, Registry, TextEncoder};
 
-pub use self::scrape::{MODULE_LANES_MAX, ScrapeError, Scraped};
+pub use self::scrape::{MODULE_LANES_MAX, ScrapeError, ScrapeSources};
 use self::scrape::{count, register, show};
-pub use self::table::{Family, Kind, TABLE};
+pub use self::table::{MetricFamily, MetricKind, TABLE};
 pub use self::tokens::TOKENS_SHOWN_MAX;
 use self::tokens::TokenCounters;
 use crate::courier::Event;
 use crate::modules::ModuleEvent;
 use crate::prices::LoadResult;
-use crate::runner::{Observation, Source, Usage};
-use crate::slice::Scope;
+use crate::runner::{CacheSource, Observation, RequestUsage};
+use crate::slice::Tenant;
 
 /// Content type of the text format.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -44,7 +44,7 @@ const NO_SOURCE: &str = "none";
 
 /// An HTTP request and its response.
 #[derive(Clone, Copy, Debug)]
-pub struct Exchange {
+pub struct HttpExchange {
     /// Pattern of the route.
     pub route: &'static str,
     pub method: &'static str,
@@ -116,7 +116,7 @@ impl Metrics {
         };
         self.slices.with_label_values(&[workload, outcome, source]).inc();
         if let Ok(answer) = result
-            && answer.source == Source::Run
+            && answer.source == CacheSource::Run
         {
             let proof = &answer.finished.proof;
             let guest = Duration::from_micros(proof.observed().duration_us);
@@ -127,12 +127,12 @@ impl Metrics {
     }
 
     /// Counts the resources that a request has used.
-    pub fn usage(&self, usage: &Usage<'_>) {
+    pub fn usage(&self, usage: &RequestUsage<'_>) {
         self.tokens.usage(usage);
     }
 
     /// Counts the response to a request of a token.
-    pub fn answer(&self, scope: &Scope, status: u16) {
+    pub fn answer(&self, scope: &Tenant, status: u16) {
         self.tokens.answer(scope, status);
     }
 
@@ -154,8 +154,8 @@ impl Metrics {
     }
 
     /// Counts a request that was answered.
-    pub fn request(&self, exchange: &Exchange) {
-        let Exchange { route, method, status, duration } = *exchange;
+    pub fn request(&self, exchange: &HttpExchange) {
+        let HttpExchange { route, method, status, duration } = *exchange;
         self.requests.with_label_values(&[route, method, class(status)]).inc();
         self.request_seconds.with_label_values(&[route, method]).observe(duration.as_secs_f64());
         if status == 429 {
@@ -187,7 +187,7 @@ impl Metrics {
     }
 
     /// Returns the text for a scrape. Reads the stores, so call it where blocking is allowed.
-    pub fn text(&self, scraped: &Scraped<'_>) -> Result<String, ScrapeError> {
+    pub fn text(&self, scraped: &ScrapeSources<'_>) -> Result<String, ScrapeError> {
         let registry = Registry::new();
         self.register_all(&registry);
         scraped.read(&registry)?;

@@ -4,24 +4,26 @@
 mod names;
 mod stored;
 mod code;
-pub mod orders;
+pub mod commands;
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-pub use self::code::CodeFiles;
+pub use self::code::CompiledCache;
 pub use self::names::{ModuleKey, ModuleName, NotAName};
 use self::stored::scope_of;
-pub use self::stored::{Added, Addition, Listed, NameClaim, Page, Quota, Record, StoredError, StoredModules, Totals};
+pub use self::stored::{
+    AddedModule, AddedParts, Listed, ModuleRecord, NameClaim, Page, Quota, StoredError, StoredModules, StoredTotals,
+};
 use crate::digest::Digest;
 use crate::process;
 use crate::sandbox::{
-    Admitted, Compiler, Confinement, Form, GateLimits, NativeCode, NotAModule, PrepareError, Prepared, Program, Report,
-    Sandbox, SandboxError, form_of,
+    Admitted, Compiler, Confinement, GateLimits, GateReport, NativeCode, NotAModule, PrepareError, PreparedModule,
+    Program, Sandbox, SandboxError, TextOrBinary, form_of,
 };
-use crate::slice::Scope;
+use crate::slice::Tenant;
 use crate::turns::{LineIsFull, Turn, Turns};
-use crate::workload::Guest;
+use crate::workload::WorkloadGuest;
 
 /// Maximum size of the native code in memory, in bytes.
 const PROGRAMS_BYTES_MAX: u64 = 512 << 20;
@@ -53,7 +55,7 @@ pub enum ModuleEvent<'a> {
     Compiled { duration: Duration, result: Result<(), &'a SandboxError> },
 }
 
-type Observer = Box<dyn Fn(&ModuleEvent<'_>) + Send + Sync>;
+type ModuleObserver = Box<dyn Fn(&ModuleEvent<'_>) + Send + Sync>;
 
 /// Reason why a program is not available.
 #[derive(Debug, thiserror::Error)]
@@ -66,10 +68,10 @@ pub enum ModulesError {
     NotAModule(#[from] NotAModule),
     /// Refused by the gate. The first refusal is the reason.
     #[error("the module is refused: {}", first(.0))]
-    Refused(Box<Report>),
+    Refused(Box<GateReport>),
     /// The module was admitted earlier, and the limits are tighter now.
     #[error("the stored module is not admitted any more: {}", first(.0))]
-    NoLonger(Box<Report>),
+    NoLonger(Box<GateReport>),
     /// The queue for the compiler is full, in total or for this token.
     #[error("too many modules wait to be compiled; try again later")]
     Busy(#[from] LineIsFull),
@@ -77,7 +79,7 @@ pub enum ModulesError {
 
 /// Describes a refused module in one line: the first broken rule, the remedy, and the number of
 /// further broken rules.
-fn first(report: &Report) -> String {
+fn first(report: &GateReport) -> String {
     let Some(first) = report.refusals.first() else { return String::new() };
     let more = match report.refusals.len() - 1 {
         0 => String::new(),
@@ -113,22 +115,22 @@ impl ModulesError {
 
 /// A turn to have a module compiled, and whose it is.
 pub struct CompilerTurn {
-    scope: Scope,
-    _turn: Turn<Scope>,
+    scope: Tenant,
+    _turn: Turn<Tenant>,
 }
 
 pub struct Modules {
     sandbox: Arc<Sandbox>,
     compiler: Compiler,
     /// Queue for the compiler.
-    turns: Turns<Scope>,
+    turns: Turns<Tenant>,
     gate: GateLimits,
     programs: moka::sync::Cache<Digest, Program>,
     verdicts: moka::sync::Cache<Digest, Arc<ModulesError>>,
     failures: moka::sync::Cache<Digest, Arc<ModulesError>>,
-    code: Option<CodeFiles>,
+    code: Option<CompiledCache>,
     stored: Option<StoredModules>,
-    observer: OnceLock<Observer>,
+    observer: OnceLock<ModuleObserver>,
 }
 
 impl Modules {
@@ -173,7 +175,7 @@ impl Modules {
     }
 
     /// Sets the store for native code, which is then available at the next start.
-    pub fn with_code(self, code: CodeFiles) -> Self {
+    pub fn with_code(self, code: CompiledCache) -> Self {
         Self { code: Some(code), ..self }
     }
 
@@ -191,7 +193,7 @@ impl Modules {
     }
 
     /// Waits until `scope` may compile a module.
-    pub async fn turn(&self, scope: &Scope) -> Result<CompilerTurn, ModulesError> {
+    pub async fn turn(&self, scope: &Tenant) -> Result<CompilerTurn, ModulesError> {
         Ok(CompilerTurn { _turn: self.turns.wait(scope).await?, scope: scope.clone() })
     }
 
@@ -202,8 +204,8 @@ impl Modules {
 
     /// Prepares a module as [`Modules::prepare_in`] does, in the owner's scope.
     pub fn prepare(&self, bytes: impl Into<Arc<[u8]>>) -> Result<Admitted, Arc<ModulesError>> {
-        let turn = self.turns.wait_blocking(&Scope::OWNER).map_err(|error| Arc::new(error.into()))?;
-        self.prepare_in(&CompilerTurn { _turn: turn, scope: Scope::OWNER }, bytes)
+        let turn = self.turns.wait_blocking(&Tenant::OWNER).map_err(|error| Arc::new(error.into()))?;
+        self.prepare_in(&CompilerTurn { _turn: turn, scope: Tenant::OWNER }, bytes)
     }
 
     /// Checks and compiles `bytes`, a module in its text or binary form. Its program is then in
@@ -215,16 +217,17 @@ impl Modules {
         self.check_failures(&digest)?;
         match form {
             // The digest of a module in text form is known only after compilation.
-            Form::Text => {
+            TextOrBinary::Text => {
                 let prepared = self.compiled(|| self.compiler.prepare(&self.gate, bytes));
                 let prepared = prepared.map_err(|error| self.note_failure(digest, Arc::new(error)))?;
                 let program = self.load(&self.file_name(&prepared.admitted.digest()), &prepared.code, scope);
                 self.programs.insert(prepared.admitted.digest(), program.map_err(Arc::new)?);
                 Ok(prepared.admitted)
             }
-            Form::Binary => {
+            TextOrBinary::Binary => {
                 self.made(digest, scope, || {
-                    let Prepared { code, .. } = self.compiled(|| self.compiler.prepare(&self.gate, bytes.clone()))?;
+                    let PreparedModule { code, .. } =
+                        self.compiled(|| self.compiler.prepare(&self.gate, bytes.clone()))?;
                     Ok(code)
                 })?;
                 // The module has native code, so it has passed the gate.
@@ -234,24 +237,26 @@ impl Modules {
     }
 
     /// Returns the program of `guest`. A compilation runs in the owner's scope.
-    pub fn program(&self, guest: Guest<'_>) -> Result<Program, Arc<ModulesError>> {
-        self.program_for(guest, &Scope::OWNER)
+    pub fn program(&self, guest: WorkloadGuest<'_>) -> Result<Program, Arc<ModulesError>> {
+        self.program_for(guest, &Tenant::OWNER)
     }
 
     /// Returns the program of `guest`. If it must be compiled, waits for a turn of `scope`.
     /// Concurrent callers share one compilation.
-    pub fn program_for(&self, guest: Guest<'_>, scope: &Scope) -> Result<Program, Arc<ModulesError>> {
+    pub fn program_for(&self, guest: WorkloadGuest<'_>, scope: &Tenant) -> Result<Program, Arc<ModulesError>> {
         let digest = match guest {
-            Guest::Admitted(module) => module.digest(),
+            WorkloadGuest::Admitted(module) => module.digest(),
             // A removed module may still be in memory.
-            Guest::Stored(digest) => self.find(&ModuleKey::Digest(digest)).map_err(|error| Arc::new(error.into()))?,
+            WorkloadGuest::Stored(digest) => {
+                self.find(&ModuleKey::Digest(digest)).map_err(|error| Arc::new(error.into()))?
+            }
         };
         self.check_failures(&digest)?;
         self.made(digest, scope, || {
             let _turn = self.turns.wait_blocking(scope)?;
             match guest {
-                Guest::Admitted(admitted) => self.compiled(|| self.compiler.compile(admitted)),
-                Guest::Stored(_) => {
+                WorkloadGuest::Admitted(admitted) => self.compiled(|| self.compiler.compile(admitted)),
+                WorkloadGuest::Stored(_) => {
                     let wasm = self.stored()?.read(&digest)?;
                     match self.compiled(|| self.compiler.prepare(&self.gate, wasm)) {
                         Err(ModulesError::Refused(report)) => Err(ModulesError::NoLonger(report)),
@@ -281,7 +286,7 @@ impl Modules {
     fn made(
         &self,
         digest: Digest,
-        scope: &Scope,
+        scope: &Tenant,
         compile: impl FnOnce() -> Result<Vec<u8>, ModulesError>,
     ) -> Result<Program, Arc<ModulesError>> {
         let make = || {
@@ -321,7 +326,7 @@ impl Modules {
     }
 
     /// Stores native code for the next start, and loads a program from it.
-    fn load(&self, name: &Digest, code: &[u8], scope: &Scope) -> Result<Program, ModulesError> {
+    fn load(&self, name: &Digest, code: &[u8], scope: &Tenant) -> Result<Program, ModulesError> {
         if let Some(files) = &self.code {
             files.keep(name, code, scope);
         }
@@ -331,8 +336,8 @@ impl Modules {
     }
 
     /// Returns a full report on `bytes`, a module in either form.
-    pub fn report(&self, bytes: &[u8]) -> Result<Report, Arc<ModulesError>> {
-        let _turn = self.turns.wait_blocking(&Scope::OWNER).map_err(|error| Arc::new(error.into()))?;
+    pub fn report(&self, bytes: &[u8]) -> Result<GateReport, Arc<ModulesError>> {
+        let _turn = self.turns.wait_blocking(&Tenant::OWNER).map_err(|error| Arc::new(error.into()))?;
         self.compiler.report(&self.gate, bytes).map_err(|error| Arc::new(error.into()))
     }
 
@@ -362,13 +367,13 @@ impl Modules {
         &self,
         admitted: &Admitted,
         claim: Option<NameClaim<'_>>,
-        record: &Record,
-    ) -> Result<Addition, Arc<ModulesError>> {
+        record: &ModuleRecord,
+    ) -> Result<AddedParts, Arc<ModulesError>> {
         let of_store = |error: StoredError| Arc::new(ModulesError::from(error));
         if let Some(claim) = claim {
             self.stored().and_then(|stored| stored.check_name(claim, &record.added_by)).map_err(of_store)?;
         }
-        self.program_for(Guest::Admitted(admitted), &scope_of(&record.added_by))?;
+        self.program_for(WorkloadGuest::Admitted(admitted), &scope_of(&record.added_by))?;
         let stored = self.stored().map_err(of_store)?;
         stored.add_named(&admitted.digest(), admitted.wasm(), record, claim).map_err(of_store)
     }

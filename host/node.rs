@@ -11,9 +11,9 @@ use crate::config::{COMMENTED, Config, ConfigError};
 use crate::courier::{Courier, CourierError, Peers, PeersFile, system_clock};
 use crate::digest::MacKey;
 use crate::key::{KeyError, Keyring, Signer};
-use crate::modules::{CodeFiles, Modules, StoredModules};
+use crate::modules::{CompiledCache, Modules, StoredModules};
 use crate::prices::{LoadResult, SharedBoard};
-use crate::private_file::{self, Made};
+use crate::private_file::{self, CreatedFile};
 use crate::queue::{Queue, Settings};
 use crate::runner::{Capacity, WorkloadRunner};
 use crate::sandbox::{Compiler, Sandbox, SandboxError};
@@ -28,7 +28,7 @@ pub struct Node {
 }
 
 /// Components of a serving node, which holds the lock of the data directory while it is open.
-pub struct Serving {
+pub struct Services {
     pub node: Node,
     pub courier: Courier,
     pub queue: Arc<Queue>,
@@ -40,14 +40,14 @@ pub struct Serving {
 }
 
 /// A node's config and its stored modules, read-only.
-pub struct Look {
+pub struct ReadOnlyNode {
     pub config: Config,
     pub stored: StoredModules,
 }
 
 /// Messages to the owner while the node opens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
+pub enum OpenNotice {
     /// Another process holds the data directory; this process waits.
     Waiting { directory: PathBuf },
     /// The config file was empty, as after a first start on a full disk. It was replaced by the
@@ -98,14 +98,18 @@ pub struct DirectoryLock {
 impl Node {
     /// Opens the node in `directory`, and creates the directory if needed. This program starts
     /// itself to compile modules, so it must be `node`. `jobs` overrides the config.
-    pub fn open(directory: &Path, jobs: Option<usize>, notify: impl Fn(Notice)) -> Result<Self, NodeError> {
+    pub fn open(directory: &Path, jobs: Option<usize>, notify: impl Fn(OpenNotice)) -> Result<Self, NodeError> {
         let config = Config::read(&directory.join("config.toml"))?;
         let capacity = config.capacity(jobs);
         Self::open_locked(DataDirectory::lock(directory, &notify)?, config, capacity, &notify)
     }
 
     /// [`Node::open`], or `None` while another process holds the directory.
-    pub fn try_open(directory: &Path, jobs: Option<usize>, notify: impl Fn(Notice)) -> Result<Option<Self>, NodeError> {
+    pub fn try_open(
+        directory: &Path,
+        jobs: Option<usize>,
+        notify: impl Fn(OpenNotice),
+    ) -> Result<Option<Self>, NodeError> {
         let config = Config::read(&directory.join("config.toml"))?;
         let Some(files) = DataDirectory::try_lock(directory)? else { return Ok(None) };
         let capacity = config.capacity(jobs);
@@ -118,33 +122,33 @@ impl Node {
     }
 
     /// Opens the config and the stored modules read-only, also while a node runs.
-    pub fn look(directory: &Path) -> Result<Look, NodeError> {
+    pub fn look(directory: &Path) -> Result<ReadOnlyNode, NodeError> {
         let config = Config::read(&directory.join("config.toml"))?;
         let files = DataDirectory::prepare(directory);
         let files = files.map_err(|cause| NodeError::data_directory(directory, cause))?;
         let stored = StoredModules::new(files.state.join("modules"), config.module_quota());
-        Ok(Look { config, stored })
+        Ok(ReadOnlyNode { config, stored })
     }
 
     fn open_locked(
         files: DataDirectory,
         config: Config,
         capacity: Capacity,
-        notify: &impl Fn(Notice),
+        notify: &impl Fn(OpenNotice),
     ) -> Result<Self, NodeError> {
         let DataDirectory { state, cache, key, lock, .. } = files;
         let keyring = Keyring::new(state.clone());
         let signer = signer(&keyring)?;
         let opened = ProofStore::open(&state.join("proofs"), config.store.proofs_max)?;
         if let Some(to) = opened.moved_aside {
-            notify(Notice::StoreMovedAside { to });
+            notify(OpenNotice::StoreMovedAside { to });
         }
         let sandbox = Arc::new(Sandbox::new(capacity.guests())?);
         // Path of this very program, which also works if its file was replaced after the start.
         let compiler = Compiler::child("/proc/self/exe", sandbox.settings_digest());
         let reserve = Reserve::new(state.clone(), config.store.reserve_bytes);
         let stored = StoredModules::new(state.join("modules"), config.module_quota()).with_reserve(reserve.clone());
-        let code = CodeFiles::new(cache, key, config.modules.code_bytes_max);
+        let code = CompiledCache::new(cache, key, config.modules.code_bytes_max);
         let modules = Modules::new(sandbox.clone(), compiler, config.gate).with_jobs(capacity.jobs);
         let modules = modules.with_store(stored).with_code(code);
         let runner =
@@ -181,7 +185,7 @@ impl Node {
 
     /// Opens all components of a serving node in `directory`, and creates the directory if needed.
     /// Waits until no other process holds it.
-    pub fn open_to_serve(directory: &Path, notify: impl Fn(Notice)) -> Result<Serving, NodeError> {
+    pub fn open_to_serve(directory: &Path, notify: impl Fn(OpenNotice)) -> Result<Services, NodeError> {
         let config = Config::read(&directory.join("config.toml"))?;
         let files = DataDirectory::lock(directory, &notify)?;
         let spool = files.cache.join("spool");
@@ -205,9 +209,9 @@ impl Node {
         let (file, now_ms) = (directory.join(&node.config.prices.file), system_clock());
         let (prices, result) = SharedBoard::open(file, &node.config.prices, now_ms);
         if result.is_loss() {
-            notify(Notice::PricesLost { result: result.clone() });
+            notify(OpenNotice::PricesLost { result: result.clone() });
         }
-        Ok(Serving { node, courier, queue, prices, loaded: result, spool })
+        Ok(Services { node, courier, queue, prices, loaded: result, spool })
     }
 
     fn open_courier(files: DataDirectory, config: &Config) -> Result<(Courier, DirectoryLock), NodeError> {
@@ -269,13 +273,13 @@ const CHECKED_WHEN_OPENED: [&str; 4] = ["bundles", "received", "archive", "files
 
 impl DataDirectory {
     /// Waits until no other process holds the directory.
-    fn lock(directory: &Path, notify: &impl Fn(Notice)) -> Result<Self, NodeError> {
+    fn lock(directory: &Path, notify: &impl Fn(OpenNotice)) -> Result<Self, NodeError> {
         let failed = |cause| NodeError::data_directory(directory, cause);
         let files = Self::prepare(directory).map_err(failed)?;
         if files.config_was_empty {
-            notify(Notice::ConfigWasEmpty { path: directory.join("config.toml") });
+            notify(OpenNotice::ConfigWasEmpty { path: directory.join("config.toml") });
         }
-        wait_for(&files.lock, || notify(Notice::Waiting { directory: directory.to_owned() })).map_err(failed)?;
+        wait_for(&files.lock, || notify(OpenNotice::Waiting { directory: directory.to_owned() })).map_err(failed)?;
         files.check().map_err(failed)?;
         Ok(files)
     }
@@ -305,7 +309,7 @@ impl DataDirectory {
         let config = directory.join("config.toml");
         let made = private_file::create_shared(&config, COMMENTED.as_bytes());
         let config_was_empty = match made {
-            Ok(made) => made == Made::OfEmpty,
+            Ok(made) => made == CreatedFile::OfEmpty,
             // An existing config that cannot be replaced stays: if it is empty, it means the
             // defaults.
             Err(_) if config.exists() => false,

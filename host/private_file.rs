@@ -110,10 +110,10 @@ pub fn temporary_in(directory: &Path, prefix: &str) -> io::Result<tempfile::Name
 
 /// Creates the file with mode 0644, completely or not at all, unless `path` exists. An empty file
 /// counts as missing.
-pub fn create_shared(path: &Path, bytes: &[u8]) -> io::Result<Made> {
+pub fn create_shared(path: &Path, bytes: &[u8]) -> io::Result<CreatedFile> {
     let is_empty = match std::fs::symlink_metadata(path) {
         Ok(found) if found.is_file() && found.len() == 0 => true,
-        Ok(_) => return Ok(Made::Nothing),
+        Ok(_) => return Ok(CreatedFile::Nothing),
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,
         Err(error) => return Err(error),
     };
@@ -123,15 +123,19 @@ pub fn create_shared(path: &Path, bytes: &[u8]) -> io::Result<Made> {
         file.persist(path)?;
     } else if let Err(error) = file.persist_noclobber(path) {
         // Another process created the file first.
-        return if error.error.kind() == io::ErrorKind::AlreadyExists { Ok(Made::Nothing) } else { Err(error.error) };
+        return if error.error.kind() == io::ErrorKind::AlreadyExists {
+            Ok(CreatedFile::Nothing)
+        } else {
+            Err(error.error)
+        };
     }
     sync_directory_of(path)?;
-    Ok(if is_empty { Made::OfEmpty } else { Made::New })
+    Ok(if is_empty { CreatedFile::OfEmpty } else { CreatedFile::New })
 }
 
 /// Result of [`create_shared`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Made {
+pub enum CreatedFile {
     Nothing,
     New,
     /// The file replaced an empty one, which a failed write may have left.
@@ -305,13 +309,13 @@ mod tests {
     fn a_shared_file_is_made_whole_and_in_the_place_of_an_empty_one() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("config.toml");
-        assert_eq!(create_shared(&path, b"text").unwrap(), Made::New);
+        assert_eq!(create_shared(&path, b"text").unwrap(), CreatedFile::New);
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o644);
         std::fs::write(&path, b"other").unwrap();
-        assert_eq!(create_shared(&path, b"text").unwrap(), Made::Nothing);
+        assert_eq!(create_shared(&path, b"text").unwrap(), CreatedFile::Nothing);
         assert_eq!(std::fs::read(&path).unwrap(), b"other");
         std::fs::write(&path, b"").unwrap();
-        assert_eq!(create_shared(&path, b"text").unwrap(), Made::OfEmpty);
+        assert_eq!(create_shared(&path, b"text").unwrap(), CreatedFile::OfEmpty);
         assert_eq!(std::fs::read(&path).unwrap(), b"text");
     }
 

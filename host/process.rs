@@ -68,9 +68,12 @@ pub fn check_threads(needed: usize) -> Result<(), ProcessError> {
     check_threads_with(needed, |work| Builder::new().name("check".to_owned()).spawn(work))
 }
 
-type Work = Box<dyn FnOnce() + Send>;
+type ThreadWork = Box<dyn FnOnce() + Send>;
 
-fn check_threads_with(needed: usize, spawn: impl Fn(Work) -> io::Result<JoinHandle<()>>) -> Result<(), ProcessError> {
+fn check_threads_with(
+    needed: usize,
+    spawn: impl Fn(ThreadWork) -> io::Result<JoinHandle<()>>,
+) -> Result<(), ProcessError> {
     let (mut started, mut ends) = (Vec::new(), Vec::new());
     let mut checked = Ok(());
     for found in 0..needed {

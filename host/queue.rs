@@ -2,9 +2,9 @@
 //! returned. A task that had not ended when the process died starts again at the next start. If the
 //! task had already run, the proof store provides the answer.
 
-mod turns;
+mod fair_queue;
 mod retry;
-mod incoming;
+mod upload;
 mod work;
 
 use std::collections::{BTreeMap, HashMap};
@@ -14,11 +14,13 @@ use std::time::Instant;
 
 use tokio::sync::{Notify, watch};
 
-pub use self::incoming::{Incoming, QueueError, TaskRequest};
-use self::turns::Turns;
-use crate::runner::{Progress, WorkloadRunner};
-use crate::slice::Scope;
-use crate::store::{AcceptedQuota, AcceptedStore, Ending, Known, OpenedAccepted, Output, StoreError, TaskId, Waiting};
+use self::fair_queue::FairQueue;
+pub use self::upload::{QueueError, TaskRequest, TaskUpload};
+use crate::runner::{RunProgress, WorkloadRunner};
+use crate::slice::Tenant;
+use crate::store::{
+    OpenedTasks, QueueLimits, StoreError, TaskId, TaskInfo, TaskOutcome, TaskOutput, TaskStore, WaitingTask,
+};
 
 /// Active tasks for each guest thread. While one task runs, the outcome of another is written to
 /// disk.
@@ -27,7 +29,7 @@ const UNDER_WAY_PER_JOB: usize = 2;
 /// Settings of the queue, including its limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    pub quota: AcceptedQuota,
+    pub quota: QueueLimits,
     /// Maximum bytes of a slice.
     pub slice_bytes_max: u64,
     /// Number of guests that the runner runs at once.
@@ -39,39 +41,39 @@ pub struct Settings {
 }
 
 pub struct Queue {
-    store: Arc<AcceptedStore>,
+    store: Arc<TaskStore>,
     runner: WorkloadRunner,
     settings: Settings,
-    live: Mutex<Live>,
+    live: Mutex<QueueState>,
     /// Permits for active tasks.
-    places: crate::turns::Turns<Scope>,
+    places: crate::turns::Turns<Tenant>,
     /// Wakes the worker loop when a new task can run.
     new_work: Notify,
 }
 
 /// State of the tasks that have not ended.
 #[derive(Default)]
-struct Live {
-    turns: Turns,
+struct QueueState {
+    turns: FairQueue,
     /// Failed tasks, by the time of their next attempt.
-    delayed: BTreeMap<(Instant, u64), Waiting>,
+    delayed: BTreeMap<(Instant, u64), WaitingTask>,
     tasks: HashMap<TaskId, LiveTask>,
     running: u64,
 }
 
 struct LiveTask {
     number: u64,
-    scope: Scope,
+    scope: Tenant,
     /// Attempts since this process started.
     attempts: u32,
-    running: Option<Running>,
+    running: Option<RunningTask>,
     /// Created on the first call of `watch`, and closed when the task has ended.
-    changes: Option<watch::Sender<Phase>>,
+    changes: Option<watch::Sender<TaskPhase>>,
 }
 
 #[derive(Clone, Default)]
-struct Running {
-    progress: Progress,
+struct RunningTask {
+    progress: RunProgress,
     /// Cancels the task, which then ends without a result.
     cancel: Arc<Notify>,
 }
@@ -79,26 +81,26 @@ struct Running {
 /// Snapshot of a task.
 #[derive(Clone, Debug)]
 pub struct Status {
-    pub known: Known,
-    pub phase: Phase,
+    pub known: TaskInfo,
+    pub phase: TaskPhase,
 }
 
 #[derive(Clone, Debug)]
-pub enum Phase {
+pub enum TaskPhase {
     /// `ahead` tasks run before this one. `attempts` attempts have been made and have failed.
     Waiting {
         ahead: u64,
         attempts: u32,
     },
     Running {
-        progress: Progress,
+        progress: RunProgress,
     },
-    Ended(Ending),
+    Ended(TaskOutcome),
 }
 
 /// Size of the queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Depth {
+pub struct QueueStats {
     pub waiting: u64,
     pub running: u64,
     /// Bytes of slices, arguments and assets of these tasks, and of uploads in progress.
@@ -111,8 +113,8 @@ impl Queue {
     /// Opens or creates the queue in `directory`. No other process may have it open. Returns
     /// [`StoreError::AcceptedDamaged`] if it is damaged.
     pub fn open(directory: &Path, runner: WorkloadRunner, settings: Settings) -> Result<Arc<Self>, StoreError> {
-        let OpenedAccepted { store, waiting } = AcceptedStore::open(directory, settings.quota)?;
-        let mut live = Live::default();
+        let OpenedTasks { store, waiting } = TaskStore::open(directory, settings.quota)?;
+        let mut live = QueueState::default();
         waiting.into_iter().for_each(|waiting| live.add(waiting));
         let permits = settings.jobs.max(1).saturating_mul(UNDER_WAY_PER_JOB);
         // No wait list (0 places): waiting tasks have their own fair queue.
@@ -121,7 +123,7 @@ impl Queue {
     }
 
     /// Returns the task if it belongs to `scope`. Reads the disk.
-    pub fn status(&self, scope: &Scope, id: &TaskId) -> Result<Option<Status>, StoreError> {
+    pub fn status(&self, scope: &Tenant, id: &TaskId) -> Result<Option<Status>, StoreError> {
         // A live task is reported as not ended, even if the store already has its outcome.
         let phase = {
             let live = self.live();
@@ -129,7 +131,7 @@ impl Queue {
         };
         let known = self.store.task(id)?.filter(|known| known.task.scope == *scope);
         Ok(known.and_then(|known| {
-            let phase = phase.or_else(|| known.ending.clone().map(Phase::Ended))?;
+            let phase = phase.or_else(|| known.ending.clone().map(TaskPhase::Ended))?;
             Some(Status { known, phase })
         }))
     }
@@ -137,14 +139,14 @@ impl Queue {
     /// Watches the task's phase. The phase changes when the task starts, makes progress, waits
     /// again, and ends; the end is the last change. Returns `None` if the task has ended or belongs
     /// to another scope.
-    pub fn watch(&self, scope: &Scope, id: &TaskId) -> Option<watch::Receiver<Phase>> {
+    pub fn watch(&self, scope: &Tenant, id: &TaskId) -> Option<watch::Receiver<TaskPhase>> {
         let mut live = self.live();
         live.changes(scope, id)
     }
 
     /// Returns how many tasks of one scope wait, and the first `max` of them in the order of their
     /// turns. Reads the disk.
-    pub fn waiting(&self, scope: &Scope, max: usize) -> Result<(u64, Vec<Status>), StoreError> {
+    pub fn waiting(&self, scope: &Tenant, max: usize) -> Result<(u64, Vec<Status>), StoreError> {
         let (count, first) = {
             let live = self.live();
             let (in_turn, mut first) = live.turns.first_of(scope, max);
@@ -156,7 +158,7 @@ impl Queue {
         let mut waiting = Vec::new();
         for id in first {
             // The task may have started in the meantime.
-            waiting.extend(self.status(scope, &id)?.filter(|status| matches!(status.phase, Phase::Waiting { .. })));
+            waiting.extend(self.status(scope, &id)?.filter(|status| matches!(status.phase, TaskPhase::Waiting { .. })));
         }
         Ok((count, waiting))
     }
@@ -164,43 +166,43 @@ impl Queue {
     /// Returns the stored output of a task's guest. Returns [`Output::Gone`] if the task is not
     /// done or belongs to another scope. Reads all of the output to check it;
     /// [`StoreError::OutputDamaged`] means that the check failed.
-    pub fn output(&self, scope: &Scope, id: &TaskId) -> Result<Output, StoreError> {
+    pub fn output(&self, scope: &Tenant, id: &TaskId) -> Result<TaskOutput, StoreError> {
         match self.store.task(id)?.filter(|known| known.task.scope == *scope) {
-            Some(Known { ending: Some(Ending::Done { .. }), .. }) => self.store.output(id),
-            _ => Ok(Output::Gone),
+            Some(TaskInfo { ending: Some(TaskOutcome::Done { .. }), .. }) => self.store.output(id),
+            _ => Ok(TaskOutput::Gone),
         }
     }
 
-    pub fn store(&self) -> &AcceptedStore {
+    pub fn store(&self) -> &TaskStore {
         &self.store
     }
 
-    pub fn depth(&self) -> Depth {
+    pub fn depth(&self) -> QueueStats {
         let (_, bytes) = self.store.taken();
         let live = self.live();
         let waiting = live.tasks.len() as u64 - live.running;
-        Depth { waiting, running: live.running, bytes, output_bytes: self.store.output_bytes() }
+        QueueStats { waiting, running: live.running, bytes, output_bytes: self.store.output_bytes() }
     }
 
-    fn live(&self) -> MutexGuard<'_, Live> {
+    fn live(&self) -> MutexGuard<'_, QueueState> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-enum TakenOut {
-    Waited(Waiting),
-    Runs { cancel: Arc<Notify>, changes: watch::Receiver<Phase> },
+enum Dequeued {
+    Waited(WaitingTask),
+    Runs { cancel: Arc<Notify>, changes: watch::Receiver<TaskPhase> },
 }
 
-impl Live {
-    fn phase(&self, task: &LiveTask) -> Phase {
+impl QueueState {
+    fn phase(&self, task: &LiveTask) -> TaskPhase {
         match &task.running {
-            Some(running) => Phase::Running { progress: running.progress.clone() },
-            None => Phase::Waiting { ahead: self.turns.ahead(&task.scope, task.number), attempts: task.attempts },
+            Some(running) => TaskPhase::Running { progress: running.progress.clone() },
+            None => TaskPhase::Waiting { ahead: self.turns.ahead(&task.scope, task.number), attempts: task.attempts },
         }
     }
 
-    fn changes(&mut self, scope: &Scope, id: &TaskId) -> Option<watch::Receiver<Phase>> {
+    fn changes(&mut self, scope: &Tenant, id: &TaskId) -> Option<watch::Receiver<TaskPhase>> {
         let task = self.tasks.get(id).filter(|task| task.scope == *scope)?;
         let phase = self.phase(task);
         let task = self.tasks.get_mut(id)?;
@@ -214,21 +216,21 @@ impl Live {
         }
     }
 
-    fn add(&mut self, waiting: Waiting) {
-        let Waiting { number, scope, id } = waiting.clone();
+    fn add(&mut self, waiting: WaitingTask) {
+        let WaitingTask { number, scope, id } = waiting.clone();
         self.tasks.insert(id, LiveTask { number, scope, attempts: 0, running: None, changes: None });
         self.turns.push(waiting);
     }
 
     /// Dequeues the next task and marks it as running.
-    fn take<P>(&mut self, now: Instant, place: impl Fn(&Scope) -> Option<P>) -> Option<(Waiting, Running, P)> {
+    fn take<P>(&mut self, now: Instant, place: impl Fn(&Tenant) -> Option<P>) -> Option<(WaitingTask, RunningTask, P)> {
         while let Some(due) = self.delayed.first_entry().filter(|due| due.key().0 <= now) {
             let waiting = due.remove();
             self.turns.push(waiting);
         }
         let (waiting, place) = self.turns.next(place)?;
         let task = self.tasks.get_mut(&waiting.id)?;
-        let running = task.running.insert(Running::default()).clone();
+        let running = task.running.insert(RunningTask::default()).clone();
         task.attempts += 1;
         self.running += 1;
         self.tell(&waiting.id);
@@ -236,22 +238,22 @@ impl Live {
     }
 
     /// Takes a waiting task out of the queue, for its cancellation.
-    fn take_out(&mut self, scope: &Scope, id: &TaskId) -> Option<TakenOut> {
+    fn dequeue(&mut self, scope: &Tenant, id: &TaskId) -> Option<Dequeued> {
         let task = self.tasks.get_mut(id).filter(|task| task.scope == *scope)?;
         if let Some(running) = &task.running {
             let cancel = running.cancel.clone();
-            return Some(TakenOut::Runs { cancel, changes: self.changes(scope, id)? });
+            return Some(Dequeued::Runs { cancel, changes: self.changes(scope, id)? });
         }
-        let waiting = Waiting { number: task.number, scope: scope.clone(), id: *id };
-        task.running = Some(Running::default());
+        let waiting = WaitingTask { number: task.number, scope: scope.clone(), id: *id };
+        task.running = Some(RunningTask::default());
         self.running += 1;
         self.turns.remove(&waiting);
         self.delayed.retain(|_, delayed| delayed.id != *id);
-        Some(TakenOut::Waited(waiting))
+        Some(Dequeued::Waited(waiting))
     }
 
     /// Requeues a task after a failed attempt.
-    fn put_back(&mut self, waiting: Waiting, now: Instant) {
+    fn requeue(&mut self, waiting: WaitingTask, now: Instant) {
         if let Some(task) = self.tasks.get_mut(&waiting.id) {
             self.running -= 1;
             task.running = None;
@@ -262,11 +264,11 @@ impl Live {
     }
 
     /// Removes an ended task and notifies its watchers.
-    fn end(&mut self, id: &TaskId, ending: &Ending) {
+    fn end(&mut self, id: &TaskId, ending: &TaskOutcome) {
         if let Some(task) = self.tasks.remove(id) {
             self.running -= 1;
             if let Some(changes) = task.changes {
-                changes.send_replace(Phase::Ended(ending.clone()));
+                changes.send_replace(TaskPhase::Ended(ending.clone()));
             }
         }
     }

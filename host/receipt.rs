@@ -221,7 +221,7 @@ pub struct Receipt {
     pub created_ms: u64,
     /// Time after which the bundle is not forwarded.
     pub expires_ms: u64,
-    pub state: State,
+    pub state: ReceiptState,
     /// Number of attempts.
     pub attempts: u32,
     /// Time of the last attempt; 0 if there was none.
@@ -267,7 +267,7 @@ impl Receipt {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum ReceiptState {
     /// Attempted when it is due.
     Pending,
     /// Dead letter: not attempted again unless the owner asks. `last_error` has the reason.
@@ -316,7 +316,7 @@ mod tests {
             hops: 0,
             created_ms,
             expires_ms: created_ms + WEEK_MS,
-            state: State::Pending,
+            state: ReceiptState::Pending,
             attempts: u32::from(attempted_ms > 0),
             attempted_ms,
             due_ms,

@@ -8,10 +8,10 @@
 
 mod answer;
 mod request;
-mod flights;
-mod under_way;
+mod single_flight;
+mod active_runs;
 mod observation;
-mod duty;
+mod proof_writer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,22 +20,22 @@ use std::time::{Instant, SystemTime};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use self::answer::Ended;
-pub use self::answer::{Answer, Finished, RunError, Source};
-use self::duty::{Duty, Keeping};
-use self::flights::{Claim, Flights, Follow};
+pub use self::active_runs::{ActiveRun, RunProgress};
+use self::active_runs::{ActiveRunGuard, ActiveRuns};
+use self::answer::UnsignedResult;
+pub use self::answer::{CacheSource, RunAnswer, RunError, RunResult};
+use self::observation::AnswerCounts;
 use self::observation::Metered;
-use self::observation::Tally;
-pub use self::observation::{Counts, Observation, Usage};
-pub use self::request::{ARGS_BYTES_MAX, ASSETS_BYTES_MAX, Request, Reuse, check_brought};
-pub use self::under_way::{Progress, Running};
-use self::under_way::{Shown, UnderWay};
+pub use self::observation::{Observation, RequestUsage, SourceCounts};
+use self::proof_writer::{PendingReply, ProofWriter};
+pub use self::request::{ARGS_BYTES_MAX, ASSETS_BYTES_MAX, Reuse, RunRequest, check_brought};
+use self::single_flight::{Follower, Seat, SingleFlight};
 use crate::digest::{Digest, HashThreads};
 use crate::key::{NodeKey, PublicKey, Signer};
 use crate::modules::Modules;
 use crate::proof::{Job, Observed, SliceProof};
-use crate::sandbox::{self, ENGINE_NAME, Sandbox, SandboxError, Watch};
-use crate::slice::{OpenSlice, Scope, SliceError, SliceId};
+use crate::sandbox::{self, ENGINE_NAME, RunControl, Sandbox, SandboxError};
+use crate::slice::{OpenSlice, SliceError, SliceId, Tenant};
 use crate::store::{ProofStore, StoreError};
 use crate::turns::Turns;
 
@@ -94,25 +94,25 @@ const WAITING_MAX: u64 = 1 << 32;
 
 /// Cache key of a result: the scope and the slice id. The key separates scopes: no scope can see
 /// another's results.
-type Name = (Scope, SliceId);
+type Name = (Tenant, SliceId);
 
 /// The runner. A clone is cheap and shares the same state.
 #[derive(Clone)]
-pub struct WorkloadRunner(Arc<Core>);
+pub struct WorkloadRunner(Arc<RunnerCore>);
 
-struct Core {
+struct RunnerCore {
     sandbox: Arc<Sandbox>,
     modules: Modules,
     signer: Arc<Signer>,
     store: Option<ProofStore>,
-    results: moka::sync::Cache<Name, Arc<Finished>>,
-    flights: Flights<Name, Answer>,
-    keeping: Arc<Keeping>,
+    results: moka::sync::Cache<Name, Arc<RunResult>>,
+    flights: SingleFlight<Name, RunAnswer>,
+    keeping: Arc<ProofWriter>,
     hash_threads: HashThreads,
-    under_way: UnderWay,
+    under_way: ActiveRuns,
     /// Fair queue in front of the sandbox's threads.
-    turns: Turns<Scope>,
-    tally: Tally,
+    turns: Turns<Tenant>,
+    tally: AnswerCounts,
 }
 
 impl WorkloadRunner {
@@ -128,21 +128,21 @@ impl WorkloadRunner {
         // One weight bounds both numbers: each result counts at least its share of the entries.
         let share = (capacity.results_bytes_max / capacity.results_max.max(1)).max(1);
         let weight =
-            move |_: &Name, finished: &Arc<Finished>| u32::try_from(finished.bytes().max(share)).unwrap_or(u32::MAX);
+            move |_: &Name, finished: &Arc<RunResult>| u32::try_from(finished.bytes().max(share)).unwrap_or(u32::MAX);
         // No owner: an evicted result is computed again, or its proof is read from the store.
         let results = moka::sync::Cache::builder().max_capacity(capacity.results_bytes_max).weigher(weight).build();
-        Self(Arc::new(Core {
+        Self(Arc::new(RunnerCore {
             sandbox,
             modules,
             signer,
             store,
             results,
-            flights: Flights::default(),
+            flights: SingleFlight::default(),
             keeping: Arc::default(),
             hash_threads: HashThreads::new(jobs.min(cores())),
-            under_way: UnderWay::default(),
+            under_way: ActiveRuns::default(),
             turns: Turns::new(jobs, capacity.spare_jobs, WAITING_MAX),
-            tally: Tally::default(),
+            tally: AnswerCounts::default(),
         }))
     }
 
@@ -163,7 +163,7 @@ impl WorkloadRunner {
         self.0.store.as_ref()
     }
 
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> SourceCounts {
         self.0.tally.counts()
     }
 
@@ -176,7 +176,7 @@ impl WorkloadRunner {
 
     /// Registers `observer` for the usage of each request, including requests whose caller has
     /// left. Only the first registered observer counts.
-    pub fn observe_usage(&self, observer: impl Fn(&Usage<'_>) + Send + Sync + 'static) {
+    pub fn observe_usage(&self, observer: impl Fn(&RequestUsage<'_>) + Send + Sync + 'static) {
         self.0.tally.observe_usage(observer);
     }
 
@@ -191,7 +191,7 @@ impl WorkloadRunner {
     }
 
     /// Returns the active runs: at most as many as jobs and spare jobs.
-    pub fn running(&self) -> Vec<Running> {
+    pub fn running(&self) -> Vec<ActiveRun> {
         self.0.under_way.running()
     }
 
@@ -206,7 +206,7 @@ impl WorkloadRunner {
     }
 
     /// Returns the proof under `id`, from memory or from the store. May wait for the disk.
-    pub fn proof(&self, scope: &Scope, id: &SliceId) -> Result<Option<SliceProof>, StoreError> {
+    pub fn proof(&self, scope: &Tenant, id: &SliceId) -> Result<Option<SliceProof>, StoreError> {
         match self.finished(scope, id) {
             Some(finished) => Ok(Some(finished.proof.clone())),
             None => self.0.store.as_ref().map_or(Ok(None), |store| store.proof(scope, id)),
@@ -214,19 +214,19 @@ impl WorkloadRunner {
     }
 
     /// Returns the newest stored proofs of a scope, like [`ProofStore::recent`]. Reads the disk.
-    pub fn recent(&self, scope: &Scope, max: usize) -> Result<Vec<SliceProof>, StoreError> {
+    pub fn recent(&self, scope: &Tenant, max: usize) -> Result<Vec<SliceProof>, StoreError> {
         self.0.store.as_ref().map_or_else(|| Ok(Vec::new()), |store| store.recent(scope, max))
     }
 
     /// Returns the result under `id` if it is in memory.
-    pub fn finished(&self, scope: &Scope, id: &SliceId) -> Option<Arc<Finished>> {
+    pub fn finished(&self, scope: &Tenant, id: &SliceId) -> Option<Arc<RunResult>> {
         self.0.results.get(&(scope.clone(), id.clone()))
     }
 
     /// Answers like [`WorkloadRunner::run`], and includes the guest's output. If only the proof is
     /// stored, the guest runs again.
-    pub async fn run_for_output(&self, request: Request) -> Result<Answer, RunError> {
-        let again = Request { reuse: Reuse::Never, ..request.clone() };
+    pub async fn run_for_output(&self, request: RunRequest) -> Result<RunAnswer, RunError> {
+        let again = RunRequest { reuse: Reuse::Never, ..request.clone() };
         let answer = self.run(request).await?;
         if answer.finished.output.is_none() { self.run(again).await } else { Ok(answer) }
     }
@@ -234,13 +234,13 @@ impl WorkloadRunner {
     /// Answers `request`. A waiting slice is only a handle. If the future is dropped, the run is
     /// cancelled at its next poll point, or never starts. Another caller that waited for the same
     /// result then runs it again.
-    pub async fn run(&self, request: Request) -> Result<Answer, RunError> {
-        self.run_watched(request, &Progress::default()).await
+    pub async fn run(&self, request: RunRequest) -> Result<RunAnswer, RunError> {
+        self.run_watched(request, &RunProgress::default()).await
     }
 
-    /// Answers like [`WorkloadRunner::run`], and reports to `progress`. Use one `Progress` for one
+    /// Answers like [`WorkloadRunner::run`], and reports to `progress`. Use one `RunProgress` for one
     /// run at a time.
-    pub async fn run_watched(&self, request: Request, progress: &Progress) -> Result<Answer, RunError> {
+    pub async fn run_watched(&self, request: RunRequest, progress: &RunProgress) -> Result<RunAnswer, RunError> {
         let (workload, began) = (request.workload.name(), Instant::now());
         let _metered = Metered { tally: &self.0.tally, scope: request.scope.clone(), progress };
         let result = self.answer(request, progress).await;
@@ -248,16 +248,19 @@ impl WorkloadRunner {
         result
     }
 
-    async fn answer(&self, request: Request, progress: &Progress) -> Result<Answer, RunError> {
+    async fn answer(&self, request: RunRequest, progress: &RunProgress) -> Result<RunAnswer, RunError> {
         let request = Arc::new(request);
-        let waits = Waits::default();
+        let waits = CancelOnDrop::default();
         let runtime = Handle::current();
         loop {
             let (reply, served) = oneshot::channel();
             let (core, asked, runtime) = (self.0.clone(), request.clone(), runtime.clone());
             let progress = progress.clone();
-            let watch =
-                Watch { is_cancelled: waits.is_over.clone(), gas_granted: progress.gas_counter(), ..Watch::default() };
+            let watch = RunControl {
+                is_cancelled: waits.is_over.clone(),
+                gas_granted: progress.gas_counter(),
+                ..RunControl::default()
+            };
             // A free thread starts at once. Otherwise the next thread that becomes free takes this
             // job itself.
             let place = self.0.turns.start(&request.scope, move |turn| {
@@ -273,12 +276,12 @@ impl WorkloadRunner {
             let served = served.await.map_err(|_| RunError::Lost)?;
             drop(place);
             match served {
-                Served::Done(result) => return result,
-                Served::Wait { id, job, mut other } => {
-                    let Some(landed) = other.landed().await else { continue };
+                RunStep::Done(result) => return result,
+                RunStep::Wait { id, job, mut other } => {
+                    let Some(landed) = other.wait().await else { continue };
                     let landed_from = landed.source;
-                    let answer = Answer { source: Source::Memory, ..landed }.of_job(&id, job)?;
-                    if request.reuse == Reuse::Allowed || landed_from == Source::Run {
+                    let answer = RunAnswer { source: CacheSource::Memory, ..landed }.of_job(&id, job)?;
+                    if request.reuse == Reuse::Allowed || landed_from == CacheSource::Run {
                         self.0.tally.count(answer.source);
                         return Ok(answer);
                     }
@@ -290,30 +293,36 @@ impl WorkloadRunner {
 
 /// Guard of a waiting caller. Dropping the guard cancels the run.
 #[derive(Default)]
-struct Waits {
+struct CancelOnDrop {
     is_over: Arc<AtomicBool>,
 }
 
-impl Drop for Waits {
+impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Relaxed);
     }
 }
 
 /// The result of one attempt on a sandbox thread.
-enum Served {
-    Done(Result<Answer, RunError>),
+enum RunStep {
+    Done(Result<RunAnswer, RunError>),
     /// Another caller already makes this result. While the caller waits for it, the slice and the
     /// thread are released.
     Wait {
         id: SliceId,
         job: Digest,
-        other: Follow<Answer>,
+        other: Follower<RunAnswer>,
     },
 }
 
 /// Executes one attempt on a blocking thread. The thread is free again when this returns.
-fn serve(core: Arc<Core>, request: &Request, watch: Watch, shown: Shown, reply: oneshot::Sender<Served>) {
+fn serve(
+    core: Arc<RunnerCore>,
+    request: &RunRequest,
+    watch: RunControl,
+    shown: ActiveRunGuard,
+    reply: oneshot::Sender<RunStep>,
+) {
     if reply.is_closed() {
         return;
     }
@@ -323,7 +332,7 @@ fn serve(core: Arc<Core>, request: &Request, watch: Watch, shown: Shown, reply: 
         Ok(slice) => slice,
         Err(error) => {
             drop((core, shown));
-            return drop(reply.send(Served::Done(Err(error))));
+            return drop(reply.send(RunStep::Done(Err(error))));
         }
     };
     let job = request.job(&slice);
@@ -331,9 +340,9 @@ fn serve(core: Arc<Core>, request: &Request, watch: Watch, shown: Shown, reply: 
     let id = request.id.clone().unwrap_or_else(|| SliceId::derived(job_digest));
     let name = (request.scope.clone(), id.clone());
     shown.identify(&id);
-    let duty = match core.flights.claim(&name) {
-        Claim::Lead(lead) => Duty { core, lead, reply },
-        Claim::Follow(other) => return drop(reply.send(Served::Wait { id, job: job_digest, other })),
+    let duty = match core.flights.join(&name) {
+        Seat::Lead(lead) => PendingReply { core, lead, reply },
+        Seat::Follow(other) => return drop(reply.send(RunStep::Wait { id, job: job_digest, other })),
     };
     // Before an answer is sent, the run is removed from the list of active runs.
     let known = match duty.core.known(&name, job_digest) {
@@ -355,16 +364,16 @@ fn serve(core: Arc<Core>, request: &Request, watch: Watch, shown: Shown, reply: 
     }
 }
 
-impl Core {
+impl RunnerCore {
     /// Looks up the result of `name`: in memory, then in the store. Returns an error if it belongs
     /// to another job.
-    fn known(&self, name: &Name, job: Digest) -> Result<Option<Answer>, RunError> {
+    fn known(&self, name: &Name, job: Digest) -> Result<Option<RunAnswer>, RunError> {
         let (scope, id) = name;
-        let in_memory = self.results.get(name).map(|finished| Answer { finished, source: Source::Memory });
+        let in_memory = self.results.get(name).map(|finished| RunAnswer { finished, source: CacheSource::Memory });
         let known = match (in_memory, &self.store) {
             (None, Some(store)) => store.proof(scope, id)?.map(|proof| {
-                let finished = Arc::new(Finished::stored(proof));
-                Answer { finished, source: Source::Store }
+                let finished = Arc::new(RunResult::from_proof(proof));
+                RunAnswer { finished, source: CacheSource::Store }
             }),
             (in_memory, _) => in_memory,
         };
@@ -373,20 +382,20 @@ impl Core {
 
     fn execute(
         &self,
-        request: &Request,
-        watch: Watch,
+        request: &RunRequest,
+        watch: RunControl,
         id: SliceId,
         slice: OpenSlice,
         job: Job,
-    ) -> Result<Ended, RunError> {
+    ) -> Result<UnsignedResult, RunError> {
         let program = self.modules.program_for(request.workload.module(), &request.scope)?;
         let (started, clock) = (SystemTime::now(), Instant::now());
-        let work = sandbox::Work {
+        let work = sandbox::Invocation {
             input: Box::new(slice),
             args: request.args.clone(),
             assets: request.assets.iter().map(|asset| asset.bytes().clone()).collect(),
             limits: request.limits,
-            watch: Watch { deadline: request.timeout.map(|timeout| clock + timeout), ..watch },
+            watch: RunControl { deadline: request.timeout.map(|timeout| clock + timeout), ..watch },
             trace: None,
         };
         let execution = self.sandbox.run(&program, work).map_err(|error| match (error, request.slice.path()) {
@@ -394,6 +403,6 @@ impl Core {
             (error, _) => RunError::from(error),
         })?;
         let observed = Observed::new(started, clock.elapsed(), execution.usage, ENGINE_NAME);
-        Ok(Ended::of(id, job, execution, observed))
+        Ok(UnsignedResult::of(id, job, execution, observed))
     }
 }

@@ -3,15 +3,15 @@
 //! them.
 
 mod outcome;
-mod stop;
+mod interrupt;
 mod interface;
 mod constant;
 pub mod meter;
-mod check;
+mod gate;
 mod text;
 mod trace;
 mod priority;
-mod refill;
+mod gas_meter;
 mod abi;
 mod functions;
 mod native;
@@ -21,7 +21,7 @@ mod confine;
 mod process;
 mod compiler;
 mod link;
-mod interpreter;
+mod wasmi;
 mod reference;
 
 use std::io;
@@ -30,32 +30,35 @@ use std::sync::Arc;
 use memmap2::Mmap;
 use wasmtime::{InstancePre, Linker, ModuleExport, Store};
 
-use self::abi::RunState;
-pub use self::abi::{Input, Work};
-pub use self::check::{Admitted, GateLimits, Kind, LIMITS, Limit, LimitName, Place, Price, Refusal, Report, Rule};
+use self::abi::HostState;
+pub use self::abi::{Input, Invocation};
 pub use self::compiler::{
-    CODE_BYTES_MAX, COMMAND as COMPILE_COMMAND, Compiler, CompilerError, MeterFor, PrepareError, Prepared, Rewritten,
-    serve_one_module,
+    CODE_BYTES_MAX, COMMAND as COMPILE_COMMAND, Compiler, CompilerError, MeterFor, MeteredModule, PrepareError,
+    PreparedModule, serve_one_module,
 };
-pub use self::confine::{Bounds, Confinement, Purpose, confine, deny_access};
+pub use self::confine::{Bounds, Confinement, ProcessPurpose, confine, deny_access};
 use self::engine::Engine;
 pub use self::engine::{CompileEngine, NAME as ENGINE_NAME};
-use self::link::{Growth, Guest};
+pub use self::gas_meter::{Claimed, RunControl};
+pub use self::gate::{
+    Admitted, CompileEstimate, GateLimits, GateReport, LIMITS, Limit, LimitName, ModulePosition, ProgramKind, Refusal,
+    Rule,
+};
+use self::interrupt::HostInterrupt;
+pub use self::interrupt::{ClaimedAmount, InputError};
+use self::link::{MemoryLimiter, StoreData};
 pub use self::meter::QUANTUM;
-use self::meter::{MeterError, State};
+use self::meter::{MeterError, MeterState};
 pub use self::native::NativeCode;
 pub use self::outcome::{Outcome, Trap};
 pub use self::priority::prioritise_server;
-pub use self::process::{End as ProcessEnd, StartError, enter, start, watched};
+pub use self::process::{ProcessExit as ProcessEnd, StartError, enter, start, watched};
 pub use self::reference::{EngineKind, Reference, ReferenceEngine};
-pub use self::refill::{Claimed, Watch};
-use self::stop::Stop;
-pub use self::stop::{Beyond, InputError};
-pub use self::text::{Form, NotAModule, TEXT_BYTES_MAX, binary_form, form_of};
+pub use self::text::{NotAModule, TEXT_BYTES_MAX, TextOrBinary, binary_form, form_of};
 use self::threads::GuestThreads;
 pub use self::threads::with_guest_stack;
 use self::trace::Tracer;
-pub use self::trace::{Call, Checkpoint, START as TRACED_START, Trace, Window};
+pub use self::trace::{Checkpoint, START as TRACED_START, Trace, TraceWindow, TracedCall};
 use crate::digest::Digest;
 use crate::limits::{Limits, Usage};
 
@@ -96,7 +99,7 @@ pub enum SandboxError {
     Cancelled,
     /// Only for a run that is checked against a claim.
     #[error("the run used more than is claimed of it")]
-    BeyondClaim(Beyond),
+    BeyondClaim(ClaimedAmount),
 }
 
 impl SandboxError {
@@ -127,14 +130,14 @@ impl SandboxError {
 
 pub struct Sandbox {
     engine: Engine,
-    linker: Linker<Guest>,
+    linker: Linker<StoreData>,
     threads: GuestThreads,
 }
 
 /// A compiled module. One program can run any number of times, also concurrently.
 #[derive(Clone)]
 pub struct Program {
-    instance: InstancePre<Guest>,
+    instance: InstancePre<StoreData>,
     run: ModuleExport,
     /// Exports that the host calls before `run`: the guest's start function, and `_initialize` of a
     /// reactor.
@@ -244,20 +247,21 @@ impl Sandbox {
 
     /// Runs `program` on `work` to its end. The run uses this thread if [`Sandbox::submit`] started
     /// it, and a new thread otherwise.
-    pub fn run(&self, program: &Program, work: Work) -> Result<Execution, SandboxError> {
+    pub fn run(&self, program: &Program, work: Invocation) -> Result<Execution, SandboxError> {
         with_guest_stack(|| self.run_here(program, work)).map_err(SandboxError::Thread)?
     }
 
-    fn run_here(&self, program: &Program, work: Work) -> Result<Execution, SandboxError> {
+    fn run_here(&self, program: &Program, work: Invocation) -> Result<Execution, SandboxError> {
         let limits = work.limits;
         if limits.memory_bytes > Limits::MEMORY_BYTES_MAX {
             return Err(SandboxError::MemoryLimitTooHigh(limits.memory_bytes));
         }
-        let run = RunState::new(work);
+        let run = HostState::new(work);
         if program.memory_bytes_min > limits.memory_bytes {
             return Ok(memory_limit(run));
         }
-        let mut guest = Guest { run, instance: None, memory: None, stop: None, growth: Growth::new(&limits) };
+        let mut guest =
+            StoreData { run, instance: None, memory: None, stop: None, growth: MemoryLimiter::new(&limits) };
         let state = match guest.run.start(program.start_gas) {
             Ok(state) => state,
             Err(stop) => return stopped_at_start(stop, guest.growth, guest.run),
@@ -270,14 +274,14 @@ impl Sandbox {
             let (memory, guest) = memory.data_and_store_mut(&mut store);
             guest.run.end(memory, counters);
         }
-        let Guest { run, stop, growth, .. } = store.into_data();
-        conclude(returned.map_err(Broken::from), stop, growth, run)
+        let StoreData { run, stop, growth, .. } = store.into_data();
+        conclude(returned.map_err(RunFailure::from), stop, growth, run)
     }
 }
 
 /// Instantiates the program in `store`, then calls its start functions and `run`. `state` is the
 /// meter's state at the start.
-fn call(store: &mut Store<Guest>, program: &Program, mut state: i64) -> wasmtime::Result<(i32, i64)> {
+fn call(store: &mut Store<StoreData>, program: &Program, mut state: i64) -> wasmtime::Result<(i32, i64)> {
     let instance = program.instance.instantiate(&mut *store)?;
     let no_such_export = || wasmtime::format_err!("an export that the gate saw is gone");
     let memory = instance.get_module_export(&mut *store, &program.memory).and_then(|found| found.into_memory());
@@ -293,16 +297,16 @@ fn call(store: &mut Store<Guest>, program: &Program, mut state: i64) -> wasmtime
 
 /// The result of calling `run`: its return value and the final state, or the reason why the engine
 /// stopped.
-type Returned = Result<(i32, i64), Broken>;
+type RunReturn = Result<(i32, i64), RunFailure>;
 
-enum Broken {
+enum RunFailure {
     /// The guest caused it.
     Trap(Outcome),
     /// A host call caused it, or the engine itself failed.
     Engine(String),
 }
 
-impl From<wasmtime::Error> for Broken {
+impl From<wasmtime::Error> for RunFailure {
     fn from(error: wasmtime::Error) -> Self {
         let outcome = error.downcast_ref::<wasmtime::Trap>().and_then(|trap| engine::outcome_of(*trap));
         outcome.map_or_else(|| Self::Engine(format!("{error:#}")), Self::Trap)
@@ -311,44 +315,44 @@ impl From<wasmtime::Error> for Broken {
 
 /// Separates endings that the guest caused from failures of the host, and computes the gas used.
 fn conclude(
-    returned: Returned,
-    stop: Option<Stop>,
-    growth: Growth,
-    mut run: RunState,
+    returned: RunReturn,
+    stop: Option<HostInterrupt>,
+    growth: MemoryLimiter,
+    mut run: HostState,
 ) -> Result<Execution, SandboxError> {
     if growth.host_failed {
         return Err(SandboxError::HostMemory);
     }
-    let settled = match (returned, stop) {
+    let ending = match (returned, stop) {
         (_, Some(stop)) => Err(stop),
-        (Ok((code, state)), None) => run.purse.settle(State::from_i64(state)).map(|gas| (code, gas)),
-        (Err(Broken::Trap(outcome)), None) => Err(outcome.into()),
-        (Err(Broken::Engine(message)), None) => return Err(SandboxError::Engine(message)),
+        (Ok((code, state)), None) => run.gas_meter.finish(MeterState::from_i64(state)).map(|gas| (code, gas)),
+        (Err(RunFailure::Trap(outcome)), None) => Err(outcome.into()),
+        (Err(RunFailure::Engine(message)), None) => return Err(SandboxError::Engine(message)),
     };
-    let (outcome, gas) = match settled {
+    let (outcome, gas) = match ending {
         Ok((0, gas)) => (Outcome::Done, gas),
         Ok((code, gas)) => (Outcome::Failed(code), gas),
-        Err(Stop::Guest(outcome)) => (outcome, run.purse.forfeit()),
-        Err(Stop::Input(error)) => return Err(error.into()),
-        Err(Stop::HostMemory) => return Err(SandboxError::HostMemory),
-        Err(Stop::Deadline) => return Err(SandboxError::Deadline),
-        Err(Stop::Cancelled) => return Err(SandboxError::Cancelled),
-        Err(Stop::BeyondClaim(beyond)) => return Err(SandboxError::BeyondClaim(beyond)),
+        Err(HostInterrupt::Guest(outcome)) => (outcome, run.gas_meter.forfeit()),
+        Err(HostInterrupt::Input(error)) => return Err(error.into()),
+        Err(HostInterrupt::HostMemory) => return Err(SandboxError::HostMemory),
+        Err(HostInterrupt::Deadline) => return Err(SandboxError::Deadline),
+        Err(HostInterrupt::Cancelled) => return Err(SandboxError::Cancelled),
+        Err(HostInterrupt::BeyondClaim(beyond)) => return Err(SandboxError::BeyondClaim(beyond)),
     };
     Ok(execution(outcome, run, Usage { gas, memory_bytes: growth.memory_bytes }))
 }
 
 /// Ends a run that was stopped at its start: too little gas, cancelled, or past its deadline.
-fn stopped_at_start(stop: Stop, growth: Growth, run: RunState) -> Result<Execution, SandboxError> {
-    conclude(Err(Broken::Engine(String::new())), Some(stop), growth, run)
+fn stopped_at_start(stop: HostInterrupt, growth: MemoryLimiter, run: HostState) -> Result<Execution, SandboxError> {
+    conclude(Err(RunFailure::Engine(String::new())), Some(stop), growth, run)
 }
 
 /// Ends a run before it begins, because its module declares more memory than the job allows.
-fn memory_limit(run: RunState) -> Execution {
+fn memory_limit(run: HostState) -> Execution {
     execution(Outcome::MemoryLimit, run, Usage::default())
 }
 
-fn execution(outcome: Outcome, run: RunState, usage: Usage) -> Execution {
+fn execution(outcome: Outcome, run: HostState, usage: Usage) -> Execution {
     let proof = (outcome == Outcome::Done).then(|| run.committed.unwrap_or_else(|| Digest::of(&run.output)));
     let trace = run.tracer.map(Tracer::finish);
     Execution { outcome, proof, output: run.output, log: run.log, usage, trace }

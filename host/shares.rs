@@ -39,7 +39,7 @@ pub struct Shares<K> {
 /// Error of an amount that is not free, or not for this owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the amount is more than this owner's share of what is free")]
-pub struct NoShare;
+pub struct ShareRefused;
 
 impl<K: Owner> Shares<K> {
     pub fn new(capacity: u64) -> Self {
@@ -48,15 +48,15 @@ impl<K: Owner> Shares<K> {
 
     /// Reserves `amount` for `owner`. An owner that holds nothing may reserve one unit as long as
     /// one is free.
-    pub fn take(&mut self, owner: &K, amount: u64) -> Result<(), NoShare> {
+    pub fn take(&mut self, owner: &K, amount: u64) -> Result<(), ShareRefused> {
         if amount == 0 {
             return Ok(());
         }
-        let own = self.of(owner).checked_add(amount).ok_or(NoShare)?;
-        let taken = self.taken.checked_add(amount).filter(|taken| *taken <= self.capacity).ok_or(NoShare)?;
+        let own = self.of(owner).checked_add(amount).ok_or(ShareRefused)?;
+        let taken = self.taken.checked_add(amount).filter(|taken| *taken <= self.capacity).ok_or(ShareRefused)?;
         let free = self.capacity - taken;
         if owner.is_bounded() && own > TIMES_WHAT_IS_FREE.saturating_mul(free).max(1) {
-            return Err(NoShare);
+            return Err(ShareRefused);
         }
         self.taken = taken;
         self.by_owner.insert(owner.clone(), own);
@@ -112,7 +112,7 @@ impl<K: Owner> Pool<K> {
         Self(Arc::new(Mutex::new(Shares::new(capacity))))
     }
 
-    pub fn take(&self, owner: &K, amount: u64) -> Result<Share<K>, NoShare> {
+    pub fn take(&self, owner: &K, amount: u64) -> Result<Share<K>, ShareRefused> {
         self.lock().take(owner, amount)?;
         Ok(Share { pool: self.clone(), owner: owner.clone(), amount })
     }
@@ -153,18 +153,18 @@ impl<K: Owner> Share<K> {
     }
 
     /// Reserves `more` in addition. On an error, the share stays unchanged.
-    pub fn grow(&mut self, more: u64) -> Result<(), NoShare> {
+    pub fn grow(&mut self, more: u64) -> Result<(), ShareRefused> {
         self.pool.lock().take(&self.owner, more)?;
         self.amount += more;
         Ok(())
     }
 
     /// Grows the share to at least `bytes`, in whole steps of [`STEP_BYTES`].
-    pub fn cover(&mut self, bytes: u64) -> Result<(), NoShare> {
+    pub fn cover(&mut self, bytes: u64) -> Result<(), ShareRefused> {
         if bytes <= self.amount {
             return Ok(());
         }
-        let needed = bytes.checked_next_multiple_of(STEP_BYTES).ok_or(NoShare)?;
+        let needed = bytes.checked_next_multiple_of(STEP_BYTES).ok_or(ShareRefused)?;
         self.grow(needed - self.amount)
     }
 
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn a_single_unit_goes_to_whoever_asks_first() {
         let mut shares = Shares::new(1);
-        assert_eq!((shares.take(&1, 1), shares.take(&2, 1)), (Ok(()), Err(NoShare)));
+        assert_eq!((shares.take(&1, 1), shares.take(&2, 1)), (Ok(()), Err(ShareRefused)));
         shares.release(&1, 1);
         assert_eq!(shares.take(&2, 1), Ok(()));
     }
@@ -216,10 +216,13 @@ mod tests {
     fn amounts_beyond_any_capacity_are_refused() {
         let mut shares = Shares::new(u64::MAX);
         assert_eq!(shares.take(&0, u64::MAX), Ok(()));
-        assert_eq!((shares.take(&0, 1), shares.take(&0, u64::MAX)), (Err(NoShare), Err(NoShare)));
+        assert_eq!((shares.take(&0, 1), shares.take(&0, u64::MAX)), (Err(ShareRefused), Err(ShareRefused)));
         let pool = Pool::new(100);
         let mut share = pool.take(&0, 1).unwrap();
-        assert_eq!((share.grow(u64::MAX), share.cover(u64::MAX), share.amount()), (Err(NoShare), Err(NoShare), 1));
+        assert_eq!(
+            (share.grow(u64::MAX), share.cover(u64::MAX), share.amount()),
+            (Err(ShareRefused), Err(ShareRefused), 1)
+        );
     }
 
     #[test]
@@ -231,7 +234,7 @@ mod tests {
         assert_eq!((share.amount(), pool.of(&1)), (STEP_BYTES, STEP_BYTES));
         share.cover(STEP_BYTES + 1).unwrap();
         assert_eq!(pool.taken(), 2 * STEP_BYTES);
-        assert_eq!(share.cover(91 * STEP_BYTES), Err(NoShare));
+        assert_eq!(share.cover(91 * STEP_BYTES), Err(ShareRefused));
         share.shrink_to(7);
         assert_eq!((share.amount(), pool.taken()), (7, 7));
         drop(share);
@@ -242,7 +245,7 @@ mod tests {
     fn what_was_held_before_a_restart_counts_even_beyond_the_share() {
         let mut shares = Shares::new(10);
         shares.retake(&1, 15);
-        assert_eq!((shares.taken(), shares.take(&2, 1)), (15, Err(NoShare)));
+        assert_eq!((shares.taken(), shares.take(&2, 1)), (15, Err(ShareRefused)));
         shares.release(&1, 15);
         assert_eq!(shares.take(&2, 9), Ok(()));
     }

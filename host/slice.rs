@@ -1,11 +1,11 @@
 //! `Slice`: a blob of input, in memory or in a file. `SliceId` is the name that a caller gives it,
-//! and `Scope` is the owner of that name.
+//! and `Tenant` is the owner of that name.
 //!
 //! A waiting slice is only a handle; it is opened when it runs. A file is read with `pread` and
 //! never mapped, because a mapped file that shrinks kills the process. The bytes that a guest reads
 //! are checked against the digest in its proof.
 
-mod scope;
+mod tenant;
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
@@ -15,7 +15,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use self::scope::{NotATokenName, Scope};
+pub use self::tenant::{NotATokenName, Tenant};
 use crate::digest::{Digest, GROUP_BYTES, HashThreads, Tree};
 use crate::sandbox::{Input, InputError};
 
@@ -96,10 +96,10 @@ impl SliceError {
 
 /// A handle to some input.
 #[derive(Clone)]
-pub struct Slice(Source);
+pub struct Slice(ByteSource);
 
 #[derive(Clone)]
-enum Source {
+enum ByteSource {
     Held { bytes: Arc<[u8]>, digest: Digest },
     File { path: PathBuf, bytes: u64, bytes_max: u64, expected: Option<Digest> },
 }
@@ -107,7 +107,7 @@ enum Source {
 impl Slice {
     pub fn from_bytes(bytes: impl Into<Arc<[u8]>>) -> Self {
         let bytes = bytes.into();
-        Self(Source::Held { digest: Digest::of(&bytes), bytes })
+        Self(ByteSource::Held { digest: Digest::of(&bytes), bytes })
     }
 
     /// Creates a handle to a regular file of at most `bytes_max` bytes. The content is not read
@@ -118,13 +118,13 @@ impl Slice {
             Ok(metadata) => checked_len(&path, &metadata, bytes_max)?,
             Err(cause) => return Err(SliceError::Open { path, cause }),
         };
-        Ok(Self(Source::File { path, bytes, bytes_max, expected: None }))
+        Ok(Self(ByteSource::File { path, bytes, bytes_max, expected: None }))
     }
 
     /// Sets the expected digest of a file. If its bytes differ, opening it returns
     /// [`SliceError::Changed`].
     pub fn expecting(mut self, digest: Digest) -> Self {
-        if let Source::File { expected, .. } = &mut self.0 {
+        if let ByteSource::File { expected, .. } = &mut self.0 {
             *expected = Some(digest);
         }
         self
@@ -133,15 +133,15 @@ impl Slice {
     /// Returns the length in bytes at the time when the handle was created.
     pub fn bytes(&self) -> u64 {
         match &self.0 {
-            Source::Held { bytes, .. } => bytes.len() as u64,
-            Source::File { bytes, .. } => *bytes,
+            ByteSource::Held { bytes, .. } => bytes.len() as u64,
+            ByteSource::File { bytes, .. } => *bytes,
         }
     }
 
     pub fn path(&self) -> Option<&Path> {
         match &self.0 {
-            Source::Held { .. } => None,
-            Source::File { path, .. } => Some(path),
+            ByteSource::Held { .. } => None,
+            ByteSource::File { path, .. } => Some(path),
         }
     }
 
@@ -149,11 +149,11 @@ impl Slice {
     /// memory, by all bytes at once.
     pub fn open(&self, threads: &HashThreads, progress: &AtomicU64) -> Result<OpenSlice, SliceError> {
         match &self.0 {
-            Source::Held { bytes, digest } => {
+            ByteSource::Held { bytes, digest } => {
                 progress.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                Ok(OpenSlice::new(*digest, Content::Held(bytes.clone())))
+                Ok(OpenSlice::new(*digest, SliceContent::Held(bytes.clone())))
             }
-            Source::File { path, bytes_max, expected, .. } => {
+            ByteSource::File { path, bytes_max, expected, .. } => {
                 let slice = open_file(path, *bytes_max, threads, progress)?;
                 let is_expected = expected.is_none_or(|expected| expected == slice.digest);
                 if is_expected { Ok(slice) } else { Err(SliceError::Changed { path: path.clone() }) }
@@ -210,9 +210,9 @@ fn open_file(
     let content = if bytes <= HELD_BYTES_MAX {
         let mut content = vec![0; bytes as usize];
         read(0, &mut content)?;
-        Read::Held(content.into())
+        FirstRead::Held(content.into())
     } else {
-        Read::Tree(Tree::build(bytes, threads, read)?)
+        FirstRead::Tree(Tree::build(bytes, threads, read)?)
     };
     let after = metadata(&file)?;
     let beyond = file.read_at(&mut [0], bytes).map_err(|cause| SliceError::reading(path, cause))?;
@@ -225,10 +225,10 @@ fn open_file(
         return Err(SliceError::Changed { path: path.to_owned() });
     }
     Ok(match content {
-        Read::Held(bytes) => OpenSlice::new(Digest::of(&bytes), Content::Held(bytes)),
-        Read::Tree(tree) => OpenSlice::new(
+        FirstRead::Held(bytes) => OpenSlice::new(Digest::of(&bytes), SliceContent::Held(bytes)),
+        FirstRead::Tree(tree) => OpenSlice::new(
             tree.root(),
-            Content::File(FileContent { file, bytes, tree, group: Vec::new(), group_index: None }),
+            SliceContent::File(FileContent { file, bytes, tree, group: Vec::new(), group_index: None }),
         ),
     })
 }
@@ -237,7 +237,7 @@ fn open_file(
 const UNTRUE_LENGTH: &str = "a file that does not tell its length";
 
 /// The result of the first reading of a file.
-enum Read {
+enum FirstRead {
     Held(Arc<[u8]>),
     Tree(Tree),
 }
@@ -245,18 +245,18 @@ enum Read {
 /// A slice whose digest is known.
 pub struct OpenSlice {
     digest: Digest,
-    content: Content,
+    content: SliceContent,
     /// The index of the [`GROUP_BYTES`] group that contained the last byte read.
     group_at_hand: Option<u64>,
 }
 
 impl OpenSlice {
-    const fn new(digest: Digest, content: Content) -> Self {
+    const fn new(digest: Digest, content: SliceContent) -> Self {
         Self { digest, content, group_at_hand: None }
     }
 }
 
-enum Content {
+enum SliceContent {
     Held(Arc<[u8]>),
     File(FileContent),
 }
@@ -273,8 +273,8 @@ struct FileContent {
 impl Input for OpenSlice {
     fn len(&self) -> u64 {
         match &self.content {
-            Content::Held(bytes) => bytes.len() as u64,
-            Content::File(content) => content.bytes,
+            SliceContent::Held(bytes) => bytes.len() as u64,
+            SliceContent::File(content) => content.bytes,
         }
     }
 
@@ -302,8 +302,8 @@ impl Input for OpenSlice {
             self.group_at_hand = Some(last / GROUP_BYTES as u64);
         }
         match &mut self.content {
-            Content::Held(bytes) => buffer.copy_from_slice(&bytes[offset as usize..][..buffer.len()]),
-            Content::File(content) => content.read(offset, buffer)?,
+            SliceContent::Held(bytes) => buffer.copy_from_slice(&bytes[offset as usize..][..buffer.len()]),
+            SliceContent::File(content) => content.read(offset, buffer)?,
         }
         Ok(())
     }

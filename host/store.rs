@@ -10,9 +10,9 @@ mod group_commit;
 mod database;
 mod record;
 mod journal;
-mod kept;
+mod retention;
 mod proofs;
-mod frame;
+mod record_log;
 mod bundles;
 mod archive;
 mod courier;
@@ -23,17 +23,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use self::accepted::{
-    AcceptError, AcceptedQuota, AcceptedStore, Accepting, Content, Ending, Known, NotATaskId, OpenedAccepted, Output,
-    Task, TaskId, TaskWorkload, Waiting,
+    AcceptError, NotATaskId, OpenedTasks, QueueLimits, StagedTask, Task, TaskId, TaskInfo, TaskInput, TaskOutcome,
+    TaskOutput, TaskStore, TaskWorkload, WaitingTask,
 };
-pub use self::archive::{Damage, Entry, Place};
-pub use self::bundles::{Finished, Staged};
+pub use self::archive::{ArchiveOffset, ArchivedAck, Damage};
+pub use self::bundles::{StagedBundle, WrittenBundle};
 pub use self::courier::{
-    ARCHIVED_AT_ONCE, CourierStore, Credit, FsckReport, Lane, LaneTag, Received, Submitted, Tally, Totals, Tried,
+    ARCHIVED_AT_ONCE, CircuitBreaker, CourierStore, CourierTally, Credit, CreditTotals, DestinationTag, FailedAttempt,
+    FsckReport, Received, SubmitResult,
 };
-pub use self::kept::{Kept, What};
-pub use self::proofs::{Opened, ProofStore};
+pub use self::proofs::{OpenedProofs, ProofStore};
 pub use self::reserve::Reserve;
+pub use self::retention::{Evicted, Retention};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

@@ -9,34 +9,34 @@ use tokio::sync::oneshot;
 use crate::shares::{Owner, Shares};
 
 /// A fair queue for a number of permits.
-pub struct Turns<K: Owner>(Arc<Shared<K>>);
+pub struct Turns<K: Owner>(Arc<TurnsShared<K>>);
 
-struct Shared<K: Owner> {
+struct TurnsShared<K: Owner> {
     permits: usize,
     spare: usize,
-    line: Mutex<Line<K>>,
+    line: Mutex<TenantLine<K>>,
 }
 
-struct Line<K: Owner> {
+struct TenantLine<K: Owner> {
     in_use: usize,
     /// Number of permits of each owner that holds some.
     held: HashMap<K, usize>,
     /// Waiting callers, for each owner that has some.
-    waiting: HashMap<K, Waiting<K>>,
+    waiting: HashMap<K, Waiter<K>>,
     /// The same owners, in the order of their turns.
     order: BTreeMap<u64, K>,
     places: Shares<K>,
     next_number: u64,
 }
 
-struct Waiting<K: Owner> {
+struct Waiter<K: Owner> {
     turn: u64,
-    callers: BTreeMap<u64, Start<K>>,
+    callers: BTreeMap<u64, OnTurn<K>>,
 }
 
 /// Callback that gets the permit. It runs on the thread that releases a permit, so it must only
 /// hand the work on.
-type Start<K> = Box<dyn FnOnce(Turn<K>) + Send>;
+type OnTurn<K> = Box<dyn FnOnce(Turn<K>) + Send>;
 
 /// Error of a full queue, in total or for this owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,13 +45,13 @@ pub struct LineIsFull;
 
 /// A permit. Dropping it gives it to the next caller in the queue.
 pub struct Turn<K: Owner> {
-    shared: Arc<Shared<K>>,
+    shared: Arc<TurnsShared<K>>,
     owner: K,
 }
 
 /// A place in the queue. Dropping it leaves the queue.
-pub struct Place<K: Owner> {
-    shared: Arc<Shared<K>>,
+pub struct QueuePlace<K: Owner> {
+    shared: Arc<TurnsShared<K>>,
     owner: K,
     number: u64,
 }
@@ -67,7 +67,7 @@ impl<K: Owner + Send + 'static> Turns<K> {
     /// for an owner that holds none, so that it need not wait until others finish. At most
     /// `waiting_max` callers can wait, by the rule of [`Shares`].
     pub fn new(permits: usize, spare: usize, waiting_max: u64) -> Self {
-        let line = Line {
+        let line = TenantLine {
             in_use: 0,
             held: HashMap::new(),
             waiting: HashMap::new(),
@@ -75,7 +75,7 @@ impl<K: Owner + Send + 'static> Turns<K> {
             places: Shares::new(waiting_max),
             next_number: 0,
         };
-        Self(Arc::new(Shared { permits, spare, line: Mutex::new(line) }))
+        Self(Arc::new(TurnsShared { permits, spare, line: Mutex::new(line) }))
     }
 
     /// Waits for a permit. A caller that drops the future leaves the queue.
@@ -106,7 +106,7 @@ impl<K: Owner + Send + 'static> Turns<K> {
     /// Calls `start` with a permit: at once, or later on the thread that releases one. That thread
     /// continues when `start` returns. If the place is dropped before that, `start` is never
     /// called.
-    pub fn start(&self, owner: &K, start: impl FnOnce(Turn<K>) + Send + 'static) -> Result<Place<K>, LineIsFull> {
+    pub fn start(&self, owner: &K, start: impl FnOnce(Turn<K>) + Send + 'static) -> Result<QueuePlace<K>, LineIsFull> {
         let mut line = self.0.lock();
         let number = line.number();
         // Nobody in the queue can use a permit that is free for `owner`.
@@ -118,7 +118,7 @@ impl<K: Owner + Send + 'static> Turns<K> {
             line.places.take(owner, 1).map_err(|_| LineIsFull)?;
             line.push(owner, number, Box::new(start));
         }
-        Ok(Place { shared: self.0.clone(), owner: owner.clone(), number })
+        Ok(QueuePlace { shared: self.0.clone(), owner: owner.clone(), number })
     }
 
     /// Returns the number of waiting callers.
@@ -132,17 +132,17 @@ impl<K: Owner + Send + 'static> Turns<K> {
     }
 }
 
-impl<K: Owner> Shared<K> {
-    fn lock(&self) -> MutexGuard<'_, Line<K>> {
+impl<K: Owner> TurnsShared<K> {
+    fn lock(&self) -> MutexGuard<'_, TenantLine<K>> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns whether a permit would be free for `owner` if it were next.
-    fn is_free_for(&self, line: &Line<K>, owner: &K) -> bool {
+    fn is_free_for(&self, line: &TenantLine<K>, owner: &K) -> bool {
         line.in_use < self.permits || (line.in_use < self.permits + self.spare && !line.held.contains_key(owner))
     }
 
-    fn grant(self: &Arc<Self>, line: &mut Line<K>, owner: &K) -> Turn<K> {
+    fn grant(self: &Arc<Self>, line: &mut TenantLine<K>, owner: &K) -> Turn<K> {
         line.in_use += 1;
         *line.held.entry(owner.clone()).or_default() += 1;
         Turn { shared: self.clone(), owner: owner.clone() }
@@ -164,24 +164,24 @@ impl<K: Owner> Shared<K> {
     }
 }
 
-impl<K: Owner> Line<K> {
+impl<K: Owner> TenantLine<K> {
     fn number(&mut self) -> u64 {
         self.next_number += 1;
         self.next_number
     }
 
-    fn push(&mut self, owner: &K, number: u64, caller: Start<K>) {
+    fn push(&mut self, owner: &K, number: u64, caller: OnTurn<K>) {
         let order = &mut self.order;
         let own = self.waiting.entry(owner.clone()).or_insert_with(|| {
             order.insert(number, owner.clone());
-            Waiting { turn: number, callers: BTreeMap::new() }
+            Waiter { turn: number, callers: BTreeMap::new() }
         });
         own.callers.insert(number, caller);
     }
 
     /// Removes the first caller of `owner`. The owner's next turn comes after those of all other
     /// owners.
-    fn pop(&mut self, owner: &K) -> Option<Start<K>> {
+    fn pop(&mut self, owner: &K) -> Option<OnTurn<K>> {
         let turn = self.number();
         let own = self.waiting.get_mut(owner)?;
         let (_, caller) = own.callers.pop_first()?;
@@ -223,7 +223,7 @@ impl<K: Owner> Drop for Turn<K> {
     }
 }
 
-impl<K: Owner> Drop for Place<K> {
+impl<K: Owner> Drop for QueuePlace<K> {
     fn drop(&mut self) {
         self.shared.lock().remove(&self.owner, self.number);
     }

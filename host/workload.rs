@@ -65,29 +65,29 @@ impl Workload {
     /// Returns the BLAKE3 digest of the module.
     pub fn digest(&self) -> Digest {
         match self.module() {
-            Guest::Admitted(module) => module.digest(),
-            Guest::Stored(digest) => digest,
+            WorkloadGuest::Admitted(module) => module.digest(),
+            WorkloadGuest::Stored(digest) => digest,
         }
     }
 
     /// Returns the module, or the digest under which it is stored.
-    pub fn module(&self) -> Guest<'_> {
+    pub fn module(&self) -> WorkloadGuest<'_> {
         static TRANSCODE: LazyLock<Admitted> =
             LazyLock::new(|| reference(include_bytes!("../guest-workloads/transcode.wasm")));
         static INFERENCE: LazyLock<Admitted> =
             LazyLock::new(|| reference(include_bytes!("../guest-workloads/inference.wasm")));
         match self {
-            Self::Transcode => Guest::Admitted(&TRANSCODE),
-            Self::Inference => Guest::Admitted(&INFERENCE),
-            Self::Module(module) => Guest::Admitted(module),
-            Self::Stored(digest) => Guest::Stored(*digest),
+            Self::Transcode => WorkloadGuest::Admitted(&TRANSCODE),
+            Self::Inference => WorkloadGuest::Admitted(&INFERENCE),
+            Self::Module(module) => WorkloadGuest::Admitted(module),
+            Self::Stored(digest) => WorkloadGuest::Stored(*digest),
         }
     }
 }
 
 /// The module of a workload.
 #[derive(Clone, Copy)]
-pub enum Guest<'a> {
+pub enum WorkloadGuest<'a> {
     Admitted(&'a Admitted),
     Stored(Digest),
 }

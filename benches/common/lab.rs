@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use compute_host::digest::HashThreads;
 use compute_host::limits::Limits;
-use compute_host::sandbox::{Admitted, Outcome, Sandbox, Work, with_guest_stack};
+use compute_host::sandbox::{Admitted, Invocation, Outcome, Sandbox, with_guest_stack};
 use compute_host::slice::Slice;
 use wasmtime::{Config, Engine, Linker, Module, OptLevel, Store, TypedFunc};
 
@@ -101,7 +101,7 @@ impl Guests {
         let limits = Limits { gas: 60 * GAS, memory_bytes: 1 << 30, ..Limits::DEFAULT };
         with_guest_stack(|| {
             let reading = || {
-                let work = Work::new(Box::new(slice.open(&self.threads, &AtomicU64::new(0)).unwrap()), limits);
+                let work = Invocation::new(Box::new(slice.open(&self.threads, &AtomicU64::new(0)).unwrap()), limits);
                 let before = cpu_ns();
                 let execution = self.sandbox.run(&program, work).unwrap();
                 let ns = cpu_ns() - before;

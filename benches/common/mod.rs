@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use compute_host::digest::HashThreads;
 use compute_host::limits::Limits;
 use compute_host::modules::Modules;
-use compute_host::runner::{Capacity, Request, WorkloadRunner};
-use compute_host::sandbox::{Execution, Program, Sandbox, Work};
+use compute_host::runner::{Capacity, RunRequest, WorkloadRunner};
+use compute_host::sandbox::{Execution, Invocation, Program, Sandbox};
 use compute_host::slice::Slice;
 use compute_host::workload::Workload;
 
@@ -34,7 +34,7 @@ impl Guest {
     }
 
     pub fn run(&self, slice: &Slice) -> Execution {
-        let work = Work::new(Box::new(slice.open(&self.threads, &self.read).unwrap()), Limits::DEFAULT);
+        let work = Invocation::new(Box::new(slice.open(&self.threads, &self.read).unwrap()), Limits::DEFAULT);
         self.sandbox.run(&self.program, work).unwrap()
     }
 }
@@ -47,9 +47,9 @@ pub fn warm_runner(runtime: &tokio::runtime::Runtime, jobs: usize) -> WorkloadRu
 }
 
 /// Returns a request with new content, so that no cache answers it.
-pub fn fresh(bytes: usize) -> Request {
+pub fn fresh(bytes: usize) -> RunRequest {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let mut content = vec![0; bytes];
     content[..8].copy_from_slice(&NEXT.fetch_add(1, Ordering::Relaxed).to_le_bytes());
-    Request::new(Workload::Transcode, Slice::from_bytes(content))
+    RunRequest::new(Workload::Transcode, Slice::from_bytes(content))
 }

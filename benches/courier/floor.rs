@@ -16,9 +16,11 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
-use compute_host::courier::{Content, Forwarder as _, Handed, HttpForwarder, Parcel, system_clock};
+use compute_host::courier::{
+    BundleContent, ForwardOutcome, Forwarder as _, HttpForwarder, OutboundBundle, system_clock,
+};
 use compute_host::digest::Digest;
-use compute_host::http::{Entrance, serve_network};
+use compute_host::http::{ListenerConfig, serve_network};
 use compute_host::key::NodeKey;
 use compute_host::proof::Blob;
 use compute_host::receipt::{Acknowledgement, Delivery, ReceiptId};
@@ -80,7 +82,7 @@ pub fn receive() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         println!("{}", listener.local_addr().unwrap());
         let routes = Router::new().route("/v1/courier/bundles", post(take)).with_state(log);
-        let entrance = Entrance { tls: None, connections_max: 1_000, addresses: None };
+        let entrance = ListenerConfig { tls: None, connections_max: 1_000, addresses: None };
         serve_network(vec![listener], entrance, routes, std::future::pending()).await;
     });
 }
@@ -128,9 +130,9 @@ pub fn measure(bundles: u64) {
         };
         let began = Instant::now();
         let signature = delivery.sign(&key);
-        let content = Content::Bytes(content.into());
-        let parcel = Parcel { to: peer.clone(), delivery: delivery.clone(), signature, content };
-        let Ok(Handed::Acknowledged(bytes)) = http.forward(parcel).await else { panic!("it is acknowledged") };
+        let content = BundleContent::Bytes(content.into());
+        let parcel = OutboundBundle { to: peer.clone(), delivery: delivery.clone(), signature, content };
+        let Ok(ForwardOutcome::Acknowledged(bytes)) = http.forward(parcel).await else { panic!("it is acknowledged") };
         assert!(Acknowledgement::from_bytes(&bytes).unwrap().answers(&delivery));
         log.append(&[&bytes]).await;
         began.elapsed().as_secs_f64() * 1000.0

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use compute_host::courier::{
-    Courier, Event, ForwardError, Forwarder, Handed, HttpForwarder, Mode, Parcel, system_clock,
+    Courier, Event, FlushMode, ForwardError, ForwardOutcome, Forwarder, HttpForwarder, OutboundBundle, system_clock,
 };
 use compute_host::key::{KeyName, Signer};
 use compute_host::receipt::ReceiptId;
@@ -24,7 +24,7 @@ struct Timed {
 }
 
 impl Forwarder for Timed {
-    async fn forward(&self, parcel: Parcel) -> Result<Handed, ForwardError> {
+    async fn forward(&self, parcel: OutboundBundle) -> Result<ForwardOutcome, ForwardError> {
         self.began.lock().unwrap().insert(parcel.delivery.receipt, Instant::now());
         self.http.forward(parcel).await
     }
@@ -56,7 +56,7 @@ pub fn measure(bundles: u64) {
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let route = |_: Option<&KeyName>| Ok(Some(peer.clone()));
-    let mode = Mode::All { retry_for: Duration::ZERO };
+    let mode = FlushMode::All { retry_for: Duration::ZERO };
     let start = Instant::now();
     let flush = courier.flush(Arc::new(forwarder), mode, route, tell, std::future::pending());
     let summary = runtime.block_on(flush).unwrap();

@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use compute_host::courier::{
-    Courier, Event, ForwardError, Forwarder, Handed, Mode, Parcel, Peer, Settings, system_clock,
+    Courier, Event, FlushMode, ForwardError, ForwardOutcome, Forwarder, OutboundBundle, Peer, Settings, system_clock,
 };
 use compute_host::key::{KeyName, NodeKey, Signer};
-use compute_host::receipt::{Acknowledgement, Receipt, ReceiptId, State};
+use compute_host::receipt::{Acknowledgement, Receipt, ReceiptId, ReceiptState};
 use compute_host::store::CourierStore;
 use tokio::sync::Notify;
 
@@ -83,7 +83,7 @@ fn make(store: &Path, receipts: u64) {
                         hops: 0,
                         created_ms: now_ms,
                         expires_ms: u64::MAX,
-                        state: State::Pending,
+                        state: ReceiptState::Pending,
                         attempts: 0,
                         attempted_ms: 0,
                         due_ms: now_ms + number % 1_000,
@@ -101,8 +101,8 @@ fn make(store: &Path, receipts: u64) {
 struct Near(NodeKey);
 
 impl Forwarder for Near {
-    async fn forward(&self, parcel: Parcel) -> Result<Handed, ForwardError> {
-        Ok(Handed::Acknowledged(Acknowledgement::sign(parcel.delivery, system_clock(), &self.0).to_bytes()))
+    async fn forward(&self, parcel: OutboundBundle) -> Result<ForwardOutcome, ForwardError> {
+        Ok(ForwardOutcome::Acknowledged(Acknowledgement::sign(parcel.delivery, system_clock(), &self.0).to_bytes()))
     }
 }
 
@@ -132,7 +132,7 @@ pub fn flush_some(state: &Path) {
         }
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let mode = Mode::All { retry_for: Duration::ZERO };
+    let mode = FlushMode::All { retry_for: Duration::ZERO };
     let flush = courier.flush(Arc::new(Near(destination)), mode, route, tell, stop.notified());
     let summary = runtime.block_on(flush).unwrap();
     let took = opened.elapsed();

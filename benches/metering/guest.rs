@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use compute_host::sandbox::meter::{self, State};
+use compute_host::sandbox::meter::{self, MeterState};
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{Caller, Config, Engine, Linker, Module, Store};
 
@@ -97,9 +97,9 @@ impl<'a> Guest<'a> {
         let start = processor_time();
         let (code, left) = if self.setting.metered {
             let run = instance.get_typed_func::<i64, (i32, i64)>(&mut store, "run").unwrap();
-            let (code, state) = run.call(&mut store, State::BEGIN.to_i64()).unwrap();
-            let state = State::from_i64(state);
-            assert_eq!(state.stack_bytes(), State::BEGIN.stack_bytes(), "all frames are given back");
+            let (code, state) = run.call(&mut store, MeterState::BEGIN.to_i64()).unwrap();
+            let state = MeterState::from_i64(state);
+            assert_eq!(state.stack_bytes(), MeterState::BEGIN.stack_bytes(), "all frames are given back");
             (code, state.gas())
         } else {
             let run = instance.get_typed_func::<(), i32>(&mut store, "run").unwrap();
@@ -120,7 +120,7 @@ pub fn processor_time() -> Duration {
 
 /// Grants the overdrawn gas, and a quantum in addition.
 fn refill(mut caller: Caller<'_, Host>, state: i64) -> i64 {
-    let left = State::from_i64(state);
+    let left = MeterState::from_i64(state);
     assert!(left.stack_bytes() >= 0, "no kernel needs so much stack");
     let grant = (-left.gas()).max(0) as u64 + meter::QUANTUM;
     caller.data_mut().granted += grant;

@@ -13,7 +13,7 @@ use super::spool::Spool;
 use crate::config::Config;
 use crate::limits::Limits;
 use crate::runner::ASSETS_BYTES_MAX;
-use crate::verify::{Case, Source};
+use crate::verify::{Case, SliceSource};
 
 /// Path of this very program.
 pub const PROGRAM: &str = "/proc/self/exe";
@@ -53,7 +53,7 @@ impl CaseArgs {
         std::fs::metadata(&file).with_context(|| format!("cannot open slice `{}`", file.display()))?;
         let words: Vec<&[u8]> = self.args.iter().map(|word| word.as_encoded_bytes()).collect();
         Ok(Case {
-            slice: Source::File(file),
+            slice: SliceSource::File(file),
             args: words.join(&0).into(),
             assets: assets.collect::<Result<_, _>>()?,
             limits: Limits {

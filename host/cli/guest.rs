@@ -10,32 +10,32 @@ use super::case::PROGRAM;
 use super::files;
 use crate::digest::Digest;
 use crate::modules::{ModuleKey, StoredError};
-use crate::node::Look;
-use crate::sandbox::{CompileEngine, Compiler, LimitName, MeterFor, PrepareError, Report, Rewritten};
-use crate::workload::{Guest, Workload};
+use crate::node::ReadOnlyNode;
+use crate::sandbox::{CompileEngine, Compiler, GateReport, LimitName, MeterFor, MeteredModule, PrepareError};
+use crate::workload::{Workload, WorkloadGuest};
 
 /// Bytes that are read of a file: more than any limit admits, so that the report names the other
 /// broken rules too.
 const READ_BYTES_MAX: u64 = 4 * LimitName::ModuleBytes.limit().highest;
 
 /// Module that `--module` names.
-pub enum Named {
+pub enum NamedModule {
     Stored(Digest),
     /// A module in binary or text form, as it was read.
     File(Vec<u8>),
 }
 
 /// Finds `module`. A stored module takes precedence over a file of that name.
-pub fn find(module: &OsStr, look: &Look) -> anyhow::Result<Named> {
+pub fn find(module: &OsStr, look: &ReadOnlyNode) -> anyhow::Result<NamedModule> {
     let (key, file) = (module.to_str().and_then(|text| text.parse::<ModuleKey>().ok()), Path::new(module));
     match key.map(|key| look.stored.find(&key)) {
-        Some(Ok(digest)) => Ok(Named::Stored(digest)),
+        Some(Ok(digest)) => Ok(NamedModule::Stored(digest)),
         Some(Err(StoredError::NotThere(key))) if !file.exists() => {
             bail!(
                 "there is neither a stored module nor a file `{key}`; `node compute module list` shows what is stored"
             )
         }
-        Some(Err(StoredError::NotThere(_))) | None => Ok(Named::File(read(file)?)),
+        Some(Err(StoredError::NotThere(_))) | None => Ok(NamedModule::File(read(file)?)),
         Some(Err(error)) => Err(error.into()),
     }
 }
@@ -46,10 +46,10 @@ pub fn reader() -> anyhow::Result<Compiler> {
 }
 
 /// Returns the metered guest that `--module` names.
-pub fn named(module: &OsStr, purpose: MeterFor, look: &Look) -> anyhow::Result<Rewritten> {
+pub fn named(module: &OsStr, purpose: MeterFor, look: &ReadOnlyNode) -> anyhow::Result<MeteredModule> {
     let bytes = match find(module, look)? {
-        Named::Stored(digest) => return of(&Workload::Stored(digest), purpose, look),
-        Named::File(bytes) => bytes,
+        NamedModule::Stored(digest) => return of(&Workload::Stored(digest), purpose, look),
+        NamedModule::File(bytes) => bytes,
     };
     let file = Path::new(module).display();
     reader()?.meter(purpose, &look.config.gate, bytes).map_err(|error| match error {
@@ -59,16 +59,16 @@ pub fn named(module: &OsStr, purpose: MeterFor, look: &Look) -> anyhow::Result<R
 }
 
 /// Returns the metered guest of a workload.
-pub fn of(workload: &Workload, purpose: MeterFor, look: &Look) -> anyhow::Result<Rewritten> {
+pub fn of(workload: &Workload, purpose: MeterFor, look: &ReadOnlyNode) -> anyhow::Result<MeteredModule> {
     let (limits, wasm) = match workload.module() {
-        Guest::Admitted(module) => (*module.limits(), module.wasm().to_vec()),
-        Guest::Stored(digest) => (look.config.gate, look.stored.read(&digest)?),
+        WorkloadGuest::Admitted(module) => (*module.limits(), module.wasm().to_vec()),
+        WorkloadGuest::Stored(digest) => (look.config.gate, look.stored.read(&digest)?),
     };
     reader()?.meter(purpose, &limits, wasm).context("the module cannot be used")
 }
 
 /// Returns the first rule that a module breaks, and a remedy.
-fn first(report: &Report) -> String {
+fn first(report: &GateReport) -> String {
     let first = report.refusals.first();
     first.map_or_else(String::new, |refusal| format!("[{}]: {refusal}; {}", refusal.code(), refusal.hint()))
 }

@@ -7,12 +7,12 @@ use anyhow::bail;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::reach::{self, By, reach};
-use super::{End, print, printable, timestamp};
-use crate::key::orders::{KeyAnswer, KeyOrder, perform};
-use crate::key::{Formerly, KeyName, Keyring, PublicKey, read_rotation};
+use super::executor::{self, Executor, connect_or_open};
+use super::{ExitStatus, print, printable, timestamp};
+use crate::commands::{NodeCommand, NodeEvent};
+use crate::key::commands::{KeyAnswer, KeyRequest, execute};
+use crate::key::{KeyName, Keyring, PublicKey, RetiredKey, read_rotation};
 use crate::node::Node;
-use crate::orders::{Answer, Order};
 
 #[derive(Subcommand)]
 pub enum KeyCommand {
@@ -97,22 +97,22 @@ Examples:
 A name stands for one key, and after `follow` for those before it too. To ask for a proof of
 that name's: node compute proof validate --signer NAME PROOF";
 
-pub fn main(command: KeyCommand, data_dir: &Path) -> anyhow::Result<End> {
+pub fn main(command: KeyCommand, data_dir: &Path) -> anyhow::Result<ExitStatus> {
     let now = SystemTime::now();
     match command {
         KeyCommand::Show { json } => show(json, &Node::keys(data_dir)?, now),
-        KeyCommand::Rotate { json } => change(KeyOrder::Rotate, json, data_dir, now),
+        KeyCommand::Rotate { json } => change(KeyRequest::Rotate, json, data_dir, now),
         KeyCommand::Export { file, json } => {
             let key = Node::keys(data_dir)?.export(&file, now)?;
             let object = json!({ "public_key": key, "file": file.to_string_lossy() });
             tell_one(json, &object, &format!("{key}  {}", file.display()))
         }
-        KeyCommand::Import { file, json } => change(KeyOrder::Import { file }, json, data_dir, now),
+        KeyCommand::Import { file, json } => change(KeyRequest::Import { file }, json, data_dir, now),
         KeyCommand::Trust(command) => trust(command, &Node::keys(data_dir)?),
     }
 }
 
-fn show(json: bool, keyring: &Keyring, now: SystemTime) -> anyhow::Result<End> {
+fn show(json: bool, keyring: &Keyring, now: SystemTime) -> anyhow::Result<ExitStatus> {
     let (key, made_unix_ms) = keyring.node_key(now)?;
     let (key, former, file) = (key.public(), keyring.former()?, keyring.path());
     let object = json!({
@@ -128,7 +128,7 @@ fn show(json: bool, keyring: &Keyring, now: SystemTime) -> anyhow::Result<End> {
         ("made", timestamp(made_unix_ms)),
         ("file", file.display().to_string()),
     ];
-    for Formerly { rotation, statement } in &former {
+    for RetiredKey { rotation, statement } in &former {
         let (made, retired) = rotation.dates();
         lines.push(("former", rotation.former().to_string()));
         lines.push(("", format!("from {} to {}", timestamp(made), timestamp(retired))));
@@ -138,7 +138,7 @@ fn show(json: bool, keyring: &Keyring, now: SystemTime) -> anyhow::Result<End> {
     tell_lines(json, &object, &lines)
 }
 
-fn formerly(Formerly { rotation, statement }: &Formerly) -> Value {
+fn formerly(RetiredKey { rotation, statement }: &RetiredKey) -> Value {
     let (made_unix_ms, retired_unix_ms) = rotation.dates();
     json!({
         "public_key": rotation.former(),
@@ -151,17 +151,17 @@ fn formerly(Formerly { rotation, statement }: &Formerly) -> Value {
 }
 
 /// Changes the node's key: through the running node, which signs with it, or else in this process.
-fn change(mut order: KeyOrder, json: bool, data_dir: &Path, now: SystemTime) -> anyhow::Result<End> {
-    let runtime = reach::runtime()?;
-    let answer = match runtime.block_on(reach(data_dir, || Node::try_keys(data_dir)))? {
-        By::Us((keyring, _lock)) => perform(&keyring, None, order, now)?,
-        By::Node(stream) => {
+fn change(mut order: KeyRequest, json: bool, data_dir: &Path, now: SystemTime) -> anyhow::Result<ExitStatus> {
+    let runtime = executor::runtime()?;
+    let answer = match runtime.block_on(connect_or_open(data_dir, || Node::try_keys(data_dir)))? {
+        Executor::InProcess((keyring, _lock)) => execute(&keyring, None, order, now)?,
+        Executor::Daemon(stream) => {
             // The running node may have another working directory.
-            if let KeyOrder::Import { file } = &mut order {
+            if let KeyRequest::Import { file } = &mut order {
                 *file = std::path::absolute(&file)?;
             }
-            match runtime.block_on(reach::ask_all(stream, &Order::Key(order)))?.pop() {
-                Some(Answer::Key(answer)) => answer,
+            match runtime.block_on(executor::ask_all(stream, &NodeCommand::Key(order)))?.pop() {
+                Some(NodeEvent::Key(answer)) => answer,
                 _ => bail!("the running node did not answer"),
             }
         }
@@ -191,7 +191,7 @@ fn change(mut order: KeyOrder, json: bool, data_dir: &Path, now: SystemTime) -> 
     }
 }
 
-fn trust(command: TrustCommand, keyring: &Keyring) -> anyhow::Result<End> {
+fn trust(command: TrustCommand, keyring: &Keyring) -> anyhow::Result<ExitStatus> {
     match command {
         TrustCommand::Add { name, key, json } => {
             keyring.change_trusted(|trusted| trusted.add(&name, key))?;
@@ -209,7 +209,7 @@ fn trust(command: TrustCommand, keyring: &Keyring) -> anyhow::Result<End> {
                 let object = json!(trusted);
                 tell_one(json, &object, &format!("{}  {}", trusted.public_key, trusted.name))?;
             }
-            Ok(End::Done)
+            Ok(ExitStatus::Done)
         }
         TrustCommand::Remove { name, json } => {
             let removed = keyring.change_trusted(|trusted| trusted.remove(&name))?;
@@ -218,12 +218,12 @@ fn trust(command: TrustCommand, keyring: &Keyring) -> anyhow::Result<End> {
     }
 }
 
-fn tell_one(json: bool, object: &Value, line: &str) -> anyhow::Result<End> {
+fn tell_one(json: bool, object: &Value, line: &str) -> anyhow::Result<ExitStatus> {
     tell_lines(json, object, &[printable(line)])
 }
 
-fn tell_lines(json: bool, object: &Value, lines: &[String]) -> anyhow::Result<End> {
+fn tell_lines(json: bool, object: &Value, lines: &[String]) -> anyhow::Result<ExitStatus> {
     let shown = if json { format!("{object}\n") } else { lines.iter().map(|line| format!("{line}\n")).collect() };
     print(shown.as_bytes())?;
-    Ok(End::Done)
+    Ok(ExitStatus::Done)
 }

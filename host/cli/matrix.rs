@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::printable;
 use crate::sandbox::EngineKind;
-use crate::verify::{Answer, Cell, Matrix};
+use crate::verify::{Cell, EngineResult, Matrix};
 
 /// Formats the matrix with one row for each guest and one column for each engine.
 pub fn text(matrix: &Matrix, engines: &[EngineKind]) -> String {
@@ -49,9 +49,9 @@ pub fn json(matrix: &Matrix, engines: &[EngineKind]) -> Value {
 
 fn cell_json(cell: &Cell) -> Value {
     let runs = cell.answers.iter().map(|answer| match answer {
-        Answer::Failed { code, message } => json!({ "error": { "code": code, "message": message } }),
-        Answer::Beyond(_) | Answer::OtherSlice(_) => json!({ "error": { "code": "no_answer" } }),
-        Answer::Found(found) => {
+        EngineResult::Failed { code, message } => json!({ "error": { "code": code, "message": message } }),
+        EngineResult::Beyond(_) | EngineResult::OtherSlice(_) => json!({ "error": { "code": "no_answer" } }),
+        EngineResult::Found(found) => {
             let (code, failure) = found.outcome().map_or(("?", None), |outcome| outcome.code());
             json!({
                 "outcome": { "code": code, "failure": failure },

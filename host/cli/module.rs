@@ -11,20 +11,20 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use super::case::{CaseArgs, PROGRAM};
-use super::reach::{self, By, reach};
+use super::executor::{self, Executor, connect_or_open};
 use super::spool::Spool;
-use super::{End, complain, files, guest, print, report, tell};
-use crate::batch::Failure;
+use super::{ExitStatus, files, guest, print, print_error, report, tell};
+use crate::batch::SliceFailure;
 use crate::binary::Binary;
+use crate::commands::{NodeCommand, NodeEvent};
 use crate::config::Config;
 use crate::courier::system_clock;
 use crate::digest::Digest;
 use crate::http::{ask_node, connect};
-use crate::modules::orders::{self, ListedModule, ModuleAnswer, ModuleOrder};
-use crate::modules::{ModuleKey, ModuleName, Record};
-use crate::node::{Look, Node};
-use crate::orders::{Answer, Order};
-use crate::sandbox::{MeterFor, Report, form_of};
+use crate::modules::commands::{self, ListedModule, ModuleAnswer, ModuleRequest};
+use crate::modules::{ModuleKey, ModuleName, ModuleRecord};
+use crate::node::{Node, ReadOnlyNode};
+use crate::sandbox::{GateReport, MeterFor, form_of};
 use crate::verify;
 
 #[derive(Subcommand)]
@@ -120,7 +120,7 @@ Exit codes: 0 done, 1 the module is refused, 2 an error.";
 const PROGRESS_AFTER: Duration = Duration::from_millis(500);
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
-pub fn main(command: ModuleCommand, data_dir: &Path) -> anyhow::Result<End> {
+pub fn main(command: ModuleCommand, data_dir: &Path) -> anyhow::Result<ExitStatus> {
     match command {
         ModuleCommand::Add { file, name, json } => add(&file, name.as_ref(), json, data_dir),
         ModuleCommand::Profile { module, file, case, top, json } => profile(&module, &file, &case, top, json, data_dir),
@@ -132,12 +132,12 @@ pub fn main(command: ModuleCommand, data_dir: &Path) -> anyhow::Result<End> {
     }
 }
 
-fn add(file: &Path, name: Option<&ModuleName>, json: bool, data_dir: &Path) -> anyhow::Result<End> {
+fn add(file: &Path, name: Option<&ModuleName>, json: bool, data_dir: &Path) -> anyhow::Result<ExitStatus> {
     let wasm = guest::read(file)?;
     form_of(&wasm).with_context(|| format!("cannot use `{}`", file.display()))?;
     let by = format!("user {}", rustix::process::getuid().as_raw());
-    let order = ModuleOrder::Add { wasm: Binary(wasm), name: name.cloned(), by };
-    let (digest, bytes, kind, is_new, renamed, lacks) = match carry_out(order, data_dir)? {
+    let order = ModuleRequest::Add { wasm: Binary(wasm), name: name.cloned(), by };
+    let (digest, bytes, kind, is_new, renamed, lacks) = match execute(order, data_dir)? {
         Ok(ModuleAnswer::Added { digest, bytes, kind, is_new, renamed, lacks }) => {
             (digest, bytes, kind, is_new, renamed, lacks)
         }
@@ -145,15 +145,15 @@ fn add(file: &Path, name: Option<&ModuleName>, json: bool, data_dir: &Path) -> a
         Ok(_) => bail!("the running node answers what was not asked"),
         Err(failure) if failure.code == "not_a_module" => bail!("cannot use `{}`: {}", file.display(), failure.message),
         Err(failure) if failure.code == "not_compilable" => {
-            let Failure { code, message } = failure;
-            complain("error", &format_args!("`{}` is refused [{code}]: {message}", file.display()));
-            return Ok(End::No);
+            let SliceFailure { code, message } = failure;
+            print_error("error", &format_args!("`{}` is refused [{code}]: {message}", file.display()));
+            return Ok(ExitStatus::No);
         }
         Err(failure) => bail!("{}", failure.message),
     };
     warn_of_weak_confinement(&lacks);
     if let (Some(name), Some(before)) = (name, renamed) {
-        complain("note", &format_args!("`{name}` stood for {before} before"));
+        print_error("note", &format_args!("`{name}` stood for {before} before"));
     }
     let shown = name.map_or_else(|| file.to_string_lossy().into_owned(), ToString::to_string);
     let object = json!({ "digest": digest, "name": name, "bytes": bytes, "kind": kind, "new": is_new });
@@ -161,20 +161,20 @@ fn add(file: &Path, name: Option<&ModuleName>, json: bool, data_dir: &Path) -> a
 }
 
 /// Changes the store: through the running node, or else in this process.
-fn carry_out(order: ModuleOrder, data_dir: &Path) -> anyhow::Result<Result<ModuleAnswer, Failure>> {
-    let runtime = reach::runtime()?;
-    let by = runtime.block_on(reach(data_dir, || Node::try_open(data_dir, None, tell)))?;
+fn execute(order: ModuleRequest, data_dir: &Path) -> anyhow::Result<Result<ModuleAnswer, SliceFailure>> {
+    let runtime = executor::runtime()?;
+    let by = runtime.block_on(connect_or_open(data_dir, || Node::try_open(data_dir, None, tell)))?;
     while_showing("compiling", || match by {
-        By::Us(node) => {
-            let done = orders::perform(node.runner.modules(), order, system_clock());
-            Ok(done.map_err(|error| Failure { code: error.code().to_owned(), message: error.to_string() }))
+        Executor::InProcess(node) => {
+            let done = commands::execute(node.runner.modules(), order, system_clock());
+            Ok(done.map_err(|error| SliceFailure { code: error.code().to_owned(), message: error.to_string() }))
         }
-        By::Node(stream) => {
+        Executor::Daemon(stream) => {
             let mut told = None;
-            runtime.block_on(ask_node(stream, &Order::Module(order), |answer| told = Some(answer)))?;
+            runtime.block_on(ask_node(stream, &NodeCommand::Module(order), |answer| told = Some(answer)))?;
             match told {
-                Some(Answer::Module(answer)) => Ok(Ok(answer)),
-                Some(Answer::Error(failure)) => Ok(Err(failure)),
+                Some(NodeEvent::Module(answer)) => Ok(Ok(answer)),
+                Some(NodeEvent::Error(failure)) => Ok(Err(failure)),
                 _ => bail!("the running node did not answer"),
             }
         }
@@ -188,7 +188,7 @@ fn profile(
     top: usize,
     json: bool,
     data_dir: &Path,
-) -> anyhow::Result<End> {
+) -> anyhow::Result<ExitStatus> {
     let look = Node::look(data_dir)?;
     let guest = guest::named(module, MeterFor::Profiles, &look)?;
     let mut spool = Spool::default();
@@ -198,27 +198,27 @@ fn profile(
     let shown =
         if json { format!("{}\n", report::profile_json(&profile)) } else { report::profile_text(&profile, top) };
     print(shown.as_bytes())?;
-    Ok(if profile.outcome.is_done() { End::Done } else { End::No })
+    Ok(if profile.outcome.is_done() { ExitStatus::Done } else { ExitStatus::No })
 }
 
 /// Warns that the compiler ran a stranger's module with less confinement than SECURITY.md promises.
 pub fn warn_of_weak_confinement<T: AsRef<str>>(lacks: &[T]) {
     if !lacks.is_empty() {
         let lacks: Vec<&str> = lacks.iter().map(AsRef::as_ref).collect();
-        complain("warning", &format_args!("this kernel confined the compiler without {}", lacks.join(" and ")));
+        print_error("warning", &format_args!("this kernel confined the compiler without {}", lacks.join(" and ")));
     }
 }
 
 /// Prints all reasons against the module, not only the first.
-fn refused(file: &Path, report: &Report, json: bool) -> anyhow::Result<End> {
+fn refused(file: &Path, report: &GateReport, json: bool) -> anyhow::Result<ExitStatus> {
     if json {
         print(format!("{}\n", report::json(file, report)).as_bytes())?;
     }
     report::complain_of(file, report);
-    Ok(End::No)
+    Ok(ExitStatus::No)
 }
 
-fn check(file: &Path, json: bool, data_dir: &Path) -> anyhow::Result<End> {
+fn check(file: &Path, json: bool, data_dir: &Path) -> anyhow::Result<ExitStatus> {
     let config = Config::read(&data_dir.join("config.toml"))?;
     let (reader, bytes) = (guest::reader()?, guest::read(file)?);
     let report = while_showing("checking", || reader.report(&config.gate, &bytes));
@@ -226,21 +226,21 @@ fn check(file: &Path, json: bool, data_dir: &Path) -> anyhow::Result<End> {
     let shown =
         if json { format!("{:#}\n", report::json(file, &report)) } else { report::text(file, &report, &config.gate) };
     print(shown.as_bytes())?;
-    Ok(if report.refusals.is_empty() { End::Done } else { End::No })
+    Ok(if report.refusals.is_empty() { ExitStatus::Done } else { ExitStatus::No })
 }
 
 /// Prints all pages, one after another, from the running node or else from the files.
-fn list(json: bool, data_dir: &Path) -> anyhow::Result<End> {
-    let runtime = reach::runtime()?;
-    let (mut end, mut after) = (End::Done, None);
+fn list(json: bool, data_dir: &Path) -> anyhow::Result<ExitStatus> {
+    let runtime = executor::runtime()?;
+    let (mut end, mut after) = (ExitStatus::Done, None);
     loop {
         let running = runtime.block_on(connect(&Node::state(data_dir))).context("cannot ask the running node")?;
         let answer = match running {
-            None => orders::list(&Node::look(data_dir)?.stored, after.as_ref())?,
+            None => commands::list(&Node::look(data_dir)?.stored, after.as_ref())?,
             Some(stream) => {
-                let order = Order::Module(ModuleOrder::List { after });
-                match runtime.block_on(reach::ask_all(stream, &order))?.pop() {
-                    Some(Answer::Module(answer)) => answer,
+                let order = NodeCommand::Module(ModuleRequest::List { after });
+                match runtime.block_on(executor::ask_all(stream, &order))?.pop() {
+                    Some(NodeEvent::Module(answer)) => answer,
                     _ => bail!("the running node did not answer"),
                 }
             }
@@ -255,8 +255,8 @@ fn list(json: bool, data_dir: &Path) -> anyhow::Result<End> {
                     show_line(json, &object(&digest, &record, &names), line.trim_end())?;
                 }
                 Err(error) => {
-                    complain("error", &error);
-                    end = End::Error;
+                    print_error("error", &error);
+                    end = ExitStatus::Error;
                 }
             }
         }
@@ -271,8 +271,8 @@ fn words(names: &[ModuleName]) -> String {
     names.iter().map(ModuleName::as_str).collect::<Vec<_>>().join(" ")
 }
 
-fn show(module: &ModuleKey, json: bool, data_dir: &Path) -> anyhow::Result<End> {
-    let Look { config, stored } = Node::look(data_dir)?;
+fn show(module: &ModuleKey, json: bool, data_dir: &Path) -> anyhow::Result<ExitStatus> {
+    let ReadOnlyNode { config, stored } = Node::look(data_dir)?;
     let digest = stored.find(module)?;
     let (record, names) = (stored.record(&digest)?, stored.names_of(&digest)?);
     let wasm = stored.read(&digest)?;
@@ -285,11 +285,11 @@ fn show(module: &ModuleKey, json: bool, data_dir: &Path) -> anyhow::Result<End> 
     let adders = record.adders().map(String::as_str).collect::<Vec<_>>().join(", ");
     let known = format!("names      {}\nadded      {added}, by {adders}\n", words(&names));
     print((known + &report::text(Path::new(&digest.to_string()), &report, &config.gate)).as_bytes())?;
-    Ok(End::Done)
+    Ok(ExitStatus::Done)
 }
 
-fn remove(module: &ModuleKey, json: bool, data_dir: &Path) -> anyhow::Result<End> {
-    let (digest, gone) = match carry_out(ModuleOrder::Remove { module: module.clone() }, data_dir)? {
+fn remove(module: &ModuleKey, json: bool, data_dir: &Path) -> anyhow::Result<ExitStatus> {
+    let (digest, gone) = match execute(ModuleRequest::Remove { module: module.clone() }, data_dir)? {
         Ok(ModuleAnswer::Removed { digest, module_removed }) => (digest, module_removed),
         Ok(_) => bail!("the running node answers what was not asked"),
         Err(failure) => bail!("{}", failure.message),
@@ -298,20 +298,20 @@ fn remove(module: &ModuleKey, json: bool, data_dir: &Path) -> anyhow::Result<End
     show_line(json, &json!({ "digest": digest, "module_removed": gone }), &line)
 }
 
-fn export(module: &ModuleKey, file: &Path, json: bool, data_dir: &Path) -> anyhow::Result<End> {
+fn export(module: &ModuleKey, file: &Path, json: bool, data_dir: &Path) -> anyhow::Result<ExitStatus> {
     let stored = Node::look(data_dir)?.stored;
     let digest = stored.find(module)?;
     let wasm = stored.read(&digest)?;
     if file == Path::new("-") {
         print(&wasm)?;
-        return Ok(End::Done);
+        return Ok(ExitStatus::Done);
     }
     files::replace(file, Some(&wasm)).with_context(|| format!("cannot write `{}`", file.display()))?;
     let object = json!({ "digest": digest, "bytes": wasm.len(), "file": file.to_string_lossy() });
     show_line(json, &object, &format!("{digest}  {}", file.display()))
 }
 
-fn object(digest: &Digest, record: &Record, names: &[ModuleName]) -> Value {
+fn object(digest: &Digest, record: &ModuleRecord, names: &[ModuleName]) -> Value {
     let mut object = json!({ "digest": digest, "names": names });
     if let (Value::Object(object), Ok(Value::Object(record))) = (&mut object, serde_json::to_value(record)) {
         object.extend(record.into_iter().filter(|(key, _)| key != "version"));
@@ -319,10 +319,10 @@ fn object(digest: &Digest, record: &Record, names: &[ModuleName]) -> Value {
     object
 }
 
-fn show_line(json: bool, object: &Value, line: &str) -> anyhow::Result<End> {
+fn show_line(json: bool, object: &Value, line: &str) -> anyhow::Result<ExitStatus> {
     let shown = if json { format!("{object}\n") } else { format!("{}\n", super::printable(line)) };
     print(shown.as_bytes())?;
-    Ok(End::Done)
+    Ok(ExitStatus::Done)
 }
 
 /// Does `work`, and shows a spinner if the work takes long.

@@ -8,12 +8,12 @@ use std::path::Path;
 
 use clap::Subcommand;
 
-use super::reach::{self, By, reach};
-use super::{End, complain, print};
+use super::executor::{self, Executor, connect_or_open};
+use super::{ExitStatus, print, print_error};
+use crate::commands::{NodeCommand, NodeEvent};
 use crate::courier::system_clock;
 use crate::node::Node;
-use crate::orders::{Answer, Order};
-use crate::prices::orders::{PriceAnswer, PriceOrder};
+use crate::prices::commands::{PriceAnswer, PriceRequest};
 use crate::prices::{Lane, Price, ProviderName, Quantile, WINDOW_MAX};
 
 #[derive(Subcommand)]
@@ -78,22 +78,26 @@ Examples:
 Every offer counts in its own lane and in `all`, for up to 60 hours, while it is among the last `prices.window` there.
 Exit codes: 0 done, 1 fewer than 5 offers or 3 providers to judge by, 2 an error.";
 
-pub fn main(command: PriceCommand, data_dir: &Path) -> anyhow::Result<End> {
+pub fn main(command: PriceCommand, data_dir: &Path) -> anyhow::Result<ExitStatus> {
     match command {
         PriceCommand::Offer { price, lane, provider, json } => {
-            answer(PriceOrder::Offer { price, lane, provider }, json, data_dir)
+            answer(PriceRequest::Offer { price, lane, provider }, json, data_dir)
         }
-        PriceCommand::Bands { lane, quantiles, json } => answer(PriceOrder::Bands { lane, quantiles }, json, data_dir),
-        PriceCommand::Suggest { lane, backlog, json } => answer(PriceOrder::Suggest { lane, backlog }, json, data_dir),
+        PriceCommand::Bands { lane, quantiles, json } => {
+            answer(PriceRequest::Bands { lane, quantiles }, json, data_dir)
+        }
+        PriceCommand::Suggest { lane, backlog, json } => {
+            answer(PriceRequest::Suggest { lane, backlog }, json, data_dir)
+        }
         PriceCommand::History { lane, last, plot, json } => {
-            let order = PriceOrder::History { lane, last: last.unwrap_or(WINDOW_MAX) };
+            let order = PriceRequest::History { lane, last: last.unwrap_or(WINDOW_MAX) };
             if plot { draw(order, lane, data_dir) } else { answer(order, json, data_dir) }
         }
     }
 }
 
-fn answer(order: PriceOrder, json: bool, data_dir: &Path) -> anyhow::Result<End> {
-    let answers = carry_out(order, data_dir)?;
+fn answer(order: PriceRequest, json: bool, data_dir: &Path) -> anyhow::Result<ExitStatus> {
+    let answers = execute(order, data_dir)?;
     let shown: Result<Vec<String>, serde_json::Error> = if json {
         answers.iter().map(serde_json::to_string).collect()
     } else {
@@ -105,11 +109,11 @@ fn answer(order: PriceOrder, json: bool, data_dir: &Path) -> anyhow::Result<End>
         PriceAnswer::Suggestion(suggestion) => suggestion.bands.insufficient,
         PriceAnswer::Recorded(_) | PriceAnswer::Offer(_) => false,
     };
-    Ok(if answers.iter().any(is_insufficient) { End::No } else { End::Done })
+    Ok(if answers.iter().any(is_insufficient) { ExitStatus::No } else { ExitStatus::Done })
 }
 
-fn draw(order: PriceOrder, lane: Lane, data_dir: &Path) -> anyhow::Result<End> {
-    let offers: Vec<_> = carry_out(order, data_dir)?
+fn draw(order: PriceRequest, lane: Lane, data_dir: &Path) -> anyhow::Result<ExitStatus> {
+    let offers: Vec<_> = execute(order, data_dir)?
         .into_iter()
         .filter_map(|answer| match answer {
             PriceAnswer::Offer(offer) => Some((offer.time_ms, offer.price.units())),
@@ -118,9 +122,9 @@ fn draw(order: PriceOrder, lane: Lane, data_dir: &Path) -> anyhow::Result<End> {
         .collect();
     match plot::plot(&offers, columns()) {
         Some(plot) => print(plot.as_bytes())?,
-        None => complain("note", &format_args!("no offers count in the lane `{lane}`; there is nothing to plot")),
+        None => print_error("note", &format_args!("no offers count in the lane `{lane}`; there is nothing to plot")),
     }
-    Ok(End::Done)
+    Ok(ExitStatus::Done)
 }
 
 /// Returns the width of the terminal; for other outputs, a width that most displays can show.
@@ -131,20 +135,20 @@ fn columns() -> usize {
 }
 
 /// Executes the order. A recorded offer is on disk when this returns.
-fn carry_out(order: PriceOrder, data_dir: &Path) -> anyhow::Result<Vec<PriceAnswer>> {
-    let runtime = reach::runtime()?;
-    match runtime.block_on(reach(data_dir, || Node::try_prices(data_dir)))? {
-        By::Node(stream) => {
-            let answers = runtime.block_on(reach::ask_all(stream, &Order::Price(order)))?;
-            let price = |answer| if let Answer::Price(answer) = answer { Some(*answer) } else { None };
+fn execute(order: PriceRequest, data_dir: &Path) -> anyhow::Result<Vec<PriceAnswer>> {
+    let runtime = executor::runtime()?;
+    match runtime.block_on(connect_or_open(data_dir, || Node::try_prices(data_dir)))? {
+        Executor::Daemon(stream) => {
+            let answers = runtime.block_on(executor::ask_all(stream, &NodeCommand::Price(order)))?;
+            let price = |answer| if let NodeEvent::Price(answer) = answer { Some(*answer) } else { None };
             Ok(answers.into_iter().filter_map(price).collect())
         }
-        By::Us((board, result, _lock)) => {
+        Executor::InProcess((board, result, _lock)) => {
             if result.is_loss() {
-                complain("warning", &result);
+                print_error("warning", &result);
             }
             let stored = Node::look(data_dir)?.stored;
-            let answers = board.perform(order, |digest| stored.contains(digest), system_clock())?;
+            let answers = board.execute(order, |digest| stored.contains(digest), system_clock())?;
             board.save_if_changed()?;
             Ok(answers)
         }

@@ -6,8 +6,8 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{End, complain, print, printable, timestamp};
-use crate::key::{KeyName, Owner, Owners, PublicKey};
+use super::{ExitStatus, print, print_error, printable, timestamp};
+use crate::key::{KeyName, KeyOwner, KnownKeys, PublicKey};
 use crate::node::Node;
 use crate::private_file;
 use crate::proof::{DecodeError, JSON_BYTES_MAX, SliceProof};
@@ -56,37 +56,37 @@ question: to answer it, run the slice again and compare the claims.
 
 Exit codes: 0 all valid, 1 some are not, 2 an error.";
 
-pub fn main(command: ProofCommand, data_dir: &Path) -> anyhow::Result<End> {
+pub fn main(command: ProofCommand, data_dir: &Path) -> anyhow::Result<ExitStatus> {
     match command {
         ProofCommand::Show { file, json } => show(&file, json),
         ProofCommand::Validate { files, signer, json } => validate(&files, signer.as_deref(), json, data_dir),
     }
 }
 
-fn show(file: &Path, json: bool) -> anyhow::Result<End> {
+fn show(file: &Path, json: bool) -> anyhow::Result<ExitStatus> {
     let proof = read(file).map_err(anyhow::Error::from).and_then(|proof| Ok(proof?));
     let proof = proof.with_context(|| format!("cannot read proof `{}`", file.display()))?;
     let shown = if json { format!("{:#}\n", proof.to_json()) } else { describe(&proof) };
     print(shown.as_bytes())?;
-    Ok(End::Done)
+    Ok(ExitStatus::Done)
 }
 
 pub fn read(file: &Path) -> std::io::Result<Result<SliceProof, DecodeError>> {
     Ok(SliceProof::read(&private_file::read_shared(file, JSON_BYTES_MAX as u64)?))
 }
 
-fn validate(files: &[PathBuf], signer: Option<&str>, json: bool, data_dir: &Path) -> anyhow::Result<End> {
+fn validate(files: &[PathBuf], signer: Option<&str>, json: bool, data_dir: &Path) -> anyhow::Result<ExitStatus> {
     let owners = Node::known_keys(data_dir).owners()?;
-    let wanted = signer.map(|signer| Wanted::find(signer, &owners)).transpose()?;
-    let mut end = End::Done;
+    let wanted = signer.map(|signer| RequiredSigner::find(signer, &owners)).transpose()?;
+    let mut end = ExitStatus::Done;
     for file in files {
         let checked = match read(file) {
             Err(error) => {
-                complain("error", &format_args!("cannot read proof `{}`: {error}", file.display()));
-                Checked::Unreadable(error.to_string())
+                print_error("error", &format_args!("cannot read proof `{}`: {error}", file.display()));
+                FileVerdict::Unreadable(error.to_string())
             }
-            Ok(Err(error)) => Checked::NotValid { code: error.code(), why: error.to_string() },
-            Ok(Ok(proof)) => Checked::of(proof, &owners, wanted.as_ref()),
+            Ok(Err(error)) => FileVerdict::NotValid { code: error.code(), why: error.to_string() },
+            Ok(Ok(proof)) => FileVerdict::of(proof, &owners, wanted.as_ref()),
         };
         let line = if json { checked.json(file).to_string() } else { checked.text(file) };
         if !line.is_empty() {
@@ -98,13 +98,13 @@ fn validate(files: &[PathBuf], signer: Option<&str>, json: bool, data_dir: &Path
 }
 
 /// The required signer.
-struct Wanted<'a> {
+struct RequiredSigner<'a> {
     said: &'a str,
     keys: Vec<PublicKey>,
 }
 
-impl<'a> Wanted<'a> {
-    fn find(said: &'a str, owners: &Owners) -> anyhow::Result<Self> {
+impl<'a> RequiredSigner<'a> {
+    fn find(said: &'a str, owners: &KnownKeys) -> anyhow::Result<Self> {
         let keys = if said == "self" {
             owners.own.iter().chain(&owners.former).copied().collect()
         } else if let Ok(key) = said.parse::<PublicKey>() {
@@ -122,14 +122,14 @@ impl<'a> Wanted<'a> {
 }
 
 /// Result of checking one file.
-enum Checked {
-    Valid { proof: Box<SliceProof>, owner: Owner },
+enum FileVerdict {
+    Valid { proof: Box<SliceProof>, owner: KeyOwner },
     NotValid { code: &'static str, why: String },
     Unreadable(String),
 }
 
-impl Checked {
-    fn of(proof: SliceProof, owners: &Owners, wanted: Option<&Wanted<'_>>) -> Self {
+impl FileVerdict {
+    fn of(proof: SliceProof, owners: &KnownKeys, wanted: Option<&RequiredSigner<'_>>) -> Self {
         let (signer, owner) = (proof.signer(), owners.of(&proof.signer()));
         match wanted {
             Some(wanted) if !wanted.keys.contains(&signer) => {
@@ -140,11 +140,11 @@ impl Checked {
         }
     }
 
-    fn end(&self) -> End {
+    fn end(&self) -> ExitStatus {
         match self {
-            Self::Valid { .. } => End::Done,
-            Self::NotValid { .. } => End::No,
-            Self::Unreadable(_) => End::Error,
+            Self::Valid { .. } => ExitStatus::Done,
+            Self::NotValid { .. } => ExitStatus::No,
+            Self::Unreadable(_) => ExitStatus::Error,
         }
     }
 
@@ -163,11 +163,11 @@ impl Checked {
         match self {
             Self::Valid { proof, owner } => {
                 let (owner, name) = match owner {
-                    Owner::ThisNode => ("this_node", None),
-                    Owner::ThisNodeFormerly => ("this_node_formerly", None),
-                    Owner::Trusted(name) => ("trusted", Some(name)),
-                    Owner::TrustedFormerly(name) => ("trusted_formerly", Some(name)),
-                    Owner::Unknown => ("unknown", None),
+                    KeyOwner::ThisNode => ("this_node", None),
+                    KeyOwner::ThisNodeFormerly => ("this_node_formerly", None),
+                    KeyOwner::Trusted(name) => ("trusted", Some(name)),
+                    KeyOwner::TrustedFormerly(name) => ("trusted_formerly", Some(name)),
+                    KeyOwner::Unknown => ("unknown", None),
                 };
                 let (signer, claim) = (proof.signer(), proof.claim_digest());
                 json!({ "file": file, "valid": true, "signer": signer, "owner": owner, "name": name, "claim": claim })
@@ -178,13 +178,13 @@ impl Checked {
     }
 }
 
-fn words(owner: &Owner) -> String {
+fn words(owner: &KeyOwner) -> String {
     match owner {
-        Owner::ThisNode => "this node".to_owned(),
-        Owner::ThisNodeFormerly => "this node, with a former key".to_owned(),
-        Owner::Trusted(name) => format!("trusted as {name}"),
-        Owner::TrustedFormerly(name) => format!("trusted as {name}, with a former key"),
-        Owner::Unknown => "an unknown key".to_owned(),
+        KeyOwner::ThisNode => "this node".to_owned(),
+        KeyOwner::ThisNodeFormerly => "this node, with a former key".to_owned(),
+        KeyOwner::Trusted(name) => format!("trusted as {name}"),
+        KeyOwner::TrustedFormerly(name) => format!("trusted as {name}, with a former key"),
+        KeyOwner::Unknown => "an unknown key".to_owned(),
     }
 }
 

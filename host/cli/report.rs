@@ -5,15 +5,15 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{complain, printable};
-use crate::sandbox::{GateLimits, LIMITS, Limit, Report};
-use crate::verify::{Profile, What};
+use super::{print_error, printable};
+use crate::sandbox::{GateLimits, GateReport, LIMITS, Limit};
+use crate::verify::{Profile, ProfileEntry};
 
 /// Number of limits shown: those that the module comes nearest to.
 const NEAREST: usize = 4;
 
 /// Formats the whole report for people.
-pub fn text(file: &Path, report: &Report, limits: &GateLimits) -> String {
+pub fn text(file: &Path, report: &GateReport, limits: &GateLimits) -> String {
     let refused = match report.refusals.len() {
         0 => "admitted".to_owned(),
         1 => "refused, by 1 rule".to_owned(),
@@ -30,7 +30,7 @@ pub fn text(file: &Path, report: &Report, limits: &GateLimits) -> String {
     text
 }
 
-fn facts(report: &Report, limits: &GateLimits) -> Vec<(&'static str, String)> {
+fn facts(report: &GateReport, limits: &GateLimits) -> Vec<(&'static str, String)> {
     let memory = report.memory_pages.map_or_else(
         || "none".to_owned(),
         |(pages, max)| {
@@ -71,7 +71,7 @@ fn list<T: AsRef<str>>(items: &[T]) -> String {
 }
 
 /// Returns the limits of which the module uses the largest fraction.
-fn nearest(report: &Report, limits: &GateLimits) -> Vec<String> {
+fn nearest(report: &GateReport, limits: &GateLimits) -> Vec<String> {
     let part = |limit: &Limit| report.used.of(limit.name) as f64 / limits.of(limit.name) as f64;
     // A limit of one, such as one memory or one table, is always used fully or not at all.
     let mut by_part: Vec<&Limit> = LIMITS.iter().filter(|limit| limits.of(limit.name) > 1).collect();
@@ -81,7 +81,7 @@ fn nearest(report: &Report, limits: &GateLimits) -> Vec<String> {
 }
 
 /// Formats the whole report for programs.
-pub fn json(file: &Path, report: &Report) -> Value {
+pub fn json(file: &Path, report: &GateReport) -> Value {
     let mut object = json!({ "file": file.to_string_lossy() });
     if let (Value::Object(object), Value::Object(report)) = (&mut object, report.to_json()) {
         object.extend(report);
@@ -90,10 +90,10 @@ pub fn json(file: &Path, report: &Report) -> Value {
 }
 
 /// Prints one message for each refusal of the module.
-pub fn complain_of(file: &Path, report: &Report) {
+pub fn complain_of(file: &Path, report: &GateReport) {
     for refusal in &report.refusals {
         let (code, hint) = (refusal.code(), refusal.hint());
-        complain("error", &format_args!("`{}` is refused [{code}]: {refusal}; {hint}", file.display()));
+        print_error("error", &format_args!("`{}` is refused [{code}]: {refusal}; {hint}", file.display()));
     }
 }
 
@@ -115,14 +115,14 @@ pub fn profile_text(profile: &Profile, top: usize) -> String {
     text
 }
 
-fn what(what: &What) -> String {
+fn what(what: &ProfileEntry) -> String {
     match what {
-        What::Function(index, Some(name)) => format!("{name} (function {index})"),
-        What::Function(index, None) => format!("function {index}"),
-        What::Bulk(name) => (*name).to_owned(),
-        What::Host(name, calls) => format!("{name}, {calls} host calls"),
-        What::Start => "the start: memory, segments and tables".to_owned(),
-        What::Forfeited => "forfeited".to_owned(),
+        ProfileEntry::Function(index, Some(name)) => format!("{name} (function {index})"),
+        ProfileEntry::Function(index, None) => format!("function {index}"),
+        ProfileEntry::Bulk(name) => (*name).to_owned(),
+        ProfileEntry::Host(name, calls) => format!("{name}, {calls} host calls"),
+        ProfileEntry::Start => "the start: memory, segments and tables".to_owned(),
+        ProfileEntry::Forfeited => "forfeited".to_owned(),
     }
 }
 
@@ -131,11 +131,11 @@ pub fn profile_json(profile: &Profile) -> Value {
     let parts = profile.parts.iter().map(|part| {
         let gas = part.gas;
         match &part.what {
-            What::Function(index, name) => json!({ "gas": gas, "function": index, "name": name }),
-            What::Bulk(name) => json!({ "gas": gas, "bulk": name }),
-            What::Host(name, calls) => json!({ "gas": gas, "host": name, "calls": calls }),
-            What::Start => json!({ "gas": gas, "start": true }),
-            What::Forfeited => json!({ "gas": gas, "forfeited": true }),
+            ProfileEntry::Function(index, name) => json!({ "gas": gas, "function": index, "name": name }),
+            ProfileEntry::Bulk(name) => json!({ "gas": gas, "bulk": name }),
+            ProfileEntry::Host(name, calls) => json!({ "gas": gas, "host": name, "calls": calls }),
+            ProfileEntry::Start => json!({ "gas": gas, "start": true }),
+            ProfileEntry::Forfeited => json!({ "gas": gas, "forfeited": true }),
         }
     });
     json!({ "gas": profile.gas, "outcome": profile.outcome.code().0, "parts": parts.collect::<Vec<_>>() })

@@ -15,18 +15,18 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval_at};
 
-use super::guest::{self, Named};
+use super::executor::{Executor, connect_or_open};
+use super::guest::{self, NamedModule};
 use super::module::warn_of_weak_confinement;
-use super::reach::{By, reach};
 use super::spool::Spool;
-use super::{End, RunArgs, complain, files, is_broken_pipe, print, tell};
-use crate::batch::{AssetFrom, Batch, BatchFile, BatchGuest, BatchOrder, Failure};
+use super::{ExitStatus, RunArgs, files, is_broken_pipe, print, print_error, tell};
+use crate::batch::{AssetSource, Batch, BatchFile, BatchRequest, GuestSource, SliceFailure};
 use crate::binary::Binary;
+use crate::commands::{NodeCommand, ReplyAssembler};
 use crate::http::ask_node;
 use crate::node::Node;
-use crate::orders::{Order, Told};
 use crate::process;
-use crate::runner::{ASSETS_BYTES_MAX, Answer};
+use crate::runner::{ASSETS_BYTES_MAX, RunAnswer};
 use crate::sandbox::Confinement;
 
 /// Threads that write finished proofs to disk.
@@ -39,7 +39,7 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 /// Time for an interrupted run to print how far it came.
 const LEAVE_AFTER: Duration = Duration::from_secs(1);
 
-pub fn run(args: RunArgs, data_dir: &Path) -> anyhow::Result<End> {
+pub fn run(args: RunArgs, data_dir: &Path) -> anyhow::Result<ExitStatus> {
     let files = files::expand(&files::named(&args.paths, args.files0_from.as_deref())?)?;
     if args.id.is_some() && files.len() != 1 {
         anyhow::bail!("--id names one slice, but {} are given", files.len());
@@ -60,27 +60,27 @@ pub fn run(args: RunArgs, data_dir: &Path) -> anyhow::Result<End> {
         .build()
         .context("cannot start the threads that run slices")?;
     let guest = guest(&args, data_dir)?;
-    let by = runtime.block_on(reach(data_dir, || Node::try_open(data_dir, jobs, tell)))?;
+    let by = runtime.block_on(connect_or_open(data_dir, || Node::try_open(data_dir, jobs, tell)))?;
     runtime.spawn(leave_if_nobody_reads());
     let end = match by {
-        By::Us(node) => {
+        Executor::InProcess(node) => {
             let batch = Batch::open(order(&args, (&files, &copies), guest, &|path| Ok(path.to_owned()))?, &node)?;
             if args.module.is_some() {
                 warn_of_weak_confinement(
-                    &node.runner.modules().confinement().map(Confinement::lacks).unwrap_or_default(),
+                    &node.runner.modules().confinement().map(Confinement::missing).unwrap_or_default(),
                 );
             }
             let (bytes, runner) = (batch.bytes(), node.runner.clone());
-            let report = Report::new(&args, files);
+            let report = RunReporter::new(&args, files);
             let progress = || Some((runner.bytes_read(), bytes, runner.gas_granted()));
             runtime.block_on(report.follow(batch.run().map(Ok), &progress))
         }
-        By::Node(stream) => {
+        Executor::Daemon(stream) => {
             let absolute = |path: &Path| {
                 path.canonicalize().or_else(|_| std::path::absolute(path)).context("cannot tell where a file is")
             };
-            let order = Order::Run(order(&args, (&files, &copies), guest, &absolute)?);
-            let report = Report::new(&args, files);
+            let order = NodeCommand::Run(order(&args, (&files, &copies), guest, &absolute)?);
+            let report = RunReporter::new(&args, files);
             runtime.block_on(async { report.follow(told(stream, order), &|| None).await })
         }
     };
@@ -91,13 +91,13 @@ pub fn run(args: RunArgs, data_dir: &Path) -> anyhow::Result<End> {
 }
 
 /// Returns the guest to run on the slices.
-fn guest(args: &RunArgs, data_dir: &Path) -> anyhow::Result<BatchGuest> {
+fn guest(args: &RunArgs, data_dir: &Path) -> anyhow::Result<GuestSource> {
     let Some(module) = &args.module else {
-        return Ok(args.workload.clone().map_or(BatchGuest::OfFile, BatchGuest::Named));
+        return Ok(args.workload.clone().map_or(GuestSource::OfFile, GuestSource::Named));
     };
     Ok(match guest::find(module, &Node::look(data_dir)?)? {
-        Named::Stored(digest) => BatchGuest::Stored(digest),
-        Named::File(bytes) => BatchGuest::Module(Binary(bytes)),
+        NamedModule::Stored(digest) => GuestSource::Stored(digest),
+        NamedModule::File(bytes) => GuestSource::Module(Binary(bytes)),
     })
 }
 
@@ -105,15 +105,17 @@ fn guest(args: &RunArgs, data_dir: &Path) -> anyhow::Result<BatchGuest> {
 fn order(
     args: &RunArgs,
     (files, copies): (&[PathBuf], &[Option<PathBuf>]),
-    guest: BatchGuest,
+    guest: GuestSource,
     place: &impl Fn(&Path) -> anyhow::Result<PathBuf>,
-) -> anyhow::Result<BatchOrder> {
+) -> anyhow::Result<BatchRequest> {
     let asset = |(name, path): &(String, PathBuf)| {
         let from = if path.is_file() {
-            AssetFrom::File(Binary::of_path(place(path)?))
+            AssetSource::File(Binary::of_path(place(path)?))
         } else {
             let bytes = files::read_up_to(path, ASSETS_BYTES_MAX);
-            AssetFrom::Here(Binary(bytes.with_context(|| format!("cannot read asset `{name}`, `{}`", path.display()))?))
+            AssetSource::Here(Binary(
+                bytes.with_context(|| format!("cannot read asset `{name}`, `{}`", path.display()))?,
+            ))
         };
         Ok((name.clone(), from))
     };
@@ -122,7 +124,7 @@ fn order(
         Ok(BatchFile { path: Binary::of_path(path), copy: copy.clone().map(Binary::of_path) })
     };
     let words: Vec<&[u8]> = args.args.iter().map(|word| word.as_bytes()).collect();
-    Ok(BatchOrder {
+    Ok(BatchRequest {
         files: files.iter().zip(copies).map(slice).collect::<anyhow::Result<_>>()?,
         guest,
         guest_name: match (&args.module, &args.workload) {
@@ -152,15 +154,15 @@ async fn leave_if_nobody_reads() {
         _ = terminate.recv() => {}
     }
     tokio::time::sleep(LEAVE_AFTER).await;
-    std::process::exit(End::Interrupted as i32);
+    std::process::exit(ExitStatus::Interrupted as i32);
 }
 
 /// Returns the running node's results, slice by slice.
-fn told(stream: UnixStream, order: Order) -> impl Stream<Item = anyhow::Result<Result<Answer, Failure>>> {
+fn told(stream: UnixStream, order: NodeCommand) -> impl Stream<Item = anyhow::Result<Result<RunAnswer, SliceFailure>>> {
     let (tell, heard) = mpsc::unbounded_channel();
     let tell_last = tell.clone();
     tokio::spawn(async move {
-        let mut told = Told::default();
+        let mut told = ReplyAssembler::default();
         let asked = ask_node(stream, &order, |answer| match told.take(answer) {
             Ok(None) => {}
             Ok(Some(result)) => drop(tell.send(Ok(result))),
@@ -174,9 +176,9 @@ fn told(stream: UnixStream, order: Order) -> impl Stream<Item = anyhow::Result<R
 }
 
 /// Reports each slice to the user, in the order of the command line.
-struct Report<'a> {
+struct RunReporter<'a> {
     args: &'a RunArgs,
-    end: End,
+    end: ExitStatus,
     finished: usize,
     total: usize,
     /// Files that were not reported yet.
@@ -185,19 +187,19 @@ struct Report<'a> {
 }
 
 /// Bytes hashed so far, bytes in total, and gas.
-type Progress<'a> = &'a dyn Fn() -> Option<(u64, u64, u64)>;
+type ProgressReading<'a> = &'a dyn Fn() -> Option<(u64, u64, u64)>;
 
-impl<'a> Report<'a> {
+impl<'a> RunReporter<'a> {
     fn new(args: &'a RunArgs, files: Vec<PathBuf>) -> Self {
         let total = files.len();
-        Self { args, end: End::Done, finished: 0, total, files: files.into_iter(), bar: ProgressBar::hidden() }
+        Self { args, end: ExitStatus::Done, finished: 0, total, files: files.into_iter(), bar: ProgressBar::hidden() }
     }
 
     async fn follow(
         mut self,
-        results: impl Stream<Item = anyhow::Result<Result<Answer, Failure>>>,
-        progress: Progress<'_>,
-    ) -> anyhow::Result<End> {
+        results: impl Stream<Item = anyhow::Result<Result<RunAnswer, SliceFailure>>>,
+        progress: ProgressReading<'_>,
+    ) -> anyhow::Result<ExitStatus> {
         let mut results = pin!(results);
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
@@ -223,14 +225,14 @@ impl<'a> Report<'a> {
         Ok(self.end)
     }
 
-    fn interrupted(&self) -> End {
+    fn interrupted(&self) -> ExitStatus {
         self.bar.finish_and_clear();
         let Self { finished, total, .. } = self;
-        complain("interrupted", &format_args!("{finished} of {total} slices are done, and their proofs are kept"));
-        End::Interrupted
+        print_error("interrupted", &format_args!("{finished} of {total} slices are done, and their proofs are kept"));
+        ExitStatus::Interrupted
     }
 
-    fn progress(&mut self, progress: Progress<'_>) {
+    fn progress(&mut self, progress: ProgressReading<'_>) {
         let Some((bytes, bytes_all, gas)) = progress() else { return };
         if self.bar.is_hidden() && self.bar.length().is_none() && io::stderr().is_terminal() {
             let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {msg} {elapsed}");
@@ -241,16 +243,16 @@ impl<'a> Report<'a> {
         self.bar.set_message(format!("{}/{} slices, {gas} gas", self.finished, self.total));
     }
 
-    fn tell(&mut self, file: &Path, result: Result<Answer, Failure>) -> anyhow::Result<()> {
+    fn tell(&mut self, file: &Path, result: Result<RunAnswer, SliceFailure>) -> anyhow::Result<()> {
         let result = result.and_then(|answer| {
             self.args.out.as_deref().map_or(Ok(()), |out| write_proof(out, file, &answer)).map(|()| answer)
         });
         let (end, complaint) = match &result {
-            Err(failure) => (End::Error, Some(("error", failure.message.clone()))),
-            Ok(answer) if answer.finished.outcome.is_done() => (End::Done, None),
+            Err(failure) => (ExitStatus::Error, Some(("error", failure.message.clone()))),
+            Ok(answer) if answer.finished.outcome.is_done() => (ExitStatus::Done, None),
             Ok(answer) => {
                 let why = format!("`{}`: {}", file.display(), answer.finished.outcome);
-                (End::No, Some(("failed", why)))
+                (ExitStatus::No, Some(("failed", why)))
             }
         };
         self.end = self.end.max(end);
@@ -259,11 +261,11 @@ impl<'a> Report<'a> {
         self.bar.suspend(|| {
             if let (Ok(answer), false) = (&result, self.args.json) {
                 for line in String::from_utf8_lossy(&answer.finished.log).lines() {
-                    complain("log", &format_args!("`{}`: {line}", file.display()));
+                    print_error("log", &format_args!("`{}`: {line}", file.display()));
                 }
             }
             if let Some((kind, message)) = complaint {
-                complain(kind, &message);
+                print_error(kind, &message);
             }
             print(&line)
         })
@@ -272,7 +274,7 @@ impl<'a> Report<'a> {
 
 /// Formats `HASH  FILE` as `b3sum` does, with the outcome's code instead of the hash if there is
 /// none. Returns nothing for an error.
-fn text_line(file: &Path, result: &Result<Answer, Failure>) -> Vec<u8> {
+fn text_line(file: &Path, result: &Result<RunAnswer, SliceFailure>) -> Vec<u8> {
     let Ok(answer) = result else { return Vec::new() };
     let first = match answer.finished.proof.proof() {
         Some(hash) => hash.to_string(),
@@ -296,7 +298,7 @@ fn text_line(file: &Path, result: &Result<Answer, Failure>) -> Vec<u8> {
 }
 
 /// Formats one object: the file, and either the proof in JSON form with its source, or the error.
-fn json_line(file: &Path, result: &Result<Answer, Failure>) -> Vec<u8> {
+fn json_line(file: &Path, result: &Result<RunAnswer, SliceFailure>) -> Vec<u8> {
     let mut object = json!({ "file": file.to_string_lossy() });
     match result {
         Err(failure) => object["error"] = json!({ "code": failure.code, "message": failure.message }),
@@ -315,13 +317,13 @@ fn json_line(file: &Path, result: &Result<Answer, Failure>) -> Vec<u8> {
 
 /// Writes the proof and the output, each atomically, so that no reader sees half a file. The store
 /// already has the proof durably.
-fn write_proof(out: &Path, file: &Path, answer: &Answer) -> Result<(), Failure> {
+fn write_proof(out: &Path, file: &Path, answer: &RunAnswer) -> Result<(), SliceFailure> {
     let finished = &answer.finished;
     let proof = finished.proof.to_bytes();
     let output = finished.output.as_deref().filter(|output| !output.is_empty());
     for (ending, bytes) in [(".proof", Some(proof.as_slice())), (".output", output)] {
         let path = files::path_beside(out, file, ending);
-        files::replace(&path, bytes).map_err(|error| Failure {
+        files::replace(&path, bytes).map_err(|error| SliceFailure {
             code: "proof_not_written".to_owned(),
             message: format!("cannot write `{}`: {error}", path.display()),
         })?;

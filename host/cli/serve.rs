@@ -16,14 +16,14 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use self::log::{Log, LogFormat};
-use self::signals::{Effect, Signals};
-use super::End;
+use self::signals::{SignalEffect, Signals};
+use super::ExitStatus;
 use crate::access::{Exposure, Tokens};
 use crate::config::{Config, ListenAddress, Serve};
-use crate::courier::{Courier, Mode};
+use crate::courier::{Courier, FlushMode};
 use crate::http::{
-    Addresses, Certificate, DRAIN, Doorkeeper, Entrance, Served, Tls, bind_socket, certificate, listen, local_routes,
-    network_routes, serve_local, serve_network,
+    Addresses, AppState, Authenticator, Certificate, DRAIN, ListenerConfig, Tls, bind_socket, certificate, listen,
+    local_routes, network_routes, serve_local, serve_network,
 };
 use crate::metrics::Metrics;
 use crate::node::Node;
@@ -72,7 +72,7 @@ machine it listens only with tokens (`node token new`) and TLS, or behind a prox
 SIGTERM or Ctrl-C has it finish what is under way and end; a second one ends it at once. SIGHUP has it read its tokens and
 its certificate anew.";
 
-pub fn serve(args: &ServeArgs, data_dir: &Path) -> anyhow::Result<End> {
+pub fn serve(args: &ServeArgs, data_dir: &Path) -> anyhow::Result<ExitStatus> {
     // Checked before the first thread starts, because code that fails to start a thread later
     // cannot report it clearly.
     let files_max = process::raise_limit_of_files();
@@ -91,7 +91,7 @@ fn workers() -> usize {
     Capacity::of_this_machine().jobs
 }
 
-fn serve_and_log(args: &ServeArgs, data_dir: &Path, connections_max: u64, log: &Log) -> anyhow::Result<End> {
+fn serve_and_log(args: &ServeArgs, data_dir: &Path, connections_max: u64, log: &Log) -> anyhow::Result<ExitStatus> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build();
     let runtime = runtime.context("cannot start the threads that serve")?;
     {
@@ -102,12 +102,12 @@ fn serve_and_log(args: &ServeArgs, data_dir: &Path, connections_max: u64, log: &
     let settings = serving.node.config.serve.clone();
     let listen = args.listen.as_ref().unwrap_or(&settings.listen);
     let addresses = listen.resolve().with_context(|| format!("cannot find where to listen, `{listen}`"))?;
-    let entry = Entry::read(&serving.node.config, data_dir)?;
+    let entry = AccessSettings::read(&serving.node.config, data_dir)?;
     let exposure = Exposure::of(&addresses, &entry.tokens, entry.certificate.is_some(), args.behind_proxy)?;
-    let keeper = Arc::new(Doorkeeper::new(entry.tokens, exposure, &settings.hosts));
+    let keeper = Arc::new(Authenticator::new(entry.tokens, exposure, &settings.hosts));
     let tls = entry.certificate.map(Tls::new).transpose()?;
     let (stop, stopped) = watch::channel(false);
-    let served = Served::new(serving, stopped.clone());
+    let served = AppState::new(serving, stopped.clone());
     served.metrics.show_dropped_lines(log.dropped());
     let state = Node::state(data_dir);
     let end = runtime.block_on(async {
@@ -143,7 +143,7 @@ fn serve_and_log(args: &ServeArgs, data_dir: &Path, connections_max: u64, log: &
         let keep = tokio::spawn(keep_stores(served.clone(), stopping()));
         let routes = network_routes(served.clone(), keeper);
         let addresses = exposure.tells_by_address().then(|| Addresses::new(connections_max, served.metrics.clone()));
-        let entrance = Entrance { tls: tls.map(|tls| tls.acceptor), connections_max, addresses };
+        let entrance = ListenerConfig { tls: tls.map(|tls| tls.acceptor), connections_max, addresses };
         tokio::join!(
             serve_network(listeners, entrance, routes, stopping()),
             serve_local(socket, local_routes(served.clone()), stopping()),
@@ -153,7 +153,7 @@ fn serve_and_log(args: &ServeArgs, data_dir: &Path, connections_max: u64, log: &
         save.await.context("the task that saves the price board has failed")?;
         keep.await.context("the task that keeps the stores open has failed")?;
         tracing::info!("stopped");
-        Ok(End::Done)
+        Ok(ExitStatus::Done)
     });
     runtime.shutdown_timeout(LAST_THREADS);
     end
@@ -186,13 +186,13 @@ fn listen_at(addresses: &[SocketAddr]) -> anyhow::Result<Vec<TcpListener>> {
 }
 
 /// Access settings, read from the config.
-struct Entry {
+struct AccessSettings {
     tokens: Tokens,
     /// `None` if TLS is not configured.
     certificate: Option<Certificate>,
 }
 
-impl Entry {
+impl AccessSettings {
     fn read(config: &Config, data_dir: &Path) -> anyhow::Result<Self> {
         let Serve { tls_certificate, tls_key, .. } = &config.serve;
         let certificate = match (tls_certificate, tls_key) {
@@ -209,15 +209,15 @@ struct Reload {
     addresses: Vec<SocketAddr>,
     is_behind_proxy: bool,
     exposure: Exposure,
-    keeper: Arc<Doorkeeper>,
+    keeper: Arc<Authenticator>,
     tls: Option<Tls>,
 }
 
 impl Reload {
     /// Replaces the tokens and the certificate, both or neither. Returns the number of tokens.
-    fn perform(&self) -> anyhow::Result<usize> {
+    fn execute(&self) -> anyhow::Result<usize> {
         let config = Config::read(&self.data_dir.join("config.toml"))?;
-        let Entry { tokens, certificate } = Entry::read(&config, &self.data_dir)?;
+        let AccessSettings { tokens, certificate } = AccessSettings::read(&config, &self.data_dir)?;
         let exposure = Exposure::of(&self.addresses, &tokens, certificate.is_some(), self.is_behind_proxy)?;
         if exposure != self.exposure || certificate.is_some() != self.tls.is_some() {
             anyhow::bail!("whether TLS is used can change at a start alone; start the node again");
@@ -262,11 +262,11 @@ async fn heed(mut signals: Signals, stop: watch::Sender<bool>, reload: Reload) {
     let reload = Arc::new(reload);
     while let Some(effect) = signals.next().await {
         match effect {
-            Effect::End if *stop.borrow() => std::process::exit(End::Interrupted as i32),
-            Effect::End => drop(stop.send_replace(true)),
-            Effect::Reload => {
+            SignalEffect::End if *stop.borrow() => std::process::exit(ExitStatus::Interrupted as i32),
+            SignalEffect::End => drop(stop.send_replace(true)),
+            SignalEffect::Reload => {
                 let reload = reload.clone();
-                let performed = tokio::task::spawn_blocking(move || reload.perform()).await;
+                let performed = tokio::task::spawn_blocking(move || reload.execute()).await;
                 match performed.map_err(anyhow::Error::from).flatten() {
                     Ok(tokens) => tracing::info!(tokens, "read tokens and certificate anew"),
                     Err(error) => {
@@ -274,13 +274,13 @@ async fn heed(mut signals: Signals, stop: watch::Sender<bool>, reload: Reload) {
                     }
                 }
             }
-            Effect::Nothing => {}
+            SignalEffect::Nothing => {}
         }
     }
 }
 
 /// Reopens stores that have failed, for example because the disk was full. Logs each failure once.
-async fn keep_stores(served: Served, stopping: impl Future<Output = ()>) {
+async fn keep_stores(served: AppState, stopping: impl Future<Output = ()>) {
     let mut stopping = std::pin::pin!(stopping);
     let mut told: Vec<&str> = Vec::new();
     loop {
@@ -321,8 +321,8 @@ async fn save_prices(prices: Arc<SharedBoard>, stopping: impl Future<Output = ()
 }
 
 /// Forwards bundles as they become due.
-async fn flush_what_is_due<S: Future<Output = ()>>(served: Served, stopping: impl Fn() -> S) {
-    let Served { courier, metrics, .. } = served;
+async fn flush_what_is_due<S: Future<Output = ()>>(served: AppState, stopping: impl Fn() -> S) {
+    let AppState { courier, metrics, .. } = served;
     let mut new_work = courier.new_work();
     loop {
         new_work.mark_unchanged();
@@ -351,7 +351,7 @@ async fn flush_once(
     let forwarder = courier.http()?;
     let route = |destination: Option<&_>| courier.peer_over_http(destination).map(Some);
     let tell = |event| metrics.flush(&event);
-    let summary = courier.flush(forwarder, Mode::Due, route, tell, stopping).await?;
+    let summary = courier.flush(forwarder, FlushMode::Due, route, tell, stopping).await?;
     let wait =
         summary.next_due_ms.map_or(LOOK_MAX, |due_ms| Duration::from_millis(due_ms.saturating_sub(courier.now_ms())));
     Ok(wait.clamp(Duration::from_millis(1), LOOK_MAX))

@@ -3,19 +3,19 @@
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{End, print};
-use crate::access::{Right, Secret};
-use crate::slice::Scope;
+use super::{ExitStatus, print};
+use crate::access::{Permission, Secret};
+use crate::slice::Tenant;
 
 #[derive(Subcommand)]
 pub enum TokenCommand {
     /// Create a token: print its secret, for its holder, and the lines to add to the config
     New {
         /// The name of the token: 1 to 64 of a-z, 0-9, `.`, `_` and `-`
-        name: Scope,
+        name: Tenant,
         /// A right of the token: upload, run, price, courier or admin
         #[arg(long = "right", value_name = "RIGHT", required = true)]
-        rights: Vec<Right>,
+        rights: Vec<Permission>,
         #[arg(long)]
         json: bool,
     },
@@ -29,7 +29,7 @@ Examples:
 The secret is shown this once and kept nowhere; the config has its hash. To take a token back, remove its lines and start the
 node anew.";
 
-pub fn main(command: TokenCommand) -> anyhow::Result<End> {
+pub fn main(command: TokenCommand) -> anyhow::Result<ExitStatus> {
     let TokenCommand::New { name, mut rights, json } = command;
     let secret = Secret::generate()?;
     let (name, hash) = (name.token().unwrap_or_default(), Secret::hash(secret.as_str()));
@@ -46,5 +46,5 @@ pub fn main(command: TokenCommand) -> anyhow::Result<End> {
         )
     };
     print(text.as_bytes())?;
-    Ok(End::Done)
+    Ok(ExitStatus::Done)
 }

@@ -11,13 +11,13 @@ use serde_json::{Value, json};
 use super::case::{CaseArgs, PROGRAM};
 use super::module::warn_of_weak_confinement;
 use super::spool::Spool;
-use super::{End, complain, files, guest, matrix, print, printable, proof};
+use super::{ExitStatus, files, guest, matrix, print, print_error, printable, proof};
 use crate::digest::Digest;
 use crate::limits::Limits;
-use crate::node::{Look, Node};
+use crate::node::{Node, ReadOnlyNode};
 use crate::proof::{JobLimits, SliceProof};
-use crate::sandbox::{Confinement, EngineKind, MeterFor, Rewritten};
-use crate::verify::{self, Guest, Matrix, Repeats, Side, TraceFile, Verdict};
+use crate::sandbox::{Confinement, EngineKind, MeterFor, MeteredModule};
+use crate::verify::{self, DiffSide, Matrix, NamedGuest, RunCount, TraceFile, Verdict};
 use crate::workload::Workload;
 
 /// Largest trace file.
@@ -134,7 +134,7 @@ fn parse_engines(text: &str) -> Result<Engines, String> {
     Ok(Engines(engines))
 }
 
-pub fn verify(args: &VerifyArgs, data_dir: &Path) -> anyhow::Result<End> {
+pub fn verify(args: &VerifyArgs, data_dir: &Path) -> anyhow::Result<ExitStatus> {
     let look = Node::look(data_dir)?;
     match args.paths.as_slice() {
         [proof, file] => recheck(args, proof, file, &look),
@@ -143,8 +143,8 @@ pub fn verify(args: &VerifyArgs, data_dir: &Path) -> anyhow::Result<End> {
     }
 }
 
-fn all_agree(args: &VerifyArgs, file: &Path, look: &Look) -> anyhow::Result<End> {
-    let guests: Vec<Guest> = guests(&args.job, file, look)?.into_iter().map(|(_, guest)| guest).collect();
+fn all_agree(args: &VerifyArgs, file: &Path, look: &ReadOnlyNode) -> anyhow::Result<ExitStatus> {
+    let guests: Vec<NamedGuest> = guests(&args.job, file, look)?.into_iter().map(|(_, guest)| guest).collect();
     let mut spool = Spool::default();
     let case = args.job.case.case(file, &look.config, look.config.limits, &mut spool)?;
     let (engines, jobs) =
@@ -152,7 +152,7 @@ fn all_agree(args: &VerifyArgs, file: &Path, look: &Look) -> anyhow::Result<End>
     let waves = if jobs > 1 { 2 } else { 1 };
     let bar = bar((guests.len() * engines.len() * waves) as u64);
     let progress = || bar.inc(1);
-    let found = Matrix::of(Path::new(PROGRAM), &guests, engines, &case, Repeats { runs: args.runs, jobs }, &progress);
+    let found = Matrix::of(Path::new(PROGRAM), &guests, engines, &case, RunCount { runs: args.runs, jobs }, &progress);
     bar.finish_and_clear();
     if args.json {
         print(format!("{:#}\n", matrix::json(&found, engines)).as_bytes())?;
@@ -166,20 +166,20 @@ fn all_agree(args: &VerifyArgs, file: &Path, look: &Look) -> anyhow::Result<End>
     Ok(end_of(&found))
 }
 
-fn end_of(matrix: &Matrix) -> End {
+fn end_of(matrix: &Matrix) -> ExitStatus {
     match () {
-        () if !matrix.disagreements.is_empty() => End::No,
-        () if !matrix.failures.is_empty() => End::Error,
-        () => End::Done,
+        () if !matrix.disagreements.is_empty() => ExitStatus::No,
+        () if !matrix.failures.is_empty() => ExitStatus::Error,
+        () => ExitStatus::Done,
     }
 }
 
 fn complain_of(matrix: &Matrix) {
-    matrix.failures.iter().for_each(|failure| complain("error", failure));
-    matrix.disagreements.iter().for_each(|disagreement| complain("differs", disagreement));
+    matrix.failures.iter().for_each(|failure| print_error("error", failure));
+    matrix.disagreements.iter().for_each(|disagreement| print_error("differs", disagreement));
 }
 
-fn recheck(args: &VerifyArgs, proof_file: &Path, file: &Path, look: &Look) -> anyhow::Result<End> {
+fn recheck(args: &VerifyArgs, proof_file: &Path, file: &Path, look: &ReadOnlyNode) -> anyhow::Result<ExitStatus> {
     let proof = proof::read(proof_file).map_err(anyhow::Error::from).and_then(|proof| Ok(proof?));
     let proof = proof.with_context(|| format!("cannot read proof `{}`", proof_file.display()))?;
     let limits = limits_of(proof.job().limits, look.config.limits);
@@ -204,9 +204,9 @@ fn recheck(args: &VerifyArgs, proof_file: &Path, file: &Path, look: &Look) -> an
         print(format!("{word}{why}\n").as_bytes())?;
     }
     Ok(match verdict {
-        Verdict::Agree => End::Done,
-        Verdict::Disagree(_) => End::No,
-        Verdict::NotComparable(_) | Verdict::Unverifiable(_) => End::Error,
+        Verdict::Agree => ExitStatus::Done,
+        Verdict::Disagree(_) => ExitStatus::No,
+        Verdict::NotComparable(_) | Verdict::Unverifiable(_) => ExitStatus::Error,
     })
 }
 
@@ -217,7 +217,7 @@ fn limits_of(claimed: JobLimits, own: Limits) -> Limits {
 }
 
 /// Returns the given guest, or else the guest that the proof names, if it is available.
-fn claimed_guest(job: &JobArgs, proof: &SliceProof, look: &Look) -> anyhow::Result<(Digest, Guest)> {
+fn claimed_guest(job: &JobArgs, proof: &SliceProof, look: &ReadOnlyNode) -> anyhow::Result<(Digest, NamedGuest)> {
     let claimed = proof.job();
     let workload = match job.modules.as_slice() {
         [] => Workload::named(&claimed.workload).unwrap_or(Workload::Stored(claimed.module)),
@@ -229,7 +229,7 @@ fn claimed_guest(job: &JobArgs, proof: &SliceProof, look: &Look) -> anyhow::Resu
     Ok(called(claimed.workload.clone(), guest))
 }
 
-fn guests(job: &JobArgs, file: &Path, look: &Look) -> anyhow::Result<Vec<(Digest, Guest)>> {
+fn guests(job: &JobArgs, file: &Path, look: &ReadOnlyNode) -> anyhow::Result<Vec<(Digest, NamedGuest)>> {
     if !job.modules.is_empty() {
         return job.modules.iter().map(|module| given(module, look)).collect();
     }
@@ -238,14 +238,14 @@ fn guests(job: &JobArgs, file: &Path, look: &Look) -> anyhow::Result<Vec<(Digest
     Ok(vec![called(workload.name().to_owned(), guest::of(&workload, MeterFor::Runs, look)?)])
 }
 
-fn given(module: &OsString, look: &Look) -> anyhow::Result<(Digest, Guest)> {
+fn given(module: &OsString, look: &ReadOnlyNode) -> anyhow::Result<(Digest, NamedGuest)> {
     let guest = guest::named(module, MeterFor::Runs, look)?;
     let name = Path::new(module).file_name().unwrap_or(module).to_string_lossy().into_owned();
     Ok(called(name, guest))
 }
 
-fn called(name: String, Rewritten { admitted, metered }: Rewritten) -> (Digest, Guest) {
-    (admitted.digest(), Guest { name, module: metered })
+fn called(name: String, MeteredModule { admitted, metered }: MeteredModule) -> (Digest, NamedGuest) {
+    (admitted.digest(), NamedGuest { name, module: metered })
 }
 
 fn bar(len: u64) -> ProgressBar {
@@ -253,15 +253,15 @@ fn bar(len: u64) -> ProgressBar {
     ProgressBar::new(len).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-pub fn diff(args: &DiffArgs, data_dir: &Path) -> anyhow::Result<End> {
+pub fn diff(args: &DiffArgs, data_dir: &Path) -> anyhow::Result<ExitStatus> {
     let look = Node::look(data_dir)?;
     let mut guests = guests(&args.job, &args.file, &look)?;
     let (Some((digest, guest)), true) = (guests.pop(), guests.is_empty()) else { bail!("give one --module") };
     let mut spool = Spool::default();
     let case = args.job.case.case(&args.file, &look.config, look.config.limits, &mut spool)?;
     let program = Path::new(PROGRAM);
-    let sides: Vec<Side> =
-        args.engines.0.iter().map(|engine| Side { engine: *engine, module: guest.module.clone() }).collect();
+    let sides: Vec<DiffSide> =
+        args.engines.0.iter().map(|engine| DiffSide { engine: *engine, module: guest.module.clone() }).collect();
     let kept = |file: &Path| -> anyhow::Result<TraceFile> {
         let json = files::read_up_to(file, TRACE_BYTES_MAX);
         json.map_err(anyhow::Error::from)
@@ -274,7 +274,7 @@ pub fn diff(args: &DiffArgs, data_dir: &Path) -> anyhow::Result<End> {
             files::replace(file, Some(trace.to_json().as_bytes()))
                 .with_context(|| format!("cannot write `{}`", file.display()))?;
             print(format!("{} checkpoints in {}\n", trace.checkpoints(), file.display()).as_bytes())?;
-            return Ok(End::Done);
+            return Ok(ExitStatus::Done);
         }
         ([side], None, Some(file)) => {
             let kept = kept(file)?;
@@ -286,7 +286,7 @@ pub fn diff(args: &DiffArgs, data_dir: &Path) -> anyhow::Result<End> {
     };
     let shown = if args.json { difference_json(difference.as_ref()) } else { difference_text(difference.as_ref()) };
     print(shown.as_bytes())?;
-    Ok(if difference.is_some() { End::No } else { End::Done })
+    Ok(if difference.is_some() { ExitStatus::No } else { ExitStatus::Done })
 }
 
 fn difference_text(difference: Option<&verify::Difference>) -> String {
@@ -317,17 +317,17 @@ fn difference_json(difference: Option<&verify::Difference>) -> String {
     format!("{:#}\n", json!({ "same": object.is_none(), "difference": object }))
 }
 
-pub fn doctor(args: &DoctorArgs) -> anyhow::Result<End> {
+pub fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitStatus> {
     let engines = &args.engines.0;
     let bar = bar(14 * engines.len() as u64);
     let diagnosis = verify::doctor(Path::new(PROGRAM), engines, &|| bar.inc(1));
     bar.finish_and_clear();
     let compiler = guest::reader()?;
     compiler.probe()?;
-    let lacks = compiler.confinement().map(Confinement::lacks).unwrap_or_default();
+    let missing = compiler.confinement().map(Confinement::missing).unwrap_or_default();
     if args.json {
         let matrices: Vec<Value> = diagnosis.matrices.iter().map(|found| matrix::json(found, engines)).collect();
-        let object = json!({ "fingerprint": diagnosis.fingerprint, "agree": diagnosis.agrees(), "battery": matrices, "compiler_lacks": lacks });
+        let object = json!({ "fingerprint": diagnosis.fingerprint, "agree": diagnosis.agrees(), "battery": matrices, "compiler_lacks": missing });
         print(format!("{object:#}\n").as_bytes())?;
     } else {
         for found in &diagnosis.matrices {
@@ -337,10 +337,10 @@ pub fn doctor(args: &DoctorArgs) -> anyhow::Result<End> {
             complain_of(found);
         }
         let confined =
-            if lacks.is_empty() { "confined".to_owned() } else { format!("without {}", lacks.join(" and ")) };
+            if missing.is_empty() { "confined".to_owned() } else { format!("without {}", missing.join(" and ")) };
         print(format!("{:24} {confined}\n", "compiler").as_bytes())?;
         print(format!("fingerprint {}\n", diagnosis.fingerprint).as_bytes())?;
     }
-    warn_of_weak_confinement(&lacks);
-    Ok(diagnosis.matrices.iter().map(end_of).max().unwrap_or(End::Done))
+    warn_of_weak_confinement(&missing);
+    Ok(diagnosis.matrices.iter().map(end_of).max().unwrap_or(ExitStatus::Done))
 }

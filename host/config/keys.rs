@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::Problem;
+use super::ConfigProblem;
 use crate::sandbox::LIMITS;
 
 /// Known keys, by table. The keys of the gate are in [`LIMITS`]. A test compares this list with the
@@ -61,7 +61,7 @@ pub fn keys() -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
 }
 
 /// Refuses unknown keys.
-pub fn check_keys(file: &DeTable<'_>) -> Result<(), Problem> {
+pub fn check_keys(file: &DeTable<'_>) -> Result<(), ConfigProblem> {
     for (name, value) in file {
         if name.get_ref() == TOKENS {
             check_token_keys(value.get_ref())?;
@@ -79,7 +79,7 @@ pub fn check_keys(file: &DeTable<'_>) -> Result<(), Problem> {
     Ok(())
 }
 
-fn check_token_keys(tokens: &DeValue<'_>) -> Result<(), Problem> {
+fn check_token_keys(tokens: &DeValue<'_>) -> Result<(), ConfigProblem> {
     for (name, token) in tokens.as_table().into_iter().flatten() {
         for key in token.get_ref().as_table().into_iter().flat_map(|token| token.keys()) {
             if !TOKEN_KEYS.contains(&&**key.get_ref()) {
@@ -93,7 +93,7 @@ fn check_token_keys(tokens: &DeValue<'_>) -> Result<(), Problem> {
 
 /// Names the unknown key in full, and suggests the nearest known one: first from the same table,
 /// then from any table.
-fn unknown(key: &Spanned<Cow<'_, str>>, table: &str, siblings: impl Iterator<Item = String>) -> Problem {
+fn unknown(key: &Spanned<Cow<'_, str>>, table: &str, siblings: impl Iterator<Item = String>) -> ConfigProblem {
     let found = key.get_ref();
     let everywhere = keys().flat_map(|(table, keys)| keys.into_iter().map(move |key| (format!("{table}.{key}"), key)));
     let candidates = siblings.map(|key| (format!("{table}{key}"), key));
@@ -105,7 +105,7 @@ fn unknown(key: &Spanned<Cow<'_, str>>, table: &str, siblings: impl Iterator<Ite
         Some((distance, full)) if distance <= 2 + found.len() / 4 => format!("; did you mean `{full}`?"),
         _ => String::new(),
     };
-    Problem { at: key.span().start, message: format!("unknown key `{table}{found}`{hint}") }
+    ConfigProblem { at: key.span().start, message: format!("unknown key `{table}{found}`{hint}") }
 }
 
 /// Returns the byte offset of the value of a key.

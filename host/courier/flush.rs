@@ -4,7 +4,7 @@
 //!
 //! Pending receipts are read page by page, so memory use does not grow with the queue.
 
-mod told;
+mod event;
 mod archiving;
 #[cfg(test)]
 mod tests;
@@ -17,47 +17,47 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use self::archiving::Archiving;
-pub use self::told::{Event, Mode, Summary};
+use self::archiving::PendingArchive;
+pub use self::event::{Event, FlushMode, Summary};
+use super::attempt::{AttemptOutcome, BreakerState, lock, millis};
 use super::forward::Forwarder;
-use super::try_one::{LaneState, Outcome, lock, millis};
 use super::{Courier, CourierError, Peer};
 use crate::key::KeyName;
 use crate::receipt::{Receipt, ReceiptId};
-use crate::store::LaneTag;
+use crate::store::DestinationTag;
 use crate::text::timestamp;
 
 /// A destination with pending receipts, during a flush.
-struct LaneRun {
-    tag: LaneTag,
+struct DestinationQueue {
+    tag: DestinationTag,
     to: Peer,
-    state: Arc<Mutex<LaneState>>,
+    state: Arc<Mutex<BreakerState>>,
     /// Position of the first pass, in [`Mode::All`] and [`Mode::Once`]; `None` after that pass.
     cursor: Option<Option<(u64, ReceiptId)>>,
     page: VecDeque<Receipt>,
-    in_flight: HashMap<ReceiptId, Kind>,
+    in_flight: HashMap<ReceiptId, AttemptKind>,
     /// Time of the next check for receipts; 0 means at once.
     look_at_ms: u64,
 }
 
 /// Kind of an attempt.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum AttemptKind {
     /// The only attempt for its destination: a probe (half-open circuit).
     Probe,
     /// One of several concurrent attempts.
     Regular,
 }
 
-impl LaneRun {
+impl DestinationQueue {
     /// Returns the kind of the next attempt, and the time before which none may start.
-    fn now(&self) -> (Kind, u64) {
+    fn now(&self) -> (AttemptKind, u64) {
         let state = lock(&self.state);
-        (if state.is_open { Kind::Regular } else { Kind::Probe }, state.lane.not_before_ms)
+        (if state.is_open { AttemptKind::Regular } else { AttemptKind::Probe }, state.lane.not_before_ms)
     }
 }
 
-type Tries = JoinSet<(usize, Receipt, Result<(Outcome, Duration), CourierError>)>;
+type RunningAttempts = JoinSet<(usize, Receipt, Result<(AttemptOutcome, Duration), CourierError>)>;
 
 impl Courier {
     /// Attempts the receipts that `mode` selects, through `forwarder`. `route` returns the peer for
@@ -66,7 +66,7 @@ impl Courier {
     pub async fn flush<F: Forwarder>(
         self: &Arc<Self>,
         forwarder: Arc<F>,
-        mode: Mode,
+        mode: FlushMode,
         route: impl Fn(Option<&KeyName>) -> Result<Option<Peer>, String>,
         mut tell: impl FnMut(Event),
         interrupted: impl Future<Output = ()>,
@@ -83,7 +83,7 @@ impl Courier {
         self.blocking(move || Ok(courier.store.revive_unexpired(began_ms)?)).await?;
         let tally = self.store.tally();
         tell(Event::Begun { pending: tally.pending, pending_bytes: tally.pending_bytes });
-        let mut run = Run::new(self.clone(), forwarder, mode, began_ms);
+        let mut run = FlushRun::new(self.clone(), forwarder, mode, began_ms);
         run.open_lanes(&route, &mut tell).await?;
         let is_done = loop {
             run.start_tries(&mut tell).await?;
@@ -101,8 +101,8 @@ impl Courier {
                     run.ended(lane, &receipt, result?, &mut tell);
                     run.archiving.go_on(&run.courier, run.summary.forwarded_bytes - before).await?;
                 }
-                _ = new_work.changed(), if mode != Mode::Once => run.open_lanes(&route, &mut tell).await?,
-                () = async { drop(waiting.wait_for(|waiting| *waiting > 0).await) }, if mode == Mode::Due => break false,
+                _ = new_work.changed(), if mode != FlushMode::Once => run.open_lanes(&route, &mut tell).await?,
+                () = async { drop(waiting.wait_for(|waiting| *waiting > 0).await) }, if mode == FlushMode::Due => break false,
                 () = tokio::time::sleep(Duration::from_millis(sleep_ms)) => {}
             }
         };
@@ -112,14 +112,14 @@ impl Courier {
 
     /// Waits until no other flush runs. A flush of due receipts gives way to a flush of all
     /// receipts. So a node that does not reply cannot delay the latter.
-    async fn turn_to_flush(&self, mode: Mode) -> tokio::sync::MutexGuard<'_, ()> {
+    async fn turn_to_flush(&self, mode: FlushMode) -> tokio::sync::MutexGuard<'_, ()> {
         struct Waiting<'a>(&'a tokio::sync::watch::Sender<usize>);
         impl Drop for Waiting<'_> {
             fn drop(&mut self) {
                 self.0.send_modify(|waiting| *waiting -= 1);
             }
         }
-        let _waiting = (mode != Mode::Due).then(|| {
+        let _waiting = (mode != FlushMode::Due).then(|| {
             self.waiting.send_modify(|waiting| *waiting += 1);
             Waiting(&self.waiting)
         });
@@ -138,28 +138,28 @@ const LANE_PAGE: usize = 64;
 /// Maximum sleep, in milliseconds. It bounds the delay if the clock is set back during the sleep.
 const SLEEP_MS_MAX: u64 = 1_000;
 
-struct Run<F> {
+struct FlushRun<F> {
     courier: Arc<Courier>,
     forwarder: Arc<F>,
-    mode: Mode,
+    mode: FlushMode,
     began_ms: u64,
     /// Lanes of this flush. Attempts in progress refer to their lane by its index.
-    lanes: Vec<LaneRun>,
+    lanes: Vec<DestinationQueue>,
     /// Destinations without a lane, because they cannot be reached as configured.
-    without_way: HashSet<LaneTag>,
+    without_way: HashSet<DestinationTag>,
     /// Index of the lane whose turn it is (round robin).
     next: usize,
-    tries: Tries,
+    tries: RunningAttempts,
     /// Number of attempts that are probes.
     probes: usize,
     summary: Summary,
-    archiving: Archiving,
+    archiving: PendingArchive,
 }
 
-impl<F: Forwarder> Run<F> {
-    fn new(courier: Arc<Courier>, forwarder: Arc<F>, mode: Mode, began_ms: u64) -> Self {
-        let (tries, summary) = (Tries::new(), Summary::default());
-        let (lanes, without_way, archiving) = (Vec::new(), HashSet::new(), Archiving::default());
+impl<F: Forwarder> FlushRun<F> {
+    fn new(courier: Arc<Courier>, forwarder: Arc<F>, mode: FlushMode, began_ms: u64) -> Self {
+        let (tries, summary) = (RunningAttempts::new(), Summary::default());
+        let (lanes, without_way, archiving) = (Vec::new(), HashSet::new(), PendingArchive::default());
         Self { courier, forwarder, mode, began_ms, lanes, without_way, next: 0, tries, probes: 0, summary, archiving }
     }
 
@@ -170,7 +170,7 @@ impl<F: Forwarder> Run<F> {
         tell: &mut impl FnMut(Event),
     ) -> Result<(), CourierError> {
         let (courier, began_ms, now_ms) = (self.courier.clone(), self.began_ms, self.courier.now_ms());
-        let known: HashSet<LaneTag> = self.lanes.iter().map(|lane| lane.tag).collect();
+        let known: HashSet<DestinationTag> = self.lanes.iter().map(|lane| lane.tag).collect();
         let lanes = move || {
             // Times are corrected to the current clock before any attempt of a lane starts.
             for (tag, _) in courier.store.lanes()?.iter().filter(|(tag, _)| !known.contains(tag)) {
@@ -199,19 +199,19 @@ impl<F: Forwarder> Run<F> {
                 continue;
             }
             let cursor = match self.mode {
-                Mode::All { .. } | Mode::Once => {
+                FlushMode::All { .. } | FlushMode::Once => {
                     lane.not_before_ms = 0;
                     Some(None)
                 }
-                Mode::Due => None,
+                FlushMode::Due => None,
             };
             // No lane waits longer than this. A later time comes from another clock.
             if lane.not_before_ms > now_ms.saturating_add(Receipt::WAIT_MS_MAX) {
                 lane.not_before_ms = 0;
             }
-            let state = Arc::new(Mutex::new(LaneState { lane, is_open: false }));
+            let state = Arc::new(Mutex::new(BreakerState { lane, is_open: false }));
             let (page, in_flight) = (VecDeque::new(), HashMap::new());
-            self.lanes.push(LaneRun { tag, to, state, cursor, page, in_flight, look_at_ms: 0 });
+            self.lanes.push(DestinationQueue { tag, to, state, cursor, page, in_flight, look_at_ms: 0 });
         }
         Ok(())
     }
@@ -230,12 +230,12 @@ impl<F: Forwarder> Run<F> {
     /// Returns whether one more attempt may start. Probes have their own slots, so that failed
     /// destinations cannot block working ones. If there are several destinations, one of them gets
     /// at most three quarters of the regular slots: it may stop replying.
-    fn has_room(&self, kind: Kind, at: usize) -> bool {
+    fn has_room(&self, kind: AttemptKind, at: usize) -> bool {
         let max = usize::try_from(self.courier.settings.concurrency).unwrap_or(usize::MAX);
         let lane_max = if self.lanes.len() > 1 { max - max / 4 } else { max };
         match kind {
-            Kind::Probe => self.probes < max,
-            Kind::Regular => self.tries.len() - self.probes < max && self.lanes[at].in_flight.len() < lane_max,
+            AttemptKind::Probe => self.probes < max,
+            AttemptKind::Regular => self.tries.len() - self.probes < max && self.lanes[at].in_flight.len() < lane_max,
         }
     }
 
@@ -243,11 +243,11 @@ impl<F: Forwarder> Run<F> {
         let lane = &self.lanes[at];
         let (kind, not_before_ms) = lane.now();
         let waits = not_before_ms.max(lane.look_at_ms) > self.courier.now_ms();
-        if waits || (kind == Kind::Probe && !lane.in_flight.is_empty()) || !self.has_room(kind, at) {
+        if waits || (kind == AttemptKind::Probe && !lane.in_flight.is_empty()) || !self.has_room(kind, at) {
             return Ok(false);
         }
         let Some(receipt) = self.next_of(at, tell).await? else { return Ok(false) };
-        self.probes += usize::from(kind == Kind::Probe);
+        self.probes += usize::from(kind == AttemptKind::Probe);
         let lane = &mut self.lanes[at];
         lane.in_flight.insert(receipt.id, kind);
         let (courier, forwarder) = (self.courier.clone(), self.forwarder.clone());
@@ -307,7 +307,7 @@ impl<F: Forwarder> Run<F> {
             lane.page.extend(page.into_iter().filter(is_fresh));
             return Ok(true);
         }
-        if self.mode == Mode::Once {
+        if self.mode == FlushMode::Once {
             self.lanes[at].look_at_ms = u64::MAX;
             return Ok(false);
         }
@@ -324,7 +324,7 @@ impl<F: Forwarder> Run<F> {
     /// Returns the next start time; `None` if attempts in progress decide it, or there is none.
     fn wake_ms(&self) -> Option<u64> {
         let now_ms = self.courier.now_ms();
-        let of_lane = |lane: &LaneRun| {
+        let of_lane = |lane: &DestinationQueue| {
             let look_at_ms = if lane.page.is_empty() { lane.look_at_ms } else { 0 };
             let wake_ms = lane.now().1.max(look_at_ms);
             (look_at_ms < u64::MAX && wake_ms > now_ms).then_some(wake_ms)
@@ -334,8 +334,8 @@ impl<F: Forwarder> Run<F> {
 
     fn is_too_late(&self, wake_ms: u64) -> bool {
         match self.mode {
-            Mode::All { retry_for } => wake_ms > self.began_ms.saturating_add(millis(retry_for)),
-            Mode::Due | Mode::Once => true,
+            FlushMode::All { retry_for } => wake_ms > self.began_ms.saturating_add(millis(retry_for)),
+            FlushMode::Due | FlushMode::Once => true,
         }
     }
 
@@ -343,11 +343,11 @@ impl<F: Forwarder> Run<F> {
         &mut self,
         at: usize,
         receipt: &Receipt,
-        (outcome, took): (Outcome, Duration),
+        (outcome, took): (AttemptOutcome, Duration),
         tell: &mut impl FnMut(Event),
     ) {
         let lane = &mut self.lanes[at];
-        if lane.in_flight.remove(&receipt.id) == Some(Kind::Probe) {
+        if lane.in_flight.remove(&receipt.id) == Some(AttemptKind::Probe) {
             self.probes -= 1;
         }
         // Check again for receipts that were postponed.
@@ -356,36 +356,36 @@ impl<F: Forwarder> Run<F> {
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let summary = &mut self.summary;
         match outcome {
-            Outcome::Forwarded { credit } => {
+            AttemptOutcome::Forwarded { credit } => {
                 summary.attempts += 1;
                 summary.forwarded += 1;
                 summary.forwarded_bytes += bytes;
                 summary.credit = summary.credit.saturating_add(credit);
                 tell(Event::Forwarded { id, to, bytes, credit, took_us });
             }
-            Outcome::Carried => {
+            AttemptOutcome::Carried => {
                 summary.carried += 1;
                 tell(Event::Carried { id, to, bytes });
             }
-            Outcome::Failed { error, due_ms } => {
+            AttemptOutcome::Failed { error, due_ms } => {
                 summary.attempts += 1;
                 summary.failures += 1;
                 tell(Event::Failed { id, to, error, due_ms, took_us });
             }
-            Outcome::Died { error } => {
+            AttemptOutcome::Died { error } => {
                 summary.attempts += 1;
                 summary.failures += 1;
                 summary.died += 1;
                 tell(Event::Died { id, to: Some(to), error, took_us: Some(took_us) });
             }
-            Outcome::Gone => summary.attempts += 1,
+            AttemptOutcome::Gone => summary.attempts += 1,
         }
     }
 
     /// Returns the summary. If the flush ends early, the next one completes the archiving.
     async fn finish(self, is_done: bool) -> Result<Summary, CourierError> {
         let courier = self.courier.clone();
-        let tags: Vec<LaneTag> = self.lanes.iter().map(|lane| lane.tag).collect();
+        let tags: Vec<DestinationTag> = self.lanes.iter().map(|lane| lane.tag).collect();
         let (tally, next_due_ms) = self
             .courier
             .blocking(move || {

@@ -9,10 +9,10 @@ use std::fs::File;
 use std::time::Duration;
 
 pub use self::directory::{
-    Carried, CarriedName, DirectoryError, DirectoryForwarder, NotACarriedName, acknowledgements, clear, deliveries,
-    write_acknowledgement,
+    DirectoryError, DirectoryForwarder, ExportName, ExportedBundle, NotACarriedName, acknowledgements, clear,
+    deliveries, write_acknowledgement,
 };
-pub use self::http::{HttpForwarder, NoHttp};
+pub use self::http::{HttpForwarder, HttpSetupError};
 use super::Peer;
 use crate::key::Signature;
 use crate::receipt::{Delivery, Receipt};
@@ -21,23 +21,23 @@ use crate::receipt::{Delivery, Receipt};
 pub trait Forwarder: Send + Sync + 'static {
     /// Makes one attempt. Dropping the future ends the attempt. The result is then unknown, and the
     /// caller should try again.
-    fn forward(&self, parcel: Parcel) -> impl Future<Output = Result<Handed, ForwardError>> + Send;
+    fn forward(&self, parcel: OutboundBundle) -> impl Future<Output = Result<ForwardOutcome, ForwardError>> + Send;
 }
 
 /// A bundle to be sent, with its signed delivery and its peer.
 #[derive(Debug)]
-pub struct Parcel {
+pub struct OutboundBundle {
     pub to: Peer,
     pub delivery: Delivery,
     /// The carrier's signature of `delivery`.
     pub signature: Signature,
     /// Bytes of `delivery.bundle`. They are verified while they are read, so the caller need not do
     /// that.
-    pub content: Content,
+    pub content: BundleContent,
 }
 
 #[derive(Debug)]
-pub enum Content {
+pub enum BundleContent {
     /// Bytes of a small bundle.
     Bytes(bytes::Bytes),
     /// File of the bundle. The whole file is the bundle, whatever the handle's position. The file
@@ -47,7 +47,7 @@ pub enum Content {
 
 /// Result of a successful attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Handed {
+pub enum ForwardOutcome {
     /// Reply of the peer, not verified yet: at most [`crate::receipt::ACKNOWLEDGEMENT_BYTES_MAX`]
     /// bytes.
     Acknowledged(Vec<u8>),

@@ -60,7 +60,7 @@ pub enum PeersError {
 
 /// Result of [`Peers::add`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Added {
+pub enum AddedPeer {
     New,
     /// The peer existed with the same address.
     AsBefore,
@@ -90,12 +90,12 @@ impl Peers {
 
     /// Adds a peer. If a peer with this name and key exists, its address is replaced or removed. If
     /// a peer has only one of the two, nothing changes, and the error names that peer.
-    pub fn add(&mut self, peer: Peer) -> Result<Added, PeersError> {
+    pub fn add(&mut self, peer: Peer) -> Result<AddedPeer, PeersError> {
         let has_room = self.0.len() < PEERS_MAX;
         let same = |there: &&mut Peer| there.name == peer.name || there.public_key == peer.public_key;
         let Some(there) = self.0.iter_mut().find(same) else {
             self.0.extend(has_room.then_some(peer));
-            return has_room.then_some(Added::New).ok_or(PeersError::TooMany);
+            return has_room.then_some(AddedPeer::New).ok_or(PeersError::TooMany);
         };
         let (name, key) = (there.name.clone(), there.public_key);
         if key != peer.public_key {
@@ -105,9 +105,9 @@ impl Peers {
             return Err(PeersError::KeyTaken { name, key });
         }
         if there.address == peer.address {
-            return Ok(Added::AsBefore);
+            return Ok(AddedPeer::AsBefore);
         }
-        Ok(Added::Moved { from: std::mem::replace(&mut there.address, peer.address) })
+        Ok(AddedPeer::Moved { from: std::mem::replace(&mut there.address, peer.address) })
     }
 
     /// Pins the successor's key for the peer that has the former key. Its name and address stay. If
@@ -140,7 +140,7 @@ impl Peers {
         let mut peers = Self::default();
         for (line, number) in lines.split_terminator('\n').zip(2..) {
             let added = peer(line).map(|peer| peers.add(peer));
-            if !matches!(added, Some(Ok(Added::New))) {
+            if !matches!(added, Some(Ok(AddedPeer::New))) {
                 return Err(PeersError::Line(number));
             }
         }
@@ -255,10 +255,10 @@ mod tests {
     #[test]
     fn a_name_stands_for_one_key_and_a_key_for_one_name() {
         let mut peers = Peers::default();
-        assert_eq!(peers.add(peer("a", 1, None)), Ok(Added::New));
-        assert_eq!(peers.add(peer("b", 2, Some("http://b"))), Ok(Added::New));
+        assert_eq!(peers.add(peer("a", 1, None)), Ok(AddedPeer::New));
+        assert_eq!(peers.add(peer("b", 2, Some("http://b"))), Ok(AddedPeer::New));
         let before = peers.clone();
-        assert_eq!(peers.add(peer("a", 1, None)), Ok(Added::AsBefore));
+        assert_eq!(peers.add(peer("a", 1, None)), Ok(AddedPeer::AsBefore));
         let taken = PeersError::NameTaken { name: name("a"), key: key(1) };
         assert_eq!(peers.add(peer("a", 3, None)), Err(taken.clone()));
         assert_eq!(peers.add(peer("a", 2, None)), Err(taken), "also where the key is another peer's");
@@ -296,7 +296,7 @@ mod tests {
             [(Some("http://a:1"), None), (Some("http://a:2"), Some("http://a:1")), (None, Some("http://a:2"))]
         {
             let from = from.map(|text| text.parse().unwrap());
-            assert_eq!(peers.add(peer("a", 1, address)), Ok(Added::Moved { from }));
+            assert_eq!(peers.add(peer("a", 1, address)), Ok(AddedPeer::Moved { from }));
             assert_eq!(peers.list(), [peer("a", 1, address)]);
         }
     }

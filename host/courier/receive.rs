@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Courier;
-use super::room::{Held, NoRoom};
+use super::quotas::{DeliveryReservation, QuotaError};
 use crate::key::Signature;
 use crate::receipt::{Acknowledgement, CLOCK_SET_MS, Delivery, SignedRefusal};
-use crate::store::{Received, Staged, StoreError};
+use crate::store::{Received, StagedBundle, StoreError};
 use crate::text::timestamp;
 
 /// Delays after which a refused carrier should retry.
@@ -16,7 +16,7 @@ const FULL_RETRY: Duration = Duration::from_secs(60);
 
 /// Reason why a delivery is refused. The carrier's owner reads the message.
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
+pub enum DeliveryRefusal {
     #[error(
         "the carrier is not known here; this node's owner can add its key: `node compute courier peer add NAME KEY`"
     )]
@@ -58,7 +58,7 @@ pub struct RefusalKind {
     pub retry_after: Option<Duration>,
 }
 
-impl Refusal {
+impl DeliveryRefusal {
     pub const fn kind(&self) -> RefusalKind {
         let (code, status, retry_after) = match self {
             Self::UnknownCarrier => ("unknown_carrier", 403, None),
@@ -84,85 +84,85 @@ impl Refusal {
     }
 }
 
-impl From<NoRoom> for Refusal {
-    fn from(none: NoRoom) -> Self {
+impl From<QuotaError> for DeliveryRefusal {
+    fn from(none: QuotaError) -> Self {
         match none {
-            NoRoom::Busy => Self::Busy,
-            NoRoom::Full => Self::QuotaFull,
-            NoRoom::Storage(cause) => Self::Storage(cause),
+            QuotaError::Busy => Self::Busy,
+            QuotaError::Full => Self::QuotaFull,
+            QuotaError::Storage(cause) => Self::Storage(cause),
         }
     }
 }
 
-impl From<StoreError> for Refusal {
+impl From<StoreError> for DeliveryRefusal {
     fn from(cause: StoreError) -> Self {
         Self::Storage(cause)
     }
 }
 
 /// Result of admitting a delivery.
-pub enum Admitted {
+pub enum Admission {
     /// The bundle was received before: the bytes of its first acknowledgement.
     Already(Vec<u8>),
     /// The bundle's bytes may be sent.
-    Open(Box<Incoming>),
+    Open(Box<IncomingBundle>),
 }
 
 /// A bundle that is being received. Dropping it discards everything that was staged.
-pub struct Incoming {
+pub struct IncomingBundle {
     courier: Arc<Courier>,
     delivery: Delivery,
-    staged: Staged,
-    held: Held,
+    staged: StagedBundle,
+    held: DeliveryReservation,
 }
 
 impl Courier {
     /// Decides whether the bundle of `delivery` may be sent. Reads the disk, so call it where
     /// blocking is allowed.
-    pub fn admit(self: &Arc<Self>, delivery: Delivery, signature: &Signature) -> Result<Admitted, Refusal> {
+    pub fn admit(self: &Arc<Self>, delivery: Delivery, signature: &Signature) -> Result<Admission, DeliveryRefusal> {
         self.count_faults(self.look_at(delivery, signature))
     }
 
-    fn look_at(self: &Arc<Self>, delivery: Delivery, signature: &Signature) -> Result<Admitted, Refusal> {
+    fn look_at(self: &Arc<Self>, delivery: Delivery, signature: &Signature) -> Result<Admission, DeliveryRefusal> {
         if self.peers().of_key(&delivery.carrier).is_none() {
-            return Err(Refusal::UnknownCarrier);
+            return Err(DeliveryRefusal::UnknownCarrier);
         }
         if !delivery.is_signed(signature) {
-            return Err(Refusal::WrongSignature);
+            return Err(DeliveryRefusal::WrongSignature);
         }
         if let Some(received) = self.store.received(&delivery.carrier, &delivery.receipt)? {
             let is_same = received.bundle == delivery.bundle && received.sender == delivery.sender;
-            return if is_same { self.already(received, &delivery) } else { Err(Refusal::Conflict) };
+            return if is_same { self.already(received, &delivery) } else { Err(DeliveryRefusal::Conflict) };
         }
         if delivery.destination != self.signer.public() {
-            return Err(Refusal::NotForThisNode);
+            return Err(DeliveryRefusal::NotForThisNode);
         }
         let (expires_ms, now_ms) = (delivery.expires_ms, self.now_ms());
         // The expiry time of a carrier whose clock was never set means nothing.
         if expires_ms >= CLOCK_SET_MS && expires_ms <= now_ms {
-            return Err(Refusal::Expired { expires_ms, now_ms });
+            return Err(DeliveryRefusal::Expired { expires_ms, now_ms });
         }
         let (bytes, max) = (delivery.bundle.bytes, self.settings.bundle_bytes_max);
         if bytes > max {
-            return Err(Refusal::TooLarge { bytes, max });
+            return Err(DeliveryRefusal::TooLarge { bytes, max });
         }
         let held = self.room.take(&self.store, delivery.carrier, bytes)?;
         let staged = self.store.stage_received()?;
-        Ok(Admitted::Open(Box::new(Incoming { courier: self.clone(), delivery, staged, held })))
+        Ok(Admission::Open(Box::new(IncomingBundle { courier: self.clone(), delivery, staged, held })))
     }
 
-    fn count_faults<T>(&self, result: Result<T, Refusal>) -> Result<T, Refusal> {
-        if matches!(result, Err(Refusal::Storage(_))) {
+    fn count_faults<T>(&self, result: Result<T, DeliveryRefusal>) -> Result<T, DeliveryRefusal> {
+        if matches!(result, Err(DeliveryRefusal::Storage(_))) {
             self.note_storage_failure();
         }
         result
     }
 
     /// Signs an acknowledgement. The key may have been retired since the bundle was admitted.
-    fn acknowledge(&self, delivery: Delivery) -> Result<Acknowledgement, Refusal> {
+    fn acknowledge(&self, delivery: Delivery) -> Result<Acknowledgement, DeliveryRefusal> {
         let key = self.signer.key();
         if delivery.destination != key.public() {
-            return Err(Refusal::NotForThisNode);
+            return Err(DeliveryRefusal::NotForThisNode);
         }
         Ok(Acknowledgement::sign(delivery, self.now_ms(), &key))
     }
@@ -170,22 +170,22 @@ impl Courier {
     /// Answers a delivery that was received before. Another request may have stored it just now,
     /// and it must be on disk before the answer. If this node's key was rotated since, the new key
     /// signs the same acknowledgement for a carrier that asks it.
-    fn already(&self, received: Received, asked: &Delivery) -> Result<Admitted, Refusal> {
-        self.store.settle()?;
+    fn already(&self, received: Received, asked: &Delivery) -> Result<Admission, DeliveryRefusal> {
+        self.store.flush()?;
         let former = Acknowledgement::from_kept_bytes(&received.acknowledgement);
         if former.is_ok_and(|former| former.delivery().destination == asked.destination) {
-            return Ok(Admitted::Already(received.acknowledgement));
+            return Ok(Admission::Already(received.acknowledgement));
         }
         let key = self.signer.key();
         if asked.destination != key.public() {
-            return Err(Refusal::NotForThisNode);
+            return Err(DeliveryRefusal::NotForThisNode);
         }
-        Ok(Admitted::Already(Acknowledgement::sign(asked.clone(), received.stored_ms, &key).to_bytes()))
+        Ok(Admission::Already(Acknowledgement::sign(asked.clone(), received.stored_ms, &key).to_bytes()))
     }
 
     /// Returns the bytes of this node's signed refusal of `delivery`, if the refusal is final and
     /// the delivery is for this node.
-    pub fn sign_refusal(&self, delivery: &Delivery, refusal: &Refusal) -> Option<Vec<u8>> {
+    pub fn sign_refusal(&self, delivery: &Delivery, refusal: &DeliveryRefusal) -> Option<Vec<u8>> {
         let key = self.signer.key();
         let is_ours = refusal.is_final() && delivery.destination == key.public();
         let sign = || SignedRefusal::sign(delivery.clone(), self.now_ms(), refusal.kind().code, &key).to_bytes();
@@ -193,34 +193,34 @@ impl Courier {
     }
 }
 
-impl Incoming {
+impl IncomingBundle {
     /// Appends bytes to the bundle. Writes to disk.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), DeliveryRefusal> {
         let (found, expected) = (self.staged.bytes() + bytes.len() as u64, self.delivery.bundle.bytes);
         if found > expected {
-            return Err(Refusal::WrongLength { expected, found });
+            return Err(DeliveryRefusal::WrongLength { expected, found });
         }
-        let written = self.staged.write(bytes).map_err(Refusal::Storage);
+        let written = self.staged.write(bytes).map_err(DeliveryRefusal::Storage);
         self.courier.count_faults(written)
     }
 
     /// Stores the bundle and then acknowledges it. Returns the acknowledgement's bytes, and whether
     /// the bundle is new. Of several concurrent deliveries the first one counts, and all get the
     /// same answer.
-    pub fn finish(self) -> Result<(Vec<u8>, bool), Refusal> {
+    pub fn finish(self) -> Result<(Vec<u8>, bool), DeliveryRefusal> {
         let courier = self.courier.clone();
         courier.count_faults(self.store())
     }
 
-    fn store(self) -> Result<(Vec<u8>, bool), Refusal> {
+    fn store(self) -> Result<(Vec<u8>, bool), DeliveryRefusal> {
         let Self { courier, delivery, staged, held } = self;
         let (found, expected) = (staged.bytes(), delivery.bundle.bytes);
         if found != expected {
-            return Err(Refusal::WrongLength { expected, found });
+            return Err(DeliveryRefusal::WrongLength { expected, found });
         }
         let finished = staged.finish()?;
         if finished.blob() != delivery.bundle {
-            return Err(Refusal::WrongDigest);
+            return Err(DeliveryRefusal::WrongDigest);
         }
         // The store has the acknowledgement on disk before anybody gets it.
         let acknowledgement = courier.acknowledge(delivery)?;
@@ -230,7 +230,7 @@ impl Incoming {
         }
         let asked = acknowledgement.delivery();
         if (received.bundle, &received.sender) != (asked.bundle, &asked.sender) {
-            return Err(Refusal::Conflict);
+            return Err(DeliveryRefusal::Conflict);
         }
         Ok((received.acknowledgement, is_new))
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::Courier;
 use crate::key::KeyName;
-use crate::receipt::{CLOCK_SET_MS, Receipt, ReceiptId, Sender, State};
-use crate::store::{Received, Staged, StoreError, Submitted};
+use crate::receipt::{CLOCK_SET_MS, Receipt, ReceiptId, ReceiptState, Sender};
+use crate::store::{Received, StagedBundle, StoreError, SubmitResult};
 
 /// Reason why a bundle is not accepted. Nothing of it is stored then.
 #[derive(Debug, thiserror::Error)]
@@ -31,9 +31,9 @@ pub enum SendError {
 }
 
 /// A bundle that is being accepted. Dropping it discards everything that was staged.
-pub struct Sending {
+pub struct BundleUpload {
     courier: Arc<Courier>,
-    staged: Staged,
+    staged: StagedBundle,
     sender: Sender,
     to: Option<KeyName>,
     hops: u8,
@@ -42,10 +42,10 @@ pub struct Sending {
 
 /// The receipt of an accepted bundle, and its state before.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sent {
+pub struct SentBundle {
     pub id: ReceiptId,
     pub bytes: u64,
-    pub submitted: Submitted,
+    pub submitted: SubmitResult,
 }
 
 impl Courier {
@@ -56,13 +56,13 @@ impl Courier {
         sender: Sender,
         to: Option<KeyName>,
         expires_in_ms: Option<u64>,
-    ) -> Result<Sending, SendError> {
+    ) -> Result<BundleUpload, SendError> {
         let expires_in_ms = expires_in_ms.unwrap_or(self.settings.expires_ms);
         self.begin(sender, to, 0, self.now_ms().saturating_add(expires_in_ms))
     }
 
     /// Starts to accept a received bundle for relay to the peer `to`.
-    pub fn begin_onward(self: &Arc<Self>, received: &Received, to: KeyName) -> Result<Sending, SendError> {
+    pub fn begin_onward(self: &Arc<Self>, received: &Received, to: KeyName) -> Result<BundleUpload, SendError> {
         if received.hops >= Receipt::HOPS_MAX {
             return Err(SendError::TooManyHops);
         }
@@ -80,7 +80,7 @@ impl Courier {
         to: Option<KeyName>,
         hops: u8,
         expires_ms: u64,
-    ) -> Result<Sending, SendError> {
+    ) -> Result<BundleUpload, SendError> {
         if let Some(to) = to.as_ref().filter(|to| self.peers().named(to).is_none()) {
             return Err(SendError::UnknownPeer(to.clone()));
         }
@@ -88,7 +88,7 @@ impl Courier {
             return Err(SendError::Expired);
         }
         self.room_to_send(0)?;
-        Ok(Sending { courier: self.clone(), staged: self.store.stage()?, sender, to, hops, expires_ms })
+        Ok(BundleUpload { courier: self.clone(), staged: self.store.stage()?, sender, to, hops, expires_ms })
     }
 
     fn room_to_send(&self, more: u64) -> Result<(), SendError> {
@@ -116,7 +116,7 @@ impl Courier {
     }
 }
 
-impl Sending {
+impl BundleUpload {
     /// Appends bytes to the bundle. Writes to disk.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), SendError> {
         let max = self.courier.settings.bundle_bytes_max;
@@ -127,7 +127,7 @@ impl Sending {
     }
 
     /// Returns when the bundle and its receipt are on disk.
-    pub fn finish(self) -> Result<Sent, SendError> {
+    pub fn finish(self) -> Result<SentBundle, SendError> {
         let Self { courier, staged, sender, to, hops, expires_ms } = self;
         courier.room_to_send(staged.bytes())?;
         let finished = staged.finish()?;
@@ -141,7 +141,7 @@ impl Sending {
             hops,
             created_ms: now_ms,
             expires_ms,
-            state: State::Pending,
+            state: ReceiptState::Pending,
             attempts: 0,
             attempted_ms: 0,
             due_ms: now_ms,
@@ -150,6 +150,6 @@ impl Sending {
         receipt.id = courier.id_of(&receipt)?;
         let submitted = courier.store.submit(finished, &receipt)?;
         courier.new_work.send_replace(());
-        Ok(Sent { id: receipt.id, bytes: bundle.bytes, submitted })
+        Ok(SentBundle { id: receipt.id, bytes: bundle.bytes, submitted })
     }
 }

@@ -23,20 +23,20 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct Addresses {
     each_max: u64,
-    counts: Arc<Mutex<Counts>>,
+    counts: Arc<Mutex<AddressCounts>>,
     metrics: Arc<Metrics>,
 }
 
 #[derive(Default)]
-struct Counts {
+struct AddressCounts {
     /// Addresses with at least one connection, so there are never more entries than connections.
     open: HashMap<IpAddr, u64>,
     told: Option<Instant>,
 }
 
 /// A counted connection. Dropping it frees its slot.
-pub struct Entered {
-    counts: Arc<Mutex<Counts>>,
+pub struct AddressPermit {
+    counts: Arc<Mutex<AddressCounts>>,
     network: IpAddr,
 }
 
@@ -48,13 +48,13 @@ impl Addresses {
 
     /// Counts one more connection from `address`. Returns `None` if the address already has its
     /// maximum.
-    pub fn enter(&self, address: IpAddr) -> Option<Entered> {
+    pub fn enter(&self, address: IpAddr) -> Option<AddressPermit> {
         let network = network_of(address);
         let mut counts = lock(&self.counts);
         let open = counts.open.get(&network).copied().unwrap_or(0);
         if open < self.each_max {
             counts.open.insert(network, open + 1);
-            return Some(Entered { counts: self.counts.clone(), network });
+            return Some(AddressPermit { counts: self.counts.clone(), network });
         }
         self.metrics.connection_refused();
         if counts.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
@@ -68,7 +68,7 @@ impl Addresses {
     }
 }
 
-impl Drop for Entered {
+impl Drop for AddressPermit {
     fn drop(&mut self) {
         let mut counts = lock(&self.counts);
         match counts.open.get_mut(&self.network) {
@@ -78,7 +78,7 @@ impl Drop for Entered {
     }
 }
 
-fn lock(counts: &Mutex<Counts>) -> MutexGuard<'_, Counts> {
+fn lock(counts: &Mutex<AddressCounts>) -> MutexGuard<'_, AddressCounts> {
     counts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn one_address_has_a_quarter_and_the_others_theirs() {
         let addresses = of_connections(12);
-        let mut first: Vec<Entered> = (0..3).map(|_| addresses.enter(address("192.0.2.1")).unwrap()).collect();
+        let mut first: Vec<AddressPermit> = (0..3).map(|_| addresses.enter(address("192.0.2.1")).unwrap()).collect();
         assert!(addresses.enter(address("192.0.2.1")).is_none());
         assert!(addresses.enter(address("::ffff:192.0.2.1")).is_none(), "the same in another form");
         let other = addresses.enter(address("::ffff:192.0.2.2")).unwrap();

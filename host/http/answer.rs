@@ -17,13 +17,13 @@ use axum::response::{IntoResponse, Response};
 use tokio::io::AsyncReadExt as _;
 use tokio_util::io::ReaderStream;
 
-use super::caller::Caller;
-use super::problem::Problem;
-use super::room::Rooms;
-use super::wrapped::mapped;
+use super::auth::Caller;
+use super::observed::mapped;
+use super::pools::ServicePools;
+use super::problem::HttpProblem;
 use crate::digest::Digest;
 use crate::shares::{STEP_BYTES, Share};
-use crate::slice::Scope;
+use crate::slice::Tenant;
 
 /// Longest answer that reserves no memory. The limit on connections bounds the number of such
 /// answers.
@@ -34,11 +34,16 @@ const PIECE_BYTES: usize = 16 << 10;
 
 /// Reserves memory for each answer that is in memory, until the last byte was passed to the system
 /// or the connection has ended. Answers 429 where no memory is free.
-pub async fn hold_room(State(rooms): State<Rooms>, caller: Caller, request: Request, next: Next) -> Response {
+pub async fn reserve_answer(
+    State(rooms): State<ServicePools>,
+    caller: Caller,
+    request: Request,
+    next: Next,
+) -> Response {
     let response = next.run(request).await;
     // A stream has no length, and holds only its current pieces.
     let bytes = response.body().size_hint().exact().unwrap_or(0);
-    if bytes <= SMALL_BYTES || response.extensions().get::<Holds>().is_some() {
+    if bytes <= SMALL_BYTES || response.extensions().get::<MemoryCounted>().is_some() {
         return response;
     }
     match rooms.answer(&caller.scope, bytes) {
@@ -49,75 +54,76 @@ pub async fn hold_room(State(rooms): State<Rooms>, caller: Caller, request: Requ
 
 /// Mark of an answer whose memory is already counted.
 #[derive(Clone, Copy)]
-struct Holds;
+struct MemoryCounted;
 
 /// Returns an answer that is part of this program, and needs no memory.
 pub fn fixed(response: impl IntoResponse) -> Response {
     let mut response = response.into_response();
-    response.extensions_mut().insert(Holds);
+    response.extensions_mut().insert(MemoryCounted);
     response
 }
 
 /// Returns an answer for which `room` was reserved before it was made.
-pub fn in_room(response: impl IntoResponse, room: Share<Scope>) -> Response {
+pub fn in_room(response: impl IntoResponse, room: Share<Tenant>) -> Response {
     let mut response = response.into_response().map(|body| holding(body, room));
-    response.extensions_mut().insert(Holds);
+    response.extensions_mut().insert(MemoryCounted);
     response
 }
 
 /// Returns `body`, whose bytes all hold `room`, also those still on their way out after the whole
 /// body was read.
-fn holding(body: Body, room: Share<Scope>) -> Body {
+fn holding(body: Body, room: Share<Tenant>) -> Body {
     let room = Arc::new(room);
-    mapped(body, move |bytes| Bytes::from_owner(Held { bytes, _room: room.clone() }))
+    mapped(body, move |bytes| Bytes::from_owner(ReservedBody { bytes, _room: room.clone() }))
 }
 
-struct Held {
+struct ReservedBody {
     bytes: Bytes,
-    _room: Arc<Share<Scope>>,
+    _room: Arc<Share<Tenant>>,
 }
 
-impl AsRef<[u8]> for Held {
+impl AsRef<[u8]> for ReservedBody {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
 /// Immutable bytes, of which a client can request a range.
-pub struct Content {
+pub struct ImmutableContent {
     pub media_type: &'static str,
     pub digest: Digest,
-    pub bytes: Stored,
+    pub bytes: ContentLocation,
 }
 
 /// Location of the bytes.
-pub enum Stored {
+pub enum ContentLocation {
     Memory(Bytes),
     File { file: File, bytes: u64 },
 }
 
-impl Content {
+impl ImmutableContent {
     /// Returns the answer to a request with these headers: all bytes, a range, or "not modified".
-    pub fn answer(self, headers: &HeaderMap) -> Result<Response, Problem> {
+    pub fn answer(self, headers: &HeaderMap) -> Result<Response, HttpProblem> {
         let tag = HeaderValue::try_from(format!("\"{}\"", self.digest));
-        let tag = tag.map_err(|error| Problem::new(500, "internal", error.to_string()))?;
+        let tag = tag.map_err(|error| HttpProblem::new(500, "internal", error.to_string()))?;
         if headers.get_all(IF_NONE_MATCH).iter().any(|known| names(known, &tag)) {
             return Ok((StatusCode::NOT_MODIFIED, [(ETAG, tag)]).into_response());
         }
         let bytes = self.bytes.len();
-        let part = match wanted(headers, &tag).map_or(Wanted::All, |range| parse(range, bytes)) {
-            Wanted::All => None,
-            Wanted::Part(part) => Some(part),
-            Wanted::Nothing => {
+        let part = match wanted(headers, &tag).map_or(RequestedRange::All, |range| parse(range, bytes)) {
+            RequestedRange::All => None,
+            RequestedRange::Part(part) => Some(part),
+            RequestedRange::Nothing => {
                 let all = HeaderValue::try_from(format!("bytes */{bytes}"));
-                let all = all.map_err(|error| Problem::new(500, "internal", error.to_string()))?;
+                let all = all.map_err(|error| HttpProblem::new(500, "internal", error.to_string()))?;
                 let detail = format!("the range lies behind the {bytes} bytes that there are");
-                return Err(Problem::new(416, "range_not_satisfiable", detail).header(CONTENT_RANGE, all));
+                return Err(HttpProblem::new(416, "range_not_satisfiable", detail).header(CONTENT_RANGE, all));
             }
         };
         let range = part.clone().unwrap_or(0..bytes);
         let length = HeaderValue::from(range.end - range.start);
-        let mut response = self.bytes.body(&range).map_err(|error| Problem::of_host("store", &error))?.into_response();
+        let mut response =
+            self.bytes.body(&range).map_err(|error| HttpProblem::of_host("store", &error))?.into_response();
         let fixed: [(HeaderName, HeaderValue); 4] = [
             (CONTENT_TYPE, HeaderValue::from_static(self.media_type)),
             (CONTENT_LENGTH, length),
@@ -128,14 +134,14 @@ impl Content {
         if let Some(part) = part {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             let place = HeaderValue::try_from(format!("bytes {}-{}/{bytes}", part.start, part.end - 1));
-            let place = place.map_err(|error| Problem::new(500, "internal", error.to_string()))?;
+            let place = place.map_err(|error| HttpProblem::new(500, "internal", error.to_string()))?;
             response.headers_mut().insert(CONTENT_RANGE, place);
         }
         Ok(response)
     }
 }
 
-impl Stored {
+impl ContentLocation {
     const fn len(&self) -> u64 {
         match self {
             Self::Memory(bytes) => bytes.len() as u64,
@@ -175,7 +181,7 @@ fn names(list: &HeaderValue, tag: &HeaderValue) -> bool {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Wanted {
+enum RequestedRange {
     All,
     Part(Range<u64>),
     /// The range is not satisfiable.
@@ -184,7 +190,7 @@ enum Wanted {
 
 /// Parses `range` as one range of bytes. Another unit, several ranges and invalid syntax select all
 /// bytes.
-fn parse(range: &str, bytes: u64) -> Wanted {
+fn parse(range: &str, bytes: u64) -> RequestedRange {
     let parsed = || {
         let (first, last) = range.trim().strip_prefix("bytes=")?.trim().split_once('-')?;
         let number = |text: &str| {
@@ -205,9 +211,9 @@ fn parse(range: &str, bytes: u64) -> Wanted {
         })
     };
     match parsed() {
-        None => Wanted::All,
-        Some((start, end)) if start < end => Wanted::Part(start..end),
-        Some(_) => Wanted::Nothing,
+        None => RequestedRange::All,
+        Some((start, end)) if start < end => RequestedRange::Part(start..end),
+        Some(_) => RequestedRange::Nothing,
     }
 }
 
@@ -222,33 +228,33 @@ mod tests {
     #[test]
     fn ranges_are_read_as_the_rfc_has_them() {
         for (range, wanted) in [
-            ("bytes=0-", Wanted::Part(0..100)),
-            ("bytes=40-", Wanted::Part(40..100)),
-            ("bytes=0-0", Wanted::Part(0..1)),
-            ("bytes=98-1000", Wanted::Part(98..100)),
-            ("bytes=0-99999999999999999999999", Wanted::Part(0..100)),
-            ("bytes=-1", Wanted::Part(99..100)),
-            ("bytes=-1000", Wanted::Part(0..100)),
-            ("bytes=-0", Wanted::Nothing),
-            ("bytes=100-", Wanted::Nothing),
-            ("bytes=100-200", Wanted::Nothing),
-            ("bytes=99999999999999999999999-", Wanted::Nothing),
-            ("bytes=2-1", Wanted::All),
-            ("bytes=0-1,5-6", Wanted::All),
-            ("bytes=-", Wanted::All),
-            ("bytes=+1-2", Wanted::All),
-            ("lines=1-2", Wanted::All),
-            ("", Wanted::All),
+            ("bytes=0-", RequestedRange::Part(0..100)),
+            ("bytes=40-", RequestedRange::Part(40..100)),
+            ("bytes=0-0", RequestedRange::Part(0..1)),
+            ("bytes=98-1000", RequestedRange::Part(98..100)),
+            ("bytes=0-99999999999999999999999", RequestedRange::Part(0..100)),
+            ("bytes=-1", RequestedRange::Part(99..100)),
+            ("bytes=-1000", RequestedRange::Part(0..100)),
+            ("bytes=-0", RequestedRange::Nothing),
+            ("bytes=100-", RequestedRange::Nothing),
+            ("bytes=100-200", RequestedRange::Nothing),
+            ("bytes=99999999999999999999999-", RequestedRange::Nothing),
+            ("bytes=2-1", RequestedRange::All),
+            ("bytes=0-1,5-6", RequestedRange::All),
+            ("bytes=-", RequestedRange::All),
+            ("bytes=+1-2", RequestedRange::All),
+            ("lines=1-2", RequestedRange::All),
+            ("", RequestedRange::All),
         ] {
             assert_eq!(parse(range, 100), wanted, "{range}");
         }
-        assert_eq!(parse("bytes=0-", 0), Wanted::Nothing);
+        assert_eq!(parse("bytes=0-", 0), RequestedRange::Nothing);
     }
 
     #[test]
     fn an_answer_that_holds_room_is_as_long_as_before_and_frees_it_with_its_last_byte() {
         let pool = crate::shares::Pool::new(100);
-        let body = holding(Body::from("0123456789"), pool.take(&Scope::OWNER, 10).unwrap());
+        let body = holding(Body::from("0123456789"), pool.take(&Tenant::OWNER, 10).unwrap());
         assert_eq!(body.size_hint().exact(), Some(10));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let frame = runtime.block_on(async { { body }.frame().await });
@@ -264,10 +270,11 @@ mod tests {
             headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"0123456789").unwrap();
-        let places = [Stored::Memory(Bytes::from_static(b"0123456789")), Stored::File { file, bytes: 10 }];
+        let places =
+            [ContentLocation::Memory(Bytes::from_static(b"0123456789")), ContentLocation::File { file, bytes: 10 }];
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let [memory, file] = places.map(|bytes| {
-            let content = Content { media_type: "text/plain", digest: Digest::from([7; 32]), bytes };
+            let content = ImmutableContent { media_type: "text/plain", digest: Digest::from([7; 32]), bytes };
             let response = content.answer(&headers).into_response();
             let status = response.status().as_u16();
             let has_place = response.headers().contains_key(CONTENT_RANGE);

@@ -2,7 +2,7 @@
 //! share of its owner.
 
 mod form;
-mod heard;
+mod drain;
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-pub use self::form::{Form, is_form};
-pub use self::heard::heard_out;
+pub use self::drain::drain_on_drop;
+pub use self::form::{FormReader, is_form};
 pub use super::blocking::blocking;
-use super::problem::Problem;
-use super::room::Memory;
+use super::pools::RequestMemory;
+use super::problem::HttpProblem;
 use crate::text::explained;
 
 /// Size of one write to disk.
@@ -50,24 +50,24 @@ impl Pace {
 }
 
 /// A body, piece by piece. This type limits how slowly the network may deliver it.
-pub struct Pieces {
+pub struct BodyPieces {
     pieces: BodyDataStream,
     began: Instant,
     bytes: u64,
 }
 
-impl Pieces {
+impl BodyPieces {
     pub fn new(body: Body) -> Self {
         Self { pieces: body.into_data_stream(), began: Instant::now(), bytes: 0 }
     }
 
     /// Returns the next piece, or `None` at the end.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+    pub async fn next(&mut self) -> Result<Option<Bytes>, HttpProblem> {
         let by_rate = self.began + Pace::NETWORK.begin + Pace::NETWORK.time_for(self.bytes);
         let until = by_rate.min(Instant::now() + Pace::NETWORK.pause_max);
-        let slow = |_| Problem::new(408, "too_slow", "the body came too slowly");
+        let slow = |_| HttpProblem::new(408, "too_slow", "the body came too slowly");
         let piece = tokio::time::timeout_at(until, self.pieces.next()).await.map_err(slow)?;
-        let cut_off = |_| Problem::new(400, "cut_off", "the body ended before its length");
+        let cut_off = |_| HttpProblem::new(400, "cut_off", "the body ended before its length");
         let piece = piece.transpose().map_err(cut_off)?;
         self.bytes += piece.as_ref().map_or(0, |piece| piece.len() as u64);
         Ok(piece)
@@ -75,25 +75,29 @@ impl Pieces {
 }
 
 /// Reads the whole body of a request into memory: at most `bytes_max` bytes, counted in `memory`.
-pub async fn collect(request: Request, bytes_max: u64, memory: &mut Memory) -> Result<Vec<u8>, Problem> {
+pub async fn collect(request: Request, bytes_max: u64, memory: &mut RequestMemory) -> Result<Vec<u8>, HttpProblem> {
     check_length(request.headers(), bytes_max)?;
-    Source::Body(Pieces::new(request.into_body())).collect(bytes_max, memory).await
+    UploadSource::Body(BodyPieces::new(request.into_body())).collect(bytes_max, memory).await
 }
 
 /// Reads the body of a request, of at most `bytes_max` bytes, as JSON.
-pub async fn json<T: DeserializeOwned>(request: Request, bytes_max: u64, mut memory: Memory) -> Result<T, Problem> {
+pub async fn json<T: DeserializeOwned>(
+    request: Request,
+    bytes_max: u64,
+    mut memory: RequestMemory,
+) -> Result<T, HttpProblem> {
     let text = collect(request, bytes_max, &mut memory).await?;
-    serde_json::from_slice(&text).map_err(|error| Problem::malformed(explained(&error.to_string())))
+    serde_json::from_slice(&text).map_err(|error| HttpProblem::malformed(explained(&error.to_string())))
 }
 
 /// A source of bytes: a body, or the current part of a form.
-pub enum Source<'a> {
-    Body(Pieces),
-    Part(&'a mut Form),
+pub enum UploadSource<'a> {
+    Body(BodyPieces),
+    Part(&'a mut FormReader),
 }
 
-impl Source<'_> {
-    pub async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+impl UploadSource<'_> {
+    pub async fn next(&mut self) -> Result<Option<Bytes>, HttpProblem> {
         match self {
             Self::Body(pieces) => pieces.next().await,
             Self::Part(form) => form.next_piece().await,
@@ -101,11 +105,11 @@ impl Source<'_> {
     }
 
     /// Reads all bytes into memory: at most `bytes_max`, counted in `memory`.
-    pub async fn collect(&mut self, bytes_max: u64, memory: &mut Memory) -> Result<Vec<u8>, Problem> {
+    pub async fn collect(&mut self, bytes_max: u64, memory: &mut RequestMemory) -> Result<Vec<u8>, HttpProblem> {
         let mut all = Vec::new();
         while let Some(piece) = self.next().await? {
             if (all.len() + piece.len()) as u64 > bytes_max {
-                return Err(Problem::too_large(bytes_max));
+                return Err(HttpProblem::too_large(bytes_max));
             }
             memory.hold(piece.len())?;
             all.extend_from_slice(&piece);
@@ -118,11 +122,11 @@ impl Source<'_> {
     pub async fn write_to<S: Send + 'static, T: Send + 'static>(
         &mut self,
         mut held: Vec<u8>,
-        memory: &mut Memory,
+        memory: &mut RequestMemory,
         mut sink: S,
-        write: impl Fn(&mut S, &[u8]) -> Result<(), Problem> + Copy + Send + 'static,
-        finish: impl FnOnce(S) -> Result<T, Problem> + Send + 'static,
-    ) -> Result<T, Problem> {
+        write: impl Fn(&mut S, &[u8]) -> Result<(), HttpProblem> + Copy + Send + 'static,
+        finish: impl FnOnce(S) -> Result<T, HttpProblem> + Send + 'static,
+    ) -> Result<T, HttpProblem> {
         loop {
             let Some(piece) = self.next().await? else {
                 let len = held.len();
@@ -148,9 +152,9 @@ pub fn content_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// Refuses a body whose `Content-Length` is above `bytes_max`, before any of the body is read.
-pub fn check_length(headers: &HeaderMap, bytes_max: u64) -> Result<(), Problem> {
+pub fn check_length(headers: &HeaderMap, bytes_max: u64) -> Result<(), HttpProblem> {
     match content_length(headers) {
-        Some(length) if length > bytes_max => Err(Problem::too_large(bytes_max)),
+        Some(length) if length > bytes_max => Err(HttpProblem::too_large(bytes_max)),
         _ => Ok(()),
     }
 }

@@ -20,17 +20,17 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep};
 
-use super::problem::Problem;
-use super::wrapped::{Watch, Watched, mapped};
-use crate::shares::{NoShare, Pool, Share};
-use crate::slice::Scope;
+use super::observed::{ObservedStream, StreamObserver, mapped};
+use super::problem::HttpProblem;
+use crate::shares::{Pool, Share, ShareRefused};
+use crate::slice::Tenant;
 
 /// Longest head.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 
 /// Timeouts of a connection.
 #[derive(Clone, Copy)]
-pub struct Times {
+pub struct ConnectionTimes {
     /// For the head of a request, from its first byte on. While no owner is known, it counts from
     /// the start of the connection or from its last answer.
     pub head: Duration,
@@ -39,22 +39,22 @@ pub struct Times {
     pub idle: Duration,
 }
 
-impl Times {
+impl ConnectionTimes {
     pub const NETWORK: Self = Self { head: Duration::from_secs(10), idle: Duration::from_secs(75) };
 }
 
 /// Serves the requests on `stream`, until it ends or is idle for too long.
-pub async fn serve<T>(stream: T, times: Times, routes: Router, watcher: Watcher)
+pub async fn serve<T>(stream: T, times: ConnectionTimes, routes: Router, watcher: Watcher)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let phase = Arc::new(Phase::default());
-    let timed = Watched { stream, watch: Timed { phase: phase.clone(), head: times.head, end: None } };
-    let (routes, party) = (TowerToHyperService::new(routes), Party::default());
+    let phase = Arc::new(ConnectionPhase::default());
+    let timed = ObservedStream { stream, watch: HeadDeadline { phase: phase.clone(), head: times.head, end: None } };
+    let (routes, party) = (TowerToHyperService::new(routes), ConnectionParty::default());
     let answer = service_fn(move |mut request: Request<Incoming>| {
-        phase.set(Phase::BUSY);
+        phase.set(ConnectionPhase::BUSY);
         request.extensions_mut().insert(party.clone());
-        let (answered, end) = (routes.call(request), Answered { phase: phase.clone(), party: party.clone() });
+        let (answered, end) = (routes.call(request), IdleOnEnd { phase: phase.clone(), party: party.clone() });
         async move { answered.await.map(|response: Response| response.map(|body| ending(body, end))) }
     });
     let mut http = http1::Builder::new();
@@ -64,7 +64,7 @@ where
 }
 
 /// Returns `body`, with which `end` is dropped.
-fn ending(body: Body, end: Answered) -> Body {
+fn ending(body: Body, end: IdleOnEnd) -> Body {
     mapped(body, move |bytes| {
         let _ = &end;
         bytes
@@ -73,23 +73,23 @@ fn ending(body: Body, end: Answered) -> Body {
 
 /// Owner of a connection. A connection has no owner until a request on it has identified one.
 #[derive(Clone, Default)]
-pub struct Party(Arc<Mutex<Option<Known>>>);
+pub struct ConnectionParty(Arc<Mutex<Option<ConnectionOwner>>>);
 
 /// The scope of the last request, and the connection's share in that scope.
-struct Known {
-    scope: Scope,
-    _share: Share<Scope>,
+struct ConnectionOwner {
+    scope: Tenant,
+    _share: Share<Tenant>,
 }
 
-impl Party {
+impl ConnectionParty {
     /// Counts the connection as one of `scope`. A proxy's connection belongs to the sender of the
     /// last request.
-    pub fn join(&self, scope: &Scope, connections: &Pool<Scope>) -> Result<(), NoShare> {
+    pub fn join(&self, scope: &Tenant, connections: &Pool<Tenant>) -> Result<(), ShareRefused> {
         let mut party = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if party.as_ref().is_none_or(|known| known.scope != *scope) {
             // Releases the former share first, so that it is free for this one.
             *party = None;
-            *party = Some(Known { scope: scope.clone(), _share: connections.take(scope, 1)? });
+            *party = Some(ConnectionOwner { scope: scope.clone(), _share: connections.take(scope, 1)? });
         }
         Ok(())
     }
@@ -100,16 +100,16 @@ impl Party {
 }
 
 /// Returns the refusal for a token that has its maximum number of connections.
-pub fn too_many() -> Problem {
+pub fn too_many() -> HttpProblem {
     let detail = "this token has its share of the connections of this node; close some of them";
-    Problem::new(429, "busy", detail).after(Some(Problem::BUSY_RETRY))
+    HttpProblem::new(429, "busy", detail).after(Some(HttpProblem::BUSY_RETRY))
 }
 
 /// Phase of a connection.
 #[derive(Default)]
-struct Phase(AtomicU8);
+struct ConnectionPhase(AtomicU8);
 
-impl Phase {
+impl ConnectionPhase {
     /// Waits for a head, or reads one.
     const HEAD: u8 = 0;
     /// Answers a request.
@@ -127,13 +127,13 @@ impl Phase {
 }
 
 /// Deadline for request heads.
-struct Timed {
-    phase: Arc<Phase>,
+struct HeadDeadline {
+    phase: Arc<ConnectionPhase>,
     head: Duration,
     end: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Watch<S> for Timed {
+impl<S> StreamObserver<S> for HeadDeadline {
     fn read(
         &mut self,
         _: &mut S,
@@ -141,10 +141,10 @@ impl<S> Watch<S> for Timed {
         read: Poll<io::Result<()>>,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        if bytes > 0 && self.phase.is(Phase::IDLE) {
-            self.phase.set(Phase::HEAD);
+        if bytes > 0 && self.phase.is(ConnectionPhase::IDLE) {
+            self.phase.set(ConnectionPhase::HEAD);
         }
-        if self.phase.is(Phase::HEAD) {
+        if self.phase.is(ConnectionPhase::HEAD) {
             self.end.get_or_insert_with(|| Box::pin(sleep(self.head)));
         } else {
             self.end = None;
@@ -158,14 +158,14 @@ impl<S> Watch<S> for Timed {
 }
 
 /// End of an answer. The connection is idle after it, if the connection has an owner.
-struct Answered {
-    phase: Arc<Phase>,
-    party: Party,
+struct IdleOnEnd {
+    phase: Arc<ConnectionPhase>,
+    party: ConnectionParty,
 }
 
-impl Drop for Answered {
+impl Drop for IdleOnEnd {
     fn drop(&mut self) {
-        self.phase.set(if self.party.is_somebodys() { Phase::IDLE } else { Phase::HEAD });
+        self.phase.set(if self.party.is_somebodys() { ConnectionPhase::IDLE } else { ConnectionPhase::HEAD });
     }
 }
 
@@ -186,14 +186,15 @@ mod tests {
     /// Longer than each short timeout in these tests.
     const LONG: Duration = Duration::from_millis(300);
 
-    fn spoken<F: Future<Output = ()>>(times: Times, talk: impl FnOnce(DuplexStream) -> F) {
+    fn spoken<F: Future<Output = ()>>(times: ConnectionTimes, talk: impl FnOnce(DuplexStream) -> F) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (ours, theirs) = duplex(1 << 20);
             let slow = async || sleep(LONG).await;
             let pool = Pool::new(1);
-            let joins =
-                async move |party: Extension<Party>| party.join(&Scope::OWNER, &pool).map(|()| "answer").unwrap();
+            let joins = async move |party: Extension<ConnectionParty>| {
+                party.join(&Tenant::OWNER, &pool).map(|()| "answer").unwrap()
+            };
             let routes = Router::new().route("/", get(joins)).route("/open", get("open")).route("/slow", post(slow));
             let graceful = GracefulShutdown::new();
             let served = tokio::spawn(serve(theirs, times, routes, graceful.watcher()));
@@ -210,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_head_that_does_not_end_is_given_up_whenever_it_began() {
-        let times = Times { head: SHORT, idle: NEVER };
+        let times = ConnectionTimes { head: SHORT, idle: NEVER };
         spoken(times, async |mut stream| {
             stream.write_all(&ASK[..20]).await.unwrap();
             assert_eq!(answer(&mut stream).await, "", "it is closed");
@@ -228,13 +229,13 @@ mod tests {
 
     #[test]
     fn an_idle_connection_is_closed_and_one_that_waits_for_an_answer_is_not() {
-        let times = Times { head: NEVER, idle: SHORT };
+        let times = ConnectionTimes { head: NEVER, idle: SHORT };
         spoken(times, async |mut stream| {
             stream.write_all(ASK).await.unwrap();
             assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200 "));
             assert_eq!(answer(&mut stream).await, "");
         });
-        let times = Times { head: SHORT, idle: SHORT };
+        let times = ConnectionTimes { head: SHORT, idle: SHORT };
         spoken(times, async |mut stream| {
             stream.write_all(b"POST /slow HTTP/1.1\r\nhost: here\r\ncontent-length: 0\r\n\r\n").await.unwrap();
             assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200 "));
@@ -243,18 +244,18 @@ mod tests {
 
     #[test]
     fn an_answer_ends_with_its_body() {
-        let phase = Arc::new(Phase::default());
-        phase.set(Phase::BUSY);
-        let end = Answered { phase: phase.clone(), party: Party::default() };
+        let phase = Arc::new(ConnectionPhase::default());
+        phase.set(ConnectionPhase::BUSY);
+        let end = IdleOnEnd { phase: phase.clone(), party: ConnectionParty::default() };
         let body = ending(Body::from("answer"), end);
-        assert!(phase.is(Phase::BUSY));
+        assert!(phase.is(ConnectionPhase::BUSY));
         drop(body);
-        assert!(phase.is(Phase::HEAD));
+        assert!(phase.is(ConnectionPhase::HEAD));
     }
 
     #[test]
     fn a_connection_that_is_nobodys_is_not_kept() {
-        let times = Times { head: SHORT, idle: NEVER };
+        let times = ConnectionTimes { head: SHORT, idle: NEVER };
         spoken(times, async |mut stream| {
             stream.write_all(b"GET /open HTTP/1.1\r\nhost: here\r\n\r\n").await.unwrap();
             assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200 "));
@@ -264,15 +265,15 @@ mod tests {
 
     #[test]
     fn a_connection_counts_for_whoever_asked_last() {
-        let pool: Pool<Scope> = Pool::new(10);
-        let [alice, bob]: [Scope; 2] = ["alice", "bob"].map(|name| name.parse().unwrap());
-        let parties: Vec<Party> = (0..9).map(|_| Party::default()).collect();
+        let pool: Pool<Tenant> = Pool::new(10);
+        let [alice, bob]: [Tenant; 2] = ["alice", "bob"].map(|name| name.parse().unwrap());
+        let parties: Vec<ConnectionParty> = (0..9).map(|_| ConnectionParty::default()).collect();
         assert!(parties.iter().all(|party| party.join(&alice, &pool).is_ok() && party.join(&alice, &pool).is_ok()));
-        assert_eq!(Party::default().join(&alice, &pool), Err(NoShare));
-        let proxy = Party::default();
+        assert_eq!(ConnectionParty::default().join(&alice, &pool), Err(ShareRefused));
+        let proxy = ConnectionParty::default();
         proxy.join(&bob, &pool).unwrap();
         assert_eq!((pool.of(&alice), pool.of(&bob)), (9, 1));
-        assert_eq!(proxy.join(&alice, &pool), Err(NoShare));
+        assert_eq!(proxy.join(&alice, &pool), Err(ShareRefused));
         assert_eq!(pool.of(&bob), 0);
         drop(parties);
         assert_eq!(pool.taken(), 0);

@@ -16,13 +16,13 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
-use super::Served;
-use super::body::{Pieces, Source, blocking};
-use super::caller::Caller;
-use super::problem::Problem;
-use super::room::Memory;
-use crate::access::Right;
-use crate::courier::{Admitted, Courier, Incoming, Refusal};
+use super::AppState;
+use super::auth::Caller;
+use super::body::{BodyPieces, UploadSource, blocking};
+use super::pools::RequestMemory;
+use super::problem::HttpProblem;
+use crate::access::Permission;
+use crate::courier::{Admission, Courier, DeliveryRefusal, IncomingBundle};
 use crate::digest::Digest;
 use crate::key::Signature;
 use crate::proof::Blob;
@@ -32,18 +32,22 @@ const ACKNOWLEDGEMENT: &str = "application/vnd.compute-host.acknowledgement";
 
 pub async fn receive(State(courier): State<Arc<Courier>>, request: Request<Body>) -> Response {
     let (Parts { headers, .. }, body) = request.into_parts();
-    match take(courier, &headers, Pieces::new(body)).await {
+    match take(courier, &headers, BodyPieces::new(body)).await {
         Ok((bytes, status)) => (status, [(CONTENT_TYPE, ACKNOWLEDGEMENT)], bytes).into_response(),
         Err(problem) => problem.into_response(),
     }
 }
 
-async fn take(courier: Arc<Courier>, headers: &HeaderMap, pieces: Pieces) -> Result<(Vec<u8>, StatusCode), Problem> {
+async fn take(
+    courier: Arc<Courier>,
+    headers: &HeaderMap,
+    pieces: BodyPieces,
+) -> Result<(Vec<u8>, StatusCode), HttpProblem> {
     let (delivery, signature) = parse(headers)?;
     let (refusing, asked) = (courier.clone(), delivery.clone());
-    let refused = move |refusal: Refusal| {
+    let refused = move |refusal: DeliveryRefusal| {
         let signed = refusing.sign_refusal(&asked, &refusal);
-        let problem = Problem::from(refusal);
+        let problem = HttpProblem::from(refusal);
         // A refusal must be signed to end a receipt: anybody could answer in a node's place.
         match signed {
             Some(signed) => problem.with("refusal", BASE64_STANDARD.encode(signed).into()),
@@ -52,26 +56,26 @@ async fn take(courier: Arc<Courier>, headers: &HeaderMap, pieces: Pieces) -> Res
     };
     let admitted = blocking(move || courier.admit(delivery, &signature)).await?;
     let incoming = match admitted.map_err(&refused)? {
-        Admitted::Already(acknowledgement) => return Ok((acknowledgement, StatusCode::OK)),
-        Admitted::Open(incoming) => incoming,
+        Admission::Already(acknowledgement) => return Ok((acknowledgement, StatusCode::OK)),
+        Admission::Open(incoming) => incoming,
     };
     // The courier limits the number of concurrent deliveries, and each holds at most one chunk in
     // memory.
-    let mut memory = Memory::default();
-    let write = |incoming: &mut Box<Incoming>, bytes: &[u8]| Ok(incoming.write(bytes)?);
-    let finish = move |incoming: Box<Incoming>| incoming.finish().map_err(refused);
+    let mut memory = RequestMemory::default();
+    let write = |incoming: &mut Box<IncomingBundle>, bytes: &[u8]| Ok(incoming.write(bytes)?);
+    let finish = move |incoming: Box<IncomingBundle>| incoming.finish().map_err(refused);
     let (acknowledgement, is_new) =
-        Source::Body(pieces).write_to(Vec::new(), &mut memory, incoming, write, finish).await?;
+        UploadSource::Body(pieces).write_to(Vec::new(), &mut memory, incoming, write, finish).await?;
     Ok((acknowledgement, if is_new { StatusCode::CREATED } else { StatusCode::OK }))
 }
 
 /// `GET /v1/courier`
-pub async fn status(State(served): State<Served>, caller: Caller) -> Result<Json<Value>, Problem> {
-    caller.needs(Right::Courier)?;
+pub async fn status(State(served): State<AppState>, caller: Caller) -> Result<Json<Value>, HttpProblem> {
+    caller.require(Permission::Courier)?;
     let courier = served.courier.clone();
     let looked = served.rooms.on_disk(&caller.scope, move || (courier.tally(), courier.store().oldest_pending_ms()));
     let (tally, oldest_ms) = looked.await?;
-    let oldest_ms = oldest_ms.map_err(|error| Problem::of_host("storage_failed", &error))?;
+    let oldest_ms = oldest_ms.map_err(|error| HttpProblem::of_host("storage_failed", &error))?;
     Ok(Json(json!({
         "pending": tally.pending,
         "pending_bytes": tally.pending_bytes,
@@ -87,11 +91,11 @@ pub async fn status(State(served): State<Served>, caller: Caller) -> Result<Json
     })))
 }
 
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
+impl From<DeliveryRefusal> for HttpProblem {
+    fn from(refusal: DeliveryRefusal) -> Self {
         let kind = refusal.kind();
         // Details of a disk error go to the log, not to the network.
-        if let Refusal::Storage(cause) = &refusal {
+        if let DeliveryRefusal::Storage(cause) = &refusal {
             tracing::error!(code = kind.code, "cannot receive a bundle: {cause}");
         }
         Self::new(kind.status, kind.code, refusal.to_string()).after(kind.retry_after)
@@ -99,9 +103,9 @@ impl From<Refusal> for Problem {
 }
 
 /// Parses the headers. Each must be there exactly once.
-fn parse(headers: &HeaderMap) -> Result<(Delivery, Signature), Problem> {
+fn parse(headers: &HeaderMap) -> Result<(Delivery, Signature), HttpProblem> {
     if !headers.contains_key(CONTENT_LENGTH) {
-        return Err(Problem::new(411, "length_required", "the request has no Content-Length"));
+        return Err(HttpProblem::new(411, "length_required", "the request has no Content-Length"));
     }
     let bundle = Blob { blake3: content_digest(headers)?, bytes: number(headers, "content-length")? };
     let hops = number(headers, "courier-hops")?;
@@ -120,7 +124,7 @@ fn parse(headers: &HeaderMap) -> Result<(Delivery, Signature), Problem> {
     Ok((delivery, parsed(headers, "courier-signature", "a signature")?))
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &'static str, what: &str) -> Result<&'a str, Problem> {
+fn text<'a>(headers: &'a HeaderMap, name: &'static str, what: &str) -> Result<&'a str, HttpProblem> {
     let mut values = headers.get_all(HeaderName::from_static(name)).iter();
     match (values.next().and_then(|value| value.to_str().ok()), values.next()) {
         (Some(value), None) => Ok(value),
@@ -128,18 +132,18 @@ fn text<'a>(headers: &'a HeaderMap, name: &'static str, what: &str) -> Result<&'
     }
 }
 
-fn parsed<T: FromStr>(headers: &HeaderMap, name: &'static str, what: &str) -> Result<T, Problem> {
+fn parsed<T: FromStr>(headers: &HeaderMap, name: &'static str, what: &str) -> Result<T, HttpProblem> {
     text(headers, name, what)?.parse().map_err(|_| malformed(name, what))
 }
 
-fn number(headers: &HeaderMap, name: &'static str) -> Result<u64, Problem> {
+fn number(headers: &HeaderMap, name: &'static str) -> Result<u64, HttpProblem> {
     let text = text(headers, name, "a number")?;
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| is_plain).ok_or_else(|| malformed(name, "a number"))
 }
 
 /// Parses `blake3=:BASE64:`, the format of digests in RFC 9530.
-fn content_digest(headers: &HeaderMap) -> Result<Digest, Problem> {
+fn content_digest(headers: &HeaderMap) -> Result<Digest, HttpProblem> {
     const WHAT: &str = "`blake3=:`, base64 of the 32 bytes, `:`";
     let text = text(headers, "content-digest", WHAT)?;
     let base64 = text.strip_prefix("blake3=:").and_then(|rest| rest.strip_suffix(':'));
@@ -148,6 +152,6 @@ fn content_digest(headers: &HeaderMap) -> Result<Digest, Problem> {
     digest.map(Digest::from).ok_or_else(|| malformed("content-digest", WHAT))
 }
 
-fn malformed(name: &str, what: &str) -> Problem {
-    Problem::new(422, "malformed", format!("the header `{name}` must be there once and hold {what}"))
+fn malformed(name: &str, what: &str) -> HttpProblem {
+    HttpProblem::new(422, "malformed", format!("the header `{name}` must be there once and hold {what}"))
 }

@@ -25,12 +25,12 @@ use tokio::sync::mpsc;
 use tokio_util::io::{ReaderStream, StreamReader};
 use tracing::Instrument as _;
 
-use super::Served;
-use super::problem::Problem;
-use crate::courier::answers::Answer;
-use crate::courier::orders::{ORDER_BYTES_MAX, perform};
+use super::AppState;
+use super::problem::HttpProblem;
+use crate::courier::commands::{ORDER_BYTES_MAX, execute};
+use crate::courier::events::CourierEvent;
 use crate::node::SOCKET;
-use crate::{courier, orders};
+use crate::{commands, courier};
 
 pub const COURIER_PATH: &str = "/v1/local/courier";
 pub const NODE_PATH: &str = "/v1/local/node";
@@ -84,20 +84,20 @@ fn through(directory: &OwnedFd) -> String {
     format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd())
 }
 
-pub async fn perform_courier_order(State(served): State<Served>, request: Request<Body>) -> Response {
+pub async fn execute_courier_command(State(served): State<AppState>, request: Request<Body>) -> Response {
     let mut body = reader_of(request);
     let order = match read_order(&mut body, ORDER_BYTES_MAX).await {
         Ok(order) => order,
-        Err(error) => return Problem::new(422, "malformed", format!("no order: {error}")).into_response(),
+        Err(error) => return HttpProblem::new(422, "malformed", format!("no order: {error}")).into_response(),
     };
     // No owner: the channel belongs to one request.
-    let (answers, told) = mpsc::channel::<Answer>(ANSWERS_MAX);
+    let (answers, told) = mpsc::channel::<CourierEvent>(ANSWERS_MAX);
     let work = async move {
-        let Served { courier, metrics, mut stopping, .. } = served;
-        let tell = |answer: Answer| match answer {
-            Answer::Flush(event) => {
+        let AppState { courier, metrics, mut stopping, .. } = served;
+        let tell = |answer: CourierEvent| match answer {
+            CourierEvent::Flush(event) => {
                 metrics.flush(&event);
-                let _ = answers.try_send(Answer::Flush(event));
+                let _ = answers.try_send(CourierEvent::Flush(event));
             }
             answer => tokio::task::block_in_place(|| drop(answers.blocking_send(answer))),
         };
@@ -107,18 +107,18 @@ pub async fn perform_courier_order(State(served): State<Served>, request: Reques
                 _ = stopping.wait_for(|stopping| *stopping) => {}
             }
         };
-        if let Err(error) = perform(&courier, order, body, tell, interrupted).await {
-            let _ = answers.send(Answer::Error { message: error.to_string() }).await;
+        if let Err(error) = execute(&courier, order, body, tell, interrupted).await {
+            let _ = answers.send(CourierEvent::Error { message: error.to_string() }).await;
         }
     };
     tokio::spawn(work.in_current_span());
     lines_of(told)
 }
 
-pub async fn perform_node_order(State(served): State<Served>, request: Request<Body>) -> Response {
+pub async fn execute_node_command(State(served): State<AppState>, request: Request<Body>) -> Response {
     let order = match read_order(&mut reader_of(request), NODE_ORDER_BYTES_MAX).await {
         Ok(order) => order,
-        Err(error) => return Problem::new(422, "malformed", format!("no order: {error}")).into_response(),
+        Err(error) => return HttpProblem::new(422, "malformed", format!("no order: {error}")).into_response(),
     };
     // No owner: the channel belongs to one request.
     let (answers, told) = mpsc::channel(NODE_ANSWERS_MAX);
@@ -126,7 +126,7 @@ pub async fn perform_node_order(State(served): State<Served>, request: Request<B
         let now_ms = served.now_ms();
         let mut stopping = served.stopping.clone();
         tokio::select! {
-            () = orders::perform(&served.node, &served.prices, order, now_ms, &answers) => {}
+            () = commands::execute(&served.node, &served.prices, order, now_ms, &answers) => {}
             () = answers.closed() => {}
             _ = stopping.wait_for(|stopping| *stopping) => {}
         }
@@ -170,9 +170,9 @@ pub enum AskError {
 /// passes each answer to `tell`.
 pub async fn ask_courier(
     stream: UnixStream,
-    order: &courier::orders::Order,
+    order: &courier::commands::CourierRequest,
     body: impl AsyncRead + Send + 'static,
-    tell: impl FnMut(courier::answers::Answer),
+    tell: impl FnMut(courier::events::CourierEvent),
 ) -> Result<(), AskError> {
     ask(stream, COURIER_PATH, order, body, tell).await
 }
@@ -180,8 +180,8 @@ pub async fn ask_courier(
 /// Sends `order` to the node at the other end of `stream`, and passes each answer to `tell`.
 pub async fn ask_node(
     stream: UnixStream,
-    order: &orders::Order,
-    tell: impl FnMut(orders::Answer),
+    order: &commands::NodeCommand,
+    tell: impl FnMut(commands::NodeEvent),
 ) -> Result<(), AskError> {
     ask(stream, NODE_PATH, order, tokio::io::empty(), tell).await
 }

@@ -15,8 +15,8 @@ use axum::routing::MethodRouter;
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 
-use crate::metrics::{Exchange, Metrics};
-use crate::slice::Scope;
+use crate::metrics::{HttpExchange, Metrics};
+use crate::slice::Tenant;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -35,7 +35,7 @@ struct Route(&'static str);
 
 /// Token of the request, attached to its response.
 #[derive(Clone)]
-pub struct AskedBy(pub Scope);
+pub struct RequestToken(pub Tenant);
 
 /// Routers that attach the route pattern to each response.
 pub trait Routes<S> {
@@ -65,8 +65,8 @@ pub async fn follow(State(metrics): State<Arc<Metrics>>, request: Request, next:
     let mut response = next.run(request).instrument(span.clone()).await;
     let (status, duration) = (response.status(), began.elapsed());
     let route = response.extensions().get::<Route>().map_or(NO_ROUTE, |route| route.0);
-    metrics.request(&Exchange { route, method, status: status.as_u16(), duration });
-    if let Some(AskedBy(scope)) = response.extensions().get() {
+    metrics.request(&HttpExchange { route, method, status: status.as_u16(), duration });
+    if let Some(RequestToken(scope)) = response.extensions().get() {
         metrics.answer(scope, status.as_u16());
     }
     span.in_scope(|| tell(status, duration.as_secs_f64()));

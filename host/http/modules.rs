@@ -8,23 +8,24 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Served;
-use super::accept::{self, Form};
-use super::answer::{Content, Stored, in_room};
+use super::AppState;
+use super::answer::{ContentLocation, ImmutableContent, in_room};
+use super::auth::Caller;
 use super::body::{blocking, collect};
-use super::caller::Caller;
-use super::problem::Problem;
+use super::negotiate::{self, MediaForm};
+use super::problem::HttpProblem;
 use super::stores::no_space;
-use crate::access::Right;
+use crate::access::Permission;
 use crate::digest::Digest;
 use crate::modules::{
-    Added, COMPILER_RETRY, CompilerTurn, ModuleKey, ModuleName, ModulesError, NameClaim, Page, Record, StoredError,
+    AddedModule, COMPILER_RETRY, CompilerTurn, ModuleKey, ModuleName, ModuleRecord, ModulesError, NameClaim, Page,
+    StoredError,
 };
-use crate::sandbox::{Kind, LimitName, NotAModule};
+use crate::sandbox::{LimitName, NotAModule, ProgramKind};
 use crate::text::explained;
 
 /// Media types that an upload may declare. Text is WebAssembly's text format.
-const TAKEN: [&str; 3] = [accept::WASM, accept::BYTES, "text/plain"];
+const TAKEN: [&str; 3] = [negotiate::WASM, negotiate::BYTES, "text/plain"];
 
 /// Longest upload: the longest module that a config can admit. The limit holds for text too.
 const READ_BYTES_MAX: u64 = LimitName::ModuleBytes.limit().highest;
@@ -44,16 +45,16 @@ pub struct Naming {
 
 /// `POST /v1/modules`
 pub async fn add(
-    State(served): State<Served>,
+    State(served): State<AppState>,
     caller: Caller,
     naming: Result<Query<Naming>, axum::extract::rejection::QueryRejection>,
     request: Request,
-) -> Result<Response, Problem> {
-    caller.needs(Right::Upload)?;
-    let Query(Naming { name }) = naming.map_err(|error| Problem::malformed(explained(&error.body_text())))?;
+) -> Result<Response, HttpProblem> {
+    caller.require(Permission::Upload)?;
+    let Query(Naming { name }) = naming.map_err(|error| HttpProblem::malformed(explained(&error.body_text())))?;
     let name = name.map(|name| name.parse::<ModuleName>()).transpose();
-    let name = name.map_err(|error| Problem::malformed(error.to_string()))?;
-    accept::content_type(request.headers(), &TAKEN)?;
+    let name = name.map_err(|error| HttpProblem::malformed(error.to_string()))?;
+    negotiate::content_type(request.headers(), &TAKEN)?;
     let mut memory = served.rooms.memory_of(&caller.scope)?;
     let bytes = collect(request, READ_BYTES_MAX, &mut memory).await?;
     // The wait for a compiler's turn occupies no thread.
@@ -62,14 +63,14 @@ pub async fn add(
 }
 
 fn store(
-    served: &Served,
+    served: &AppState,
     caller: &Caller,
     name: Option<&ModuleName>,
     bytes: Vec<u8>,
     turn: CompilerTurn,
-) -> Result<Response, Problem> {
+) -> Result<Response, HttpProblem> {
     let modules = served.node.runner.modules();
-    let claim = name.map(|name| NameClaim { name, takes_over: caller.may(Right::Admin) });
+    let claim = name.map(|name| NameClaim { name, takes_over: caller.may(Permission::Admin) });
     if let Some(claim) = claim {
         // Checks the name first, so that no compilation is in vain. The store checks the name again
         // when it assigns the name.
@@ -78,13 +79,17 @@ fn store(
     }
     let admitted = modules.prepare_in(&turn, bytes).map_err(|error| of_module(&error))?;
     drop(turn);
-    let record =
-        Record::new(admitted.wasm().len() as u64, Kind::Compute.name().to_owned(), served.now_ms(), caller.name());
+    let record = ModuleRecord::new(
+        admitted.wasm().len() as u64,
+        ProgramKind::Compute.name().to_owned(),
+        served.now_ms(),
+        caller.name(),
+    );
     let stored = modules.stored().map_err(|error| of_stored(&error))?;
     let addition = modules.add(&admitted, claim, &record).map_err(|error| of_module(&error))?;
     let digest = admitted.digest();
     let record = stored.record(&digest).map_err(|error| of_stored(&error))?;
-    let is_new = addition.added == Added::New;
+    let is_new = addition.added == AddedModule::New;
     let mut object = shown(&digest, &record, name.into_iter().cloned().collect());
     object["new"] = is_new.into();
     object["renamed"] = json!(addition.renamed);
@@ -102,17 +107,18 @@ pub struct Paging {
 
 /// `GET /v1/modules`
 pub async fn list(
-    State(served): State<Served>,
+    State(served): State<AppState>,
     caller: Caller,
     paging: Result<Query<Paging>, axum::extract::rejection::QueryRejection>,
-) -> Result<Response, Problem> {
-    caller.needs(Right::Run).or_else(|_| caller.needs(Right::Upload))?;
-    let Query(Paging { after, limit }) = paging.map_err(|error| Problem::malformed(explained(&error.body_text())))?;
+) -> Result<Response, HttpProblem> {
+    caller.require(Permission::Run).or_else(|_| caller.require(Permission::Upload))?;
+    let Query(Paging { after, limit }) =
+        paging.map_err(|error| HttpProblem::malformed(explained(&error.body_text())))?;
     let after = after.map(|after| after.parse::<Digest>()).transpose();
-    let after = after.map_err(|_| Problem::malformed("`after` is a module's digest, 64 hexadecimal digits"))?;
+    let after = after.map_err(|_| HttpProblem::malformed("`after` is a module's digest, 64 hexadecimal digits"))?;
     let limit = limit.unwrap_or(PAGE_MODULES);
     if !(1..=PAGE_MODULES_MAX).contains(&limit) {
-        return Err(Problem::malformed(format!("`limit` is a number from 1 to {PAGE_MODULES_MAX}")));
+        return Err(HttpProblem::malformed(format!("`limit` is a number from 1 to {PAGE_MODULES_MAX}")));
     }
     let (rooms, scope) = (served.rooms.clone(), caller.scope.clone());
     let listed = rooms.on_disk(&scope, move || {
@@ -130,30 +136,33 @@ pub async fn list(
         let text = object.to_string();
         room.cover(text.len() as u64)?;
         room.shrink_to(text.len() as u64);
-        Ok(in_room(([(CONTENT_TYPE, accept::JSON)], text), room))
+        Ok(in_room(([(CONTENT_TYPE, negotiate::JSON)], text), room))
     });
     listed.await?
 }
 
 /// `GET /v1/modules/{digest}`
 pub async fn show(
-    State(served): State<Served>,
+    State(served): State<AppState>,
     caller: Caller,
     Path(key): Path<String>,
     headers: HeaderMap,
-) -> Result<Response, Problem> {
-    caller.needs(Right::Run).or_else(|_| caller.needs(Right::Upload))?;
-    let form = accept::negotiate(&headers, &[Form::Json, Form::Wasm])?;
+) -> Result<Response, HttpProblem> {
+    caller.require(Permission::Run).or_else(|_| caller.require(Permission::Upload))?;
+    let form = negotiate::negotiate(&headers, &[MediaForm::Json, MediaForm::Wasm])?;
     let key = parse_key(&key)?;
     let (rooms, scope) = (served.rooms.clone(), caller.scope.clone());
     let found = rooms.on_disk(&scope, move || {
         let stored = served.node.runner.modules().stored()?;
         let digest = stored.find(&key)?;
         let record = stored.record(&digest)?;
-        if form == Form::Wasm {
+        if form == MediaForm::Wasm {
             let room = served.rooms.answer(&caller.scope, record.bytes)?;
-            let bytes = Stored::Memory(stored.read(&digest)?.into());
-            return Ok(in_room(Content { media_type: accept::WASM, digest, bytes }.answer(&headers)?, room));
+            let bytes = ContentLocation::Memory(stored.read(&digest)?.into());
+            return Ok(in_room(
+                ImmutableContent { media_type: negotiate::WASM, digest, bytes }.answer(&headers)?,
+                room,
+            ));
         }
         let names = stored.names_of(&digest)?;
         Ok(Json(shown(&digest, &record, names)).into_response())
@@ -163,17 +172,17 @@ pub async fn show(
 
 /// `DELETE /v1/modules/{digest}`
 pub async fn remove(
-    State(served): State<Served>,
+    State(served): State<AppState>,
     caller: Caller,
     Path(key): Path<String>,
-) -> Result<Json<Value>, Problem> {
-    caller.needs(Right::Upload)?;
+) -> Result<Json<Value>, HttpProblem> {
+    caller.require(Permission::Upload)?;
     let key = parse_key(&key)?;
     let (rooms, scope) = (served.rooms.clone(), caller.scope.clone());
     let removed = rooms.on_disk(&scope, move || {
         let stored = served.node.runner.modules().stored().map_err(|error| of_stored(&error))?;
         let digest = stored.find(&key).map_err(|error| of_stored(&error))?;
-        let may_all = caller.may(Right::Admin);
+        let may_all = caller.may(Permission::Admin);
         let gone = if may_all { stored.remove(&key) } else { stored.remove_for(&key, &caller.name()) };
         let gone = gone.map_err(|error| of_stored(&error))?;
         Ok(Json(json!({ "digest": digest, "module_removed": gone })))
@@ -181,11 +190,11 @@ pub async fn remove(
     removed.await?
 }
 
-pub fn parse_key(text: &str) -> Result<ModuleKey, Problem> {
-    text.parse().map_err(|_| Problem::malformed("a module is named by its 64 hexadecimal digits or by its name"))
+pub fn parse_key(text: &str) -> Result<ModuleKey, HttpProblem> {
+    text.parse().map_err(|_| HttpProblem::malformed("a module is named by its 64 hexadecimal digits or by its name"))
 }
 
-fn shown(digest: &Digest, record: &Record, names: Vec<ModuleName>) -> Value {
+fn shown(digest: &Digest, record: &ModuleRecord, names: Vec<ModuleName>) -> Value {
     json!({
         "digest": digest,
         "names": names,
@@ -197,45 +206,45 @@ fn shown(digest: &Digest, record: &Record, names: Vec<ModuleName>) -> Value {
     })
 }
 
-pub fn of_module(error: &ModulesError) -> Problem {
+pub fn of_module(error: &ModulesError) -> HttpProblem {
     let status = match error {
         ModulesError::Stored(error) => return of_stored(error),
         ModulesError::Refused(report) => {
             // The report has all reasons, not only the first.
-            return Problem::new(422, error.code(), error.to_string()).with("report", report.to_json());
+            return HttpProblem::new(422, error.code(), error.to_string()).with("report", report.to_json());
         }
         ModulesError::NotAModule(NotAModule::TextTooLarge(_)) => {
-            return Problem::new(413, "too_large", error.to_string());
+            return HttpProblem::new(413, "too_large", error.to_string());
         }
         ModulesError::NotAModule(_) | ModulesError::NoLonger(_) => 422,
         ModulesError::Busy(_) => {
-            return Problem::new(429, error.code(), error.to_string()).after(Some(COMPILER_RETRY));
+            return HttpProblem::new(429, error.code(), error.to_string()).after(Some(COMPILER_RETRY));
         }
         ModulesError::Sandbox(_) if error.code() == "not_compilable" => 422,
-        ModulesError::Sandbox(_) => return Problem::of_host(error.code(), error),
+        ModulesError::Sandbox(_) => return HttpProblem::of_host(error.code(), error),
     };
-    Problem::new(status, error.code(), error.to_string())
+    HttpProblem::new(status, error.code(), error.to_string())
 }
 
-impl From<StoredError> for Problem {
+impl From<StoredError> for HttpProblem {
     fn from(error: StoredError) -> Self {
         of_stored(&error)
     }
 }
 
-pub fn of_stored(error: &StoredError) -> Problem {
+pub fn of_stored(error: &StoredError) -> HttpProblem {
     let status = match error {
         StoredError::NotThere(_) => 404,
         StoredError::NoSpace(_) => return no_space(),
         StoredError::NameTaken { .. } | StoredError::NotYours(_) => 403,
         StoredError::TooMany { .. } | StoredError::TooLarge { .. } | StoredError::TooManyAdders { .. } => 507,
         StoredError::Io { .. } | StoredError::NoFiles | StoredError::Damaged { .. } => {
-            return Problem::of_host(error.code(), error);
+            return HttpProblem::of_host(error.code(), error);
         }
     };
-    Problem::new(status, error.code(), error.to_string())
+    HttpProblem::new(status, error.code(), error.to_string())
 }
 
-fn unspeakable() -> Problem {
-    Problem::new(500, "internal", "the answer cannot be written as a header")
+fn unspeakable() -> HttpProblem {
+    HttpProblem::new(500, "internal", "the answer cannot be written as a header")
 }

@@ -22,16 +22,16 @@ use axum::response::Response;
 use maud::Markup;
 
 pub use self::assets::{script, style};
-use self::frame::Title;
-use super::Served;
-use super::caller::Caller;
-use super::problem::Problem;
-use crate::access::Right;
+use self::frame::PageTitle;
+use super::AppState;
+use super::auth::Caller;
+use super::problem::HttpProblem;
+use crate::access::Permission;
 use crate::slice::SliceId;
 
 /// A part of the page that the script refreshes by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
+enum PagePart {
     Overview,
     Slices,
     Proofs,
@@ -40,7 +40,7 @@ enum Part {
     Courier,
 }
 
-impl Part {
+impl PagePart {
     const ALL: [Self; 6] = [Self::Overview, Self::Slices, Self::Proofs, Self::Modules, Self::Prices, Self::Courier];
 
     const fn name(self) -> &'static str {
@@ -80,14 +80,14 @@ impl Part {
     fn is_for(self, caller: &Caller) -> bool {
         match self {
             Self::Overview => true,
-            Self::Slices | Self::Proofs => caller.may(Right::Run),
-            Self::Modules => caller.may(Right::Run) || caller.may(Right::Upload),
-            Self::Prices => caller.may(Right::Price) || caller.may(Right::Run),
-            Self::Courier => caller.may(Right::Courier),
+            Self::Slices | Self::Proofs => caller.may(Permission::Run),
+            Self::Modules => caller.may(Permission::Run) || caller.may(Permission::Upload),
+            Self::Prices => caller.may(Permission::Price) || caller.may(Permission::Run),
+            Self::Courier => caller.may(Permission::Courier),
         }
     }
 
-    fn render(self, served: &Served, caller: &Caller) -> Result<Markup, Problem> {
+    fn render(self, served: &AppState, caller: &Caller) -> Result<Markup, HttpProblem> {
         match self {
             Self::Overview => Ok(overview::render(served, caller)),
             Self::Slices => slices::render(served, caller),
@@ -100,35 +100,43 @@ impl Part {
 }
 
 /// `GET /`
-pub async fn whole(State(served): State<Served>, caller: Caller) -> Result<Response, Problem> {
+pub async fn whole(State(served): State<AppState>, caller: Caller) -> Result<Response, HttpProblem> {
     let (rooms, scope) = (served.rooms.clone(), caller.scope.clone());
     let page = rooms.on_disk(&scope, move || frame::front(&served, &caller)).await?;
     Ok(frame::respond(StatusCode::OK, page))
 }
 
 /// `GET /page/{part}`
-pub async fn part(State(served): State<Served>, caller: Caller, Path(name): Path<String>) -> Result<Response, Problem> {
-    let part = Part::ALL.into_iter().find(|part| part.name() == name && part.is_for(&caller));
-    let part = part.ok_or_else(|| Problem::new(404, "not_found", "the page has no such part for this token"))?;
+pub async fn part(
+    State(served): State<AppState>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Result<Response, HttpProblem> {
+    let part = PagePart::ALL.into_iter().find(|part| part.name() == name && part.is_for(&caller));
+    let part = part.ok_or_else(|| HttpProblem::new(404, "not_found", "the page has no such part for this token"))?;
     let (rooms, scope) = (served.rooms.clone(), caller.scope.clone());
     let part = rooms.on_disk(&scope, move || part.render(&served, &caller)).await??;
     Ok(frame::respond(StatusCode::OK, part))
 }
 
 /// `GET /proofs/{slice_id}`
-pub async fn proof(State(served): State<Served>, caller: Caller, Path(id): Path<String>) -> Result<Response, Problem> {
-    caller.needs(Right::Run)?;
+pub async fn proof(
+    State(served): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Response, HttpProblem> {
+    caller.require(Permission::Run)?;
     let id: Option<SliceId> = id.parse().ok();
     let (runner, scope) = (served.node.runner.clone(), caller.scope.clone());
     let found = served.rooms.on_disk(&caller.scope, move || match id {
         Some(id) => runner.proof(&scope, &id),
         None => Ok(None),
     });
-    let found = found.await?.map_err(|error| Problem::of_host("store", &error))?;
+    let found = found.await?.map_err(|error| HttpProblem::of_host("store", &error))?;
     Ok(match found {
         Some(proof) => {
-            frame::respond(StatusCode::OK, frame::page(&Title::Proof(proof.slice_id()), &proofs::whole(&proof)))
+            frame::respond(StatusCode::OK, frame::page(&PageTitle::Proof(proof.slice_id()), &proofs::whole(&proof)))
         }
-        None => frame::respond(StatusCode::NOT_FOUND, frame::page(&Title::NoProof, &proofs::none())),
+        None => frame::respond(StatusCode::NOT_FOUND, frame::page(&PageTitle::NoProof, &proofs::none())),
     })
 }

@@ -13,10 +13,10 @@ pub const HOST_RETRY: Duration = Duration::from_secs(30);
 
 /// An error, for people (`detail`) and for programs (`code`).
 #[derive(Debug)]
-pub struct Problem(Box<Parts>);
+pub struct HttpProblem(Box<ProblemParts>);
 
 #[derive(Debug)]
-struct Parts {
+struct ProblemParts {
     status: StatusCode,
     code: &'static str,
     detail: Cow<'static, str>,
@@ -25,14 +25,14 @@ struct Parts {
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-impl Problem {
+impl HttpProblem {
     /// Retry delay when the node is busy.
     pub const BUSY_RETRY: Duration = Duration::from_secs(1);
 
     pub fn new(status: u16, code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let detail = detail.into();
-        Self(Box::new(Parts { status, code, detail, retry_after: None, more: Map::new(), headers: Vec::new() }))
+        Self(Box::new(ProblemParts { status, code, detail, retry_after: None, more: Map::new(), headers: Vec::new() }))
     }
 
     /// Returns an error for a request that could not be parsed.
@@ -72,9 +72,9 @@ impl Problem {
     }
 }
 
-impl IntoResponse for Problem {
+impl IntoResponse for HttpProblem {
     fn into_response(self) -> Response {
-        let Parts { status, code, detail, retry_after, more, headers } = *self.0;
+        let ProblemParts { status, code, detail, retry_after, more, headers } = *self.0;
         let mut body = json!({
             "type": "about:blank",
             "title": status.canonical_reason().unwrap_or("Error"),

@@ -15,8 +15,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::addresses::Addresses;
 use super::body::Pace;
-use super::connection::{self, Times};
-use super::outgoing::Paced;
+use super::connection::{self, ConnectionTimes};
+use super::pace::Paced;
 
 /// Limit on connections of the node's owner.
 const LOCAL_CONNECTIONS_MAX: u64 = 1_024;
@@ -38,7 +38,7 @@ const SEND_BUFFER_BYTES: u32 = 128 << 10;
 const BACKLOG: u32 = 1_024;
 
 /// Settings of the network listeners.
-pub struct Entrance {
+pub struct ListenerConfig {
     /// `None` without encryption.
     pub tls: Option<TlsAcceptor>,
     /// Limit on open connections. Further connections wait until one ends.
@@ -60,7 +60,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// Serves connections until `stop` resolves, then drains the open ones for at most [`DRAIN`].
 pub async fn serve_network(
     listeners: Vec<TcpListener>,
-    entrance: Entrance,
+    entrance: ListenerConfig,
     routes: Router,
     stop: impl Future<Output = ()>,
 ) {
@@ -69,12 +69,12 @@ pub async fn serve_network(
 
 async fn serve_at_pace(
     listeners: Vec<TcpListener>,
-    entrance: Entrance,
+    entrance: ListenerConfig,
     pace: Pace,
     routes: Router,
     stop: impl Future<Output = ()>,
 ) {
-    let Entrance { tls, connections_max, addresses } = entrance;
+    let ListenerConfig { tls, connections_max, addresses } = entrance;
     let accept = async move || {
         let (stream, from) = accept_any(&listeners).await?;
         let entered = addresses.as_ref().map(|addresses| addresses.enter(from.ip()));
@@ -155,7 +155,7 @@ async fn serve<S, K, T, G>(
         let (greeted, routes, watcher) = (greet(stream), routes.clone(), graceful.watcher());
         tokio::spawn(async move {
             let _kept = (room, kept);
-            let times = Times::NETWORK;
+            let times = ConnectionTimes::NETWORK;
             let Ok(Ok(stream)) = tokio::time::timeout(times.head, greeted).await else { return };
             connection::serve(stream, times, routes, watcher).await;
         });
@@ -181,7 +181,7 @@ mod tests {
     use super::super::tls::{Tls, certificate};
     use super::*;
     use crate::shares::Pool;
-    use crate::slice::Scope;
+    use crate::slice::Tenant;
 
     /// More than the socket buffers of both sides hold.
     const LONG: u64 = 64 << 20;
@@ -199,22 +199,22 @@ mod tests {
     ) {
         let room = Pool::new(LONG);
         let free = room.clone();
-        let answer = async move || in_room(vec![0; LONG as usize], room.take(&Scope::OWNER, LONG).unwrap());
+        let answer = async move || in_room(vec![0; LONG as usize], room.take(&Tenant::OWNER, LONG).unwrap());
         let routes = Router::new().route("/", get(answer));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
             let address = listener.local_addr().unwrap();
-            let entrance = Entrance { tls, connections_max: 1, addresses: None };
+            let entrance = ListenerConfig { tls, connections_max: 1, addresses: None };
             let pace = Pace { pause_max: Duration::from_millis(100), ..Pace::NETWORK };
             let asked = async {
                 let mut stream = greet(TcpStream::connect(address).await.unwrap()).await.unwrap();
                 stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
                 stream.flush().await.unwrap();
-                while free.take(&Scope::OWNER, 1).is_ok() {
+                while free.take(&Tenant::OWNER, 1).is_ok() {
                     sleep(LOOK_AGAIN).await;
                 }
-                while free.take(&Scope::OWNER, LONG).is_err() {
+                while free.take(&Tenant::OWNER, LONG).is_err() {
                     sleep(LOOK_AGAIN).await;
                 }
             };

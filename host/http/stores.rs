@@ -7,9 +7,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use super::Served;
+use super::AppState;
 use super::body::content_length;
-use super::problem::{HOST_RETRY, Problem};
+use super::problem::{HOST_RETRY, HttpProblem};
 use crate::store::{Reserve, StoreError};
 
 /// Paths whose requests bring data that is stored. Bundles are not among them: their handler checks
@@ -34,12 +34,12 @@ pub async fn keep_reserve(
 
 /// Returns the error for a full disk. The host's path and figures go to the log only, for the
 /// owner.
-pub fn no_space() -> Problem {
+pub fn no_space() -> HttpProblem {
     let detail = "this node's disk has too little space left for that; ask again when its owner has made room";
-    Problem::new(507, "no_space", detail).after(Some(HOST_RETRY))
+    HttpProblem::new(507, "no_space", detail).after(Some(HOST_RETRY))
 }
 
-impl Served {
+impl AppState {
     /// Returns the names of the stores that cannot be written now, with the cause.
     pub fn unwell(&self) -> Vec<(&'static str, StoreError)> {
         let proofs = self.node.runner.store().map_or(Ok(()), |store| store.check());
@@ -61,8 +61,8 @@ impl Served {
 }
 
 /// Returns the response of `/readyz` while some stores cannot be written.
-pub fn not_ready(unwell: &[(&'static str, StoreError)]) -> Problem {
+pub fn not_ready(unwell: &[(&'static str, StoreError)]) -> HttpProblem {
     let names: Vec<&str> = unwell.iter().map(|(name, _)| *name).collect();
     let detail = format!("these take nothing now: {}; the log of this node says why", names.join(", "));
-    Problem::new(503, "not_ready", detail).with("stores", json!(names)).after(Some(HOST_RETRY))
+    HttpProblem::new(503, "not_ready", detail).with("stores", json!(names)).after(Some(HOST_RETRY))
 }

@@ -17,7 +17,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::kept::{KEPT_BYTES_MAX, Kept};
+use super::key_file::{KEPT_BYTES_MAX, KeyFile};
 use super::rotation::ROTATION_BYTES_MAX;
 use super::trust::TRUSTED_BYTES_MAX;
 use super::{KeyName, NodeKey, NotARotation, NotItsText, PublicKey, Rotation, TrustError, TrustedKeys};
@@ -69,14 +69,14 @@ pub enum KeyError {
 
 /// A former key of this node, and the file with the statement of its rotation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Formerly {
+pub struct RetiredKey {
     pub rotation: Rotation,
     pub statement: PathBuf,
 }
 
 /// Owner of a key, as far as this node knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Owner {
+pub enum KeyOwner {
     ThisNode,
     ThisNodeFormerly,
     Trusted(KeyName),
@@ -86,24 +86,24 @@ pub enum Owner {
 
 /// The keys that a node knows: its own and those of others.
 #[derive(Clone, Debug)]
-pub struct Owners {
+pub struct KnownKeys {
     pub own: Option<PublicKey>,
     pub former: Vec<PublicKey>,
     pub trusted: TrustedKeys,
 }
 
-impl Owners {
-    pub fn of(&self, key: &PublicKey) -> Owner {
+impl KnownKeys {
+    pub fn of(&self, key: &PublicKey) -> KeyOwner {
         if self.own == Some(*key) {
-            return Owner::ThisNode;
+            return KeyOwner::ThisNode;
         }
         if self.former.contains(key) {
-            return Owner::ThisNodeFormerly;
+            return KeyOwner::ThisNodeFormerly;
         }
         match self.trusted.of_key(key) {
-            Some(trusted) if trusted.public_key == *key => Owner::Trusted(trusted.name.clone()),
-            Some(trusted) => Owner::TrustedFormerly(trusted.name.clone()),
-            None => Owner::Unknown,
+            Some(trusted) if trusted.public_key == *key => KeyOwner::Trusted(trusted.name.clone()),
+            Some(trusted) => KeyOwner::TrustedFormerly(trusted.name.clone()),
+            None => KeyOwner::Unknown,
         }
     }
 }
@@ -130,7 +130,7 @@ impl Keyring {
     /// that one of them created.
     pub fn node_key(&self, now: SystemTime) -> Result<(NodeKey, u64), KeyError> {
         let path = self.path();
-        if let Some(Kept { key, made_unix_ms }) = read_key(&path)? {
+        if let Some(KeyFile { key, made_unix_ms }) = read_key(&path)? {
             return Ok((key, made_unix_ms));
         }
         let kept = new_key(&path, now)?;
@@ -140,7 +140,7 @@ impl Keyring {
             Err(cause) => return Err(KeyError::Io { path, cause }),
         }
         // The key in the file counts, whichever process created it.
-        let Kept { key, made_unix_ms } = read_key(&path)?.ok_or_else(|| gone(&path))?;
+        let KeyFile { key, made_unix_ms } = read_key(&path)?.ok_or_else(|| gone(&path))?;
         Ok((key, made_unix_ms))
     }
 
@@ -151,7 +151,7 @@ impl Keyring {
     /// The order of writes is: the successor, the statement, and the rename that makes the
     /// successor the node's key. After a crash in between, the node still has the former key, and
     /// the next rotation continues with the same successor.
-    pub fn rotate(&self, now: SystemTime) -> Result<Formerly, KeyError> {
+    pub fn rotate(&self, now: SystemTime) -> Result<RetiredKey, KeyError> {
         let (former, made_unix_ms) = self.node_key(now)?;
         let (path, next) = (self.path(), self.state.join("node.key.next"));
         let directory = self.retired();
@@ -179,7 +179,7 @@ impl Keyring {
         std::fs::rename(&next, &path).map_err(io_at(&path))?;
         private_file::sync_directory_of(&path).map_err(io_at(&path))?;
         match destroy(old) {
-            Ok(()) => Ok(Formerly { rotation, statement }),
+            Ok(()) => Ok(RetiredKey { rotation, statement }),
             Err(cause) => Err(KeyError::SecretLeft { successor: rotation.successor(), statement, cause }),
         }
     }
@@ -190,7 +190,7 @@ impl Keyring {
     }
 
     /// Returns the former keys of this node, newest first.
-    pub fn former(&self) -> Result<Vec<Formerly>, KeyError> {
+    pub fn former(&self) -> Result<Vec<RetiredKey>, KeyError> {
         let directory = self.retired();
         let io = |cause| KeyError::Io { path: directory.clone(), cause };
         let entries = match std::fs::read_dir(&directory) {
@@ -206,10 +206,10 @@ impl Keyring {
             if former.len() >= FORMER_MAX {
                 return Err(KeyError::TooManyFormer { path: directory });
             }
-            former.push(Formerly { rotation: read_rotation(&statement)?, statement });
+            former.push(RetiredKey { rotation: read_rotation(&statement)?, statement });
         }
         // After an interrupted rotation, the node still has the key that the statement retires.
-        if let Some(Kept { key, .. }) = read_key(&self.path())? {
+        if let Some(KeyFile { key, .. }) = read_key(&self.path())? {
             former.retain(|formerly| formerly.rotation.former() != key.public());
         }
         former.sort_by_key(|formerly| std::cmp::Reverse(formerly.rotation.dates().1));
@@ -220,7 +220,7 @@ impl Keyring {
     /// not changed.
     pub fn export(&self, file: &Path, now: SystemTime) -> Result<PublicKey, KeyError> {
         let (key, made_unix_ms) = self.node_key(now)?;
-        let (public, text) = (key.public(), Kept { key, made_unix_ms }.to_text());
+        let (public, text) = (key.public(), KeyFile { key, made_unix_ms }.to_text());
         match private_file::create(file, text.as_bytes()) {
             Ok(()) => Ok(public),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -279,10 +279,10 @@ impl Keyring {
     }
 
     /// Returns the known keys. Creates nothing, even if there is no state directory.
-    pub fn owners(&self) -> Result<Owners, KeyError> {
+    pub fn owners(&self) -> Result<KnownKeys, KeyError> {
         let own = read_key(&self.path())?.map(|kept| kept.key.public());
         let former = self.former()?.iter().map(|formerly| formerly.rotation.former()).collect();
-        Ok(Owners { own, former, trusted: self.trusted()? })
+        Ok(KnownKeys { own, former, trusted: self.trusted()? })
     }
 
     /// Creates a directory in the state directory, durably.
@@ -317,19 +317,19 @@ pub fn read_rotation(file: &Path) -> Result<Rotation, KeyError> {
 }
 
 /// Returns `None` if the file does not exist.
-fn read_key(path: &Path) -> Result<Option<Kept>, KeyError> {
+fn read_key(path: &Path) -> Result<Option<KeyFile>, KeyError> {
     let at = path.to_owned();
     match private_file::read(path, KEPT_BYTES_MAX) {
-        Ok(bytes) => Kept::read(&bytes).map(Some).map_err(|cause| KeyError::Damaged { path: at, cause }),
+        Ok(bytes) => KeyFile::read(&bytes).map(Some).map_err(|cause| KeyError::Damaged { path: at, cause }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(cause) if private_file::is_not_private(&cause) => Err(KeyError::NotPrivate { path: at, cause }),
         Err(cause) => Err(KeyError::Io { path: at, cause }),
     }
 }
 
-fn new_key(path: &Path, now: SystemTime) -> Result<Kept, KeyError> {
+fn new_key(path: &Path, now: SystemTime) -> Result<KeyFile, KeyError> {
     let key = NodeKey::generate().map_err(|cause| KeyError::Io { path: path.to_owned(), cause })?;
-    Ok(Kept { key, made_unix_ms: unix_ms(now) })
+    Ok(KeyFile { key, made_unix_ms: unix_ms(now) })
 }
 
 fn gone(path: &Path) -> KeyError {

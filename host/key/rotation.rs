@@ -14,7 +14,7 @@
 //!
 //! Both keys sign all text before the first signature line, in the context that is the first line.
 
-use super::text::{NotItsText, Reader, Writer};
+use super::text::{FieldReader, FieldWriter, NotItsText};
 use super::{NodeKey, PublicKey, Signature};
 
 const TITLE: &str = "compute-host key rotation v1";
@@ -60,7 +60,7 @@ impl Rotation {
     }
 
     pub fn read(bytes: &[u8]) -> Result<Self, NotARotation> {
-        let mut from = Reader::new(bytes, TITLE)?;
+        let mut from = FieldReader::new(bytes, TITLE)?;
         let (former, made_unix_ms) = (from.field("former")?, from.field("made")?);
         let (successor, retired_unix_ms) = (from.field("successor")?, from.field("retired")?);
         let stated = from.before();
@@ -103,8 +103,8 @@ impl Rotation {
     }
 }
 
-fn stated(former: PublicKey, made_unix_ms: u64, successor: PublicKey, retired_unix_ms: u64) -> Writer {
-    Writer::new(TITLE)
+fn stated(former: PublicKey, made_unix_ms: u64, successor: PublicKey, retired_unix_ms: u64) -> FieldWriter {
+    FieldWriter::new(TITLE)
         .field("former", former)
         .field("made", made_unix_ms)
         .field("successor", successor)

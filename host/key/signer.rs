@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::SystemTime;
 
-use super::{Formerly, KeyError, Keyring, NodeKey, PublicKey};
+use super::{KeyError, Keyring, NodeKey, PublicKey, RetiredKey};
 
 /// The node's key, shared by all its users in this process. It does not change during a signature,
 /// and a retired key signs nothing any more.
@@ -27,7 +27,7 @@ impl Signer {
 
     /// Rotates the key of the keyring ([`Keyring::rotate`]). Callers of [`Signer::key`] wait
     /// meanwhile.
-    pub fn rotate(&self, keyring: &Keyring, now: SystemTime) -> Result<Formerly, KeyError> {
+    pub fn rotate(&self, keyring: &Keyring, now: SystemTime) -> Result<RetiredKey, KeyError> {
         let mut key = self.alone();
         let (signing, found) = (key.public(), keyring.node_key(now)?.0.public());
         if signing != found {

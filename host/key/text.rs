@@ -20,9 +20,9 @@ pub enum NotItsText {
 }
 
 /// Writer of a text.
-pub struct Writer(String);
+pub struct FieldWriter(String);
 
-impl Writer {
+impl FieldWriter {
     pub fn new(title: &'static str) -> Self {
         Self(format!("{title}\n"))
     }
@@ -42,14 +42,14 @@ impl Writer {
 }
 
 /// Reader of a text, field by field.
-pub struct Reader<'a> {
+pub struct FieldReader<'a> {
     text: &'a str,
     /// Offset of the next line, and the number of the current one.
     at: usize,
     line: usize,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> FieldReader<'a> {
     pub fn new(bytes: &'a [u8], title: &'static str) -> Result<Self, NotItsText> {
         let text = std::str::from_utf8(bytes).map_err(|_| NotItsText::Title(title))?;
         let rest = text.strip_prefix(title).and_then(|rest| rest.strip_prefix('\n'));
@@ -89,7 +89,7 @@ mod tests {
     const TITLE: &str = "compute-host test v1";
 
     fn read(text: &str) -> Result<(u64, String), NotItsText> {
-        let mut reader = Reader::new(text.as_bytes(), TITLE)?;
+        let mut reader = FieldReader::new(text.as_bytes(), TITLE)?;
         let fields = (reader.field("number")?, reader.field("word")?);
         reader.end()?;
         Ok(fields)
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_content_has_one_text() {
-        let text = Writer::new(TITLE).field("number", 7).field("word", "a b").finish();
+        let text = FieldWriter::new(TITLE).field("number", 7).field("word", "a b").finish();
         assert_eq!(text, "compute-host test v1\nnumber 7\nword a b\n");
         assert_eq!(read(&text), Ok((7, "a b".to_owned())));
         for (from, to, why) in [

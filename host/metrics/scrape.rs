@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prometheus::Registry;
 
-use super::table::{self, Family};
+use super::table::{self, MetricFamily};
 use crate::courier::Courier;
 use crate::modules::{StoredError, StoredModules};
 use crate::prices::{Band, Bands, Lane, SharedBoard};
@@ -19,7 +19,7 @@ pub const MODULE_LANES_MAX: usize = 16;
 
 /// The parts of a node that keep figures.
 #[derive(Clone, Copy)]
-pub struct Scraped<'a> {
+pub struct ScrapeSources<'a> {
     pub runner: &'a WorkloadRunner,
     pub queue: &'a Queue,
     pub prices: &'a SharedBoard,
@@ -45,7 +45,7 @@ impl ScrapeError {
     }
 }
 
-impl Scraped<'_> {
+impl ScrapeSources<'_> {
     pub(super) fn read(&self, registry: &Registry) -> Result<(), ScrapeError> {
         self.read_runner(registry);
         if let Ok(stored) = self.runner.modules().stored() {
@@ -118,7 +118,7 @@ fn read_bands(prices: &SharedBoard, now_ms: u64, registry: &Registry) {
     let told: Vec<(String, Bands)> =
         told_bands(prices, now_ms).into_iter().map(|bands| (bands.lane.to_string(), bands)).collect();
     type Value = fn(&Bands) -> Option<f64>;
-    let values: [(Family, Value); 5] = [
+    let values: [(MetricFamily, Value); 5] = [
         (table::BAND_P25, |bands| price(bands.p25)),
         (table::BAND_MEDIAN, |bands| price(bands.median)),
         (table::BAND_P75, |bands| price(bands.p75)),
@@ -155,7 +155,7 @@ fn told_bands(prices: &SharedBoard, now_ms: u64) -> Vec<Bands> {
     told
 }
 
-pub fn count<const N: usize>(registry: &Registry, family: &Family, values: [(&[&str], u64); N]) {
+pub fn count<const N: usize>(registry: &Registry, family: &MetricFamily, values: [(&[&str], u64); N]) {
     let counter = family.counter();
     for (labels, value) in values {
         counter.with_label_values(labels).inc_by(value);
@@ -163,7 +163,7 @@ pub fn count<const N: usize>(registry: &Registry, family: &Family, values: [(&[&
     register(registry, counter);
 }
 
-pub fn show<const N: usize>(registry: &Registry, family: &Family, values: [(&[&str], f64); N]) {
+pub fn show<const N: usize>(registry: &Registry, family: &MetricFamily, values: [(&[&str], f64); N]) {
     let gauge = family.gauge();
     for (labels, value) in values {
         gauge.with_label_values(labels).set(value);

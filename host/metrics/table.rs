@@ -4,13 +4,13 @@ use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts};
 
 /// Prometheus type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     Counter,
     Gauge,
     Histogram,
 }
 
-impl Kind {
+impl MetricKind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -22,20 +22,20 @@ impl Kind {
 
 /// All metrics of one name.
 #[derive(Debug)]
-pub struct Family {
+pub struct MetricFamily {
     pub name: &'static str,
-    pub kind: Kind,
+    pub kind: MetricKind,
     pub labels: &'static [&'static str],
     pub meaning: &'static str,
 }
 
 macro_rules! table {
     ($($constant:ident: $kind:ident $name:literal $labels:expr, $meaning:literal;)*) => {
-        $(pub const $constant: Family =
-            Family { name: $name, kind: Kind::$kind, labels: &$labels, meaning: $meaning };)*
+        $(pub const $constant: MetricFamily =
+            MetricFamily { name: $name, kind: MetricKind::$kind, labels: &$labels, meaning: $meaning };)*
 
         /// All metrics. docs/metrics.md documents them.
-        pub static TABLE: &[Family] = &[$($constant),*];
+        pub static TABLE: &[MetricFamily] = &[$($constant),*];
     };
 }
 
@@ -121,7 +121,7 @@ table! {
 /// Panic message for an entry that Prometheus rejects; a test builds all entries.
 const VALID: &str = "the table holds what Prometheus takes";
 
-impl Family {
+impl MetricFamily {
     pub(super) fn counter(&self) -> IntCounterVec {
         IntCounterVec::new(self.options(), self.labels).expect(VALID)
     }
@@ -153,11 +153,11 @@ mod tests {
         assert_eq!(names.len(), TABLE.len());
         for family in TABLE {
             match family.kind {
-                Kind::Counter => drop(family.counter()),
-                Kind::Gauge => drop(family.gauge()),
-                Kind::Histogram => drop(family.histogram(&[1.0])),
+                MetricKind::Counter => drop(family.counter()),
+                MetricKind::Gauge => drop(family.gauge()),
+                MetricKind::Histogram => drop(family.histogram(&[1.0])),
             }
-            assert_eq!(family.kind == Kind::Counter, family.name.ends_with("_total"), "{}", family.name);
+            assert_eq!(family.kind == MetricKind::Counter, family.name.ends_with("_total"), "{}", family.name);
         }
     }
 }

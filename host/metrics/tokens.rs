@@ -8,8 +8,8 @@ use prometheus::{IntCounterVec, Registry};
 
 use super::scrape::register;
 use super::table;
-use crate::runner::Usage;
-use crate::slice::Scope;
+use crate::runner::RequestUsage;
+use crate::slice::Tenant;
 
 /// Limit on tokens with a label of their own. Each adds up to six time series.
 pub const TOKENS_SHOWN_MAX: usize = 100;
@@ -25,7 +25,7 @@ pub struct TokenCounters {
     bytes: IntCounterVec,
     refusals: IntCounterVec,
     /// The first tokens that made a request.
-    shown: Mutex<HashSet<Scope>>,
+    shown: Mutex<HashSet<Tenant>>,
 }
 
 impl TokenCounters {
@@ -39,7 +39,7 @@ impl TokenCounters {
         Self { runs, gas, bytes, refusals, shown: Mutex::default() }
     }
 
-    pub fn usage(&self, usage: &Usage<'_>) {
+    pub fn usage(&self, usage: &RequestUsage<'_>) {
         let label = self.label(usage.scope);
         // A request that used no gas was answered from a cache.
         if usage.gas > 0 {
@@ -50,7 +50,7 @@ impl TokenCounters {
     }
 
     /// Counts a response, if it is a refusal.
-    pub fn answer(&self, scope: &Scope, status: u16) {
+    pub fn answer(&self, scope: &Tenant, status: u16) {
         let status = match status {
             429 => "429",
             503 => "503",
@@ -67,7 +67,7 @@ impl TokenCounters {
         }
     }
 
-    fn label<'a>(&self, scope: &'a Scope) -> &'a str {
+    fn label<'a>(&self, scope: &'a Tenant) -> &'a str {
         let Some(name) = scope.token() else { return OWNER };
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         if shown.contains(scope) || (shown.len() < TOKENS_SHOWN_MAX && shown.insert(scope.clone())) {
@@ -87,12 +87,12 @@ mod tests {
         let count = 3 * TOKENS_SHOWN_MAX;
         for round in 1..=2 {
             for n in 0..count {
-                let scope: Scope = format!("t{n}").parse().unwrap();
-                counters.usage(&Usage { scope: &scope, gas: 10, bytes: 1 });
+                let scope: Tenant = format!("t{n}").parse().unwrap();
+                counters.usage(&RequestUsage { scope: &scope, gas: 10, bytes: 1 });
                 counters.answer(&scope, 429);
                 counters.answer(&scope, 200);
             }
-            counters.usage(&Usage { scope: &Scope::OWNER, gas: 0, bytes: 5 });
+            counters.usage(&RequestUsage { scope: &Tenant::OWNER, gas: 0, bytes: 5 });
             let gas = |label: &str| counters.gas.with_label_values(&[label]).get();
             let others = (count - TOKENS_SHOWN_MAX) as u64;
             assert_eq!((gas("t0"), gas("other"), gas("owner")), (10 * round, 10 * others * round, 0));

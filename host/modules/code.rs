@@ -18,24 +18,24 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
-use self::users::Users;
+use self::users::CodeUsers;
 use crate::digest::{Digest, MacKey};
 use crate::private_file;
 use crate::sandbox::{CODE_BYTES_MAX, NativeCode, Program, Sandbox};
-use crate::slice::Scope;
+use crate::slice::Tenant;
 
 const MAC_BYTES: usize = 32;
 
-pub struct CodeFiles {
+pub struct CompiledCache {
     directory: PathBuf,
     key: MacKey,
     bytes_max: u64,
     /// Index of the existing files, read from the directory before the first write. Files are
     /// deleted under its lock.
-    users: OnceLock<Mutex<Users>>,
+    users: OnceLock<Mutex<CodeUsers>>,
 }
 
-impl CodeFiles {
+impl CompiledCache {
     /// Creates a cache of up to `bytes_max` bytes of code in `directory`. `key` must be secret from
     /// everybody else who can write there.
     pub const fn new(directory: PathBuf, key: MacKey, bytes_max: u64) -> Self {
@@ -44,7 +44,7 @@ impl CodeFiles {
 
     /// Loads the code stored under `name`, if this node wrote it and this engine accepts it. The
     /// file counts for `scope` from now on.
-    pub fn load(&self, sandbox: &Sandbox, name: &Digest, scope: &Scope) -> Option<Program> {
+    pub fn load(&self, sandbox: &Sandbox, name: &Digest, scope: &Tenant) -> Option<Program> {
         let mut file = private_file::open(&self.path(name), OpenOptions::new().read(true)).ok()?;
         let len = file.metadata().ok()?.len().checked_sub(MAC_BYTES as u64).filter(|len| *len <= CODE_BYTES_MAX)?;
         let (mut mac, mut code) = ([0; MAC_BYTES], NativeCode::with_room(len as usize).ok()?);
@@ -67,7 +67,7 @@ impl CodeFiles {
 
     /// Stores `code` under `name`, for `scope`. A full disk or a missing directory costs a later
     /// start a compilation, and does not affect this run.
-    pub fn keep(&self, name: &Digest, code: &[u8], scope: &Scope) {
+    pub fn keep(&self, name: &Digest, code: &[u8], scope: &Tenant) {
         let users = self.users.get_or_init(|| Mutex::new(self.scan()));
         if self.write(name, code).is_ok() {
             self.note(&mut lock(users), scope, name, code.len() as u64 + MAC_BYTES as u64);
@@ -75,7 +75,7 @@ impl CodeFiles {
     }
 
     /// Records a use, and deletes files that fit in no scope's share any more.
-    fn note(&self, users: &mut Users, scope: &Scope, name: &Digest, bytes: u64) {
+    fn note(&self, users: &mut CodeUsers, scope: &Tenant, name: &Digest, bytes: u64) {
         users.note(scope, name, bytes);
         while let Some(unused) = users.make_room(self.bytes_max) {
             let _ = fs::remove_file(self.path(&unused));
@@ -95,7 +95,7 @@ impl CodeFiles {
     /// Lists the files of the directory, the most recently used last. Removes files that are not
     /// code or are incomplete. The former users are unknown, so the files count for the owner until
     /// others use them.
-    fn scan(&self) -> Users {
+    fn scan(&self) -> CodeUsers {
         let mut found: Vec<(SystemTime, Digest, u64)> = Vec::new();
         for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
             let (name, path) = (entry.file_name(), entry.path());
@@ -109,9 +109,9 @@ impl CodeFiles {
             }
         }
         found.sort();
-        let mut users = Users::default();
+        let mut users = CodeUsers::default();
         for (_, digest, bytes) in found {
-            self.note(&mut users, &Scope::OWNER, &digest, bytes);
+            self.note(&mut users, &Tenant::OWNER, &digest, bytes);
         }
         users
     }
@@ -121,7 +121,7 @@ impl CodeFiles {
     }
 }
 
-fn lock(users: &Mutex<Users>) -> MutexGuard<'_, Users> {
+fn lock(users: &Mutex<CodeUsers>) -> MutexGuard<'_, CodeUsers> {
     users.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -136,7 +136,7 @@ const TEMPORARY: &str = ".new-";
 mod tests {
     use super::*;
     use crate::sandbox::Compiler;
-    use crate::workload::{Guest, Workload};
+    use crate::workload::{Workload, WorkloadGuest};
 
     struct Kept {
         directory: tempfile::TempDir,
@@ -146,14 +146,14 @@ mod tests {
 
     impl Kept {
         fn new() -> Self {
-            let Guest::Admitted(module) = Workload::Transcode.module() else { unreachable!() };
+            let WorkloadGuest::Admitted(module) = Workload::Transcode.module() else { unreachable!() };
             let code = Compiler::in_process().unwrap().compile(module).unwrap();
             Self { directory: tempfile::tempdir().unwrap(), sandbox: Sandbox::new(1).unwrap(), code }
         }
 
-        fn files(&self, secret: u8, files_max: u64) -> CodeFiles {
+        fn files(&self, secret: u8, files_max: u64) -> CompiledCache {
             let bytes = self.code.len() as u64 + MAC_BYTES as u64;
-            CodeFiles::new(self.directory.path().to_owned(), MacKey::new([secret; 32]), files_max * bytes)
+            CompiledCache::new(self.directory.path().to_owned(), MacKey::new([secret; 32]), files_max * bytes)
         }
 
         /// Returns those of the named files that exist.
@@ -171,11 +171,11 @@ mod tests {
     fn loads_after(damage: impl FnOnce(&Path)) -> bool {
         let kept = Kept::new();
         let files = kept.files(1, 10);
-        files.keep(&name("a"), &kept.code, &Scope::OWNER);
+        files.keep(&name("a"), &kept.code, &Tenant::OWNER);
         damage(&files.path(&name("a")));
-        let loaded = files.load(&kept.sandbox, &name("a"), &Scope::OWNER).is_some();
-        files.keep(&name("a"), &kept.code, &Scope::OWNER);
-        assert!(files.load(&kept.sandbox, &name("a"), &Scope::OWNER).is_some(), "whatever lay there is replaced");
+        let loaded = files.load(&kept.sandbox, &name("a"), &Tenant::OWNER).is_some();
+        files.keep(&name("a"), &kept.code, &Tenant::OWNER);
+        assert!(files.load(&kept.sandbox, &name("a"), &Tenant::OWNER).is_some(), "whatever lay there is replaced");
         loaded
     }
 
@@ -201,10 +201,10 @@ mod tests {
     fn code_of_another_name_or_another_node_is_not_loaded() {
         let kept = Kept::new();
         let files = kept.files(1, 10);
-        files.keep(&name("a"), &kept.code, &Scope::OWNER);
+        files.keep(&name("a"), &kept.code, &Tenant::OWNER);
         fs::copy(files.path(&name("a")), files.path(&name("b"))).unwrap();
-        assert!(files.load(&kept.sandbox, &name("b"), &Scope::OWNER).is_none(), "swapped");
-        assert!(kept.files(2, 10).load(&kept.sandbox, &name("a"), &Scope::OWNER).is_none(), "another node's key");
+        assert!(files.load(&kept.sandbox, &name("b"), &Tenant::OWNER).is_none(), "swapped");
+        assert!(kept.files(2, 10).load(&kept.sandbox, &name("a"), &Tenant::OWNER).is_none(), "another node's key");
     }
 
     #[test]
@@ -213,32 +213,32 @@ mod tests {
         let names: Vec<Digest> = ["a", "b", "c", "d", "e"].into_iter().map(name).collect();
         let files = kept.files(1, 3);
         for name in &names[..3] {
-            files.keep(name, &kept.code, &Scope::OWNER);
+            files.keep(name, &kept.code, &Tenant::OWNER);
         }
         assert_eq!(kept.there(&names), names[..3]);
-        files.load(&kept.sandbox, &names[0], &Scope::OWNER).unwrap();
-        files.keep(&names[3], &kept.code, &Scope::OWNER);
+        files.load(&kept.sandbox, &names[0], &Tenant::OWNER).unwrap();
+        files.keep(&names[3], &kept.code, &Tenant::OWNER);
         assert_eq!(kept.there(&names), [names[0], names[2], names[3]]);
 
         let files = kept.files(1, 3);
-        files.load(&kept.sandbox, &names[0], &Scope::OWNER).unwrap();
-        files.keep(&names[4], &kept.code, &Scope::OWNER);
+        files.load(&kept.sandbox, &names[0], &Tenant::OWNER).unwrap();
+        files.keep(&names[4], &kept.code, &Tenant::OWNER);
         assert_eq!(kept.there(&names), [names[0], names[3], names[4]]);
 
         // The limit is below what exists.
         let files = kept.files(1, 1);
-        files.keep(&names[1], &kept.code, &Scope::OWNER);
+        files.keep(&names[1], &kept.code, &Tenant::OWNER);
         assert_eq!(kept.there(&names), [names[1]]);
     }
 
     #[test]
     fn one_tokens_code_does_not_push_out_anothers() {
         let kept = Kept::new();
-        let [mallory, bob]: [Scope; 2] = ["mallory", "bob"].map(|name| name.parse().unwrap());
+        let [mallory, bob]: [Tenant; 2] = ["mallory", "bob"].map(|name| name.parse().unwrap());
         let of = |who: &str| -> Vec<Digest> { (0..20).map(|number| name(&format!("{who} {number}"))).collect() };
         let (own, flood) = (of("bob"), of("mallory"));
         let files = kept.files(1, 10);
-        let keep = |names: &[Digest], scope: &Scope| names.iter().for_each(|name| files.keep(name, &kept.code, scope));
+        let keep = |names: &[Digest], scope: &Tenant| names.iter().for_each(|name| files.keep(name, &kept.code, scope));
         keep(&own[..3], &bob);
         keep(&flood, &mallory);
         assert_eq!(kept.there(&own), own[..3]);
@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn after_a_restart_code_is_of_whoever_uses_it() {
         let kept = Kept::new();
-        let [mallory, bob]: [Scope; 2] = ["mallory", "bob"].map(|name| name.parse().unwrap());
+        let [mallory, bob]: [Tenant; 2] = ["mallory", "bob"].map(|name| name.parse().unwrap());
         let all: Vec<Digest> = (0..20).map(|number| name(&format!("{number}"))).collect();
         let files = kept.files(1, 6);
         all[..6].iter().for_each(|name| files.keep(name, &kept.code, &mallory));
@@ -274,7 +274,7 @@ mod tests {
         let kept = Kept::new();
         let left = kept.directory.path().join(format!("{TEMPORARY}abc"));
         fs::write(&left, b"half").unwrap();
-        kept.files(1, 3).keep(&name("a"), &kept.code, &Scope::OWNER);
+        kept.files(1, 3).keep(&name("a"), &kept.code, &Tenant::OWNER);
         assert!(!left.exists());
     }
 }

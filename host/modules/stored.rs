@@ -20,13 +20,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use self::error::StoredError;
 use self::files::{TEMPORARY, delete, entries, read_up_to, sync, write_whole};
-use self::index::Index;
+use self::index::ModuleIndex;
 pub use self::list::{Listed, Page};
-use self::record::{ADDERS_MAX, Named, RECORD_BYTES_MAX};
-pub use self::record::{Record, scope_of};
+use self::record::{ADDERS_MAX, NameRecord, RECORD_BYTES_MAX};
+pub use self::record::{ModuleRecord, scope_of};
 use super::names::{ModuleKey, ModuleName};
 use crate::digest::Digest;
-use crate::slice::Scope;
+use crate::slice::Tenant;
 use crate::store::Reserve;
 
 /// Limits of the store. A module of several adders counts once for each adder.
@@ -38,7 +38,7 @@ pub struct Quota {
 
 /// Result of an addition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Added {
+pub enum AddedModule {
     New,
     /// The same bytes were stored already.
     Already,
@@ -46,8 +46,8 @@ pub enum Added {
 
 /// Changes that an addition made.
 #[derive(Clone, Copy, Debug)]
-pub struct Addition {
-    pub added: Added,
+pub struct AddedParts {
+    pub added: AddedModule,
     /// The module to which the name referred before.
     pub renamed: Option<Digest>,
 }
@@ -66,12 +66,12 @@ pub struct StoredModules {
     reserve: Option<Reserve>,
     /// `None` until first use, and after a failed write. Locked by each caller that changes the
     /// files.
-    index: Mutex<Option<Index>>,
+    index: Mutex<Option<ModuleIndex>>,
 }
 
 /// Amount of stored modules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
+pub struct StoredTotals {
     pub modules: u64,
     pub bytes: u64,
 }
@@ -89,7 +89,7 @@ impl StoredModules {
     }
 
     /// Stores `wasm` durably, without a name.
-    pub fn add(&self, digest: &Digest, wasm: &[u8], record: &Record) -> Result<Added, StoredError> {
+    pub fn add(&self, digest: &Digest, wasm: &[u8], record: &ModuleRecord) -> Result<AddedModule, StoredError> {
         Ok(self.add_named(digest, wasm, record, None)?.added)
     }
 
@@ -100,9 +100,9 @@ impl StoredModules {
         &self,
         digest: &Digest,
         wasm: &[u8],
-        record: &Record,
+        record: &ModuleRecord,
         claim: Option<NameClaim<'_>>,
-    ) -> Result<Addition, StoredError> {
+    ) -> Result<AddedParts, StoredError> {
         self.change(|index| {
             let (by, bytes) = (scope_of(&record.added_by), wasm.len() as u64);
             claim.map_or(Ok(()), |claim| check_name(index, claim, &by))?;
@@ -135,7 +135,7 @@ impl StoredModules {
                 Some(NameClaim { name, .. }) => self.name(index, name, digest, &record.added_by)?,
                 None => None,
             };
-            Ok(Addition { added: if is_whole { Added::Already } else { Added::New }, renamed })
+            Ok(AddedParts { added: if is_whole { AddedModule::Already } else { AddedModule::New }, renamed })
         })
     }
 
@@ -146,21 +146,21 @@ impl StoredModules {
 
     fn name(
         &self,
-        index: &mut Index,
+        index: &mut ModuleIndex,
         name: &ModuleName,
         digest: &Digest,
         by: &str,
     ) -> Result<Option<Digest>, StoredError> {
         let former = index.named(name).cloned();
         if former.as_ref().is_none_or(|former| former.digest != *digest || former.by != scope_of(by)) {
-            write_whole(&self.name_path(name), Named::text(digest, by).as_bytes())?;
+            write_whole(&self.name_path(name), NameRecord::text(digest, by).as_bytes())?;
             sync(&self.directory.join("names"))?;
-            index.name(name.clone(), Named { digest: *digest, by: Some(by.to_owned()) });
+            index.name(name.clone(), NameRecord { digest: *digest, by: Some(by.to_owned()) });
         }
         Ok(former.map(|former| former.digest).filter(|former| former != digest))
     }
 
-    fn write_record(&self, digest: &Digest, record: &Record) -> Result<(), StoredError> {
+    fn write_record(&self, digest: &Digest, record: &ModuleRecord) -> Result<(), StoredError> {
         let path = self.record_path(digest);
         let record = serde_json::to_vec(record).map_err(|error| StoredError::at(&path)(error.into()))?;
         write_whole(&path, &record)?;
@@ -176,10 +176,10 @@ impl StoredModules {
     }
 
     /// Returns the record of a module.
-    pub fn record(&self, digest: &Digest) -> Result<Record, StoredError> {
+    pub fn record(&self, digest: &Digest) -> Result<ModuleRecord, StoredError> {
         let path = self.record_path(digest);
         let text = read_up_to(&path, RECORD_BYTES_MAX)?.ok_or(StoredError::NotThere(ModuleKey::Digest(*digest)))?;
-        Record::parse(&text).ok_or(StoredError::Damaged { path, digest: *digest })
+        ModuleRecord::parse(&text).ok_or(StoredError::Damaged { path, digest: *digest })
     }
 
     pub fn contains(&self, digest: &Digest) -> bool {
@@ -195,8 +195,8 @@ impl StoredModules {
         digest.filter(|digest| self.contains(digest)).ok_or_else(|| StoredError::NotThere(key.clone()))
     }
 
-    fn named(&self, name: &ModuleName) -> Result<Option<Named>, StoredError> {
-        Ok(read_up_to(&self.name_path(name), RECORD_BYTES_MAX)?.and_then(Named::parse))
+    fn named(&self, name: &ModuleName) -> Result<Option<NameRecord>, StoredError> {
+        Ok(read_up_to(&self.name_path(name), RECORD_BYTES_MAX)?.and_then(NameRecord::parse))
     }
 
     /// Removes a name, or with a digest a module and all its names, of any adder. An adder is
@@ -212,13 +212,13 @@ impl StoredModules {
         self.remove_of(key, Some(&scope_of(by)))
     }
 
-    fn remove_of(&self, key: &ModuleKey, by: Option<&Scope>) -> Result<bool, StoredError> {
+    fn remove_of(&self, key: &ModuleKey, by: Option<&Tenant>) -> Result<bool, StoredError> {
         self.change(|index| {
             let digest = self.find(key)?;
             let not_there = || StoredError::NotThere(key.clone());
             let module = index.module(&digest).ok_or_else(not_there)?;
             let owner_of = |name: &ModuleName| index.named(name).map(|owned| &owned.by);
-            let (names, leaver): (Vec<ModuleName>, Option<Scope>) = match key {
+            let (names, leaver): (Vec<ModuleName>, Option<Tenant>) = match key {
                 ModuleKey::Name(name) => {
                     let owner = owner_of(name).ok_or_else(not_there)?;
                     if by.is_some_and(|by| by != owner) {
@@ -261,7 +261,7 @@ impl StoredModules {
 
     /// Returns the stored amount. Waits for a change in progress. Counts the files if they have not
     /// been counted yet.
-    pub fn stored(&self) -> Result<Totals, StoredError> {
+    pub fn stored(&self) -> Result<StoredTotals, StoredError> {
         self.change(|index| Ok(index.totals()))
     }
 
@@ -272,7 +272,7 @@ impl StoredModules {
 
     /// Reads the index. If there is none yet, builds a temporary one and changes no files, because
     /// another process may be using them.
-    fn look<T>(&self, look: impl FnOnce(&Index) -> T) -> Result<T, StoredError> {
+    fn look<T>(&self, look: impl FnOnce(&ModuleIndex) -> T) -> Result<T, StoredError> {
         match &*self.lock() {
             Some(index) => Ok(look(index)),
             None => Ok(look(&self.scan()?)),
@@ -281,7 +281,7 @@ impl StoredModules {
 
     /// Makes a change. Before the first change, creates the directories and removes leftovers of a
     /// crash.
-    fn change<T>(&self, change: impl FnOnce(&mut Index) -> Result<T, StoredError>) -> Result<T, StoredError> {
+    fn change<T>(&self, change: impl FnOnce(&mut ModuleIndex) -> Result<T, StoredError>) -> Result<T, StoredError> {
         let mut index = self.lock();
         let made = match &mut *index {
             Some(index) => change(index),
@@ -299,12 +299,12 @@ impl StoredModules {
         made
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Index>> {
+    fn lock(&self) -> MutexGuard<'_, Option<ModuleIndex>> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn scan(&self) -> Result<Index, StoredError> {
-        let mut index = Index::new(self.quota);
+    fn scan(&self) -> Result<ModuleIndex, StoredError> {
+        let mut index = ModuleIndex::new(self.quota);
         for digest in entries(&self.directory)?.iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok()) {
             let bytes = fs::metadata(self.wasm_path(&digest)).map_or(0, |metadata| metadata.len());
             match self.record(&digest) {
@@ -354,7 +354,11 @@ impl StoredModules {
 }
 
 /// Checks that a name is free, belongs to `by`, or may be taken over.
-fn check_name(index: &Index, NameClaim { name, takes_over }: NameClaim<'_>, by: &Scope) -> Result<(), StoredError> {
+fn check_name(
+    index: &ModuleIndex,
+    NameClaim { name, takes_over }: NameClaim<'_>,
+    by: &Tenant,
+) -> Result<(), StoredError> {
     let is_free = takes_over || index.named(name).is_none_or(|owned| owned.by == *by);
     if is_free { Ok(()) } else { Err(StoredError::NameTaken { name: name.clone() }) }
 }

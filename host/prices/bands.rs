@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::offer::{Lane, Price};
 use super::quantile::{Quantile, Rational};
-use super::window::Window;
+use super::window::OfferWindow;
 
 /// Minimum of offers, and of providers, for quantiles and suggestions. Fewer say nothing about the
 /// market.
@@ -46,9 +46,15 @@ pub struct Band {
 }
 
 impl Bands {
-    pub(super) fn of(lane: Lane, capacity: usize, window: Option<&Window>, others: &[Quantile], now_ms: u64) -> Self {
+    pub(super) fn of(
+        lane: Lane,
+        capacity: usize,
+        window: Option<&OfferWindow>,
+        others: &[Quantile],
+        now_ms: u64,
+    ) -> Self {
         let (samples, providers) = window.map_or((0, 0), |window| (window.len(), window.providers()));
-        let times_ms = window.and_then(Window::times_ms);
+        let times_ms = window.and_then(OfferWindow::times_ms);
         let insufficient = samples < SAMPLES_MIN || providers < PROVIDERS_MIN;
         let band = |quantile: Quantile| {
             let exact = window.filter(|_| !insufficient)?.quantile(quantile)?;
@@ -94,7 +100,7 @@ pub struct Suggestion {
     pub price: Option<u64>,
     pub exact: Option<Rational>,
     /// The bound that lowered the price, if one did.
-    pub clamped_by: Option<Bound>,
+    pub clamped_by: Option<SuggestionBound>,
     pub backlog: u32,
     pub bands: Bands,
 }
@@ -102,7 +108,7 @@ pub struct Suggestion {
 /// Upper bounds of a suggestion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Bound {
+pub enum SuggestionBound {
     /// Four times the upper quartile: a backlog may be wrong, or exaggerated by a seller.
     FourTimesP75,
     /// [`Price::MAX`]: no offer can be higher.
@@ -117,8 +123,8 @@ impl Suggestion {
         let window = bands.window as u64;
         let wanted = median.exact.times(window + u64::from(backlog), window);
         let bounds = [
-            (Bound::FourTimesP75, p75.exact.times(P75_TIMES_MAX, 1)),
-            (Bound::PriceMax, Rational::new(u128::from(Price::MAX), 1)),
+            (SuggestionBound::FourTimesP75, p75.exact.times(P75_TIMES_MAX, 1)),
+            (SuggestionBound::PriceMax, Rational::new(u128::from(Price::MAX), 1)),
         ];
         let lower = |(exact, by), (bound, highest)| {
             if highest < exact { (highest, Some(bound)) } else { (exact, by) }
@@ -142,10 +148,10 @@ impl fmt::Display for Suggestion {
             bands.window
         )?;
         match (clamped_by, bands.p75) {
-            (Some(Bound::FourTimesP75), Some(p75)) => {
+            (Some(SuggestionBound::FourTimesP75), Some(p75)) => {
                 write!(f, ", but no more than {P75_TIMES_MAX} times the upper quartile, {}", p75.exact)
             }
-            (Some(Bound::PriceMax), _) => write!(f, ", but no more than a price can be"),
+            (Some(SuggestionBound::PriceMax), _) => write!(f, ", but no more than a price can be"),
             _ => Ok(()),
         }
     }

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use super::offer::{Lane, Price, ProviderName};
 use super::settings::{Settings, WINDOW_MAX};
-use super::window::Window;
-use super::{LaneWindow, MODULE_LANES_MAX, OFFERS_MAX, OWN_LANES, PriceBoard, Standing};
+use super::window::OfferWindow;
+use super::{LaneWindow, MODULE_LANES_MAX, ModuleStanding, OFFERS_MAX, OWN_LANES, PriceBoard};
 use crate::digest::Digest;
 use crate::private_file;
 
@@ -52,7 +52,7 @@ pub struct BoardFile {
 }
 
 /// A board, and the result of loading it.
-pub struct Loaded {
+pub struct LoadedBoard {
     pub board: PriceBoard,
     pub result: LoadResult,
 }
@@ -68,25 +68,25 @@ pub enum LoadResult {
     Damaged {
         path: PathBuf,
         why: String,
-        aside: Aside,
+        aside: InvalidFilePolicy,
     },
     /// Another version of this program wrote the file.
     ForeignVersion {
         path: PathBuf,
         found: u16,
-        aside: Aside,
+        aside: InvalidFilePolicy,
     },
     /// The system could not read the file.
     Unreadable {
         path: PathBuf,
         why: String,
-        aside: Aside,
+        aside: InvalidFilePolicy,
     },
 }
 
 /// Treatment of a file that holds no valid board.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Aside {
+pub enum InvalidFilePolicy {
     KeptAs(PathBuf),
     /// The file is still there; the next save replaces it.
     NotMoved {
@@ -121,23 +121,23 @@ impl BoardFile {
 
     /// Loads the saved board, with expired offers removed and these settings applied; an empty
     /// board if that fails. A file that is not a valid board is moved aside.
-    pub fn load(&self, settings: &Settings, now_ms: u64) -> Loaded {
+    pub fn load(&self, settings: &Settings, now_ms: u64) -> LoadedBoard {
         let empty = || PriceBoard::new(settings);
         let path = self.path.clone();
         let found = match read(&path) {
             Ok(Some(bytes)) => decode(&bytes, settings, now_ms),
-            Ok(None) => return Loaded { board: empty(), result: LoadResult::Fresh },
+            Ok(None) => return LoadedBoard { board: empty(), result: LoadResult::Fresh },
             Err(error) => Err(error),
         };
         let result = match found {
-            Ok(board) => return Loaded { board, result: LoadResult::Loaded },
+            Ok(board) => return LoadedBoard { board, result: LoadResult::Loaded },
             Err(NotABoard::Damaged(why)) => LoadResult::Damaged { path, why, aside: self.move_aside() },
             Err(NotABoard::ForeignVersion(found)) => {
                 LoadResult::ForeignVersion { path, found, aside: self.move_aside() }
             }
             Err(NotABoard::Unreadable(why)) => LoadResult::Unreadable { path, why, aside: self.move_aside() },
         };
-        Loaded { board: empty(), result }
+        LoadedBoard { board: empty(), result }
     }
 
     /// Writes [`encode`]'s bytes durably and atomically: the file holds either these bytes or the
@@ -149,13 +149,13 @@ impl BoardFile {
         saved.map_err(|cause| BoardFileError::new(&self.path, cause))
     }
 
-    fn move_aside(&self) -> Aside {
+    fn move_aside(&self) -> InvalidFilePolicy {
         let named = |n: u32| self.path.with_extension(format!("damaged-{n}"));
         let is_free = |name: &PathBuf| name.symlink_metadata().is_err();
         let to = (1..KEPT_ASIDE_MAX).map(named).find(is_free).unwrap_or_else(|| named(KEPT_ASIDE_MAX));
         match std::fs::rename(&self.path, &to).and_then(|()| private_file::sync_directory_of(&to)) {
-            Ok(()) => Aside::KeptAs(to),
-            Err(error) => Aside::NotMoved { why: error.to_string() },
+            Ok(()) => InvalidFilePolicy::KeptAs(to),
+            Err(error) => InvalidFilePolicy::NotMoved { why: error.to_string() },
         }
     }
 }
@@ -200,8 +200,8 @@ impl fmt::Display for LoadResult {
             Self::Fresh | Self::Loaded => {}
         }
         match aside {
-            Aside::KeptAs(to) => write!(f, "; it is kept as `{}`", to.display()),
-            Aside::NotMoved { why } => {
+            InvalidFilePolicy::KeptAs(to) => write!(f, "; it is kept as `{}`", to.display()),
+            InvalidFilePolicy::NotMoved { why } => {
                 write!(f, "; it could not be moved aside ({why}), so move it yourself to keep it")
             }
         }
@@ -241,7 +241,7 @@ struct Payload {
     revision: u64,
     providers: Vec<ProviderName>,
     /// Lanes in ascending order.
-    lanes: Vec<(Lane, Standing, Vec<StoredOffer>)>,
+    lanes: Vec<(Lane, ModuleStanding, Vec<StoredOffer>)>,
 }
 
 /// Price, index of the provider in the list, and time.
@@ -313,11 +313,11 @@ impl Payload {
                 |(price, place, time_ms): &StoredOffer| Some((*price, providers.get(*place as usize)?, *time_ms));
             let offers: Option<Vec<_>> = stored.iter().map(named).collect();
             let offers = offers.ok_or_else(|| damaged(format!("the lane `{lane}` has an offer of nobody's")))?;
-            let mut window = Window::new(board.window, board.share);
+            let mut window = OfferWindow::new(board.window, board.share);
             window.restore(offers.into_iter(), now_ms);
             board.lanes.insert(lane, LaneWindow { window, standing });
         }
-        board.make_room(board.module_lanes_max(), Standing::Stored, now_ms);
+        board.make_room(board.module_lanes_max(), ModuleStanding::Stored, now_ms);
         Ok(board)
     }
 }

@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bincode::Options as _;
 use serde::{Deserialize, Serialize};
 
-use super::Standing;
+use super::ModuleStanding;
 use super::file::BoardFileError;
 use super::offer::{Lane, Offer, Price, ProviderName};
 use crate::digest::Digest;
@@ -39,30 +39,30 @@ pub const JOURNAL_BYTES_MAX: u64 = 1 << 20;
 const READ_BYTES_MAX: u64 = 64 << 20;
 
 #[derive(Serialize, Deserialize)]
-struct Record {
+struct BoardRecord {
     revision: u64,
     price: Price,
     lane: Lane,
     provider: ProviderName,
     time_ms: u64,
-    standing: Standing,
+    standing: ModuleStanding,
 }
 
 /// An offer, with the revision of the board after it and the standing of its module.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct JournalEntry {
     pub revision: u64,
     pub offer: Offer,
-    pub standing: Standing,
+    pub standing: ModuleStanding,
 }
 
 /// The journal of one board.
-pub struct Journal {
+pub struct OfferJournal {
     path: PathBuf,
     /// Offers that were recorded but not written yet.
     pending: Mutex<Pending>,
     /// Locked while writing the file.
-    written: Mutex<Written>,
+    written: Mutex<JournalPosition>,
 }
 
 #[derive(Default)]
@@ -72,7 +72,7 @@ struct Pending {
 }
 
 #[derive(Default)]
-struct Written {
+struct JournalPosition {
     file: Option<File>,
     /// Offset of the next record.
     len: u64,
@@ -82,24 +82,24 @@ struct Written {
     lost: Option<(u64, u64)>,
 }
 
-impl Journal {
+impl OfferJournal {
     /// Opens the journal of the board at `board`, and returns its entries; none if it cannot be
     /// read.
-    pub fn open(board: &Path) -> (Self, Vec<Entry>) {
+    pub fn open(board: &Path) -> (Self, Vec<JournalEntry>) {
         let path = board.with_extension("journal");
         let (entries, len) =
             private_file::read_shared(&path, READ_BYTES_MAX).map(|bytes| entries(&bytes)).unwrap_or_default();
         let revision = entries.last().map_or(0, |last| last.revision);
-        let written = Written { file: None, len: len as u64, revision, lost: None };
+        let written = JournalPosition { file: None, len: len as u64, revision, lost: None };
         (Self { path, pending: Mutex::default(), written: Mutex::new(written) }, entries)
     }
 
     /// Adds an offer to the pending ones, to be written together. Calls must be in the order of
     /// revisions.
-    pub fn note(&self, entry: &Entry) {
-        let Entry { revision, offer, standing } = entry;
+    pub fn note(&self, entry: &JournalEntry) {
+        let JournalEntry { revision, offer, standing } = entry;
         let Offer { price, lane, provider, time_ms } = offer.clone();
-        let record = Record { revision: *revision, price, lane, provider, time_ms, standing: *standing };
+        let record = BoardRecord { revision: *revision, price, lane, provider, time_ms, standing: *standing };
         let mut pending = lock(&self.pending);
         append(&mut pending.bytes, &record);
         pending.revision = *revision;
@@ -111,7 +111,7 @@ impl Journal {
     }
 
     /// Flushes all offers up to `revision` to disk. Concurrent callers share one write.
-    pub fn settle(&self, revision: u64) -> Result<(), BoardFileError> {
+    pub fn flush(&self, revision: u64) -> Result<(), BoardFileError> {
         let mut written = lock(&self.written);
         let failed = |cause| BoardFileError::new(&self.path, cause);
         if written.lost.is_some_and(|(first, last)| (first..=last).contains(&revision)) {
@@ -143,7 +143,7 @@ impl Journal {
     }
 }
 
-impl Written {
+impl JournalPosition {
     fn append(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let file = match &self.file {
             Some(file) => file,
@@ -173,9 +173,9 @@ impl Written {
             Vec::new()
         };
         let mut bytes = Vec::new();
-        for Entry { revision, offer, standing } in kept.into_iter().filter(|entry| entry.revision > revision) {
+        for JournalEntry { revision, offer, standing } in kept.into_iter().filter(|entry| entry.revision > revision) {
             let Offer { price, lane, provider, time_ms } = offer;
-            append(&mut bytes, &Record { revision, price, lane, provider, time_ms, standing });
+            append(&mut bytes, &BoardRecord { revision, price, lane, provider, time_ms, standing });
         }
         private_file::replace(path, &bytes)?;
         (self.file, self.len) = (None, bytes.len() as u64);
@@ -187,7 +187,7 @@ fn options() -> impl bincode::Options {
     bincode::DefaultOptions::new().with_fixint_encoding().with_limit(PAYLOAD_BYTES_MAX as u64).reject_trailing_bytes()
 }
 
-fn append(bytes: &mut Vec<u8>, record: &Record) {
+fn append(bytes: &mut Vec<u8>, record: &BoardRecord) {
     let payload = options().serialize(record).expect("an offer is shorter than the limit");
     bytes.extend((payload.len() as u16).to_le_bytes());
     bytes.extend(checksum(&payload));
@@ -195,7 +195,7 @@ fn append(bytes: &mut Vec<u8>, record: &Record) {
 }
 
 /// Returns the records before the first incomplete one, and their length in bytes.
-fn entries(bytes: &[u8]) -> (Vec<Entry>, usize) {
+fn entries(bytes: &[u8]) -> (Vec<JournalEntry>, usize) {
     let (mut entries, mut rest, mut last) = (Vec::new(), bytes, 0);
     while let Some((entry, after)) = entry(rest).filter(|(entry, _)| entry.revision > last) {
         (last, rest) = (entry.revision, after);
@@ -204,15 +204,15 @@ fn entries(bytes: &[u8]) -> (Vec<Entry>, usize) {
     (entries, bytes.len() - rest.len())
 }
 
-fn entry(bytes: &[u8]) -> Option<(Entry, &[u8])> {
+fn entry(bytes: &[u8]) -> Option<(JournalEntry, &[u8])> {
     let (len, rest) = bytes.split_first_chunk()?;
     let (found, rest) = rest.split_first_chunk::<CHECKSUM_BYTES>()?;
     let (payload, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*len)))?;
     if *found != checksum(payload) {
         return None;
     }
-    let Record { revision, price, lane, provider, time_ms, standing } = options().deserialize(payload).ok()?;
-    Some((Entry { revision, offer: Offer { price, lane, provider, time_ms }, standing }, rest))
+    let BoardRecord { revision, price, lane, provider, time_ms, standing } = options().deserialize(payload).ok()?;
+    Some((JournalEntry { revision, offer: Offer { price, lane, provider, time_ms }, standing }, rest))
 }
 
 fn checksum(payload: &[u8]) -> [u8; CHECKSUM_BYTES] {
@@ -229,30 +229,34 @@ const _: () = assert!(HEAD_BYTES + PAYLOAD_BYTES_MAX <= u16::MAX as usize);
 mod tests {
     use super::*;
 
-    fn entry_of(revision: u64) -> Entry {
+    fn entry_of(revision: u64) -> JournalEntry {
         let provider: ProviderName = "p".repeat(ProviderName::BYTES_MAX).parse().unwrap();
         let lane = Lane::Module(Digest::of(&revision.to_le_bytes()));
         let offer = Offer { price: Price::new(revision).unwrap(), lane, provider, time_ms: u64::MAX };
-        Entry { revision, offer, standing: [Standing::Unknown, Standing::Stored][revision as usize % 2] }
+        JournalEntry {
+            revision,
+            offer,
+            standing: [ModuleStanding::Unknown, ModuleStanding::Stored][revision as usize % 2],
+        }
     }
 
     fn held(board: &Path) -> Vec<u64> {
-        Journal::open(board).1.iter().map(|entry| entry.revision).collect()
+        OfferJournal::open(board).1.iter().map(|entry| entry.revision).collect()
     }
 
     #[test]
-    fn a_settled_offer_is_read_again_and_a_torn_one_ends_the_journal() {
+    fn a_flushed_offer_is_read_again_and_a_torn_one_ends_the_journal() {
         let directory = tempfile::tempdir().unwrap();
         let board = directory.path().join("board.bin");
-        let (journal, found) = Journal::open(&board);
+        let (journal, found) = OfferJournal::open(&board);
         assert_eq!(found, []);
         for revision in 1..=3 {
             journal.note(&entry_of(revision));
-            journal.settle(revision).unwrap();
+            journal.flush(revision).unwrap();
         }
         journal.note(&entry_of(4));
         let path = directory.path().join("board.journal");
-        assert_eq!(Journal::open(&board).1, [1, 2, 3].map(entry_of), "what is not settled is not there");
+        assert_eq!(OfferJournal::open(&board).1, [1, 2, 3].map(entry_of), "what is not flushed is not there");
         let bytes = std::fs::read(&path).unwrap();
         let of_one = bytes.len() / 3;
         for len in 0..bytes.len() {
@@ -267,9 +271,9 @@ mod tests {
         }
         // The next entry replaces the torn record.
         std::fs::write(&path, &bytes[..2 * of_one + 5]).unwrap();
-        let (journal, _) = Journal::open(&board);
+        let (journal, _) = OfferJournal::open(&board);
         journal.note(&entry_of(9));
-        journal.settle(9).unwrap();
+        journal.flush(9).unwrap();
         assert_eq!(held(&board), [1, 2, 9]);
     }
 
@@ -277,16 +281,16 @@ mod tests {
     fn a_saved_board_takes_what_it_holds_out_of_the_journal_and_nothing_else() {
         let directory = tempfile::tempdir().unwrap();
         let board = directory.path().join("board.bin");
-        let (journal, _) = Journal::open(&board);
+        let (journal, _) = OfferJournal::open(&board);
         (1..=5).for_each(|revision| journal.note(&entry_of(revision)));
-        journal.settle(5).unwrap();
+        journal.flush(5).unwrap();
         journal.drop_up_to(3).unwrap();
         assert_eq!(held(&board), [4, 5]);
         journal.note(&entry_of(6));
-        journal.settle(6).unwrap();
+        journal.flush(6).unwrap();
         assert_eq!(held(&board), [4, 5, 6]);
         journal.drop_up_to(6).unwrap();
-        journal.settle(6).unwrap();
+        journal.flush(6).unwrap();
         assert_eq!((held(&board), journal.bytes()), (vec![], 0));
     }
 
@@ -294,21 +298,21 @@ mod tests {
     fn a_journal_that_cannot_be_written_tells_nobody() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("file"), b"").unwrap();
-        let (journal, _) = Journal::open(&directory.path().join("file/board.bin"));
+        let (journal, _) = OfferJournal::open(&directory.path().join("file/board.bin"));
         journal.note(&entry_of(1));
-        assert!(journal.settle(1).is_err());
-        assert!(journal.settle(1).is_err(), "nor the second time");
+        assert!(journal.flush(1).is_err());
+        assert!(journal.flush(1).is_err(), "nor the second time");
         // When a shared write fails, neither caller is acknowledged.
         std::fs::write(directory.path().join("later"), b"").unwrap();
-        let (journal, _) = Journal::open(&directory.path().join("later/board.bin"));
+        let (journal, _) = OfferJournal::open(&directory.path().join("later/board.bin"));
         (1..=2).for_each(|revision| journal.note(&entry_of(revision)));
-        assert!(journal.settle(1).is_err());
+        assert!(journal.flush(1).is_err());
         std::fs::remove_file(directory.path().join("later")).unwrap();
-        assert!(journal.settle(2).is_err());
+        assert!(journal.flush(2).is_err());
         journal.note(&entry_of(3));
-        journal.settle(3).unwrap();
-        assert!(journal.settle(2).is_err(), "also when another has been written since");
+        journal.flush(3).unwrap();
+        assert!(journal.flush(2).is_err(), "also when another has been written since");
         journal.drop_up_to(3).unwrap();
-        journal.settle(2).unwrap();
+        journal.flush(2).unwrap();
     }
 }

@@ -3,27 +3,27 @@
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::file::{BoardFile, BoardFileError, LoadResult, Loaded, encode};
-use super::journal::{Entry, JOURNAL_BYTES_MAX, Journal};
-use super::orders::{PriceAnswer, PriceOrder, PriceOrderError, perform};
+use super::commands::{PriceAnswer, PriceRequest, PriceRequestError, execute};
+use super::file::{BoardFile, BoardFileError, LoadResult, LoadedBoard, encode};
+use super::journal::{JOURNAL_BYTES_MAX, JournalEntry, OfferJournal};
 use super::settings::Settings;
-use super::{Bands, Lane, Offer, PriceBoard, Standing};
+use super::{Bands, Lane, ModuleStanding, Offer, PriceBoard};
 use crate::digest::Digest;
 
 /// A board that knows whether it has changed since the last save.
 pub struct SharedBoard {
     board: Mutex<PriceBoard>,
     file: BoardFile,
-    journal: Journal,
+    journal: OfferJournal,
     /// Revision in the file. Locked during a save.
     saved: Mutex<u64>,
 }
 
 /// Error of an order.
 #[derive(Debug, thiserror::Error)]
-pub enum PerformError {
+pub enum ExecuteError {
     #[error(transparent)]
-    Order(#[from] PriceOrderError),
+    Order(#[from] PriceRequestError),
     /// The offer may count, but is not on disk.
     #[error(transparent)]
     File(#[from] BoardFileError),
@@ -33,10 +33,10 @@ impl SharedBoard {
     /// Opens the board at `path` as [`BoardFile::load`] does. No other process may use that file.
     pub fn open(path: PathBuf, settings: &Settings, now_ms: u64) -> (Self, LoadResult) {
         let file = BoardFile::new(path);
-        let Loaded { mut board, result } = file.load(settings, now_ms);
+        let LoadedBoard { mut board, result } = file.load(settings, now_ms);
         let saved = Mutex::new(board.revision());
-        let (journal, since) = Journal::open(file.path());
-        for Entry { revision, offer, standing } in since {
+        let (journal, since) = OfferJournal::open(file.path());
+        for JournalEntry { revision, offer, standing } in since {
             // Entries up to the board's revision were saved with the board.
             if revision > board.revision {
                 board.record_of(&offer, standing);
@@ -64,28 +64,28 @@ impl SharedBoard {
     /// Executes an order, and returns when its offer, if any, is on disk. `is_stored` says whether
     /// a module is stored here. The order locks the board; the longest order is the history of a
     /// large window.
-    pub fn perform(
+    pub fn execute(
         &self,
-        order: PriceOrder,
+        order: PriceRequest,
         is_stored: impl FnOnce(&Digest) -> bool,
         now_ms: u64,
-    ) -> Result<Vec<PriceAnswer>, PerformError> {
-        if matches!(order, PriceOrder::Offer { .. }) && self.journal.bytes() > JOURNAL_BYTES_MAX {
+    ) -> Result<Vec<PriceAnswer>, ExecuteError> {
+        if matches!(order, PriceRequest::Offer { .. }) && self.journal.bytes() > JOURNAL_BYTES_MAX {
             self.save_if_changed()?;
         }
         let standing = match &order {
-            PriceOrder::Offer { lane: Lane::Module(digest), .. } if is_stored(digest) => Standing::Stored,
-            _ => Standing::Unknown,
+            PriceRequest::Offer { lane: Lane::Module(digest), .. } if is_stored(digest) => ModuleStanding::Stored,
+            _ => ModuleStanding::Unknown,
         };
         let (told, revision) = {
             let mut board = self.lock();
-            let told = perform(&mut board, order, standing, now_ms)?;
+            let told = execute(&mut board, order, standing, now_ms)?;
             let Some(PriceAnswer::Recorded(recorded)) = told.first() else { return Ok(told) };
-            let entry = Entry { revision: board.revision(), offer: recorded.offer.clone(), standing };
+            let entry = JournalEntry { revision: board.revision(), offer: recorded.offer.clone(), standing };
             self.journal.note(&entry);
             (told, entry.revision)
         };
-        self.journal.settle(revision)?;
+        self.journal.flush(revision)?;
         Ok(told)
     }
 

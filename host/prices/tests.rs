@@ -1,4 +1,4 @@
-use super::orders::{PriceAnswer, PriceOrder, PriceOrderError, QUANTILES_MAX, Recorded, perform};
+use super::commands::{PriceAnswer, PriceRequest, PriceRequestError, QUANTILES_MAX, RecordedOffer, execute};
 use super::*;
 use crate::digest::Digest;
 
@@ -41,7 +41,7 @@ fn an_offer_counts_in_its_lane_and_over_all() {
     assert_eq!((bands.median.unwrap().price, bands.others[0].price), (12, 14), "12.5 goes to the even one");
     let history = board.history(Lane::Transcode, 2, 2_000);
     assert_eq!(history, [offer(14, Lane::Transcode, 1, 1_004), offer(15, Lane::Transcode, 2, 1_005)]);
-    board.settle(1_000 + AGE_MAX_MS + 6);
+    board.expire(1_000 + AGE_MAX_MS + 6);
     assert_eq!(board.lanes(1_000 + AGE_MAX_MS + 6), []);
 }
 
@@ -75,13 +75,13 @@ fn a_suggestion_grows_with_the_backlog_up_to_a_bound_and_says_why() {
     let busy = format!("158: {basis} 50/100 for a backlog of 50");
     assert_eq!(suggest(&mut board, 50), ("633/4".to_owned(), None, busy));
     let (exact, by, why) = suggest(&mut board, u32::MAX);
-    assert_eq!((&*exact, by), ("470", Some(Bound::FourTimesP75)));
+    assert_eq!((&*exact, by), ("470", Some(SuggestionBound::FourTimesP75)));
     assert!(why.starts_with("470: ") && why.ends_with("but no more than 4 times the upper quartile, 235/2"), "{why}");
     let mut dear = with_window(100_000);
     offered(&mut dear, [Price::MAX; 6]);
     assert_eq!(suggest(&mut dear, 0).1, None);
     let (exact, by, _) = suggest(&mut dear, 1);
-    assert_eq!((exact, by), (Price::MAX.to_string(), Some(Bound::PriceMax)));
+    assert_eq!((exact, by), (Price::MAX.to_string(), Some(SuggestionBound::PriceMax)));
     let none = with_window(100).suggest(Lane::Transcode, 1, 0).to_string();
     let why = "0 offers by 0 providers; it takes 5 offers by 3 providers to say more";
     assert_eq!(none, format!("no price can be suggested for the lane `transcode`: {why}"));
@@ -111,7 +111,7 @@ fn a_flood_of_modules_leaves_the_other_lanes_alone() {
 fn words_about_modules_push_out_no_lane_that_something_stands_behind() {
     let (stored, offered) = (0..100, 100..200);
     let mut board = with_window(100);
-    stored.clone().for_each(|n| board.record_of(&offer(1, module(n), 0, 1), Standing::Stored));
+    stored.clone().for_each(|n| board.record_of(&offer(1, module(n), 0, 1), ModuleStanding::Stored));
     offered
         .clone()
         .for_each(|n| (0..PROVIDERS_MIN).for_each(|who| board.record(&offer(1, module(n), who, 2 + n as u64))));
@@ -122,11 +122,11 @@ fn words_about_modules_push_out_no_lane_that_something_stands_behind() {
 
     // A board full of heavier lanes adds no lane for an unknown module, but still adds one for a
     // stored module.
-    (200..MODULE_LANES_MAX).for_each(|n| board.record_of(&offer(1, module(n), 0, 4_000), Standing::Stored));
+    (200..MODULE_LANES_MAX).for_each(|n| board.record_of(&offer(1, module(n), 0, 4_000), ModuleStanding::Stored));
     board.record(&offer(1, module(9_999), 7, 5_000));
     let lanes = board.lanes(5_000);
     assert!(!lanes.contains(&module(9_999)) && lanes.len() == MODULE_LANES_MAX + 1);
-    board.record_of(&offer(1, module(9_998), 0, 5_000), Standing::Stored);
+    board.record_of(&offer(1, module(9_998), 0, 5_000), ModuleStanding::Stored);
     let lanes = board.lanes(5_000);
     assert!(lanes.contains(&module(9_998)) && !lanes.contains(&module(100)), "the oldest that is merely offered goes");
     assert!((0..100).all(|n| lanes.contains(&module(n))));
@@ -138,27 +138,30 @@ fn an_order_is_answered_with_what_it_asks_for() {
     let mut board = with_window(100);
     for n in 0..6 {
         let order =
-            PriceOrder::Offer { price: Price::new(10).unwrap(), lane: module(1), provider: "local".parse().unwrap() };
-        let answers = perform(&mut board, order, Standing::Unknown, 7 + n).unwrap();
+            PriceRequest::Offer { price: Price::new(10).unwrap(), lane: module(1), provider: "local".parse().unwrap() };
+        let answers = execute(&mut board, order, ModuleStanding::Unknown, 7 + n).unwrap();
         let recorded = Offer { provider: "local".parse().unwrap(), ..offer(10, module(1), 0, 7 + n) };
         let samples = n as usize + 1;
-        assert_eq!(answers, [PriceAnswer::Recorded(Recorded { offer: recorded, samples, providers: 1 })]);
+        assert_eq!(answers, [PriceAnswer::Recorded(RecordedOffer { offer: recorded, samples, providers: 1 })]);
     }
-    let history = perform(&mut board, PriceOrder::History { lane: Lane::All, last: 4 }, Standing::Unknown, 20).unwrap();
+    let history =
+        execute(&mut board, PriceRequest::History { lane: Lane::All, last: 4 }, ModuleStanding::Unknown, 20).unwrap();
     assert_eq!(history.len(), 4);
     let quantiles = vec![Quantile::MEDIAN; QUANTILES_MAX + 1];
-    let refused = perform(&mut board, PriceOrder::Bands { lane: Lane::All, quantiles }, Standing::Unknown, 20);
-    assert_eq!(refused, Err(PriceOrderError::TooManyQuantiles { found: 65 }));
+    let refused = execute(&mut board, PriceRequest::Bands { lane: Lane::All, quantiles }, ModuleStanding::Unknown, 20);
+    assert_eq!(refused, Err(PriceRequestError::TooManyQuantiles { found: 65 }));
     for order in [
-        PriceOrder::Suggest { lane: Lane::All, backlog: 3 },
-        PriceOrder::Bands { lane: module(1), quantiles: vec!["p99.9".parse().unwrap()] },
+        PriceRequest::Suggest { lane: Lane::All, backlog: 3 },
+        PriceRequest::Bands { lane: module(1), quantiles: vec!["p99.9".parse().unwrap()] },
     ] {
         let text = serde_json::to_string(&order).unwrap();
-        assert_eq!(serde_json::from_str::<PriceOrder>(&text).unwrap(), order);
-        for answer in perform(&mut board, order, Standing::Unknown, 20).unwrap() {
+        assert_eq!(serde_json::from_str::<PriceRequest>(&text).unwrap(), order);
+        for answer in execute(&mut board, order, ModuleStanding::Unknown, 20).unwrap() {
             let text = serde_json::to_string(&answer).unwrap();
             assert_eq!(serde_json::from_str::<PriceAnswer>(&text).unwrap(), answer, "{text}");
         }
     }
-    assert!(serde_json::from_str::<PriceOrder>(r#"{"order":"offer","price":0,"lane":"all","provider":"a"}"#).is_err());
+    assert!(
+        serde_json::from_str::<PriceRequest>(r#"{"order":"offer","price":0,"lane":"all","provider":"a"}"#).is_err()
+    );
 }

@@ -11,11 +11,11 @@ use super::sorted::SortedPrices;
 /// Largest share of one provider in a window: `percent` of the offers, or an equal part for each
 /// provider, whichever is more. A fraction of an offer is rounded up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Share {
+pub struct ProviderShare {
     percent: usize,
 }
 
-impl Share {
+impl ProviderShare {
     /// Clamps to 1–100 %. At 100 % there is no limit.
     pub fn of_percent(percent: usize) -> Self {
         Self { percent: percent.clamp(1, 100) }
@@ -30,23 +30,23 @@ impl Share {
 
 /// Up to `capacity` offers. Each has a number in the order of arrival, and times never decrease in
 /// that order.
-pub struct Window {
+pub struct OfferWindow {
     capacity: usize,
-    share: Share,
+    share: ProviderShare,
     next: u64,
-    offers: BTreeMap<u64, Entry>,
+    offers: BTreeMap<u64, WindowEntry>,
     prices: SortedPrices,
     holders: Holders,
 }
 
-struct Entry {
+struct WindowEntry {
     price: u64,
     time_ms: u64,
     holder: HolderId,
 }
 
-impl Window {
-    pub fn new(capacity: usize, share: Share) -> Self {
+impl OfferWindow {
+    pub fn new(capacity: usize, share: ProviderShare) -> Self {
         let (offers, prices, holders) = Default::default();
         Self { capacity, share, next: 0, offers, prices, holders }
     }
@@ -54,7 +54,7 @@ impl Window {
     /// Adds an offer that is made now. If its provider already has its share, the provider's oldest
     /// offer is removed; else, if the window is full, the oldest of all.
     pub fn push(&mut self, price: Price, provider: &ProviderName, now_ms: u64) {
-        self.settle(now_ms);
+        self.expire(now_ms);
         self.append(price, provider, now_ms);
         // The order matters: if other providers' offers were removed first, a flood would displace
         // them.
@@ -70,27 +70,27 @@ impl Window {
     pub fn restore<'a>(&mut self, offers: impl ExactSizeIterator<Item = (Price, &'a ProviderName, u64)>, now_ms: u64) {
         let skipped = offers.len().saturating_sub(self.capacity);
         offers.skip(skipped).for_each(|(price, provider, time_ms)| self.append(price, provider, time_ms));
-        self.settle(now_ms);
+        self.expire(now_ms);
     }
 
     fn append(&mut self, price: Price, provider: &ProviderName, time_ms: u64) {
         let number = self.next;
         self.next += 1;
         let holder = self.holders.add(provider, number);
-        self.offers.insert(number, Entry { price: price.units(), time_ms, holder });
+        self.offers.insert(number, WindowEntry { price: price.units(), time_ms, holder });
         self.prices.insert(price.units());
     }
 
     /// Updates the window to `now_ms`: removes expired offers. After the clock was set back, offers
     /// with a later time get the time `now_ms`; otherwise they could not age until the clock
     /// reaches their time again.
-    pub fn settle(&mut self, now_ms: u64) {
+    pub fn expire(&mut self, now_ms: u64) {
         self.offers
             .values_mut()
             .rev()
             .take_while(|offer| offer.time_ms > now_ms)
             .for_each(|offer| offer.time_ms = now_ms);
-        let is_old = |offer: &Entry| now_ms - offer.time_ms > AGE_MAX_MS;
+        let is_old = |offer: &WindowEntry| now_ms - offer.time_ms > AGE_MAX_MS;
         while self.offers.first_key_value().is_some_and(|(_, oldest)| is_old(oldest)) {
             self.remove_oldest();
         }
@@ -117,7 +117,7 @@ impl Window {
 
     fn remove_oldest_of(&mut self, holder: HolderId) {
         let oldest = self.holders.take_oldest(holder).and_then(|number| self.offers.remove(&number));
-        if let Some(Entry { price, .. }) = oldest {
+        if let Some(WindowEntry { price, .. }) = oldest {
             self.prices.remove(price);
         }
     }

@@ -132,7 +132,7 @@ impl Job {
         to.extend(self.profile.as_bytes());
     }
 
-    fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    fn read(from: &mut ProofReader<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
             workload: from.text()?,
             module: from.digest()?,
@@ -151,7 +151,7 @@ impl Blob {
         to.extend(self.bytes.to_le_bytes());
     }
 
-    fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    fn read(from: &mut ProofReader<'_>) -> Result<Self, DecodeError> {
         Ok(Self { blake3: from.digest()?, bytes: from.u64()? })
     }
 }
@@ -176,12 +176,12 @@ impl Claim {
         bytes
     }
 
-    fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    fn read(from: &mut ProofReader<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
             slice_id: from.text()?.parse().map_err(|_| DecodeError::Damaged("its slice id is not one"))?,
             job: Job::read(from)?,
             outcome: from.outcome()?,
-            proof: from.optional(Reader::digest)?,
+            proof: from.optional(ProofReader::digest)?,
             output: Blob::read(from)?,
             gas: from.u64()?,
         })
@@ -199,7 +199,7 @@ impl Observed {
         bytes
     }
 
-    fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    fn read(from: &mut ProofReader<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
             started_unix_ms: from.u64()?,
             duration_us: from.u64()?,
@@ -248,7 +248,7 @@ impl SliceProof {
         if bytes.len() > PROOF_BYTES_MAX {
             return Err(DecodeError::TooLarge { bytes: bytes.len(), max: PROOF_BYTES_MAX });
         }
-        let mut file = Reader(bytes.strip_prefix(MAGIC).ok_or(DecodeError::Magic)?);
+        let mut file = ProofReader(bytes.strip_prefix(MAGIC).ok_or(DecodeError::Magic)?);
         DecodeError::version(u16::from_le_bytes(file.array()?).into())?;
         let (body, checksum) = bytes.split_last_chunk::<32>().ok_or(DecodeError::Damaged("it ends early"))?;
         if Digest::in_domain(FILE_DOMAIN, body) != Digest::from(*checksum) {
@@ -291,9 +291,9 @@ fn write_optional<const N: usize>(to: &mut Vec<u8>, bytes: Option<[u8; N]>) {
 }
 
 /// Unread rest of the bytes. A length is compared with the rest before anything is allocated.
-struct Reader<'a>(&'a [u8]);
+struct ProofReader<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> ProofReader<'a> {
     fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let (array, rest) = self.0.split_first_chunk().ok_or(DecodeError::Damaged("it ends early"))?;
         self.0 = rest;
@@ -312,11 +312,11 @@ impl<'a> Reader<'a> {
         self.array::<32>().map(Digest::from)
     }
 
-    fn section(&mut self) -> Result<Reader<'a>, DecodeError> {
+    fn section(&mut self) -> Result<ProofReader<'a>, DecodeError> {
         let len = self.u32()? as usize;
         let (section, rest) = self.0.split_at_checked(len).ok_or(DecodeError::Damaged("it ends early"))?;
         self.0 = rest;
-        Ok(Reader(section))
+        Ok(ProofReader(section))
     }
 
     fn text(&mut self) -> Result<String, DecodeError> {

@@ -19,13 +19,13 @@ const SHOWN_CHARS_MAX: usize = 200;
 
 /// The version, which is read first, because the content of other versions is unknown.
 #[derive(Deserialize)]
-struct Versioned {
+struct ProofVersion {
     version: u64,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Form {
+struct ProofJson {
     #[serde(rename = "version")]
     _version: u16,
     slice_id: String,
@@ -79,9 +79,9 @@ impl SliceProof {
         if text.len() > JSON_BYTES_MAX {
             return Err(DecodeError::TooLarge { bytes: text.len(), max: JSON_BYTES_MAX });
         }
-        let Versioned { version } = serde_json::from_slice(text).map_err(said)?;
+        let ProofVersion { version } = serde_json::from_slice(text).map_err(said)?;
         DecodeError::version(version)?;
-        let form: Form = serde_json::from_slice(text).map_err(said)?;
+        let form: ProofJson = serde_json::from_slice(text).map_err(said)?;
         let proof = Self::from_bytes(&form.read()?.to_bytes())?;
         let found: Value = serde_json::from_slice(text).map_err(said)?;
         if found == proof.to_json() {
@@ -94,7 +94,7 @@ impl SliceProof {
     }
 }
 
-impl Form {
+impl ProofJson {
     fn read(self) -> Result<SliceProof, DecodeError> {
         let OutcomeForm { code, failure } = self.outcome;
         let claim = Claim {

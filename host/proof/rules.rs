@@ -15,10 +15,10 @@ use crate::workload::NAMES;
 #[error("{0}")]
 pub struct Contradiction(pub &'static str);
 
-type Holds = fn(&Claim, &Observed) -> bool;
+type ProofRule = fn(&Claim, &Observed) -> bool;
 
 /// Each rule, with the message for a proof that breaks it.
-const RULES: [(&str, Holds); 15] = [
+const RULES: [(&str, ProofRule); 15] = [
     ("its workload has no known name", |claim, _| NAMES.contains(&&*claim.job.workload)),
     ("its memory limit is more than WebAssembly can address", |claim, _| {
         claim.job.limits.memory_bytes <= Limits::MEMORY_BYTES_MAX

@@ -7,7 +7,7 @@ use crate::modules::{ModulesError, StoredError};
 use crate::runner::RunError;
 use crate::sandbox::{InputError, SandboxError};
 use crate::slice::SliceError;
-use crate::store::{Ending, StoreError, TaskId};
+use crate::store::{StoreError, TaskId, TaskOutcome};
 
 /// With the delays below, the attempts take about four minutes. By then a full disk may have been
 /// cleared. A failed compiler's result is forgotten after one minute.
@@ -32,7 +32,7 @@ pub const fn is_the_stores(error: &RunError) -> bool {
 }
 
 /// Returns whether the error is transient, so that another attempt may succeed.
-pub fn may_pass(error: &RunError) -> bool {
+pub fn is_transient(error: &RunError) -> bool {
     match error {
         RunError::Store(_) | RunError::Random(_) | RunError::Busy | RunError::Lost => true,
         RunError::Slice(error) => matches!(error, SliceError::Open { .. } | SliceError::Read { .. }),
@@ -73,21 +73,21 @@ const fn may_pass_in_sandbox(error: &SandboxError) -> bool {
 
 /// Returns the outcome of a task whose last attempt failed with `error`. The message does not
 /// reveal the host's files to the caller.
-pub fn ending(id: &TaskId, error: &RunError) -> Ending {
-    let host_failed = || Ending::failed(error.code(), "the node failed at it; hand it in again later");
+pub fn ending(id: &TaskId, error: &RunError) -> TaskOutcome {
+    let host_failed = || TaskOutcome::failed(error.code(), "the node failed at it; hand it in again later");
     match error {
-        _ if may_pass(error) => host_failed(),
+        _ if is_transient(error) => host_failed(),
         RunError::Slice(_) => damaged(id),
         RunError::Module(module) if matches!(**module, ModulesError::Stored(StoredError::Damaged { .. })) => {
             host_failed()
         }
-        _ => Ending::failed(error.code(), &error.to_string()),
+        _ => TaskOutcome::failed(error.code(), &error.to_string()),
     }
 }
 
 /// Returns the outcome of a task whose stored bytes differ from what was accepted.
-pub fn damaged(id: &TaskId) -> Ending {
-    Ending::failed("task_damaged", &StoreError::TaskDamaged { id: *id }.to_string())
+pub fn damaged(id: &TaskId) -> TaskOutcome {
+    TaskOutcome::failed("task_damaged", &StoreError::TaskDamaged { id: *id }.to_string())
 }
 
 #[cfg(test)]
@@ -117,8 +117,8 @@ mod tests {
             (RunError::Sandbox(SandboxError::Deadline), false, "deadline"),
             (RunError::SliceIdConflict("x".parse().unwrap()), false, "slice_id_conflict"),
         ] {
-            assert_eq!(may_pass(&error), passes, "{error}");
-            let Ending::Failed { code: told, message } = ending(&id, &error) else { panic!("{error}") };
+            assert_eq!(is_transient(&error), passes, "{error}");
+            let TaskOutcome::Failed { code: told, message } = ending(&id, &error) else { panic!("{error}") };
             assert_eq!(told, code);
             assert!(!message.contains("secret"), "{message}");
         }

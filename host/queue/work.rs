@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use tokio::task::{JoinError, JoinSet};
 
-use super::{Queue, Running, TakenOut, retry};
-use crate::runner::{Answer, Finished, Progress, Request, Reuse, RunError};
-use crate::slice::Scope;
-use crate::store::{Ending, StoreError, TaskId, Waiting};
+use super::{Dequeued, Queue, RunningTask, retry};
+use crate::runner::{Reuse, RunAnswer, RunError, RunProgress, RunRequest, RunResult};
+use crate::slice::Tenant;
+use crate::store::{StoreError, TaskId, TaskOutcome, WaitingTask};
 
 /// Interval at which the watchers of a running task get its progress.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
@@ -19,25 +19,25 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 /// The result of an attempt.
 enum Attempt {
     Ended {
-        ending: Ending,
+        ending: TaskOutcome,
         /// Present if the run has a result.
-        finished: Option<Arc<Finished>>,
+        finished: Option<Arc<RunResult>>,
     },
     Again,
 }
 
 /// Guard of an active task. If it is dropped before the task has ended, the task is requeued. On
 /// disk the task never stopped waiting.
-struct Taken {
+struct DequeuedTask {
     queue: Arc<Queue>,
     /// `None` once the task has ended.
-    waiting: Option<Waiting>,
+    waiting: Option<WaitingTask>,
 }
 
-impl Drop for Taken {
+impl Drop for DequeuedTask {
     fn drop(&mut self) {
         if let Some(waiting) = self.waiting.take() {
-            self.queue.live().put_back(waiting, Instant::now());
+            self.queue.live().requeue(waiting, Instant::now());
             self.queue.new_work.notify_one();
         }
     }
@@ -57,7 +57,7 @@ impl Queue {
                 let Some((waiting, running, place)) = taken else { break };
                 let queue = self.clone();
                 under_way.spawn(async move {
-                    queue.carry_out(waiting, running).await;
+                    queue.run_task(waiting, running).await;
                     drop(place);
                 });
             }
@@ -74,18 +74,18 @@ impl Queue {
 
     /// Cancels a task, which then ends without a result. If the task reaches an outcome first, that
     /// outcome counts. Returns `None` if `scope` has no such task.
-    pub async fn cancel(self: &Arc<Self>, scope: &Scope, id: &TaskId) -> Result<Option<Ending>, StoreError> {
+    pub async fn cancel(self: &Arc<Self>, scope: &Tenant, id: &TaskId) -> Result<Option<TaskOutcome>, StoreError> {
         loop {
-            let taken = self.live().take_out(scope, id);
+            let taken = self.live().dequeue(scope, id);
             match taken {
-                Some(TakenOut::Waited(waiting)) => {
-                    let mut taken = Taken { queue: self.clone(), waiting: Some(waiting.clone()) };
+                Some(Dequeued::Waited(waiting)) => {
+                    let mut taken = DequeuedTask { queue: self.clone(), waiting: Some(waiting.clone()) };
                     let ended = self.end(&waiting, &cancelled(), None).await?;
                     taken.waiting = None;
                     self.live().end(id, &ended);
                     tell(id, &cancelled(), None);
                 }
-                Some(TakenOut::Runs { cancel, mut changes }) => {
+                Some(Dequeued::Runs { cancel, mut changes }) => {
                     cancel.notify_one();
                     // A requeued task is cancelled by the next iteration.
                     if changes.changed().await.is_ok() {
@@ -100,8 +100,8 @@ impl Queue {
         Ok(known.and_then(|known| known.ending))
     }
 
-    async fn carry_out(self: Arc<Self>, waiting: Waiting, running: Running) {
-        let mut taken = Taken { queue: self.clone(), waiting: Some(waiting.clone()) };
+    async fn run_task(self: Arc<Self>, waiting: WaitingTask, running: RunningTask) {
+        let mut taken = DequeuedTask { queue: self.clone(), waiting: Some(waiting.clone()) };
         let attempt = tokio::select! {
             attempt = self.attempt(&waiting, &running.progress) => attempt,
             () = running.cancel.notified() => Attempt::failed(cancelled()),
@@ -134,7 +134,7 @@ impl Queue {
     }
 
     /// Notifies the watchers of a task about its progress, as long as the future is polled.
-    async fn tell_progress(&self, id: &TaskId, progress: &Progress) -> Infallible {
+    async fn tell_progress(&self, id: &TaskId, progress: &RunProgress) -> Infallible {
         let far = || (progress.gas_granted(), progress.bytes_read());
         let mut told = far();
         loop {
@@ -145,7 +145,7 @@ impl Queue {
         }
     }
 
-    async fn attempt(self: &Arc<Self>, waiting: &Waiting, progress: &Progress) -> Attempt {
+    async fn attempt(self: &Arc<Self>, waiting: &WaitingTask, progress: &RunProgress) -> Attempt {
         let (queue, id) = (self.clone(), waiting.id);
         let read = tokio::task::spawn_blocking(move || queue.request(id)).await;
         let request = match read {
@@ -159,9 +159,9 @@ impl Queue {
             answered => answered,
         };
         match answered {
-            Ok(Answer { finished, .. }) => {
+            Ok(RunAnswer { finished, .. }) => {
                 let (slice_id, output) = (finished.proof.slice_id().clone(), finished.proof.output());
-                let ending = Ending::Done { slice_id, outcome: finished.outcome, output };
+                let ending = TaskOutcome::Done { slice_id, outcome: finished.outcome, output };
                 Attempt::Ended { ending, finished: Some(finished) }
             }
             Err(error) => self.failed(waiting, &error),
@@ -169,7 +169,7 @@ impl Queue {
     }
 
     /// Returns whether only the proof is stored, although the output would fit the quota.
-    fn lacks_output(&self, answer: &Answer) -> bool {
+    fn lacks_output(&self, answer: &RunAnswer) -> bool {
         let finished = &answer.finished;
         finished.output.is_none() && finished.proof.output().bytes <= self.settings.quota.outputs_bytes_max
     }
@@ -178,12 +178,12 @@ impl Queue {
     /// is gone, the known proof is still the result.
     async fn run_for_output(
         &self,
-        waiting: &Waiting,
-        request: Request,
-        progress: &Progress,
-        known: Answer,
-    ) -> Result<Answer, RunError> {
-        match self.runner.run_watched(Request { reuse: Reuse::Never, ..request }, progress).await {
+        waiting: &WaitingTask,
+        request: RunRequest,
+        progress: &RunProgress,
+        known: RunAnswer,
+    ) -> Result<RunAnswer, RunError> {
+        match self.runner.run_watched(RunRequest { reuse: Reuse::Never, ..request }, progress).await {
             Err(error) if self.is_tried_again(waiting, &error) || matches!(error, RunError::NotReproduced(_)) => {
                 Err(error)
             }
@@ -195,27 +195,27 @@ impl Queue {
         }
     }
 
-    fn is_tried_again(&self, waiting: &Waiting, error: &RunError) -> bool {
+    fn is_tried_again(&self, waiting: &WaitingTask, error: &RunError) -> bool {
         let mut live = self.live();
         let Some(task) = live.tasks.get_mut(&waiting.id) else { return false };
         if retry::is_the_stores(error) {
             task.attempts = task.attempts.min(retry::STORE_ATTEMPTS);
         }
-        retry::may_pass(error) && task.attempts < retry::ATTEMPTS_MAX
+        retry::is_transient(error) && task.attempts < retry::ATTEMPTS_MAX
     }
 
-    fn failed(&self, waiting: &Waiting, error: &RunError) -> Attempt {
+    fn failed(&self, waiting: &WaitingTask, error: &RunError) -> Attempt {
         if self.is_tried_again(waiting, error) {
             return Attempt::Again;
         }
         Attempt::failed(retry::ending(&waiting.id, error))
     }
 
-    fn request(&self, id: TaskId) -> Result<Request, StoreError> {
+    fn request(&self, id: TaskId) -> Result<RunRequest, StoreError> {
         let known = self.store.task(&id)?.ok_or(StoreError::TaskDamaged { id })?;
         let content = self.store.content(&id)?;
         let task = known.task;
-        Ok(Request {
+        Ok(RunRequest {
             scope: task.scope,
             id: task.slice_id,
             args: content.args,
@@ -223,17 +223,17 @@ impl Queue {
             limits: task.limits,
             reuse: if task.runs_anew { Reuse::Never } else { Reuse::Allowed },
             timeout: task.timeout_ms.map(Duration::from_millis),
-            ..Request::new(task.workload.into(), content.slice)
+            ..RunRequest::new(task.workload.into(), content.slice)
         })
     }
 
     /// Makes the outcome and the guest's output durable.
     async fn end(
         &self,
-        waiting: &Waiting,
-        ending: &Ending,
-        finished: Option<Arc<Finished>>,
-    ) -> Result<Ending, StoreError> {
+        waiting: &WaitingTask,
+        ending: &TaskOutcome,
+        finished: Option<Arc<RunResult>>,
+    ) -> Result<TaskOutcome, StoreError> {
         let (store, id, ending) = (self.store.clone(), waiting.id, ending.clone());
         let end = move || {
             let output = finished.as_ref().and_then(|finished| finished.output.as_deref());
@@ -247,26 +247,26 @@ impl Queue {
 }
 
 impl Attempt {
-    const fn failed(ending: Ending) -> Self {
+    const fn failed(ending: TaskOutcome) -> Self {
         Self::Ended { ending, finished: None }
     }
 }
 
 /// Logs the outcome. The HTTP layer has already logged the task's id with the id of the request
 /// that created it.
-fn tell(id: &TaskId, ending: &Ending, finished: Option<&Finished>) {
+fn tell(id: &TaskId, ending: &TaskOutcome, finished: Option<&RunResult>) {
     match ending {
-        Ending::Done { slice_id, outcome, .. } => {
+        TaskOutcome::Done { slice_id, outcome, .. } => {
             let claim = finished.map(|finished| tracing::field::display(finished.proof.claim_digest()));
             let outcome = outcome.code().0;
             tracing::debug!(task = %id, %slice_id, outcome, claim, "an accepted slice has ended");
         }
-        Ending::Failed { code, .. } => tracing::debug!(task = %id, code, "an accepted slice has failed"),
+        TaskOutcome::Failed { code, .. } => tracing::debug!(task = %id, code, "an accepted slice has failed"),
     }
 }
 
-fn cancelled() -> Ending {
-    Ending::failed("cancelled", "whoever handed it in has cancelled it")
+fn cancelled() -> TaskOutcome {
+    TaskOutcome::failed("cancelled", "whoever handed it in has cancelled it")
 }
 
 /// Waits until `due`, or for ever if there is none.

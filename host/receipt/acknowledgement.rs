@@ -2,19 +2,19 @@
 //! [`Statement`] begins with `COURIACK`, for the purpose `compute-host courier acknowledgement v1`.
 //! It adds nothing to the delivery and the time at which the bundle was on disk.
 
-use super::statement::{FRAME_BYTES, Said, Statement};
+use super::statement::{FRAME_BYTES, Statement, StatementFields};
 use super::{Delivery, Sender};
 use crate::key::NodeKey;
 
 /// Longest acknowledgement.
 pub const ACKNOWLEDGEMENT_BYTES_MAX: usize = FRAME_BYTES + 130 + Sender::CHARS_MAX;
 
-pub type Acknowledgement = Statement<Stored>;
+pub type Acknowledgement = Statement<StoredStatement>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stored;
+pub struct StoredStatement;
 
-impl Said for Stored {
+impl StatementFields for StoredStatement {
     const MAGIC: &'static str = "COURIACK";
     const CONTEXT: &'static str = "compute-host courier acknowledgement v1";
 
@@ -29,7 +29,7 @@ impl Acknowledgement {
     /// Signs an acknowledgement. Call it when `delivery` is on disk. `key` is the key of its
     /// destination.
     pub fn sign(delivery: Delivery, stored_ms: u64, key: &NodeKey) -> Self {
-        Self::of(delivery, stored_ms, Stored, key)
+        Self::of(delivery, stored_ms, StoredStatement, key)
     }
 
     /// Returns the time at which the bundle was on disk, by the destination's clock.

@@ -6,7 +6,7 @@
 //! another, so an old refusal does not fit it.
 
 use super::Delivery;
-use super::statement::{FRAME_BYTES, Said, Statement};
+use super::statement::{FRAME_BYTES, Statement, StatementFields};
 use crate::key::NodeKey;
 
 /// Longest reason.
@@ -28,7 +28,7 @@ pub fn is_refusal_code(code: &str) -> bool {
     (1..=REFUSAL_CODE_CHARS_MAX).contains(&code.len()) && code.bytes().all(is_allowed)
 }
 
-impl Said for Refused {
+impl StatementFields for Refused {
     const MAGIC: &'static str = "COURIREF";
     const CONTEXT: &'static str = "compute-host courier refusal v1";
 

@@ -22,7 +22,7 @@ const VERSION: u16 = 1;
 pub const FRAME_BYTES: usize = 8 + 2 + 8 + Signature::BYTES;
 
 /// Fields of one kind of statement, beside the delivery and the time.
-pub trait Said: Sized {
+pub trait StatementFields: Sized {
     const MAGIC: &'static str;
     /// Purpose of the signature.
     const CONTEXT: &'static str;
@@ -55,7 +55,7 @@ pub enum NotAStatement {
     Signature,
 }
 
-impl<T: Said> Statement<T> {
+impl<T: StatementFields> Statement<T> {
     /// Signs a statement. `key` is the key of `delivery`'s destination.
     pub(super) fn of(delivery: Delivery, at_ms: u64, said: T, key: &NodeKey) -> Self {
         let signature = key.sign(T::CONTEXT, &signed_bytes(&delivery, at_ms, &said));
@@ -116,7 +116,7 @@ impl<T: Said> Statement<T> {
     }
 }
 
-fn signed_bytes<T: Said>(delivery: &Delivery, at_ms: u64, said: &T) -> Vec<u8> {
+fn signed_bytes<T: StatementFields>(delivery: &Delivery, at_ms: u64, said: &T) -> Vec<u8> {
     let mut bytes = T::MAGIC.as_bytes().to_vec();
     bytes.extend(VERSION.to_le_bytes());
     bytes.extend(delivery.to_bytes());
@@ -150,7 +150,9 @@ mod tests {
         NodeKey::from_secret([2; 32])
     }
 
-    fn is_read_as_written_and_not_with_a_changed_bit<T: Said + Clone + Debug + PartialEq>(statement: &Statement<T>) {
+    fn is_read_as_written_and_not_with_a_changed_bit<T: StatementFields + Clone + Debug + PartialEq>(
+        statement: &Statement<T>,
+    ) {
         let bytes = statement.to_bytes();
         assert_eq!(Statement::from_bytes(&bytes).as_ref(), Ok(statement));
         for bit in 0..bytes.len() * 8 {

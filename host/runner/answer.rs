@@ -14,13 +14,13 @@ use crate::store::StoreError;
 /// The source of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Source {
+pub enum CacheSource {
     Run,
     Memory,
     Store,
 }
 
-impl Source {
+impl CacheSource {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Run => "run",
@@ -32,7 +32,7 @@ impl Source {
 
 /// The result of a finished run.
 #[derive(Debug)]
-pub struct Finished {
+pub struct RunResult {
     pub outcome: Outcome,
     pub proof: SliceProof,
     /// `None` if only the proof is stored.
@@ -43,9 +43,9 @@ pub struct Finished {
 }
 
 #[derive(Clone, Debug)]
-pub struct Answer {
-    pub finished: Arc<Finished>,
-    pub source: Source,
+pub struct RunAnswer {
+    pub finished: Arc<RunResult>,
+    pub source: CacheSource,
 }
 
 /// The reason why there is no answer. A guest's own failure is an answer, not an error.
@@ -100,23 +100,23 @@ impl RunError {
     }
 }
 
-impl Answer {
+impl RunAnswer {
     /// Returns an error if the answer belongs to another job.
     pub(super) fn of_job(self, id: &SliceId, job: Digest) -> Result<Self, RunError> {
         if self.finished.job == job { Ok(self) } else { Err(RunError::SliceIdConflict(id.clone())) }
     }
 }
 
-impl Finished {
+impl RunResult {
     /// Decodes a result that another process of this node's owner sent: the proof in its stored
     /// form, the output and the log.
-    pub fn told(proof: &[u8], output: Option<Vec<u8>>, log: Vec<u8>) -> Result<Self, DecodeError> {
-        let stored = Self::stored(SliceProof::from_kept_bytes(proof)?);
+    pub fn from_wire(proof: &[u8], output: Option<Vec<u8>>, log: Vec<u8>) -> Result<Self, DecodeError> {
+        let stored = Self::from_proof(SliceProof::from_kept_bytes(proof)?);
         Ok(Self { output, log, ..stored })
     }
 
     /// Creates the result of a run of which only the proof is stored.
-    pub(super) fn stored(proof: SliceProof) -> Self {
+    pub(super) fn from_proof(proof: SliceProof) -> Self {
         let output = (proof.output().bytes == 0).then(Vec::new);
         Self { outcome: proof.outcome(), output, log: Vec::new(), job: proof.job().digest(), proof }
     }
@@ -133,7 +133,7 @@ impl Finished {
 }
 
 /// A finished run whose claim is not signed yet.
-pub(super) struct Ended {
+pub(super) struct UnsignedResult {
     pub(super) claim: Claim,
     observed: Observed,
     output: Vec<u8>,
@@ -141,7 +141,7 @@ pub(super) struct Ended {
     job: Digest,
 }
 
-impl Ended {
+impl UnsignedResult {
     pub(super) fn of(id: SliceId, job: Job, execution: Execution, observed: Observed) -> Self {
         let job_digest = job.digest();
         let claim = Claim::of(id, job, &execution);
@@ -149,9 +149,9 @@ impl Ended {
         Self { claim, observed, output, log, job: job_digest }
     }
 
-    pub(super) fn sign(self, key: &NodeKey) -> Result<Finished, Contradiction> {
+    pub(super) fn sign(self, key: &NodeKey) -> Result<RunResult, Contradiction> {
         let Self { claim, observed, output, log, job } = self;
         let outcome = claim.outcome();
-        Ok(Finished { outcome, proof: SliceProof::sign(claim, observed, key)?, output: Some(output), log, job })
+        Ok(RunResult { outcome, proof: SliceProof::sign(claim, observed, key)?, output: Some(output), log, job })
     }
 }

@@ -8,7 +8,7 @@ use crate::digest::Digest;
 use crate::limits::Limits;
 use crate::proof::{ASSETS_MAX, Blob, Job, profile};
 use crate::sandbox::Input as _;
-use crate::slice::{OpenSlice, Scope, Slice, SliceId};
+use crate::slice::{OpenSlice, Slice, SliceId, Tenant};
 use crate::workload::{Asset, Workload};
 
 /// Maximum bytes of arguments. Arguments are hashed for each slice, so larger data should be an
@@ -19,9 +19,9 @@ pub const ASSETS_BYTES_MAX: u64 = 1 << 30;
 
 /// A request: the workload, its slice, and the slice's id.
 #[derive(Clone)]
-pub struct Request {
+pub struct RunRequest {
     /// The scope of the id. Results and proofs are found only in the scope that requested them.
-    pub scope: Scope,
+    pub scope: Tenant,
     /// If `None`, the id is the digest of everything that decides the result.
     pub id: Option<SliceId>,
     pub workload: Workload,
@@ -35,10 +35,10 @@ pub struct Request {
     pub timeout: Option<Duration>,
 }
 
-impl Request {
+impl RunRequest {
     pub fn new(workload: Workload, slice: Slice) -> Self {
         Self {
-            scope: Scope::OWNER,
+            scope: Tenant::OWNER,
             id: None,
             workload,
             slice,

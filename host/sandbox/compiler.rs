@@ -7,7 +7,7 @@
 
 mod bounds;
 mod pipe;
-mod make;
+mod answer;
 mod child;
 
 use std::io;
@@ -20,14 +20,14 @@ use rustix::process::Signal;
 
 use self::bounds::{bounds, deadline};
 pub use self::child::serve_one_module;
-use self::pipe::{Frame, Stage, Wanted};
+use self::pipe::{ChildFrame, CompileStage, PrepareGoal};
 use super::SandboxError;
-use super::check::{Admitted, GateLimits, Refusal, Report};
 use super::confine::{Bounds, Confinement};
 use super::engine::{CompileEngine, IMAGE_BYTES_ALWAYS};
+use super::gate::{Admitted, GateLimits, GateReport, Refusal};
 use super::meter;
-use super::process::{self, End, StartError};
-use super::text::{Form, NotAModule, binary_form, form_of};
+use super::process::{self, ProcessExit, StartError};
+use super::text::{NotAModule, TextOrBinary, binary_form, form_of};
 use crate::digest::Digest;
 
 /// Native code is about three times the size of its module. Code larger than this multiple is an
@@ -58,7 +58,7 @@ pub struct Children {
 }
 
 /// A module that was received, admitted and compiled.
-pub struct Prepared {
+pub struct PreparedModule {
     pub admitted: Admitted,
     /// Native code for [`Sandbox::load`](super::Sandbox::load). Load it only if you trust this
     /// compiler.
@@ -66,7 +66,7 @@ pub struct Prepared {
 }
 
 /// Admitted module with the meter in it.
-pub struct Rewritten {
+pub struct MeteredModule {
     pub admitted: Admitted,
     pub metered: Arc<[u8]>,
 }
@@ -86,12 +86,12 @@ pub enum PrepareError {
     NotAModule(#[from] NotAModule),
     /// The module is refused. The report holds at least one refusal; the first one is the reason.
     #[error("{}", first(.0))]
-    Refused(Box<Report>),
+    Refused(Box<GateReport>),
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
 }
 
-fn first(report: &Report) -> String {
+fn first(report: &GateReport) -> String {
     report.refusals.first().map(Refusal::to_string).unwrap_or_default()
 }
 
@@ -140,17 +140,17 @@ impl Compiler {
     }
 
     /// Checks and compiles `bytes`, a module in text or binary form.
-    pub fn prepare(&self, limits: &GateLimits, bytes: impl Into<Arc<[u8]>>) -> Result<Prepared, PrepareError> {
+    pub fn prepare(&self, limits: &GateLimits, bytes: impl Into<Arc<[u8]>>) -> Result<PreparedModule, PrepareError> {
         let bytes = bytes.into();
         match self {
             Self::InProcess(engine) => {
                 let admitted = admitted_here(limits, &bytes)?;
-                Ok(Prepared { code: make::native_code(engine, &admitted)?, admitted })
+                Ok(PreparedModule { code: answer::native_code(engine, &admitted)?, admitted })
             }
-            Self::Child(children) => match children.ask(Wanted::Code, limits, &bytes)? {
+            Self::Child(children) => match children.ask(PrepareGoal::Code, limits, &bytes)? {
                 (Reply::Code(code), binary) => {
                     let wasm = binary.map_or(bytes, Into::into);
-                    Ok(Prepared { admitted: Admitted::passed(limits, wasm), code })
+                    Ok(PreparedModule { admitted: Admitted::passed(limits, wasm), code })
                 }
                 (Reply::Report(report), _) => Err(PrepareError::Refused(report)),
                 (Reply::Metered(_), _) => Err(another_question().into()),
@@ -164,7 +164,7 @@ impl Compiler {
         purpose: MeterFor,
         limits: &GateLimits,
         bytes: impl Into<Arc<[u8]>>,
-    ) -> Result<Rewritten, PrepareError> {
+    ) -> Result<MeteredModule, PrepareError> {
         let bytes = bytes.into();
         match self {
             Self::InProcess(_) => {
@@ -173,17 +173,17 @@ impl Compiler {
                     MeterFor::Runs => admitted.metered(),
                     MeterFor::Profiles => meter::counting(admitted.wasm()).map(Into::into),
                 };
-                Ok(Rewritten { metered: metered.map_err(SandboxError::Meter)?, admitted })
+                Ok(MeteredModule { metered: metered.map_err(SandboxError::Meter)?, admitted })
             }
             Self::Child(children) => {
                 let wanted = match purpose {
-                    MeterFor::Runs => Wanted::Metered,
-                    MeterFor::Profiles => Wanted::Counting,
+                    MeterFor::Runs => PrepareGoal::Metered,
+                    MeterFor::Profiles => PrepareGoal::Counting,
                 };
                 match children.ask(wanted, limits, &bytes)? {
                     (Reply::Metered(metered), binary) => {
                         let wasm = binary.map_or(bytes, Into::into);
-                        Ok(Rewritten { admitted: Admitted::passed(limits, wasm), metered: metered.into() })
+                        Ok(MeteredModule { admitted: Admitted::passed(limits, wasm), metered: metered.into() })
                     }
                     (Reply::Report(report), _) => Err(PrepareError::Refused(report)),
                     (Reply::Code(_), _) => Err(another_question().into()),
@@ -193,10 +193,10 @@ impl Compiler {
     }
 
     /// Returns the full report on `bytes`, a module in text or binary form.
-    pub fn report(&self, limits: &GateLimits, bytes: &[u8]) -> Result<Report, PrepareError> {
+    pub fn report(&self, limits: &GateLimits, bytes: &[u8]) -> Result<GateReport, PrepareError> {
         match self {
-            Self::InProcess(_) => Ok(Report::of(&binary_form(bytes)?, limits)),
-            Self::Child(children) => match children.ask(Wanted::Report, limits, bytes)? {
+            Self::InProcess(_) => Ok(GateReport::of(&binary_form(bytes)?, limits)),
+            Self::Child(children) => match children.ask(PrepareGoal::Report, limits, bytes)? {
                 (Reply::Report(report), _) => Ok(*report),
                 (Reply::Code(_) | Reply::Metered(_), _) => Err(another_question().into()),
             },
@@ -207,8 +207,8 @@ impl Compiler {
     /// if you trust this compiler.
     pub fn compile(&self, admitted: &Admitted) -> Result<Vec<u8>, SandboxError> {
         match self {
-            Self::InProcess(engine) => make::native_code(engine, admitted),
-            Self::Child(children) => match children.ask(Wanted::Code, admitted.limits(), admitted.wasm()) {
+            Self::InProcess(engine) => answer::native_code(engine, admitted),
+            Self::Child(children) => match children.ask(PrepareGoal::Code, admitted.limits(), admitted.wasm()) {
                 Ok((Reply::Code(code), _)) => Ok(code),
                 Ok((Reply::Report(report), _)) => Err(SandboxError::Compile(first(&report))),
                 Ok((Reply::Metered(_), _)) => Err(another_question()),
@@ -222,7 +222,7 @@ impl Compiler {
 /// Checks a module in this process. Only for modules that the caller trusts.
 fn admitted_here(limits: &GateLimits, bytes: &[u8]) -> Result<Admitted, PrepareError> {
     let admitted = Admitted::within(limits, &*binary_form(bytes)?);
-    admitted.map_err(|refusal| PrepareError::Refused(Box::new(Report::of_refusal(bytes, refusal))))
+    admitted.map_err(|refusal| PrepareError::Refused(Box::new(GateReport::of_refusal(bytes, refusal))))
 }
 
 fn another_question() -> SandboxError {
@@ -241,18 +241,18 @@ fn code_bytes_max(metered_bytes: usize) -> u64 {
 enum Reply {
     Code(Vec<u8>),
     Metered(Vec<u8>),
-    Report(Box<Report>),
+    Report(Box<GateReport>),
 }
 
 /// The reason why a child gave no answer.
-enum Broken {
+enum ChildFailure {
     OtherBuild,
     Pipe(io::Error),
     NotText(String),
     NotCompilable(String),
 }
 
-impl From<io::Error> for Broken {
+impl From<io::Error> for ChildFailure {
     fn from(error: io::Error) -> Self {
         Self::Pipe(error)
     }
@@ -260,10 +260,10 @@ impl From<io::Error> for Broken {
 
 /// The messages that a child has sent so far.
 #[derive(Default)]
-struct Told {
-    stage: Option<Stage>,
+struct ChildMessages {
+    stage: Option<CompileStage>,
     binary: Option<Vec<u8>>,
-    refused: Option<Box<Report>>,
+    refused: Option<Box<GateReport>>,
 }
 
 impl Children {
@@ -273,23 +273,28 @@ impl Children {
     }
 
     fn probe(&self) -> Result<(), SandboxError> {
-        let bounds = bounds(Form::Binary, 0, 0);
+        let bounds = bounds(TextOrBinary::Binary, 0, 0);
         let listen = |_: ChildStdin, mut output: ChildStdout| self.greet(&mut output);
         let (told, end) =
             process::watched(self.start(bounds)?, deadline(bounds), listen).map_err(CompilerError::Watch)?;
-        told.map_err(|broken| failure(broken, &Told::default(), end, bounds))
+        told.map_err(|broken| failure(broken, &ChildMessages::default(), end, bounds))
     }
 
     /// Starts a child and requests `wanted` for `bytes`. For text, the result includes its binary
     /// form.
-    fn ask(&self, wanted: Wanted, limits: &GateLimits, bytes: &[u8]) -> Result<(Reply, Option<Vec<u8>>), PrepareError> {
+    fn ask(
+        &self,
+        wanted: PrepareGoal,
+        limits: &GateLimits,
+        bytes: &[u8],
+    ) -> Result<(Reply, Option<Vec<u8>>), PrepareError> {
         let form = form_of(bytes)?;
-        if form == Form::Binary && bytes.len() as u64 > limits.module_bytes {
+        if form == TextOrBinary::Binary && bytes.len() as u64 > limits.module_bytes {
             // The gate would refuse it for the same reason, without reading more of it.
-            return Ok((Reply::Report(Box::new(Report::of(bytes, limits))), None));
+            return Ok((Reply::Report(Box::new(GateReport::of(bytes, limits))), None));
         }
         let bounds = bounds(form, bytes.len() as u64, limits.module_bytes);
-        let mut told = Told::default();
+        let mut told = ChildMessages::default();
         let talk = |input, output| self.talk(input, output, (wanted, limits, bytes), &mut told);
         let child = self.start(bounds).map_err(SandboxError::from)?;
         let (reply, end) = process::watched(child, deadline(bounds), talk)
@@ -297,16 +302,16 @@ impl Children {
         match (reply, told.refused.take()) {
             (Ok(reply), _) => Ok((reply, told.binary)),
             // The child died while it wrote the full report, but the module is refused in any case.
-            (Err(Broken::Pipe(_)), Some(refused)) => Ok((Reply::Report(refused), told.binary)),
-            (Err(Broken::NotText(message)), _) => Err(NotAModule::Text(message).into()),
+            (Err(ChildFailure::Pipe(_)), Some(refused)) => Ok((Reply::Report(refused), told.binary)),
+            (Err(ChildFailure::NotText(message)), _) => Err(NotAModule::Text(message).into()),
             (Err(broken), _) => Err(of_stage(broken, &told, end, bounds)),
         }
     }
 
-    fn greet(&self, output: &mut ChildStdout) -> Result<(), Broken> {
+    fn greet(&self, output: &mut ChildStdout) -> Result<(), ChildFailure> {
         let hello = pipe::read_hello(output)?;
         if hello.settings != self.settings {
-            return Err(Broken::OtherBuild);
+            return Err(ChildFailure::OtherBuild);
         }
         self.confinement.get_or_init(|| hello.confinement);
         Ok(())
@@ -317,30 +322,31 @@ impl Children {
         &self,
         mut input: ChildStdin,
         mut output: ChildStdout,
-        (wanted, limits, bytes): (Wanted, &GateLimits, &[u8]),
-        told: &mut Told,
-    ) -> Result<Reply, Broken> {
+        (wanted, limits, bytes): (PrepareGoal, &GateLimits, &[u8]),
+        told: &mut ChildMessages,
+    ) -> Result<Reply, ChildFailure> {
         self.greet(&mut output)?;
         pipe::write_request(&mut input, wanted, limits, bytes)?;
         drop(input);
         for _ in 0..pipe::FRAMES_MAX {
             match pipe::read_frame(&mut output, CODE_BYTES_MAX)? {
-                Frame::Stage(stage) => told.stage = Some(stage),
-                Frame::Binary(binary) if is_binary(&binary) => told.binary = Some(binary),
-                Frame::Refused(report) if !report.refusals.is_empty() => told.refused = Some(report),
-                Frame::Report(report) if wanted == Wanted::Report || !report.refusals.is_empty() => {
+                ChildFrame::Stage(stage) => told.stage = Some(stage),
+                ChildFrame::Binary(binary) if is_binary(&binary) => told.binary = Some(binary),
+                ChildFrame::Refused(report) if !report.refusals.is_empty() => told.refused = Some(report),
+                ChildFrame::Report(report) if wanted == PrepareGoal::Report || !report.refusals.is_empty() => {
                     return Ok(Reply::Report(report));
                 }
-                Frame::Code(code) if wanted == Wanted::Code && brings(bytes, limits, told) => {
+                ChildFrame::Code(code) if wanted == PrepareGoal::Code && brings(bytes, limits, told) => {
                     return Ok(Reply::Code(code));
                 }
-                Frame::Metered(metered)
-                    if matches!(wanted, Wanted::Metered | Wanted::Counting) && brings(bytes, limits, told) =>
+                ChildFrame::Metered(metered)
+                    if matches!(wanted, PrepareGoal::Metered | PrepareGoal::Counting)
+                        && brings(bytes, limits, told) =>
                 {
                     return Ok(Reply::Metered(metered));
                 }
-                Frame::NotText(message) => return Err(Broken::NotText(message)),
-                Frame::NotCompilable(message) => return Err(Broken::NotCompilable(message)),
+                ChildFrame::NotText(message) => return Err(ChildFailure::NotText(message)),
+                ChildFrame::NotCompilable(message) => return Err(ChildFailure::NotCompilable(message)),
                 _ => return Err(io::Error::from(io::ErrorKind::InvalidData).into()),
             }
         }
@@ -350,44 +356,46 @@ impl Children {
 
 /// Whether the binary form was told, if `bytes` are text: nothing else has another than it came
 /// with.
-fn brings(bytes: &[u8], limits: &GateLimits, told: &Told) -> bool {
-    let is_text = form_of(bytes).is_ok_and(|form| form == Form::Text);
+fn brings(bytes: &[u8], limits: &GateLimits, told: &ChildMessages) -> bool {
+    let is_text = form_of(bytes).is_ok_and(|form| form == TextOrBinary::Text);
     let fits = told.binary.as_ref().map(|binary| binary.len() as u64 <= limits.module_bytes);
     fits == is_text.then_some(true)
 }
 
 fn is_binary(bytes: &[u8]) -> bool {
-    form_of(bytes).is_ok_and(|form| form == Form::Binary)
+    form_of(bytes).is_ok_and(|form| form == TextOrBinary::Binary)
 }
 
 /// Maps the death of a child to an error by its last stage. Exceeding a bound while checking or
 /// compiling is the module's fault.
-fn of_stage(broken: Broken, told: &Told, end: End, bounds: Bounds) -> PrepareError {
+fn of_stage(broken: ChildFailure, told: &ChildMessages, end: ProcessExit, bounds: Bounds) -> PrepareError {
     let took = match &broken {
-        Broken::Pipe(_) if end.is_late => None,
-        Broken::Pipe(_) if end.status.signal() == Some(Signal::XCPU.as_raw()) => {
+        ChildFailure::Pipe(_) if end.is_late => None,
+        ChildFailure::Pipe(_) if end.status.signal() == Some(Signal::XCPU.as_raw()) => {
             Some(format!("{} s of CPU", bounds.cpu_seconds))
         }
-        Broken::Pipe(_) if end.words.contains(OUT_OF_MEMORY) => Some(format!("{} MiB", bounds.memory_bytes >> 20)),
+        ChildFailure::Pipe(_) if end.words.contains(OUT_OF_MEMORY) => {
+            Some(format!("{} MiB", bounds.memory_bytes >> 20))
+        }
         _ => None,
     };
     match (took, told.stage) {
-        (Some(took), Some(Stage::Text)) => NotAModule::TextTooDear(took).into(),
-        (Some(took), Some(Stage::Gate)) => SandboxError::TooDear { what: "checking", took }.into(),
-        (Some(took), Some(Stage::Compile)) => SandboxError::TooDear { what: "compiling", took }.into(),
+        (Some(took), Some(CompileStage::Text)) => NotAModule::TextTooDear(took).into(),
+        (Some(took), Some(CompileStage::Gate)) => SandboxError::TooDear { what: "checking", took }.into(),
+        (Some(took), Some(CompileStage::Compile)) => SandboxError::TooDear { what: "compiling", took }.into(),
         (_, _) => failure(broken, told, end, bounds).into(),
     }
 }
 
-fn failure(broken: Broken, told: &Told, end: End, bounds: Bounds) -> SandboxError {
-    let End { status, words, is_late } = end;
+fn failure(broken: ChildFailure, told: &ChildMessages, end: ProcessExit, bounds: Bounds) -> SandboxError {
+    let ProcessExit { status, words, is_late } = end;
     SandboxError::Compiler(match broken {
-        Broken::NotCompilable(message) | Broken::NotText(message) => return SandboxError::Compile(message),
-        Broken::OtherBuild => CompilerError::OtherBuild,
-        Broken::Pipe(_) if is_late => CompilerError::Deadline(deadline(bounds).as_secs()),
-        Broken::Pipe(_) if status.signal() == Some(Signal::XCPU.as_raw()) && told.stage.is_none() => {
+        ChildFailure::NotCompilable(message) | ChildFailure::NotText(message) => return SandboxError::Compile(message),
+        ChildFailure::OtherBuild => CompilerError::OtherBuild,
+        ChildFailure::Pipe(_) if is_late => CompilerError::Deadline(deadline(bounds).as_secs()),
+        ChildFailure::Pipe(_) if status.signal() == Some(Signal::XCPU.as_raw()) && told.stage.is_none() => {
             CompilerError::CpuTime(bounds.cpu_seconds)
         }
-        Broken::Pipe(cause) => CompilerError::Died { cause, status, words },
+        ChildFailure::Pipe(cause) => CompilerError::Died { cause, status, words },
     })
 }

@@ -20,7 +20,7 @@ pub struct Bounds {
 
 /// The task of a process after confinement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub enum ProcessPurpose {
     /// The process compiles, and writes the result.
     Compile,
     /// The process compiles, runs the code, and keeps reading files that are already open.
@@ -38,7 +38,7 @@ pub struct Confinement {
 
 impl Confinement {
     /// Returns the names of the mechanisms that the kernel lacks.
-    pub fn lacks(self) -> Vec<&'static str> {
+    pub fn missing(self) -> Vec<&'static str> {
         let parts = [(self.seccomp, "seccomp"), (self.landlock, "Landlock")];
         parts.into_iter().filter(|(holds, _)| !holds).map(|(_, name)| name).collect()
     }
@@ -70,12 +70,12 @@ pub fn close_inherited_files() {
 const FILES_MAX: u64 = 1 << 20;
 
 /// Confines this process, which must have one thread. Call it while the process does nothing else.
-pub fn confine(bounds: Bounds, purpose: Purpose) -> io::Result<Confinement> {
+pub fn confine(bounds: Bounds, purpose: ProcessPurpose) -> io::Result<Confinement> {
     deny_access(bounds)?.confine(purpose)
 }
 
 /// A process that has lost access to files and the network.
-pub struct Denied {
+pub struct ConfinedProcess {
     bounds: Bounds,
     address_space_bytes: u64,
     landlock: bool,
@@ -84,17 +84,17 @@ pub struct Denied {
 /// Executes the first half of [`confine`], for a process that starts threads before the second
 /// half. Landlock applies to the calling thread and to threads that it starts later. So the process
 /// must have one thread at this point.
-pub fn deny_access(bounds: Bounds) -> io::Result<Denied> {
+pub fn deny_access(bounds: Bounds) -> io::Result<ConfinedProcess> {
     // `statm` must be read before files become inaccessible.
     let address_space_bytes = address_space_bytes()?.saturating_add(bounds.memory_bytes);
     let landlock = restrict_access().map_err(io::Error::other)?;
-    Ok(Denied { bounds, address_space_bytes, landlock })
+    Ok(ConfinedProcess { bounds, address_space_bytes, landlock })
 }
 
-impl Denied {
+impl ConfinedProcess {
     /// Executes the second half of [`confine`], for all threads of the process: it installs the
     /// system call filter and the resource limits.
-    pub fn confine(self, purpose: Purpose) -> io::Result<Confinement> {
+    pub fn confine(self, purpose: ProcessPurpose) -> io::Result<Confinement> {
         let filter = filter(purpose).map_err(io::Error::other)?;
         limit_resources(self.address_space_bytes, self.bounds.cpu_seconds)?;
         // A kernel without seccomp returns EINVAL. All other possible failures are our own
@@ -148,7 +148,7 @@ fn restrict_access() -> Result<bool, RulesetError> {
 /// Builds the system call filter. Any call that is not listed fails with `EPERM`. The listed calls
 /// serve the allocator, the hasher's seed, the end of the process, and the pipes. A process that
 /// only compiles cannot make memory executable.
-fn filter(purpose: Purpose) -> Result<BpfProgram, seccompiler::BackendError> {
+fn filter(purpose: ProcessPurpose) -> Result<BpfProgram, seccompiler::BackendError> {
     let executable = libc::PROT_EXEC as u64;
     let not_executable = || {
         let condition = SeccompCondition::new(2, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(executable), 0)?;
@@ -156,11 +156,11 @@ fn filter(purpose: Purpose) -> Result<BpfProgram, seccompiler::BackendError> {
     };
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
     match purpose {
-        Purpose::Compile => {
+        ProcessPurpose::Compile => {
             rules.insert(libc::SYS_mmap, vec![not_executable()?]);
             rules.insert(libc::SYS_mprotect, vec![not_executable()?]);
         }
-        Purpose::Run => [libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_pread64].into_iter().for_each(|call| {
+        ProcessPurpose::Run => [libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_pread64].into_iter().for_each(|call| {
             rules.insert(call, Vec::new());
         }),
     }

@@ -9,9 +9,9 @@ use wasmtime::{
 };
 
 use super::SandboxError;
-use super::check::{self, GateLimits};
+use super::gate::{self, GateLimits};
 use super::meter::{self, STACK_BYTES};
-use super::native::{self, Publisher};
+use super::native::{self, CodePublisher};
 use super::outcome::{Outcome, Trap};
 use crate::digest::Digest;
 use crate::limits::Limits;
@@ -59,7 +59,7 @@ impl Engine {
         let mut config = settings();
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         if native::IS_PUBLISHED_HERE {
-            config.with_custom_code_memory(Some(Arc::new(Publisher)));
+            config.with_custom_code_memory(Some(Arc::new(CodePublisher)));
         }
         // The settings are ours and consistent, so the only possible error is a lack of address
         // space for the pool.
@@ -131,7 +131,7 @@ fn settings() -> Config {
         .wasm_backtrace_max_frames(None)
         .native_unwind_info(false)
         .wasm_features(WasmFeatures::all(), false)
-        .wasm_features(check::features(), true);
+        .wasm_features(gate::features(), true);
     config
 }
 
@@ -163,7 +163,7 @@ impl std::hash::Hasher for SettingsHasher {
 
 /// The meaning of a wasmtime trap for a run.
 #[derive(Debug, PartialEq, Eq)]
-enum Meaning {
+enum TrapMeaning {
     Ending(Outcome),
     /// The trap belongs to a feature that is off or that the gate refuses.
     Unreachable,
@@ -171,9 +171,9 @@ enum Meaning {
     Unknown,
 }
 
-fn meaning(trap: wasmtime::Trap) -> Meaning {
+fn meaning(trap: wasmtime::Trap) -> TrapMeaning {
     use wasmtime::Trap as Native;
-    Meaning::Ending(match trap {
+    TrapMeaning::Ending(match trap {
         Native::UnreachableCodeReached => Outcome::Trap(Trap::Unreachable),
         Native::MemoryOutOfBounds => Outcome::Trap(Trap::MemoryOutOfBounds),
         Native::TableOutOfBounds => Outcome::Trap(Trap::TableOutOfBounds),
@@ -225,16 +225,16 @@ fn meaning(trap: wasmtime::Trap) -> Meaning {
         | Native::ConcurrentFutureStreamOp
         | Native::ReferenceCountOverflow
         | Native::StreamOpTooBig
-        | Native::WaitableSyncAndAsync => return Meaning::Unreachable,
-        _ => return Meaning::Unknown,
+        | Native::WaitableSyncAndAsync => return TrapMeaning::Unreachable,
+        _ => return TrapMeaning::Unknown,
     })
 }
 
 /// Returns the outcome that a trap stands for; `None` if no admitted module can reach the trap.
 pub fn outcome_of(trap: wasmtime::Trap) -> Option<Outcome> {
     match meaning(trap) {
-        Meaning::Ending(outcome) => Some(outcome),
-        Meaning::Unreachable | Meaning::Unknown => None,
+        TrapMeaning::Ending(outcome) => Some(outcome),
+        TrapMeaning::Unreachable | TrapMeaning::Unknown => None,
     }
 }
 
@@ -249,7 +249,7 @@ mod tests {
         for trap in all {
             assert_ne!(
                 meaning(trap),
-                Meaning::Unknown,
+                TrapMeaning::Unknown,
                 "{trap:?} is new: is it an ending of the guest's, or the host's?"
             );
         }

@@ -2,43 +2,43 @@
 
 use wasmtime::{Caller, Engine, Instance, Linker, Memory, ResourceLimiter, Result, Store, Val};
 
-use super::abi::{Answer, Called, HostCall, RunState};
-use super::check;
+use super::abi::{HostCall, HostResult, HostReturn, HostState};
 use super::functions::host_functions;
+use super::gate;
 use super::interface::ABI_MODULE;
+use super::interrupt::HostInterrupt;
 use super::meter::{self, REFILL};
-use super::stop::Stop;
 use crate::limits::Limits;
 
 /// The data in a wasmtime store: the run, and the handles that the engine needs.
-pub struct Guest {
-    pub run: RunState,
+pub struct StoreData {
+    pub run: HostState,
     /// The guest, after instantiation.
     pub instance: Option<Instance>,
     /// The guest's memory, after instantiation.
     pub memory: Option<Memory>,
     /// The reason why a host call ended the run.
-    pub stop: Option<Stop>,
-    pub growth: Growth,
+    pub stop: Option<HostInterrupt>,
+    pub growth: MemoryLimiter,
 }
 
 /// Resource limiter for the growth of memory and tables. Growth beyond the limits is refused before
 /// the host tries, and the guest reads -1. So a failed attempt to grow is always the host's
 /// failure, and must not appear to the guest as the job's limit.
-pub struct Growth {
+pub struct MemoryLimiter {
     memory_bytes_max: u64,
     /// The largest size that the memory has had.
     pub memory_bytes: u64,
     pub host_failed: bool,
 }
 
-impl Growth {
+impl MemoryLimiter {
     pub fn new(limits: &Limits) -> Self {
         Self { memory_bytes_max: limits.memory_bytes, memory_bytes: 0, host_failed: false }
     }
 }
 
-impl Growth {
+impl MemoryLimiter {
     /// Returns whether the memory may grow to `desired` bytes.
     pub fn admits_memory(&mut self, desired: usize, maximum: Option<usize>) -> bool {
         let admitted = desired as u64 <= self.memory_bytes_max && maximum.is_none_or(|maximum| desired <= maximum);
@@ -50,11 +50,11 @@ impl Growth {
 
     /// Returns whether the table may grow to `desired` elements.
     pub fn admits_table(&self, desired: usize, maximum: Option<usize>) -> bool {
-        desired as u64 <= check::GateLimits::DEFAULT.table_elements && maximum.is_none_or(|maximum| desired <= maximum)
+        desired as u64 <= gate::GateLimits::DEFAULT.table_elements && maximum.is_none_or(|maximum| desired <= maximum)
     }
 }
 
-impl ResourceLimiter for Growth {
+impl ResourceLimiter for MemoryLimiter {
     fn memory_growing(&mut self, _current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
         Ok(self.admits_memory(desired, maximum))
     }
@@ -76,17 +76,17 @@ impl ResourceLimiter for Growth {
 
 /// Returns a linker with all functions that a metered guest can import. The meter's state is the
 /// last parameter and the last result of each.
-pub fn linker(engine: &Engine) -> Result<Linker<Guest>> {
+pub fn linker(engine: &Engine) -> Result<Linker<StoreData>> {
     let mut linker = Linker::new(engine);
     macro_rules! link {
         ($name:ident ($($argument:ident: $type:ty),*) asks) => {
-            linker.func_wrap(ABI_MODULE, stringify!($name), |caller: Caller<'_, Guest>, $($argument: $type,)* state: i64| {
+            linker.func_wrap(ABI_MODULE, stringify!($name), |caller: Caller<'_, StoreData>, $($argument: $type,)* state: i64| {
                 let arguments = [$(u64::from($argument)),*];
                 call(caller, state, (stringify!($name), &arguments), |call| call.$name($($argument),*))
             })?;
         };
         ($name:ident ($($argument:ident: $type:ty),*) tells) => {
-            linker.func_wrap(ABI_MODULE, stringify!($name), |caller: Caller<'_, Guest>, $($argument: $type,)* state: i64| {
+            linker.func_wrap(ABI_MODULE, stringify!($name), |caller: Caller<'_, StoreData>, $($argument: $type,)* state: i64| {
                 let arguments = [$(u64::from($argument)),*];
                 let told = call(caller, state, (stringify!($name), &arguments), |call| call.$name($($argument),*));
                 told.map(|((), state)| state)
@@ -98,18 +98,18 @@ pub fn linker(engine: &Engine) -> Result<Linker<Guest>> {
     Ok(linker)
 }
 
-fn call<R: Answer>(
-    mut caller: Caller<'_, Guest>,
+fn call<R: HostReturn>(
+    mut caller: Caller<'_, StoreData>,
     state: i64,
     name: (&str, &[u64]),
-    act: impl FnOnce(&mut HostCall<'_>) -> Called<R>,
+    act: impl FnOnce(&mut HostCall<'_>) -> HostResult<R>,
 ) -> Result<(R, i64)> {
     let memory = memory(&caller)?;
     let (memory, guest) = memory.data_and_store_mut(&mut caller);
     guest.run.call(memory, state, name, act).map_err(|stop| guest.ended(stop))
 }
 
-fn refill(mut caller: Caller<'_, Guest>, state: i64) -> Result<i64> {
+fn refill(mut caller: Caller<'_, StoreData>, state: i64) -> Result<i64> {
     let memory = memory(&caller)?;
     let memory_bytes = memory.data_size(&caller);
     let is_at_checkpoint = caller.data_mut().run.is_at_checkpoint(memory_bytes);
@@ -126,7 +126,7 @@ fn refill(mut caller: Caller<'_, Guest>, state: i64) -> Result<i64> {
 }
 
 /// Returns the counters of a module that was compiled for a profile; empty for any other module.
-pub fn counters(store: &mut Store<Guest>) -> Vec<u64> {
+pub fn counters(store: &mut Store<StoreData>) -> Vec<u64> {
     let Some(instance) = store.data().instance else { return Vec::new() };
     let count = |name: String| match instance.get_global(&mut *store, &name)?.get(&mut *store) {
         Val::I64(count) => Some(count.cast_unsigned()),
@@ -135,7 +135,7 @@ pub fn counters(store: &mut Store<Guest>) -> Vec<u64> {
     meter::counter_names().map_while(count).collect()
 }
 
-fn memory(caller: &Caller<'_, Guest>) -> Result<Memory> {
+fn memory(caller: &Caller<'_, StoreData>) -> Result<Memory> {
     caller.data().memory.ok_or_else(|| wasmtime::format_err!("a host call before `run`"))
 }
 
@@ -151,8 +151,8 @@ fn bits(value: &Val) -> [u8; 16] {
     number.to_le_bytes()
 }
 
-impl Guest {
-    fn ended(&mut self, stop: Stop) -> wasmtime::Error {
+impl StoreData {
+    fn ended(&mut self, stop: HostInterrupt) -> wasmtime::Error {
         self.stop = Some(stop);
         wasmtime::format_err!("a host call ended the run")
     }

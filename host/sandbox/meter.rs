@@ -30,10 +30,10 @@ mod calls;
 mod gas;
 mod nan;
 mod bulk;
-mod added;
+mod added_functions;
 mod arity;
 mod walk;
-mod kept;
+mod live_across_call;
 mod start;
 mod write;
 
@@ -47,7 +47,7 @@ use wasm_encoder::{
 };
 use wasmparser::{BinaryReaderError, CompositeInnerType, FuncType, GlobalType, Parser, Payload, SubType, TypeRef};
 
-use self::added::Helpers;
+use self::added_functions::Helpers;
 pub use self::calls::CALL_HEIGHT_MAX;
 use self::calls::CallGraph;
 pub use self::gas::{RETURN_MAX, SMALL_MAX, UNCHECKED_MAX, UNLOOKED_MAX};
@@ -57,9 +57,9 @@ pub use self::schedule::{
     host_call_gas, output_gas, table,
 };
 pub use self::stack::{FRAME_MIN_BYTES, STACK_BYTES, STACK_RULE_VERSION};
-use self::start::Start;
+use self::start::StartFindings;
 pub use self::start::{START_RULE_VERSION, STARTS, start_gas};
-pub use self::state::State;
+pub use self::state::MeterState;
 use super::constant::{Constant, computed};
 use super::interface::ABI_MODULE;
 
@@ -140,7 +140,7 @@ struct Meter {
     helpers: Helpers,
     /// For each function, whether calls of it can be deep.
     deep: Vec<bool>,
-    start: Start,
+    start: StartFindings,
     /// Number of operators that lookahead has read, in addition to the pass over each body.
     steps: u64,
     /// Branch hints of each body, for rarely executed branches.

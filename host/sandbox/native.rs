@@ -73,9 +73,9 @@ impl NativeCode {
 }
 
 /// Makes the pages with a module's instructions executable, and no other pages.
-pub struct Publisher;
+pub struct CodePublisher;
 
-impl CustomCodeMemory for Publisher {
+impl CustomCodeMemory for CodePublisher {
     fn required_alignment(&self) -> usize {
         rustix::param::page_size()
     }

@@ -40,7 +40,7 @@ impl std::error::Error for StartError {}
 
 /// Exit of a process.
 #[derive(Debug)]
-pub struct End {
+pub struct ProcessExit {
     pub status: ExitStatus,
     /// Standard error, on one line. Empty, or with a colon before it.
     pub words: String,
@@ -67,7 +67,7 @@ pub fn watched<T, E>(
     mut child: Child,
     deadline: Duration,
     talk: impl FnOnce(ChildStdin, ChildStdout) -> Result<T, E>,
-) -> io::Result<(Result<T, E>, End)> {
+) -> io::Result<(Result<T, E>, ProcessExit)> {
     let pid = Pid::from_child(&child);
     // No owner: it is one process's watchdog's.
     let (over, waited) = mpsc::channel::<()>();
@@ -94,7 +94,7 @@ pub fn watched<T, E>(
         let _ = child.kill();
     }
     let status = child.wait()?;
-    told.map(|(told, words, is_late)| (told, End { status, words, is_late }))
+    told.map(|(told, words, is_late)| (told, ProcessExit { status, words, is_late }))
 }
 
 fn last_words(child: &mut Child) -> String {

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use wasmtime::Strategy;
 
-use super::abi::Work;
+use super::abi::Invocation;
 use super::engine::Engine;
-use super::interpreter::Interpreter;
+use super::wasmi::Interpreter;
 use super::{Execution, Program, Sandbox, SandboxError, with_guest_stack};
 
 /// An engine that a run can be verified on.
@@ -70,37 +70,40 @@ impl FromStr for EngineKind {
 
 /// A verification engine for any number of modules. Creating one takes longer than compiling a
 /// small module.
-pub struct ReferenceEngine(Made);
+pub struct ReferenceEngine(BuiltEngine);
 
-enum Made {
+enum BuiltEngine {
     Compiler(Arc<Sandbox>),
     Interpreter,
 }
 
 impl ReferenceEngine {
     pub fn new(engine: EngineKind) -> Result<Self, SandboxError> {
-        let compiler = |engine: Engine| Ok::<_, SandboxError>(Made::Compiler(Arc::new(Sandbox::to_verify(engine)?)));
+        let compiler =
+            |engine: Engine| Ok::<_, SandboxError>(BuiltEngine::Compiler(Arc::new(Sandbox::to_verify(engine)?)));
         Ok(Self(match engine {
             EngineKind::Cranelift => compiler(Engine::to_verify(Strategy::Cranelift, None)?)?,
             EngineKind::Winch => compiler(Engine::to_verify(Strategy::Winch, None)?)?,
             EngineKind::Pulley => compiler(Engine::to_verify(Strategy::Cranelift, Some(PULLEY))?)?,
-            EngineKind::Wasmi => Made::Interpreter,
+            EngineKind::Wasmi => BuiltEngine::Interpreter,
         }))
     }
 
     /// Compiles `metered` in this process. `metered` is the output of [`super::meter::metered`].
     pub fn compile(&self, metered: &[u8]) -> Result<Reference, SandboxError> {
         Ok(Reference(match &self.0 {
-            Made::Compiler(sandbox) => On::Compiler(sandbox.clone(), Box::new(sandbox.compile_here(metered)?)),
-            Made::Interpreter => On::Interpreter(Interpreter::new(metered)?),
+            BuiltEngine::Compiler(sandbox) => {
+                CompiledFor::Compiler(sandbox.clone(), Box::new(sandbox.compile_here(metered)?))
+            }
+            BuiltEngine::Interpreter => CompiledFor::Interpreter(Interpreter::new(metered)?),
         }))
     }
 }
 
 /// One module, compiled for one engine.
-pub struct Reference(On);
+pub struct Reference(CompiledFor);
 
-enum On {
+enum CompiledFor {
     Compiler(Arc<Sandbox>, Box<Program>),
     Interpreter(Interpreter),
 }
@@ -112,10 +115,12 @@ impl Reference {
     }
 
     /// Runs the module on `work`, like [`Sandbox::run`].
-    pub fn run(&self, work: Work) -> Result<Execution, SandboxError> {
+    pub fn run(&self, work: Invocation) -> Result<Execution, SandboxError> {
         match &self.0 {
-            On::Compiler(sandbox, program) => sandbox.run(program, work),
-            On::Interpreter(interpreter) => with_guest_stack(|| interpreter.run(work)).map_err(SandboxError::Thread)?,
+            CompiledFor::Compiler(sandbox, program) => sandbox.run(program, work),
+            CompiledFor::Interpreter(interpreter) => {
+                with_guest_stack(|| interpreter.run(work)).map_err(SandboxError::Thread)?
+            }
         }
     }
 }

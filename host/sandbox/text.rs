@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::check::LimitName;
+use super::gate::LimitName;
 
 /// Text is about four times as long as the binary form.
 pub const TEXT_BYTES_MAX: u64 = 4 * LimitName::ModuleBytes.limit().default;
@@ -12,7 +12,7 @@ pub const TEXT_BYTES_MAX: u64 = 4 * LimitName::ModuleBytes.limit().default;
 const PREAMBLE: &[u8] = b"\0asm\x01\0\0\0";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum TextOrBinary {
     Binary,
     Text,
 }
@@ -41,14 +41,14 @@ pub enum NotAModule {
     Text(String),
 }
 
-type Known = (&'static [u8], &'static str, &'static str);
+type FormatHint = (&'static [u8], &'static str, &'static str);
 
 const DECOMPRESS: &str = "decompress it first";
 const BUILD: &str = "build it for wasm32-unknown-unknown";
 const FETCH: &str = "fetch the file itself; what answered was no download";
 
 /// First bytes of files that people often send by mistake.
-const KNOWN: &[Known] = &[
+const KNOWN: &[FormatHint] = &[
     (b"\x1f\x8b", "data compressed with gzip", DECOMPRESS),
     (b"PK\x03\x04", "a zip archive", "take the module out of it first"),
     (b"PK\x05\x06", "an empty zip archive", "take the module out of it first"),
@@ -92,7 +92,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Returns the form of `bytes`, from their beginning. The time is linear in the length, even for
 /// hostile bytes.
-pub fn form_of(bytes: &[u8]) -> Result<Form, NotAModule> {
+pub fn form_of(bytes: &[u8]) -> Result<TextOrBinary, NotAModule> {
     if bytes.is_empty() {
         return Err(NotAModule::Empty);
     }
@@ -100,10 +100,10 @@ pub fn form_of(bytes: &[u8]) -> Result<Form, NotAModule> {
         return Err(NotAModule::CutOff(bytes.len()));
     }
     if bytes.starts_with(&PREAMBLE[..4]) {
-        return Ok(Form::Binary);
+        return Ok(TextOrBinary::Binary);
     }
     let text = without_mark(bytes).trim_ascii_start();
-    let known = |(magic, ..): &&Known| bytes.starts_with(magic) || text.starts_with(magic);
+    let known = |(magic, ..): &&FormatHint| bytes.starts_with(magic) || text.starts_with(magic);
     if let Some((_, what, remedy)) = KNOWN.iter().find(known) {
         return Err(NotAModule::Known { what, remedy });
     }
@@ -115,7 +115,7 @@ pub fn form_of(bytes: &[u8]) -> Result<Form, NotAModule> {
     }
     match begins_text(text) {
         true if bytes.len() as u64 > TEXT_BYTES_MAX => Err(NotAModule::TextTooLarge(bytes.len())),
-        true => Ok(Form::Text),
+        true => Ok(TextOrBinary::Text),
         false => Err(NotAModule::Unknown),
     }
 }
@@ -125,8 +125,8 @@ pub fn form_of(bytes: &[u8]) -> Result<Form, NotAModule> {
 /// in the confined child.
 pub fn binary_form(bytes: &[u8]) -> Result<Cow<'_, [u8]>, NotAModule> {
     match form_of(bytes)? {
-        Form::Binary => Ok(Cow::Borrowed(bytes)),
-        Form::Text => match wat::parse_bytes(without_mark(bytes)) {
+        TextOrBinary::Binary => Ok(Cow::Borrowed(bytes)),
+        TextOrBinary::Text => match wat::parse_bytes(without_mark(bytes)) {
             Ok(binary) => Ok(Cow::Owned(binary.into_owned())),
             Err(error) => {
                 // The first line is the message. Of the lines that show the place, only the line
@@ -187,12 +187,12 @@ mod tests {
     #[test]
     fn each_form_of_a_module_is_told() {
         for text in ["(module)", " \n;; a comment\n  ;; another\n(module)", "(; one ;) (module)", "\u{feff}(module)"] {
-            assert_eq!(form_of(text.as_bytes()), Ok(Form::Text), "{text}");
+            assert_eq!(form_of(text.as_bytes()), Ok(TextOrBinary::Text), "{text}");
             assert_eq!(*binary_form(text.as_bytes()).unwrap(), *PREAMBLE, "{text}");
         }
-        assert_eq!(form_of(PREAMBLE), Ok(Form::Binary));
+        assert_eq!(form_of(PREAMBLE), Ok(TextOrBinary::Binary));
         // A component, or a later version of the format: the gate reports what is wrong with it.
-        assert_eq!(form_of(b"\0asm\x0d\0\x01\0"), Ok(Form::Binary));
+        assert_eq!(form_of(b"\0asm\x0d\0\x01\0"), Ok(TextOrBinary::Binary));
         let large = vec![b'('; TEXT_BYTES_MAX as usize + 1];
         assert_eq!(form_of(&large), Err(NotAModule::TextTooLarge(large.len())));
     }

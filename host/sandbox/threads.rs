@@ -19,7 +19,7 @@ thread_local! {
     static CAN_RUN_GUESTS: Cell<bool> = const { Cell::new(false) };
 }
 
-type Work = Box<dyn FnOnce() + Send>;
+type GuestWork = Box<dyn FnOnce() + Send>;
 
 /// A pool with a fixed number of threads, each of which runs queued work.
 ///
@@ -29,7 +29,7 @@ type Work = Box<dyn FnOnce() + Send>;
 /// 28 us a slice under load; here it takes 11 (`benches/overhead.rs`).
 pub struct GuestThreads {
     /// Queue of work. It is as long as there are callers, each of whom submits one piece.
-    work: Sender<Work>,
+    work: Sender<GuestWork>,
 }
 
 /// A request of a guest thread for a thread in its place.
@@ -41,7 +41,7 @@ struct Replace {
 
 impl GuestThreads {
     pub fn start(count: u32) -> io::Result<Self> {
-        let (work, waiting) = unbounded::<Work>();
+        let (work, waiting) = unbounded::<GuestWork>();
         let (starter, requests) = unbounded::<Replace>();
         for index in 0..count {
             start_thread(index, waiting.clone(), starter.clone())?;
@@ -66,7 +66,7 @@ impl GuestThreads {
     }
 }
 
-fn start_thread(index: u32, waiting: Receiver<Work>, starter: Sender<Replace>) -> io::Result<()> {
+fn start_thread(index: u32, waiting: Receiver<GuestWork>, starter: Sender<Replace>) -> io::Result<()> {
     let thread = Builder::new().name(format!("guest-{index}")).stack_size(THREAD_STACK_BYTES);
     thread.spawn(move || {
         CAN_RUN_GUESTS.set(true);

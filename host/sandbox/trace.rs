@@ -29,7 +29,7 @@ pub const START: &str = "(start)";
 
 /// The window in which checkpoints are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Window {
+pub struct TraceWindow {
     /// Bounds in granted gas: no checkpoint is taken before `from`, or from `to` on.
     pub from: u64,
     pub to: u64,
@@ -41,7 +41,7 @@ pub struct Window {
     pub is_sparing: bool,
 }
 
-impl Window {
+impl TraceWindow {
     /// Checkpoints over the whole run, as far as its gas pays for them.
     pub const WHOLE: Self = Self { from: 0, to: u64::MAX, stride: QUANTUM, memory_at: None, is_sparing: true };
     /// No checkpoints; only counts and digests.
@@ -79,7 +79,7 @@ pub struct Checkpoint {
 /// One host call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Call {
+pub struct TracedCall {
     pub name: String,
     pub arguments: Vec<u64>,
     pub answer: Option<u64>,
@@ -95,7 +95,7 @@ pub struct Trace {
     /// memory.
     pub digest: Option<Digest>,
     /// Host calls inside the window.
-    pub calls: Vec<Call>,
+    pub calls: Vec<TracedCall>,
     pub memory: Option<Vec<u8>>,
     /// Digest of the final memory, if the whole run is traced and its gas pays for the hash.
     pub end: Option<Digest>,
@@ -107,7 +107,7 @@ pub struct Trace {
 
 /// Records the trace of a run while it runs.
 pub struct Tracer {
-    window: Window,
+    window: TraceWindow,
     trace: Trace,
     /// Over all checkpoints.
     digest: Hasher,
@@ -120,7 +120,7 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    pub fn new(window: Window) -> Self {
+    pub fn new(window: TraceWindow) -> Self {
         Self {
             window,
             trace: Trace { kept_every: 1, ..Trace::default() },
@@ -151,7 +151,7 @@ impl Tracer {
         }
         self.calls += 1;
         if (self.window.from..self.window.to).contains(&granted) && self.trace.calls.len() < CALLS_MAX {
-            self.trace.calls.push(Call { name: name.to_owned(), arguments: arguments.to_vec(), answer });
+            self.trace.calls.push(TracedCall { name: name.to_owned(), arguments: arguments.to_vec(), answer });
         }
     }
 
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn grants_lead_up_to_the_window_and_are_fine_within() {
-        let window = Window::part(QUANTUM + 10, QUANTUM + 30, 7, None);
+        let window = TraceWindow::part(QUANTUM + 10, QUANTUM + 30, 7, None);
         let quanta = [0, QUANTUM, QUANTUM + 10, QUANTUM + 29, QUANTUM + 30].map(|granted| window.quantum(granted));
         assert_eq!(quanta, [QUANTUM, 10, 7, 7, QUANTUM]);
     }
@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn each_part_of_a_call_is_in_the_digest() {
         let digest = |name: &str, arguments: &[u64], answer| {
-            let mut tracer = Tracer::new(Window::WHOLE);
+            let mut tracer = Tracer::new(TraceWindow::WHOLE);
             tracer.call((0, 0), name, arguments, answer);
             tracer.calls_digest.finish()
         };
@@ -253,7 +253,7 @@ mod tests {
 
     /// Simulates `refills` of a whole run, with a checkpoint wherever one is due.
     fn traced(refills: u64, memory: &[u8]) -> Tracer {
-        let mut tracer = Tracer::new(Window::WHOLE);
+        let mut tracer = Tracer::new(TraceWindow::WHOLE);
         for refill in 0..refills {
             let gas = refill * QUANTUM;
             if tracer.is_due(gas, memory.len()) {

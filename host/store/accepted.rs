@@ -10,43 +10,43 @@
 //!
 //! | key               | value                                   |
 //! |-------------------|-----------------------------------------|
-//! | `e` number        | `Record`: a task, and how it ended      |
+//! | `e` number        | `TaskRecord`: a task, and how it ended      |
 //! | `a` number, piece | its arguments and assets, until it ends |
 //! | `i` number, piece | its slice, until it ends                |
 //! | `o` number, piece | its guest's output, after it ended      |
-//! | `t`               | `Tally`                                 |
+//! | `t`               | `TaskCounts`                                 |
 //! | `n`               | total number of changes                 |
 //!
 //! Acceptance is a promise. So a damaged store is not replaced by an empty one: opening it fails
 //! with an error that says so.
 
 mod task;
-mod room;
+mod quota;
 mod content;
 mod record;
 mod index;
 mod accepting;
-mod ending;
+mod outcome;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
-pub use self::accepting::{AcceptError, Accepting};
-use self::content::{ASSETS, OUTPUT, Part, SLICE, TAKEN_IN};
-use self::index::{Doubt, Index, damaged, read};
-use self::record::{Record, State, Tally};
-pub use self::room::AcceptedQuota;
-pub use self::task::{Content, Ending, Known, NotATaskId, Output, Task, TaskId, TaskWorkload};
+pub use self::accepting::{AcceptError, StagedTask};
+use self::content::{ASSETS, OUTPUT, SLICE, StoredBlob, TAKEN_IN};
+use self::index::{TaskIndex, Unreported, damaged, read};
+pub use self::quota::QueueLimits;
+use self::record::{TaskCounts, TaskRecord, TasksState};
+pub use self::task::{NotATaskId, Task, TaskId, TaskInfo, TaskInput, TaskOutcome, TaskOutput, TaskWorkload};
 use super::StoreError;
 use super::bundles::BundleFiles;
 use super::database::{Batch, Database, Epoch, lock};
-use super::journal::{self, Journal};
-use super::kept::Taken;
+use super::journal::{self, StoreJournal};
 use super::record::encode;
 use super::reserve::Reserve;
+use super::retention::Amount;
 use crate::private_file;
-use crate::slice::Scope;
+use crate::slice::Tenant;
 
 /// Version of the database. This is the first version. A later one would migrate an older database
 /// when it opens it.
@@ -61,41 +61,41 @@ fn record_key(number: u64) -> Vec<u8> {
     [&[RECORD][..], &number.to_be_bytes()].concat()
 }
 
-pub struct AcceptedStore {
+pub struct TaskStore {
     database: Database,
-    journal: Journal<State>,
+    journal: StoreJournal<TasksState>,
     files: BundleFiles,
     directory: PathBuf,
-    quota: AcceptedQuota,
+    quota: QueueLimits,
     /// Disk space that uploads must leave free for running work.
     reserve: OnceLock<Reserve>,
     /// Locked by each caller that makes a change.
-    index: Mutex<Index>,
+    index: Mutex<TaskIndex>,
 }
 
 /// A change that is not on disk yet: its number, and the epoch of the database in which it was
 /// made.
-type Unflushed = (u64, Epoch);
+type UnflushedChange = (u64, Epoch);
 
 /// An opened store, and the tasks that had not ended when it was last closed or its process died.
-pub struct OpenedAccepted {
-    pub store: Arc<AcceptedStore>,
+pub struct OpenedTasks {
+    pub store: Arc<TaskStore>,
     /// In order of acceptance.
-    pub waiting: Vec<Waiting>,
+    pub waiting: Vec<WaitingTask>,
 }
 
 /// A task that has not ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Waiting {
+pub struct WaitingTask {
     /// Grows with each accepted task.
     pub number: u64,
-    pub scope: Scope,
+    pub scope: Tenant,
     pub id: TaskId,
 }
 
-impl AcceptedStore {
+impl TaskStore {
     /// Opens or creates the store in `directory`. No other process may have it open.
-    pub fn open(directory: &Path, quota: AcceptedQuota) -> Result<OpenedAccepted, StoreError> {
+    pub fn open(directory: &Path, quota: QueueLimits) -> Result<OpenedTasks, StoreError> {
         let io = |cause| StoreError::Io { path: directory.to_owned(), cause };
         private_file::make_directory(directory).map_err(io)?;
         let damaged = |message: &str| damaged(directory, message);
@@ -105,13 +105,14 @@ impl AcceptedStore {
         })?;
         let files = directory.join("files");
         let is_new = index::read_state(&database, directory)?.is_none();
-        let (journal, latest) = Journal::open(&directory.join("journal"))?;
+        let (journal, latest) = StoreJournal::open(&directory.join("journal"))?;
         if is_new
-            && (latest.is_some_and(|state: State| state.changes > 0) || content::files_in(&files)?.next().is_some())
+            && (latest.is_some_and(|state: TasksState| state.changes > 0)
+                || content::files_in(&files)?.next().is_some())
         {
             return Err(damaged("its records are gone, and the files beside them are there"));
         }
-        let (index, waiting) = Index::read(&database, directory, &quota)?;
+        let (index, waiting) = TaskIndex::read(&database, directory, &quota)?;
         if journal::is_behind(&index.state, latest.as_ref()) {
             return Err(damaged("it has lost changes that were on disk"));
         }
@@ -143,7 +144,7 @@ impl AcceptedStore {
         let has_output: HashSet<TaskId> = lock(&store.index).kept.with_bytes().copied().collect();
         let is_needed = |id: &TaskId, what| if what == OUTPUT { &has_output } else { &waits }.contains(id);
         content::remove_but(&store.files_directory(), is_needed)?;
-        Ok(OpenedAccepted { store: Arc::new(store), waiting })
+        Ok(OpenedTasks { store: Arc::new(store), waiting })
     }
 
     /// Sets the disk reserve that later uploads must leave free. Only the first call has an effect.
@@ -168,7 +169,7 @@ impl AcceptedStore {
             self.database.reopen()?;
             let read = index.read_again(&self.database, &self.directory, &self.quota);
             read.map_err(|error| self.database.fail(error))?;
-            let is_withdrawn = |(_, doubt): &(&TaskId, &Doubt)| **doubt == Doubt::Withdrawn;
+            let is_withdrawn = |(_, doubt): &(&TaskId, &Unreported)| **doubt == Unreported::Withdrawn;
             index.unsure.iter().filter(is_withdrawn).map(|(id, _)| *id).collect()
         };
         withdrawn.iter().for_each(|id| self.withdraw(id));
@@ -182,40 +183,42 @@ impl AcceptedStore {
     /// Returns the number of tasks that have not ended, and their bytes. Uploads in progress are
     /// included.
     pub fn taken(&self) -> (u64, u64) {
-        let Taken { entries, bytes } = lock(&self.index).room.all();
+        let Amount { entries, bytes } = lock(&self.index).room.all();
         (entries, bytes)
     }
 
     /// Returns the task and, if it has ended, its ending.
-    pub fn task(&self, id: &TaskId) -> Result<Option<Known>, StoreError> {
+    pub fn task(&self, id: &TaskId) -> Result<Option<TaskInfo>, StoreError> {
         let Some((_, record)) = self.record(id)? else { return Ok(None) };
         let task = record.task().ok_or(StoreError::TaskDamaged { id: *id })?;
         let ending = match &record.ended {
             Some(ended) => Some(ended.ending().ok_or(StoreError::TaskDamaged { id: *id })?),
             None => None,
         };
-        Ok(Some(Known { task, slice_bytes: record.slice.bytes(), ending }))
+        Ok(Some(TaskInfo { task, slice_bytes: record.slice.bytes(), ending }))
     }
 
     /// Returns the guest's input of a task that has not ended. A slice in a file is verified when
     /// it is opened.
-    pub fn content(&self, id: &TaskId) -> Result<Content, StoreError> {
+    pub fn content(&self, id: &TaskId) -> Result<TaskInput, StoreError> {
         let damaged = StoreError::TaskDamaged { id: *id };
-        let Some((number, Record { brought, slice, ended: None, .. })) = self.record(id)? else { return Err(damaged) };
+        let Some((number, TaskRecord { brought, slice, ended: None, .. })) = self.record(id)? else {
+            return Err(damaged);
+        };
         let brought = brought.read(&self.database, ASSETS, number, &self.files_directory(), id)?;
         let (args, assets) = content::brought_of(&brought).ok_or(damaged)?;
         let slice = slice.slice(&self.database, number, &self.files_directory(), id)?;
-        Ok(Content { args, assets, slice })
+        Ok(TaskInput { args, assets, slice })
     }
 
     fn accept(
         &self,
         task: &Task,
-        (brought, brought_inline): (Part, Vec<u8>),
-        (slice, slice_inline): (Part, Vec<u8>),
+        (brought, brought_inline): (StoredBlob, Vec<u8>),
+        (slice, slice_inline): (StoredBlob, Vec<u8>),
     ) -> Result<u64, StoreError> {
-        let record = Record::new(task, brought, slice);
-        let insert = |_: &Index, change: &mut Change| {
+        let record = TaskRecord::new(task, brought, slice);
+        let insert = |_: &TaskIndex, change: &mut TaskChange| {
             let number = change.tally.accepted;
             change.batch.insert(record_key(number), encode(&record));
             for (prefix, part, inline) in [(ASSETS, brought, brought_inline), (SLICE, slice, slice_inline)] {
@@ -227,7 +230,7 @@ impl AcceptedStore {
         };
         self.change(insert, |index, number| {
             index.numbers.insert(task.id, *number);
-            index.unsure.insert(task.id, Doubt::Flushing);
+            index.unsure.insert(task.id, Unreported::Flushing);
         })
     }
 
@@ -235,7 +238,7 @@ impl AcceptedStore {
     /// failure.
     fn withdraw(&self, id: &TaskId) {
         let _ = content::remove(&self.files_directory(), id, &TAKEN_IN);
-        let removes = |index: &Index, change: &mut Change| {
+        let removes = |index: &TaskIndex, change: &mut TaskChange| {
             let Some(number) = index.numbers.get(id).copied() else { return Ok(()) };
             if let Some(record) = self.record_at(number)? {
                 change.remove_pieces(number, &record);
@@ -250,35 +253,35 @@ impl AcceptedStore {
         let mut index = lock(&self.index);
         match removed {
             Ok(()) => index.unsure.remove(id),
-            Err(_) => index.unsure.insert(*id, Doubt::Withdrawn),
+            Err(_) => index.unsure.insert(*id, Unreported::Withdrawn),
         };
     }
 
     /// Makes one change, applies `note` to the index, and returns when the change is on disk.
     /// Concurrent changes share a flush. If the change cannot be made, nothing changes. If the disk
-    /// fails, no later change can be written before [`AcceptedStore::mend`].
+    /// fails, no later change can be written before [`TaskStore::mend`].
     fn change<T>(
         &self,
-        make: impl FnOnce(&Index, &mut Change) -> Result<T, StoreError>,
-        note: impl FnOnce(&mut Index, &T),
+        make: impl FnOnce(&TaskIndex, &mut TaskChange) -> Result<T, StoreError>,
+        note: impl FnOnce(&mut TaskIndex, &T),
     ) -> Result<T, StoreError> {
         let (made, unflushed) = self.apply(make, note)?;
         self.flush(unflushed)?;
         Ok(made)
     }
 
-    /// Makes a change as [`AcceptedStore::change`] does, but returns before it is on disk. Also
-    /// returns the change's number and epoch, for [`AcceptedStore::flush`].
+    /// Makes a change as [`TaskStore::change`] does, but returns before it is on disk. Also
+    /// returns the change's number and epoch, for [`TaskStore::flush`].
     fn apply<T>(
         &self,
-        make: impl FnOnce(&Index, &mut Change) -> Result<T, StoreError>,
-        note: impl FnOnce(&mut Index, &T),
-    ) -> Result<(T, Unflushed), StoreError> {
+        make: impl FnOnce(&TaskIndex, &mut TaskChange) -> Result<T, StoreError>,
+        note: impl FnOnce(&mut TaskIndex, &T),
+    ) -> Result<(T, UnflushedChange), StoreError> {
         let mut index = lock(&self.index);
         let (number, epoch) = (index.state.changes, self.database.epoch());
-        let mut change = Change { batch: Batch::default(), tally: index.state.tally };
+        let mut change = TaskChange { batch: Batch::default(), tally: index.state.tally };
         let made = make(&index, &mut change)?;
-        let state = State { changes: number + 1, tally: change.tally };
+        let state = TasksState { changes: number + 1, tally: change.tally };
         change.batch.insert(TALLY, encode(&state.tally));
         change.batch.insert(CHANGES, encode(&state.changes));
         self.database.apply(change.batch)?;
@@ -287,7 +290,7 @@ impl AcceptedStore {
         Ok((made, (number, epoch)))
     }
 
-    fn flush(&self, unflushed: Unflushed) -> Result<(), StoreError> {
+    fn flush(&self, unflushed: UnflushedChange) -> Result<(), StoreError> {
         let applied = || {
             let state = lock(&self.index).state;
             (state.changes, state)
@@ -295,13 +298,13 @@ impl AcceptedStore {
         self.database.flush(unflushed, applied, |state| self.journal.write(&state))
     }
 
-    fn record(&self, id: &TaskId) -> Result<Option<(u64, Record)>, StoreError> {
+    fn record(&self, id: &TaskId) -> Result<Option<(u64, TaskRecord)>, StoreError> {
         let number = lock(&self.index).numbers.get(id).copied();
         let Some(number) = number else { return Ok(None) };
         Ok(self.record_at(number)?.map(|record| (number, record)))
     }
 
-    fn record_at(&self, number: u64) -> Result<Option<Record>, StoreError> {
+    fn record_at(&self, number: u64) -> Result<Option<TaskRecord>, StoreError> {
         let bytes = self.database.get(&record_key(number))?;
         bytes.map(|bytes| read(&self.directory, &bytes)).transpose()
     }
@@ -312,19 +315,19 @@ impl AcceptedStore {
 }
 
 /// A change that is being made.
-struct Change {
+struct TaskChange {
     batch: Batch,
-    tally: Tally,
+    tally: TaskCounts,
 }
 
-impl Change {
-    fn insert_pieces(&mut self, prefix: u8, number: u64, part: Part, held: &[u8]) {
+impl TaskChange {
+    fn insert_pieces(&mut self, prefix: u8, number: u64, part: StoredBlob, held: &[u8]) {
         let pieces = part.pieces(prefix, number).zip(held.chunks(content::PIECE_BYTES));
         pieces.for_each(|(key, piece)| self.batch.insert(key, piece));
     }
 
     /// Removes the pieces of the task's input.
-    fn remove_pieces(&mut self, number: u64, record: &Record) {
+    fn remove_pieces(&mut self, number: u64, record: &TaskRecord) {
         for (prefix, part) in [(ASSETS, &record.brought), (SLICE, &record.slice)] {
             part.pieces(prefix, number).for_each(|key| self.batch.remove(key));
         }

@@ -21,9 +21,9 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 pub use self::check::Damage;
-use self::index::Index;
+use self::index::ArchiveIndex;
+pub use self::segment::{ArchiveOffset, ArchivedAck};
 use self::segment::{ENTRY_BYTES_MAX, HEAD_BYTES, Segment};
-pub use self::segment::{Entry, Place};
 use super::StoreError;
 use crate::private_file;
 use crate::receipt::{IdPrefix, ReceiptId};
@@ -45,31 +45,32 @@ pub struct Archive {
     segment_bytes: u64,
     /// The last segment.
     segment: Segment,
-    end: Place,
+    end: ArchiveOffset,
 }
 
 impl Archive {
     /// Opens or creates the archive in `directory`, with the end that the database recorded. The
-    /// default `Place` means the start of the archive. Bytes after the end are truncated if they
+    /// default `ArchiveOffset` means the start of the archive. Bytes after the end are truncated if they
     /// are no more than a crash can leave. An archive that ends earlier has lost entries, which is
     /// an error.
-    pub fn open(directory: PathBuf, end: Place) -> Result<Self, StoreError> {
+    pub fn open(directory: PathBuf, end: ArchiveOffset) -> Result<Self, StoreError> {
         Self::open_in_segments_of(directory, end, SEGMENT_BYTES)
     }
 
-    fn open_in_segments_of(directory: PathBuf, end: Place, segment_bytes: u64) -> Result<Self, StoreError> {
+    fn open_in_segments_of(directory: PathBuf, end: ArchiveOffset, segment_bytes: u64) -> Result<Self, StoreError> {
         private_file::make_directory(&directory).map_err(StoreError::at(&directory))?;
         remove_leftovers(&directory)?;
-        let segment = if end == Place::default() { begin(&directory)? } else { cut_off_after(end, &directory)? };
+        let segment =
+            if end == ArchiveOffset::default() { begin(&directory)? } else { cut_off_after(end, &directory)? };
         segment.head()?;
-        let end = if end == Place::default() { Place { segment: 1, offset: HEAD_BYTES } } else { end };
+        let end = if end == ArchiveOffset::default() { ArchiveOffset { segment: 1, offset: HEAD_BYTES } } else { end };
         Ok(Self { directory, segment_bytes, segment, end })
     }
 
     /// Returns the end of an archive according to its files: the position after the last valid
     /// entry. Used if the database has lost its record of the end.
-    pub fn end_of_files(directory: &Path) -> Result<Place, StoreError> {
-        let Some(&last) = segments(directory)?.last() else { return Ok(Place::default()) };
+    pub fn end_of_files(directory: &Path) -> Result<ArchiveOffset, StoreError> {
+        let Some(&last) = segments(directory)?.last() else { return Ok(ArchiveOffset::default()) };
         let segment = Segment::open(directory, last)?;
         let bytes = segment.bytes()?;
         let mut offset = HEAD_BYTES;
@@ -81,11 +82,11 @@ impl Archive {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Place { segment: last, offset })
+        Ok(ArchiveOffset { segment: last, offset })
     }
 
     /// Returns the position of the next entry. The database must record it.
-    pub const fn end(&self) -> Place {
+    pub const fn end(&self) -> ArchiveOffset {
         self.end
     }
 
@@ -97,7 +98,7 @@ impl Archive {
     /// Appends `entries`, at most [`ENTRIES_MAX`], durably. Returns the position of each entry.
     /// After an error, none of them is in the archive. The database must record [`Archive::end`]
     /// before the next append.
-    pub fn append(&mut self, entries: &[Entry]) -> Result<Vec<Place>, StoreError> {
+    pub fn append(&mut self, entries: &[ArchivedAck]) -> Result<Vec<ArchiveOffset>, StoreError> {
         let path = &self.segment.path;
         if entries.len() > ENTRIES_MAX {
             let count = entries.len();
@@ -105,7 +106,7 @@ impl Archive {
         }
         let (mut bytes, mut places) = (Vec::new(), Vec::with_capacity(entries.len()));
         for entry in entries {
-            let place = Place { offset: self.end.offset + bytes.len() as u64, ..self.end };
+            let place = ArchiveOffset { offset: self.end.offset + bytes.len() as u64, ..self.end };
             entry.write(place, &mut bytes);
             places.push(place);
         }
@@ -123,8 +124,8 @@ impl Archive {
 
     /// Removes the entries that were appended after `end`, the previous end of the last segment.
     /// The database did not record them as archived, so it still has them.
-    pub fn take_back(&mut self, end: Place) -> Result<(), StoreError> {
-        let Self { ref segment, end: Place { segment: number, offset: bytes }, .. } = *self;
+    pub fn take_back(&mut self, end: ArchiveOffset) -> Result<(), StoreError> {
+        let Self { ref segment, end: ArchiveOffset { segment: number, offset: bytes }, .. } = *self;
         if end.segment != number || !(HEAD_BYTES..=bytes).contains(&end.offset) {
             return Err(StoreError::ArchiveShort { path: segment.path.clone(), bytes, known: end.offset });
         }
@@ -136,7 +137,7 @@ impl Archive {
     /// effect until the database records the next segment's position. After a crash, the same steps
     /// run again with the same result.
     pub fn seal(&mut self) -> Result<(), StoreError> {
-        let Place { segment, offset } = self.end;
+        let ArchiveOffset { segment, offset } = self.end;
         let at = StoreError::at(&self.segment.path);
         let next = segment.checked_add(1).ok_or_else(|| at(io::Error::other("there can be no segment after it")))?;
         self.segment.file.set_len(offset).and_then(|()| self.segment.file.sync_all()).map_err(at)?;
@@ -149,14 +150,14 @@ impl Archive {
                 Err(error) => return Err(error),
             }
         }
-        Index::write(&self.directory, segment, indexed)?;
+        ArchiveIndex::write(&self.directory, segment, indexed)?;
         self.segment = Segment::create(&self.directory, next)?;
-        self.end = Place { segment: next, offset: HEAD_BYTES };
+        self.end = ArchiveOffset { segment: next, offset: HEAD_BYTES };
         Ok(())
     }
 
     /// Returns the entry at a position that [`Archive::append`] returned.
-    pub fn at(&self, place: Place) -> Result<Entry, StoreError> {
+    pub fn at(&self, place: ArchiveOffset) -> Result<ArchivedAck, StoreError> {
         if place.segment == self.end.segment {
             return self.segment.entry(place.offset, self.end.offset);
         }
@@ -167,11 +168,11 @@ impl Archive {
 
     /// Returns the newest entry of a receipt in the sealed segments. The database indexes the last
     /// segment.
-    pub fn find(&self, id: &ReceiptId) -> Result<Option<(Place, Entry)>, StoreError> {
+    pub fn find(&self, id: &ReceiptId) -> Result<Option<(ArchiveOffset, ArchivedAck)>, StoreError> {
         for segment in self.sealed().rev() {
-            let found = Index::open(&self.directory, segment)?.between(*id, *id, 1)?;
+            let found = ArchiveIndex::open(&self.directory, segment)?.between(*id, *id, 1)?;
             if let Some(&(_, offset)) = found.first() {
-                let place = Place { segment, offset };
+                let place = ArchiveOffset { segment, offset };
                 let entry = self.at(place)?;
                 if entry.id() != *id {
                     let path = Segment::path(&self.directory, segment);
@@ -186,29 +187,34 @@ impl Archive {
 
     /// Returns up to `max` entries of receipts with this id prefix, from the sealed segments. The
     /// newest segment comes first; within a segment, entries are sorted by id.
-    pub fn find_prefix(&self, prefix: &IdPrefix, max: usize) -> Result<Vec<(ReceiptId, Place)>, StoreError> {
+    pub fn find_prefix(&self, prefix: &IdPrefix, max: usize) -> Result<Vec<(ReceiptId, ArchiveOffset)>, StoreError> {
         let (low, high) = prefix.bounds();
         let mut all = Vec::new();
         for segment in self.sealed().rev() {
             if all.len() >= max {
                 break;
             }
-            let found = Index::open(&self.directory, segment)?.between(low.into(), high.into(), max - all.len())?;
-            all.extend(found.into_iter().map(|(id, offset)| (id, Place { segment, offset })));
+            let found =
+                ArchiveIndex::open(&self.directory, segment)?.between(low.into(), high.into(), max - all.len())?;
+            all.extend(found.into_iter().map(|(id, offset)| (id, ArchiveOffset { segment, offset })));
         }
         Ok(all)
     }
 
     /// Iterates over all entries, oldest first. Memory use is that of one read. A damaged or
     /// missing part yields an error, and the iteration continues.
-    pub fn iter(&self) -> impl Iterator<Item = Result<(Place, Entry), StoreError>> + '_ {
-        self.iter_from(Place { segment: 1, offset: HEAD_BYTES })
+    pub fn iter(&self) -> impl Iterator<Item = Result<(ArchiveOffset, ArchivedAck), StoreError>> + '_ {
+        self.iter_from(ArchiveOffset { segment: 1, offset: HEAD_BYTES })
     }
 
     /// Returns up to `max` entries, oldest first, after the entry at `after` if one is given.
     /// Damaged parts are skipped.
-    pub fn after(&self, after: Option<Place>, max: usize) -> Result<Vec<(Place, Entry)>, StoreError> {
-        let from = after.unwrap_or(Place { segment: 1, offset: HEAD_BYTES });
+    pub fn after(
+        &self,
+        after: Option<ArchiveOffset>,
+        max: usize,
+    ) -> Result<Vec<(ArchiveOffset, ArchivedAck)>, StoreError> {
+        let from = after.unwrap_or(ArchiveOffset { segment: 1, offset: HEAD_BYTES });
         let entries = self.iter_from(from).filter(|entry| match entry {
             Ok((place, _)) => Some(*place) != after,
             Err(error) => !matches!(error, StoreError::Damaged(_)),
@@ -216,7 +222,10 @@ impl Archive {
         entries.take(max).collect()
     }
 
-    fn iter_from(&self, from: Place) -> impl Iterator<Item = Result<(Place, Entry), StoreError>> + '_ {
+    fn iter_from(
+        &self,
+        from: ArchiveOffset,
+    ) -> impl Iterator<Item = Result<(ArchiveOffset, ArchivedAck), StoreError>> + '_ {
         (from.segment..=self.end.segment).flat_map(move |segment| {
             let offset = if segment == from.segment { from.offset } else { HEAD_BYTES };
             let (entries, error) = match entries_before(self.end, &self.directory, segment, offset) {
@@ -233,7 +242,12 @@ impl Archive {
 }
 
 /// Returns the entries of one segment, up to the archive's end.
-fn entries_before(end: Place, directory: &Path, number: u32, offset: u64) -> Result<segment::Entries, StoreError> {
+fn entries_before(
+    end: ArchiveOffset,
+    directory: &Path,
+    number: u32,
+    offset: u64,
+) -> Result<segment::Entries, StoreError> {
     let segment = Segment::open(directory, number)?;
     let bytes = if number == end.segment { end.offset } else { segment.bytes()? };
     segment.into_entries(offset, bytes)
@@ -261,7 +275,7 @@ fn begin(directory: &Path) -> Result<Segment, StoreError> {
 
 /// Opens the last segment that the database knows of, and removes everything after it. A crash
 /// after any of the steps is safe, because of their order.
-fn cut_off_after(end: Place, directory: &Path) -> Result<Segment, StoreError> {
+fn cut_off_after(end: ArchiveOffset, directory: &Path) -> Result<Segment, StoreError> {
     let path = Segment::path(directory, end.segment);
     let short = |bytes: u64| StoreError::ArchiveShort { path: path.clone(), bytes, known: end.offset };
     let segment = match Segment::open(directory, end.segment) {
@@ -283,7 +297,7 @@ fn cut_off_after(end: Place, directory: &Path) -> Result<Segment, StoreError> {
     for path in later.iter().map(|number| Segment::path(directory, *number)) {
         std::fs::remove_file(&path).map_err(StoreError::at(&path))?;
     }
-    match std::fs::remove_file(Index::path(directory, end.segment)) {
+    match std::fs::remove_file(ArchiveIndex::path(directory, end.segment)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         removed => removed.map_err(StoreError::at(directory))?,
     }

@@ -9,7 +9,7 @@
 //!
 //! A bundle is on disk before it gets its name, so a name never refers to a partial bundle.
 
-mod notes;
+mod sidecar;
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -19,7 +19,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use tempfile::{NamedTempFile, TempPath};
 
-pub use self::notes::Notes;
+pub use self::sidecar::SidecarRecords;
 use super::StoreError;
 use super::database::lock;
 use super::reserve::Reserve;
@@ -42,7 +42,7 @@ pub struct BundleFiles {
 }
 
 /// A bundle that is being written. Dropping this value removes the file.
-pub struct Staged {
+pub struct StagedBundle {
     file: NamedTempFile,
     hasher: Hasher,
     bytes: u64,
@@ -50,7 +50,7 @@ pub struct Staged {
 }
 
 /// A bundle that is on disk and has no name yet. Dropping this value removes the file.
-pub struct Finished {
+pub struct WrittenBundle {
     path: TempPath,
     blob: Blob,
 }
@@ -75,14 +75,14 @@ impl BundleFiles {
     }
 
     /// Starts to write a bundle.
-    pub fn stage(&self) -> Result<Staged, StoreError> {
+    pub fn stage(&self) -> Result<StagedBundle, StoreError> {
         let directory = self.directory.join("staged");
         self.make(&directory, &mut lock(&self.staged))?;
         // A temporary file has mode 0600 from its creation.
         let file = NamedTempFile::new_in(&directory).map_err(StoreError::at(&directory))?;
         let reserve = self.reserve.get().cloned();
         reserve.as_ref().map_or(Ok(()), |reserve| reserve.check(0))?;
-        Ok(Staged { file, hasher: Hasher::default(), bytes: 0, reserve })
+        Ok(StagedBundle { file, hasher: Hasher::default(), bytes: 0, reserve })
     }
 
     /// Sets the disk reserve that later bundles must leave free. Only the first call has an effect.
@@ -94,12 +94,12 @@ impl BundleFiles {
     /// sidecar, durably. A file with the same name is replaced, which repairs a damaged bundle.
     ///
     /// [`RECORD_BYTES_MAX`]: notes::RECORD_BYTES_MAX
-    pub fn keep(&self, finished: Finished, record: &[u8]) -> Result<Blob, StoreError> {
-        let Finished { path: staged, blob } = finished;
+    pub fn keep(&self, finished: WrittenBundle, record: &[u8]) -> Result<Blob, StoreError> {
+        let WrittenBundle { path: staged, blob } = finished;
         let path = self.path(&blob.blake3);
         let _noting = self.shard(&blob.blake3)?;
         staged.persist(&path).map_err(|error| StoreError::at(&path)(error.error))?;
-        notes::note_and_names(&self.side_path(&blob.blake3), &blob.blake3, record)?;
+        sidecar::note_and_names(&self.side_path(&blob.blake3), &blob.blake3, record)?;
         Ok(blob)
     }
 
@@ -119,12 +119,12 @@ impl BundleFiles {
     /// Appends `record`, of 1 to [`RECORD_BYTES_MAX`] bytes, to the bundle's sidecar, durably.
     pub fn note(&self, digest: &Digest, record: &[u8]) -> Result<(), StoreError> {
         let _noting = self.shard(digest)?;
-        notes::note(&self.side_path(digest), digest, record)
+        sidecar::note(&self.side_path(digest), digest, record)
     }
 
     /// Returns the records of the bundle's sidecar.
-    pub fn notes(&self, digest: &Digest) -> Result<Notes, StoreError> {
-        Notes::open(self.side_path(digest), digest)
+    pub fn notes(&self, digest: &Digest) -> Result<SidecarRecords, StoreError> {
+        SidecarRecords::open(self.side_path(digest), digest)
     }
 
     /// Opens the bundle's file for reading. The content is not checked.
@@ -229,7 +229,7 @@ impl BundleFiles {
     }
 }
 
-impl Staged {
+impl StagedBundle {
     /// Appends to the bundle. After an error, the bundle cannot be finished.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         self.reserve.as_ref().map_or(Ok(()), |reserve| reserve.check(bytes.len() as u64))?;
@@ -245,7 +245,7 @@ impl Staged {
     }
 
     /// Returns when the bytes are on disk.
-    pub fn finish(self) -> Result<Finished, StoreError> {
+    pub fn finish(self) -> Result<WrittenBundle, StoreError> {
         let (file, path) = self.file.into_parts();
         let at = StoreError::at(&path);
         if file.metadata().map_err(at)?.len() != self.bytes {
@@ -253,11 +253,11 @@ impl Staged {
         }
         file.sync_all().map_err(at)?;
         let blob = Blob { blake3: self.hasher.finish(), bytes: self.bytes };
-        Ok(Finished { path, blob })
+        Ok(WrittenBundle { path, blob })
     }
 }
 
-impl Finished {
+impl WrittenBundle {
     pub const fn blob(&self) -> Blob {
         self.blob
     }

@@ -30,16 +30,16 @@ use serde::de::DeserializeOwned;
 
 pub use self::check::FsckReport;
 pub use self::inbox::Received;
-pub use self::keys::LaneTag;
-pub use self::ledger::{ARCHIVED_AT_ONCE, Credit, Totals};
-pub use self::outbox::{Lane, Submitted, Tried};
-pub use self::tally::Tally;
-use self::tally::{Latest, Look};
+pub use self::keys::DestinationTag;
+pub use self::ledger::{ARCHIVED_AT_ONCE, Credit, CreditTotals};
+pub use self::outbox::{CircuitBreaker, FailedAttempt, SubmitResult};
+pub use self::tally::CourierTally;
+use self::tally::{LatestTally, ScrubCursor};
 use super::StoreError;
 use super::archive::Archive;
-use super::bundles::{BundleFiles, Staged};
+use super::bundles::{BundleFiles, StagedBundle};
 use super::database::{Batch, Database, lock};
-use super::journal::{self, Journal};
+use super::journal::{self, StoreJournal};
 use super::record::{self, NotARecord};
 use super::reserve::Reserve;
 use crate::private_file;
@@ -51,9 +51,9 @@ const VERSION: u8 = 1;
 pub struct CourierStore {
     directory: PathBuf,
     database: Database,
-    journal: Journal<Tally>,
+    journal: StoreJournal<CourierTally>,
     /// Locked by each caller that makes a change.
-    latest: Mutex<Latest>,
+    latest: Mutex<LatestTally>,
     /// Locked by a caller that scans all records.
     checking: Mutex<()>,
     bundles: BundleFiles,
@@ -76,8 +76,8 @@ impl CourierStore {
             other => other,
         };
         let database = Database::open(&directory.join("queue"), VERSION).map_err(damaged)?;
-        let (journal, latest) = Journal::open(&directory.join("journal"))?;
-        let tally: Tally = read(&database, keys::TALLY).map_err(damaged)?.unwrap_or_default();
+        let (journal, latest) = StoreJournal::open(&directory.join("journal"))?;
+        let tally: CourierTally = read(&database, keys::TALLY).map_err(damaged)?.unwrap_or_default();
         if journal::is_behind(&tally, latest.as_ref()) {
             return Err(lost(directory));
         }
@@ -95,7 +95,7 @@ impl CourierStore {
             directory: directory.to_owned(),
             database,
             journal,
-            latest: Mutex::new(Latest { tally, look: None }),
+            latest: Mutex::new(LatestTally { tally, look: None }),
             checking: Mutex::default(),
             bundles: BundleFiles::new(directory.join("bundles")),
             received: BundleFiles::new(directory.join("received")),
@@ -127,7 +127,7 @@ impl CourierStore {
         let (mut archive, mut latest) = (lock(&self.archive), lock(&self.latest));
         self.database.reopen()?;
         let read = || {
-            let tally: Tally = read(&self.database, keys::TALLY)?.unwrap_or_default();
+            let tally: CourierTally = read(&self.database, keys::TALLY)?.unwrap_or_default();
             // The database must have at least the changes that this process knows to be on disk.
             if tally.changes < self.database.flushed() {
                 return Err(lost(&self.directory));
@@ -137,8 +137,8 @@ impl CourierStore {
         let (tally, opened) = read().map_err(|error| self.database.fail(error))?;
         *archive = opened;
         // A scan in progress starts again from the first record.
-        let look = latest.look.take().map(|_| Look::default());
-        *latest = Latest { tally, look };
+        let look = latest.look.take().map(|_| ScrubCursor::default());
+        *latest = LatestTally { tally, look };
         self.database.set_flushed(tally.changes);
         Ok(true)
     }
@@ -147,30 +147,31 @@ impl CourierStore {
         &self.directory
     }
 
-    pub fn tally(&self) -> Tally {
+    pub fn tally(&self) -> CourierTally {
         lock(&self.latest).tally
     }
 
     /// Creates a file for the bytes of a bundle that is to be forwarded.
-    pub fn stage(&self) -> Result<Staged, StoreError> {
+    pub fn stage(&self) -> Result<StagedBundle, StoreError> {
         self.bundles.stage()
     }
 
     /// Returns when all changes so far are on disk.
-    pub fn settle(&self) -> Result<(), StoreError> {
+    pub fn flush(&self) -> Result<(), StoreError> {
         self.change(|_| Ok(()))
     }
 
     /// Makes one change. Returns the result of `make` when the change is on disk. If `make` fails,
     /// nothing changes.
-    fn change<T>(&self, make: impl FnOnce(&mut Change<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn change<T>(&self, make: impl FnOnce(&mut CourierChange<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let (result, sequence, epoch) = {
             let mut latest = lock(&self.latest);
             let epoch = self.database.epoch();
             let (tally, look) = (latest.tally, latest.look.clone());
-            let mut change = Change { database: &self.database, batch: Batch::default(), tally, look, is_empty: true };
+            let mut change =
+                CourierChange { database: &self.database, batch: Batch::default(), tally, look, is_empty: true };
             let result = make(&mut change)?;
-            let Change { mut batch, tally: mut changed, look, is_empty, .. } = change;
+            let CourierChange { mut batch, tally: mut changed, look, is_empty, .. } = change;
             if is_empty && changed == tally {
                 (result, tally.changes.saturating_sub(1), epoch)
             } else {
@@ -178,7 +179,7 @@ impl CourierStore {
                 changed.changes += 1;
                 batch.insert(keys::TALLY, record::encode(&changed));
                 self.database.apply(batch)?;
-                *latest = Latest { tally: changed, look };
+                *latest = LatestTally { tally: changed, look };
                 (result, sequence, epoch)
             }
         };
@@ -230,15 +231,15 @@ fn decode<T: DeserializeOwned>(database: &Database, value: &[u8]) -> Result<T, S
 }
 
 /// A change that is being made. Its reads do not see its own writes.
-struct Change<'a> {
+struct CourierChange<'a> {
     database: &'a Database,
     batch: Batch,
-    tally: Tally,
-    look: Option<Look>,
+    tally: CourierTally,
+    look: Option<ScrubCursor>,
     is_empty: bool,
 }
 
-impl Change<'_> {
+impl CourierChange<'_> {
     fn get<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
         read(self.database, key)
     }
@@ -279,7 +280,7 @@ impl Change<'_> {
     }
 
     /// Counts a record in the tally, and in a scan that has already passed its key.
-    fn count(&mut self, key: &[u8], count: impl Fn(&mut Tally)) {
+    fn count(&mut self, key: &[u8], count: impl Fn(&mut CourierTally)) {
         count(&mut self.tally);
         if let Some(look) = self.look.as_mut().filter(|look| *key < *look.before) {
             count(&mut look.found);

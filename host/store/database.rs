@@ -33,25 +33,25 @@ pub struct Database {
     path: PathBuf,
     version: u8,
     /// `None` if the last attempt to reopen the database failed.
-    open: RwLock<Option<Open>>,
+    open: RwLock<Option<OpenDatabase>>,
     /// All changes with a sequence number below this one are known to be on disk.
     flushed: AtomicU64,
     flushes: GroupCommit<Result<(), Arc<StoreError>>>,
     /// The first write failure. After one, the system treats the data as written and reports no
     /// more errors. So all later calls fail until the database is reopened.
-    failed: Mutex<Option<Failure>>,
+    failed: Mutex<Option<DatabaseFailure>>,
     has_failed: AtomicBool,
     epoch: AtomicU64,
 }
 
-struct Open {
+struct OpenDatabase {
     db: sled::Db,
     /// sled's log file. sled's `flush` only calls `sync_file_range`. That call persists neither the
     /// file's length nor the disk's write cache. So this module syncs the file itself.
     log: File,
 }
 
-struct Failure {
+struct DatabaseFailure {
     error: Arc<StoreError>,
     /// Time of the last attempt to reopen the database.
     tried: Option<Instant>,
@@ -86,7 +86,7 @@ impl Database {
         })
     }
 
-    fn open_when_unlocked(path: &Path, version: u8) -> Result<Open, StoreError> {
+    fn open_when_unlocked(path: &Path, version: u8) -> Result<OpenDatabase, StoreError> {
         for _ in 0..LOCK_TRIES {
             match Self::try_open(path, version) {
                 Err(StoreError::Io { cause, .. }) if is_locked(&cause) => std::thread::sleep(LOCK_RETRY),
@@ -110,7 +110,7 @@ impl Database {
         private_file::sync_directory_of(path).map_err(io)
     }
 
-    fn try_open(path: &Path, version: u8) -> Result<Open, StoreError> {
+    fn try_open(path: &Path, version: u8) -> Result<OpenDatabase, StoreError> {
         let failed = |message: &str| StoreError::Failed { path: path.to_owned(), message: message.to_owned() };
         let sled_failed = |error| on_open(path, error);
         let existed = path.join("db").exists();
@@ -150,7 +150,7 @@ impl Database {
         let log = File::open(path.join("db")).map_err(io)?;
         // Records that are read count as durable, and a dead process may have just written them.
         log.sync_data().map_err(io)?;
-        Ok(Open { db, log })
+        Ok(OpenDatabase { db, log })
     }
 
     /// Reopens the database after a failure, so that it reflects what is on disk. Returns an error
@@ -166,7 +166,7 @@ impl Database {
         failure.tried = Some(Instant::now());
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
         self.epoch.fetch_add(1, Ordering::SeqCst);
-        if let Some(Open { db, log }) = open.take() {
+        if let Some(OpenDatabase { db, log }) = open.take() {
             drop(db);
             // Drop the page cache of the log: it may hold data that could not be written.
             let _ = rustix::fs::fadvise(&log, 0, None, rustix::fs::Advice::DontNeed);
@@ -190,7 +190,7 @@ impl Database {
 
     fn fail_shared(&self, error: StoreError) -> Arc<StoreError> {
         let mut failed = lock(&self.failed);
-        let failure = failed.get_or_insert_with(|| Failure { error: Arc::new(error), tried: None });
+        let failure = failed.get_or_insert_with(|| DatabaseFailure { error: Arc::new(error), tried: None });
         self.has_failed.store(true, Ordering::SeqCst);
         failure.error.clone()
     }
@@ -233,19 +233,19 @@ impl Database {
     }
 
     /// Returns the records whose keys begin with `prefix`, in key order.
-    pub fn prefixed(&self, prefix: &[u8]) -> impl DoubleEndedIterator<Item = Result<Pair, StoreError>> {
+    pub fn prefixed(&self, prefix: &[u8]) -> impl DoubleEndedIterator<Item = Result<KeyValue, StoreError>> {
         self.pairs(self.db().map(|db| db.scan_prefix(prefix)))
     }
 
     /// Returns the records with keys from `from` (inclusive) to `to` (exclusive).
-    pub fn between(&self, from: &[u8], to: &[u8]) -> impl DoubleEndedIterator<Item = Result<Pair, StoreError>> {
+    pub fn between(&self, from: &[u8], to: &[u8]) -> impl DoubleEndedIterator<Item = Result<KeyValue, StoreError>> {
         self.pairs(self.db().map(|db| db.range(from..to)))
     }
 
     fn pairs(
         &self,
         pairs: Result<sled::Iter, StoreError>,
-    ) -> impl DoubleEndedIterator<Item = Result<Pair, StoreError>> {
+    ) -> impl DoubleEndedIterator<Item = Result<KeyValue, StoreError>> {
         let (pairs, error) = match pairs {
             Ok(pairs) => (Some(pairs), None),
             Err(error) => (None, Some(Err(error))),
@@ -338,7 +338,7 @@ impl Database {
     }
 }
 
-pub type Pair = (sled::IVec, sled::IVec);
+pub type KeyValue = (sled::IVec, sled::IVec);
 pub use sled::Batch;
 
 /// Syncs a new database's files and their directory entries. sled does not sync its settings file.
@@ -384,7 +384,7 @@ fn is_locked(error: &io::Error) -> bool {
 }
 
 /// Returns an unused path beside `path`, for a damaged store that is moved aside.
-pub fn free_name(path: &Path) -> PathBuf {
+pub fn unused_path(path: &Path) -> PathBuf {
     let named = |n: u32| path.with_extension(format!("damaged-{n}"));
     (1..).map(named).find(|name| !name.exists()).expect("there are fewer than 2^32 of them")
 }

@@ -17,14 +17,14 @@ use super::record::{self, RECORD_BYTES_MAX};
 use crate::private_file;
 
 /// State of a database.
-pub trait State: Copy + PartialEq + Serialize + DeserializeOwned {
+pub trait JournalState: Copy + PartialEq + Serialize + DeserializeOwned {
     /// Returns the number of changes that led to this state. Each change increases the number.
     fn changes(&self) -> u64;
 }
 
 /// The file has two slots, which are written alternately. A torn write damages one slot and leaves
 /// the other intact.
-pub struct Journal<T> {
+pub struct StoreJournal<T> {
     path: PathBuf,
     file: File,
     writes: AtomicU64,
@@ -33,7 +33,7 @@ pub struct Journal<T> {
 
 const PLACE_BYTES: usize = RECORD_BYTES_MAX;
 
-impl<T: State> Journal<T> {
+impl<T: JournalState> StoreJournal<T> {
     /// Opens or creates the file. Returns the latest state in it.
     pub fn open(path: &Path) -> Result<(Self, Option<T>), StoreError> {
         let failed = |cause| StoreError::Io { path: path.to_owned(), cause };
@@ -81,7 +81,7 @@ impl<T: State> Journal<T> {
 }
 
 /// Returns whether a database in the state `found` has lost changes that its journal recorded.
-pub fn is_behind<T: State>(found: &T, journal: Option<&T>) -> bool {
+pub fn is_behind<T: JournalState>(found: &T, journal: Option<&T>) -> bool {
     journal.is_some_and(|latest| {
         latest.changes() > found.changes() || (latest.changes() == found.changes() && latest != found)
     })
@@ -91,7 +91,7 @@ pub fn is_behind<T: State>(found: &T, journal: Option<&T>) -> bool {
 mod tests {
     use super::*;
 
-    impl State for (u64, u64) {
+    impl JournalState for (u64, u64) {
         fn changes(&self) -> u64 {
             self.0
         }
@@ -101,7 +101,7 @@ mod tests {
     fn the_latest_state_that_is_whole_counts() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("journal");
-        let open = || Journal::<(u64, u64)>::open(&path).unwrap();
+        let open = || StoreJournal::<(u64, u64)>::open(&path).unwrap();
         let state = |changes| (changes, 7);
         let (journal, latest) = open();
         assert_eq!(latest, None);

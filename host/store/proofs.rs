@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use super::StoreError;
-use super::database::{Batch, Database, free_name, lock};
-use super::kept::{Kept, What};
+use super::database::{Batch, Database, lock, unused_path};
+use super::retention::{Evicted, Retention};
 use crate::proof::SliceProof;
-use crate::slice::{Scope, SliceId};
+use crate::slice::{SliceId, Tenant};
 
 /// Version of the record formats below.
 const VERSION: u8 = 0;
@@ -29,20 +29,20 @@ pub struct ProofStore {
     database: Database,
     proofs_max: u64,
     /// State for the next write.
-    next: Mutex<Next>,
+    next: Mutex<NextProof>,
     /// Lock file of the directory. Dropped after the database, so another process gets the
     /// directory only after sled has released it.
     _lock: Option<File>,
 }
 
-struct Next {
+struct NextProof {
     sequence: u64,
     /// The proofs of each scope, by sequence number. `None` after a failed write: the next write
     /// reads them again.
-    kept: Option<Kept<()>>,
+    kept: Option<Retention<()>>,
 }
 
-impl Next {
+impl NextProof {
     fn read(database: &Database) -> Result<Self, StoreError> {
         let last = database.prefixed(&[SEQUENCE_PREFIX]).next_back().transpose()?;
         let sequence = last.map_or(0, |(key, _)| number(&key[1..]) + 1);
@@ -52,7 +52,7 @@ impl Next {
 }
 
 /// An opened store, and the path to which a damaged predecessor was moved.
-pub struct Opened {
+pub struct OpenedProofs {
     pub store: ProofStore,
     pub moved_aside: Option<PathBuf>,
 }
@@ -60,15 +60,15 @@ pub struct Opened {
 impl ProofStore {
     /// Opens or creates the store in the directory `path`, for `proofs_max` proofs. No other
     /// process may have it open.
-    pub fn open(path: &Path, proofs_max: u64) -> Result<Opened, StoreError> {
+    pub fn open(path: &Path, proofs_max: u64) -> Result<OpenedProofs, StoreError> {
         match Self::try_open(path, proofs_max) {
             Err(StoreError::Failed { .. }) if path.exists() => {
-                let aside = free_name(path);
+                let aside = unused_path(path);
                 std::fs::rename(path, &aside).map_err(|cause| StoreError::Io { path: path.to_owned(), cause })?;
                 let store = Self::try_open(path, proofs_max)?;
-                Ok(Opened { store, moved_aside: Some(aside) })
+                Ok(OpenedProofs { store, moved_aside: Some(aside) })
             }
-            opened => Ok(Opened { store: opened?, moved_aside: None }),
+            opened => Ok(OpenedProofs { store: opened?, moved_aside: None }),
         }
     }
 
@@ -80,7 +80,7 @@ impl ProofStore {
 
     fn try_open(path: &Path, proofs_max: u64) -> Result<Self, StoreError> {
         let database = Database::open(path, VERSION)?;
-        let next = Mutex::new(Next::read(&database)?);
+        let next = Mutex::new(NextProof::read(&database)?);
         Ok(Self { database, proofs_max: proofs_max.max(1), next, _lock: None })
     }
 
@@ -97,13 +97,13 @@ impl ProofStore {
             return Ok(false);
         }
         self.database.reopen()?;
-        *next = Next::read(&self.database).map_err(|error| self.database.fail(error))?;
+        *next = NextProof::read(&self.database).map_err(|error| self.database.fail(error))?;
         Ok(true)
     }
 
     /// Returns the proof under `id` in `scope`. A proof that is damaged, or not on disk, counts as
     /// missing and is computed again.
-    pub fn proof(&self, scope: &Scope, id: &SliceId) -> Result<Option<SliceProof>, StoreError> {
+    pub fn proof(&self, scope: &Tenant, id: &SliceId) -> Result<Option<SliceProof>, StoreError> {
         let value = self.database.get(&proof_key(&name(scope, id)))?;
         let durable = |value: &&[u8]| value.get(..8).is_some_and(|sequence| self.database.is_flushed(number(sequence)));
         let value = value.as_deref().filter(durable);
@@ -112,7 +112,7 @@ impl ProofStore {
     }
 
     /// Returns the newest proofs in `scope`, newest first, at most `max`.
-    pub fn recent(&self, scope: &Scope, max: usize) -> Result<Vec<SliceProof>, StoreError> {
+    pub fn recent(&self, scope: &Tenant, max: usize) -> Result<Vec<SliceProof>, StoreError> {
         let (mut found, mut before) = (Vec::new(), u64::MAX);
         while found.len() < max {
             let numbers: Vec<u64> = {
@@ -135,7 +135,7 @@ impl ProofStore {
 
     /// Stores proofs, each in its scope, and returns when they are durable. After an error, each
     /// proof may or may not be stored. Among several proofs with one name, the last one wins.
-    pub fn keep(&self, proofs: &[(&Scope, &SliceProof)]) -> Result<(), StoreError> {
+    pub fn keep(&self, proofs: &[(&Tenant, &SliceProof)]) -> Result<(), StoreError> {
         let at_once = usize::try_from(self.proofs_max).unwrap_or(usize::MAX).min(AT_ONCE);
         // Epoch of the first batch. Later batches belong to the same or a later epoch.
         let epoch = self.database.epoch();
@@ -149,7 +149,7 @@ impl ProofStore {
 
     /// Writes the proofs and evicts what exceeds the limit, in one batch. Returns the last proof's
     /// sequence number.
-    fn insert(&self, proofs: &[(&Scope, &SliceProof)]) -> Result<u64, StoreError> {
+    fn insert(&self, proofs: &[(&Tenant, &SliceProof)]) -> Result<u64, StoreError> {
         let mut next = lock(&self.next);
         let mut kept = match next.kept.take() {
             Some(kept) => kept,
@@ -170,7 +170,7 @@ impl ProofStore {
             };
             if let Some(older) = older {
                 batch.remove(&sequence_key(older));
-                kept.remove(scope, older, What::Entry);
+                kept.remove(scope, older, Evicted::Entry);
             }
             batch.insert(key, value);
             batch.insert(&sequence_key(sequence), &*name);
@@ -178,7 +178,7 @@ impl ProofStore {
             kept.add(scope, sequence, (), 0);
             sequence += 1;
         }
-        while let Some(goes) = kept.next_to_go(self.proofs_max, u64::MAX) {
+        while let Some(goes) = kept.next_victim(self.proofs_max, u64::MAX) {
             let name = match names.get(&goes.number) {
                 Some(name) => Some(name.clone()),
                 None => self.database.get(&sequence_key(goes.number))?.map(|name| name.to_vec()),
@@ -188,14 +188,14 @@ impl ProofStore {
             kept.evict(&goes);
         }
         self.database.apply(batch)?;
-        *next = Next { sequence, kept: Some(kept) };
+        *next = NextProof { sequence, kept: Some(kept) };
         Ok(sequence.saturating_sub(1))
     }
 }
 
 /// Reads the stored proofs of each scope.
-fn read_kept(database: &Database) -> Result<Kept<()>, StoreError> {
-    let mut kept = Kept::default();
+fn read_kept(database: &Database) -> Result<Retention<()>, StoreError> {
+    let mut kept = Retention::default();
     for pair in database.prefixed(&[SEQUENCE_PREFIX]) {
         let (key, name) = pair?;
         kept.add(&scope_in(&name), number(&key[1..]), (), 0);
@@ -203,14 +203,14 @@ fn read_kept(database: &Database) -> Result<Kept<()>, StoreError> {
     Ok(kept)
 }
 
-fn name(scope: &Scope, id: &SliceId) -> Vec<u8> {
+fn name(scope: &Tenant, id: &SliceId) -> Vec<u8> {
     let id = id.as_str().as_bytes();
     scope.token().map_or_else(|| id.to_vec(), |token| [token.as_bytes(), &[SCOPE_END], id].concat())
 }
 
 /// Returns the slice id in `name` if the name belongs to `scope`. No valid id contains the
 /// separator, so a name of another scope does not parse.
-fn id_in(scope: &Scope, name: &[u8]) -> Option<SliceId> {
+fn id_in(scope: &Tenant, name: &[u8]) -> Option<SliceId> {
     let name = std::str::from_utf8(name).ok()?;
     let id = match scope.token() {
         Some(token) => name.strip_prefix(token)?.strip_prefix(char::from(SCOPE_END))?,
@@ -220,10 +220,10 @@ fn id_in(scope: &Scope, name: &[u8]) -> Option<SliceId> {
 }
 
 /// Returns the scope in a name, or the owner's scope if the name has no valid one.
-fn scope_in(name: &[u8]) -> Scope {
+fn scope_in(name: &[u8]) -> Tenant {
     let token = name.split(|byte| *byte == SCOPE_END).next().filter(|token| token.len() < name.len());
     let token = token.and_then(|token| std::str::from_utf8(token).ok()?.parse().ok());
-    token.unwrap_or(Scope::OWNER)
+    token.unwrap_or(Tenant::OWNER)
 }
 
 fn proof_key(name: &[u8]) -> Vec<u8> {
@@ -276,10 +276,10 @@ mod tests {
         let proof = proof(&id, b"");
         let directory = tempfile::tempdir().unwrap();
         let store = ProofStore::open(&directory.path().join("proofs"), 10).unwrap().store;
-        store.insert(&[(&Scope::OWNER, &proof)]).unwrap();
-        assert_eq!(store.proof(&Scope::OWNER, &id).unwrap(), None);
-        store.keep(&[(&Scope::OWNER, &proof)]).unwrap();
-        assert_eq!(store.proof(&Scope::OWNER, &id).unwrap(), Some(proof));
+        store.insert(&[(&Tenant::OWNER, &proof)]).unwrap();
+        assert_eq!(store.proof(&Tenant::OWNER, &id).unwrap(), None);
+        store.keep(&[(&Tenant::OWNER, &proof)]).unwrap();
+        assert_eq!(store.proof(&Tenant::OWNER, &id).unwrap(), Some(proof));
     }
 
     /// A store that was written before scopes existed belongs to the owner.
@@ -296,14 +296,14 @@ mod tests {
         database.flush((0, database.epoch()), || (1, ()), |()| Ok(())).unwrap();
         drop(database);
 
-        let (store, token) = (ProofStore::open(&path, 2).unwrap().store, "a".parse::<Scope>().unwrap());
+        let (store, token) = (ProofStore::open(&path, 2).unwrap().store, "a".parse::<Tenant>().unwrap());
         assert_eq!(lock(&store.next).kept.as_ref().unwrap().all().entries, 1);
-        assert_eq!(store.proof(&Scope::OWNER, &id).unwrap().as_ref(), Some(&former));
+        assert_eq!(store.proof(&Tenant::OWNER, &id).unwrap().as_ref(), Some(&former));
         assert_eq!(store.proof(&token, &id).unwrap(), None);
         store.keep(&[(&token, &proof(&id, b"a token's"))]).unwrap();
-        assert_eq!(store.proof(&Scope::OWNER, &id).unwrap(), Some(former), "each has its own");
+        assert_eq!(store.proof(&Tenant::OWNER, &id).unwrap(), Some(former), "each has its own");
         store.keep(&[(&token, &proof(&"other".parse().unwrap(), b""))]).unwrap();
-        assert_eq!(store.proof(&Scope::OWNER, &id).unwrap(), Some(proof(&id, b"former")), "the token has most");
+        assert_eq!(store.proof(&Tenant::OWNER, &id).unwrap(), Some(proof(&id, b"former")), "the token has most");
         assert_eq!(store.proof(&token, &id).unwrap(), None);
     }
 
@@ -312,8 +312,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = ProofStore::open(&directory.path().join("proofs"), 10).unwrap().store;
         let proofs = ["before", "refused", "after"].map(|id| proof(&id.parse().unwrap(), b""));
-        let keep = |at: usize| store.keep(&[(&Scope::OWNER, &proofs[at])]);
-        let kept = |at: usize| store.proof(&Scope::OWNER, proofs[at].slice_id()).unwrap().is_some();
+        let keep = |at: usize| store.keep(&[(&Tenant::OWNER, &proofs[at])]);
+        let kept = |at: usize| store.proof(&Tenant::OWNER, proofs[at].slice_id()).unwrap().is_some();
         keep(0).unwrap();
         drop(store.database.break_sync());
         keep(1).unwrap_err();
@@ -323,7 +323,7 @@ mod tests {
         keep(2).unwrap();
         assert!(kept(0) && kept(2));
         keep(1).unwrap();
-        assert_eq!(store.recent(&Scope::OWNER, 10).unwrap().len(), 3);
+        assert_eq!(store.recent(&Tenant::OWNER, 10).unwrap().len(), 3);
     }
 
     #[test]
@@ -331,13 +331,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let id = |number: usize| (number % 200).to_string().parse::<SliceId>().unwrap();
         let proofs: Vec<SliceProof> = (0..300).map(|number| proof(&id(number), &number.to_le_bytes())).collect();
-        let pairs: Vec<(&Scope, &SliceProof)> = proofs.iter().map(|proof| (&Scope::OWNER, proof)).collect();
+        let pairs: Vec<(&Tenant, &SliceProof)> = proofs.iter().map(|proof| (&Tenant::OWNER, proof)).collect();
         for max in [1, 3, 100, 199, 200, 5_000] {
             let kept = |name: &str, at_once: usize| {
                 let path = directory.path().join(format!("{name}-{max}"));
                 let store = ProofStore::open(&path, max).unwrap().store;
                 pairs.chunks(at_once).for_each(|some| store.keep(some).unwrap());
-                let recent = store.recent(&Scope::OWNER, usize::MAX).unwrap();
+                let recent = store.recent(&Tenant::OWNER, usize::MAX).unwrap();
                 (recent, lock(&store.next).kept.as_ref().unwrap().all().entries)
             };
             let (all, one_by_one) = (kept("all", proofs.len()), kept("one", 1));
@@ -352,16 +352,16 @@ mod tests {
     fn the_newest_of_a_scope_are_found_and_no_others() {
         let directory = tempfile::tempdir().unwrap();
         let store = ProofStore::open(&directory.path().join("proofs"), 10).unwrap().store;
-        let (a, ab) = ("a".parse::<Scope>().unwrap(), "ab".parse::<Scope>().unwrap());
-        let recent = |scope: &Scope, max: usize| -> Vec<String> {
+        let (a, ab) = ("a".parse::<Tenant>().unwrap(), "ab".parse::<Tenant>().unwrap());
+        let recent = |scope: &Tenant, max: usize| -> Vec<String> {
             store.recent(scope, max).unwrap().iter().map(|proof| proof.slice_id().to_string()).collect()
         };
-        for (scope, id) in [(&a, "1"), (&Scope::OWNER, "2"), (&ab, "3"), (&a, "4"), (&Scope::OWNER, "a"), (&a, "1")] {
+        for (scope, id) in [(&a, "1"), (&Tenant::OWNER, "2"), (&ab, "3"), (&a, "4"), (&Tenant::OWNER, "a"), (&a, "1")] {
             store.keep(&[(scope, &proof(&id.parse().unwrap(), b""))]).unwrap();
         }
         assert_eq!(recent(&a, 10), ["1", "4"], "what is kept again is the newest");
         assert_eq!(recent(&ab, 10), ["3"]);
-        assert_eq!(recent(&Scope::OWNER, 10), ["a", "2"]);
+        assert_eq!(recent(&Tenant::OWNER, 10), ["a", "2"]);
         assert_eq!((recent(&a, 1), recent(&a, 0)), (vec!["1".to_owned()], vec![]));
         store.insert(&[(&a, &proof(&"not-on-disk".parse().unwrap(), b""))]).unwrap();
         assert_eq!(recent(&a, 10), ["1", "4"]);
@@ -372,9 +372,9 @@ mod tests {
     #[test]
     fn a_flood_of_one_scope_evicts_its_own_also_in_a_store_of_before() {
         let directory = tempfile::tempdir().unwrap();
-        let (path, flood) = (directory.path().join("proofs"), "flood".parse::<Scope>().unwrap());
+        let (path, flood) = (directory.path().join("proofs"), "flood".parse::<Tenant>().unwrap());
         let id = |number: usize| number.to_string().parse::<SliceId>().unwrap();
-        let scopes = [Scope::OWNER, "a".parse().unwrap(), "b".parse().unwrap()];
+        let scopes = [Tenant::OWNER, "a".parse().unwrap(), "b".parse().unwrap()];
         {
             let store = ProofStore::open(&path, 40).unwrap().store;
             let modest: Vec<_> =

@@ -23,7 +23,7 @@ impl Reserve {
     /// Checks that the reserve stays free after `more` bytes are written. A file system that does
     /// not report its free space passes the check.
     pub fn check(&self, more: u64) -> Result<(), StoreError> {
-        let Some(Space { free, all }) = space(&self.directory) else { return Ok(()) };
+        let Some(FreeSpace { free, all }) = space(&self.directory) else { return Ok(()) };
         let reserved = self.bytes.min(all / PART_OF_DISK);
         if free >= reserved.saturating_add(more) {
             return Ok(());
@@ -32,16 +32,16 @@ impl Reserve {
     }
 }
 
-struct Space {
+struct FreeSpace {
     free: u64,
     all: u64,
 }
 
 /// Returns `None` if the file system reports no size.
-fn space(directory: &Path) -> Option<Space> {
+fn space(directory: &Path) -> Option<FreeSpace> {
     let found = rustix::fs::statvfs(directory).ok()?;
     let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
-    (found.f_blocks > 0).then(|| Space { free: bytes(found.f_bavail), all: bytes(found.f_blocks) })
+    (found.f_blocks > 0).then(|| FreeSpace { free: bytes(found.f_bavail), all: bytes(found.f_blocks) })
 }
 
 /// Returns whether the disk of `path` has too little free space to open a database.
@@ -59,7 +59,7 @@ mod tests {
     fn what_would_go_below_the_reserve_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let reserve = |bytes| Reserve::new(directory.path().to_owned(), bytes);
-        let Space { free, .. } = space(directory.path()).unwrap();
+        let FreeSpace { free, .. } = space(directory.path()).unwrap();
         reserve(0).check(0).unwrap();
         reserve(0).check(free / 2).unwrap();
         let error = reserve(1 << 20).check(u64::MAX).unwrap_err().to_string();

@@ -8,15 +8,15 @@ use super::*;
 
 /// A token, identified by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Token(u8);
+struct TestToken(u8);
 
-impl Owner for Token {}
+impl Owner for TestToken {}
 
-type Wait = Pin<Box<dyn Future<Output = Result<Turn<Token>, LineIsFull>>>>;
+type PendingTurn = Pin<Box<dyn Future<Output = Result<Turn<TestToken>, LineIsFull>>>>;
 
-fn wait(turns: &Turns<Token>, owner: u8) -> Wait {
+fn wait(turns: &Turns<TestToken>, owner: u8) -> PendingTurn {
     let turns = turns.clone();
-    let mut wait: Wait = Box::pin(async move { turns.wait(&Token(owner)).await });
+    let mut wait: PendingTurn = Box::pin(async move { turns.wait(&TestToken(owner)).await });
     // The first poll takes the place in the queue.
     if let Some(turn) = now(&mut wait) {
         return Box::pin(std::future::ready(turn));
@@ -24,7 +24,7 @@ fn wait(turns: &Turns<Token>, owner: u8) -> Wait {
     wait
 }
 
-fn now(wait: &mut Wait) -> Option<Result<Turn<Token>, LineIsFull>> {
+fn now(wait: &mut PendingTurn) -> Option<Result<Turn<TestToken>, LineIsFull>> {
     match wait.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(turn) => Some(turn),
         Poll::Pending => None,
@@ -35,7 +35,7 @@ fn now(wait: &mut Wait) -> Option<Result<Turn<Token>, LineIsFull>> {
 fn one_of_another_comes_after_one_of_a_thousand() {
     let turns = Turns::new(1, 0, 10_000);
     let running = now(&mut wait(&turns, 1)).unwrap().unwrap();
-    let mut greedy: Vec<Wait> = (0..1_000).map(|_| wait(&turns, 1)).collect();
+    let mut greedy: Vec<PendingTurn> = (0..1_000).map(|_| wait(&turns, 1)).collect();
     let mut late = [wait(&turns, 2), wait(&turns, 2)];
     drop(running);
     let first = now(&mut greedy[0]).expect("the greedy token came first").unwrap();
@@ -67,7 +67,7 @@ fn spare_permits_start_whoever_runs_nothing() {
 fn a_line_has_places_for_more_than_one_owner() {
     let turns = Turns::new(1, 0, 10);
     let running = now(&mut wait(&turns, 1)).unwrap().unwrap();
-    let mut line: Vec<Wait> = (0..9).map(|_| wait(&turns, 1)).collect();
+    let mut line: Vec<PendingTurn> = (0..9).map(|_| wait(&turns, 1)).collect();
     assert_eq!(now(&mut wait(&turns, 1)).unwrap().err(), Some(LineIsFull));
     line.push(wait(&turns, 2));
     assert_eq!(turns.waiting(), 10);
@@ -94,7 +94,7 @@ fn work_starts_where_the_permit_is_given_back_unless_its_place_is_left() {
     let (sender, started) = std::sync::mpsc::channel();
     let submit = |name: &'static str| {
         let sender = sender.clone();
-        turns.start(&Token(1), move |turn| sender.send((name, turn)).unwrap()).unwrap()
+        turns.start(&TestToken(1), move |turn| sender.send((name, turn)).unwrap()).unwrap()
     };
     let [_first, second, _third] = ["first", "second", "third"].map(submit);
     let (name, turn) = started.try_recv().expect("a free permit is not waited for");
@@ -115,7 +115,7 @@ fn threads_wait_too_and_no_more_run_than_there_are_permits() {
         for i in 0..64u8 {
             let (turns, running) = (turns.clone(), &running);
             scope.spawn(move || {
-                let turn = turns.wait_blocking(&Token(i % 3)).unwrap();
+                let turn = turns.wait_blocking(&TestToken(i % 3)).unwrap();
                 assert!(running.fetch_add(1, Ordering::SeqCst) < 3);
                 std::thread::yield_now();
                 running.fetch_sub(1, Ordering::SeqCst);
@@ -134,8 +134,8 @@ proptest! {
         permits in 1..4usize, spare in 0..3usize, steps in prop::collection::vec((0..4u8, 0..3u8), 1..300)
     ) {
         let turns = Turns::new(permits, spare, 1_000_000);
-        let mut waiting: Vec<(u8, Wait)> = Vec::new();
-        let mut running: Vec<(u8, Turn<Token>)> = Vec::new();
+        let mut waiting: Vec<(u8, PendingTurn)> = Vec::new();
+        let mut running: Vec<(u8, Turn<TestToken>)> = Vec::new();
         // Pairs of a waiting owner and one that had a turn meanwhile.
         let mut passed: Vec<(u8, u8)> = Vec::new();
         for (owner, step) in steps {

@@ -8,13 +8,13 @@ use std::sync::atomic::AtomicU64;
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
-use super::order::{Answer, Found, Order, Source};
+use super::job::{EngineJob, EngineResult, EngineRun, SliceSource};
 use crate::digest::HashThreads;
 use crate::limits::Limits;
 use crate::proof::Blob;
 use crate::sandbox::{
-    Bounds, Input as _, ProcessEnd, Purpose, Reference, SandboxError, Watch, Work, deny_access, enter, start, watched,
-    with_guest_stack,
+    Bounds, Input as _, Invocation, ProcessEnd, ProcessPurpose, Reference, RunControl, SandboxError, deny_access,
+    enter, start, watched, with_guest_stack,
 };
 use crate::slice::{OpenSlice, Slice};
 
@@ -37,10 +37,10 @@ const DEADLINE_FACTOR: u64 = 4;
 
 /// Runs `order` in a child process of `program`, which must be the same binary as this `node`.
 /// Returns the answer of each run, with the memory if it was requested.
-pub fn run(program: &Path, order: &Order) -> Vec<(Answer, Option<Vec<u8>>)> {
-    let failed = |message: String| vec![(Answer::Failed { code: "engine_failed".to_owned(), message }, None)];
+pub fn run(program: &Path, order: &EngineJob) -> Vec<(EngineResult, Option<Vec<u8>>)> {
+    let failed = |message: String| vec![(EngineResult::Failed { code: "engine_failed".to_owned(), message }, None)];
     let mut order = order.clone();
-    if let Source::File(path) = &mut order.slice
+    if let SliceSource::File(path) = &mut order.slice
         && let Ok(absolute) = std::path::absolute(&*path)
     {
         // The child starts in the root directory.
@@ -74,16 +74,16 @@ pub fn run(program: &Path, order: &Order) -> Vec<(Answer, Option<Vec<u8>>)> {
     }
 }
 
-fn listen(output: ChildStdout, runs: u32, answers: &mut Vec<(Answer, Option<Vec<u8>>)>) -> io::Result<()> {
+fn listen(output: ChildStdout, runs: u32, answers: &mut Vec<(EngineResult, Option<Vec<u8>>)>) -> io::Result<()> {
     let mut output = BufReader::new(output);
     for _ in 0..runs {
-        answers.push(Answer::read(&mut output)?);
+        answers.push(EngineResult::read(&mut output)?);
     }
     Ok(())
 }
 
 /// Computes the resource bounds of a child for `order`.
-fn bounds(order: &Order) -> Bounds {
+fn bounds(order: &EngineJob) -> Bounds {
     let gas_seconds = u64::from(order.runs).saturating_mul(order.gas_max() / GAS_A_SECOND);
     Bounds {
         cpu_seconds: CPU_SECONDS.saturating_add(gas_seconds),
@@ -96,10 +96,10 @@ fn bounds(order: &Order) -> Bounds {
 /// Executes the order from standard input. The process is unusable afterwards.
 pub fn serve_one_order() -> io::Result<()> {
     enter()?;
-    let order = Order::read(&mut io::stdin().lock())?;
+    let order = EngineJob::read(&mut io::stdin().lock())?;
     let slice = match &order.slice {
-        Source::File(path) => Slice::from_file(path, u64::MAX),
-        Source::Bytes(bytes) => Ok(Slice::from_bytes(bytes.clone())),
+        SliceSource::File(path) => Slice::from_file(path, u64::MAX),
+        SliceSource::Bytes(bytes) => Ok(Slice::from_bytes(bytes.clone())),
     };
     let open = |slice: &Slice| slice.open(&HashThreads::new(1), &AtomicU64::new(0));
     // Open one handle for each run, because nothing can be opened after confinement.
@@ -108,18 +108,18 @@ pub fn serve_one_order() -> io::Result<()> {
     // There is still only one thread. Threads that it starts for guests inherit the same denial.
     let denied = deny_access(bounds(&order))?;
     with_guest_stack(|| {
-        denied.confine(Purpose::Run)?;
+        denied.confine(ProcessPurpose::Run)?;
         run_all(&order, slices)
     })?
 }
 
-fn run_all(order: &Order, slices: Vec<OpenSlice>) -> io::Result<()> {
+fn run_all(order: &EngineJob, slices: Vec<OpenSlice>) -> io::Result<()> {
     let mut to = BufWriter::new(io::stdout().lock());
     let reference = Reference::new(order.engine, &order.module);
     for slice in slices {
         let input = Blob { blake3: slice.digest(), bytes: slice.len() };
         if order.claimed.is_some_and(|(claimed, _)| claimed != input) {
-            Answer::OtherSlice(input).write(None, &mut to)?;
+            EngineResult::OtherSlice(input).write(None, &mut to)?;
             continue;
         }
         let ran = match &reference {
@@ -127,39 +127,39 @@ fn run_all(order: &Order, slices: Vec<OpenSlice>) -> io::Result<()> {
             Err(error) => Err(failed(error)),
         };
         match ran {
-            Ok((found, memory)) => Answer::Found(Box::new(found)).write(memory.as_deref(), &mut to)?,
+            Ok((found, memory)) => EngineResult::Found(Box::new(found)).write(memory.as_deref(), &mut to)?,
             Err(answer) => answer.write(None, &mut to)?,
         }
     }
     Ok(())
 }
 
-fn failed(error: &SandboxError) -> Answer {
+fn failed(error: &SandboxError) -> EngineResult {
     match error {
-        SandboxError::BeyondClaim(beyond) => Answer::Beyond(*beyond),
-        error => Answer::Failed { code: error.code().to_owned(), message: error.to_string() },
+        SandboxError::BeyondClaim(beyond) => EngineResult::Beyond(*beyond),
+        error => EngineResult::Failed { code: error.code().to_owned(), message: error.to_string() },
     }
 }
 
 fn run_once(
-    order: &Order,
+    order: &EngineJob,
     reference: &Reference,
     input: Blob,
     slice: OpenSlice,
-) -> Result<(Found, Option<Vec<u8>>), Answer> {
+) -> Result<(EngineRun, Option<Vec<u8>>), EngineResult> {
     let clock = Instant::now();
-    let work = Work {
+    let work = Invocation {
         args: order.args.clone(),
         assets: order.assets.iter().cloned().collect(),
-        watch: Watch {
+        watch: RunControl {
             deadline: order.timeout_ms.map(|timeout| clock + Duration::from_millis(timeout)),
             claimed: order.claimed.map(|(_, claimed)| claimed),
-            ..Watch::default()
+            ..RunControl::default()
         },
         trace: order.window,
-        ..Work::new(Box::new(slice), order.limits)
+        ..Invocation::new(Box::new(slice), order.limits)
     };
     let execution = reference.run(work).map_err(|error| failed(&error))?;
     let duration_us = u64::try_from(clock.elapsed().as_micros()).unwrap_or(u64::MAX);
-    Ok(Found::new(input, execution, duration_us, order.tells_trace))
+    Ok(EngineRun::new(input, execution, duration_us, order.tells_trace))
 }

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::child;
+use super::job::{EngineJob, EngineResult, EngineRun};
 use super::matrix::Case;
-use super::order::{Answer, Found, Order};
 use crate::digest::Digest;
 use crate::proof::{Blob, JobLimits, profile};
-use crate::sandbox::{Call, Checkpoint, EngineKind, Window};
+use crate::sandbox::{Checkpoint, EngineKind, TraceWindow, TracedCall};
 use crate::text::explained;
 
 /// Parts of an interval in one round, if the memory is small.
@@ -25,7 +25,7 @@ const PARTS_MIN: u64 = 4;
 
 /// One of two runs.
 #[derive(Clone)]
-pub struct Side {
+pub struct DiffSide {
     pub engine: EngineKind,
     /// The metered module.
     pub module: Arc<[u8]>,
@@ -40,7 +40,7 @@ pub struct Difference {
     /// checkpoint, or the number of checkpoints), or the results of the runs.
     pub what: Vec<&'static str>,
     /// The first host call that differs between the runs, if the interval has one.
-    pub call: Option<[Option<Call>; 2]>,
+    pub call: Option<[Option<TracedCall>; 2]>,
     /// The range from the first to the last byte of memory that differs, and the number of bytes
     /// that differ.
     pub memory: Option<(Range<u64>, u64)>,
@@ -78,8 +78,8 @@ const VERSION: u16 = 2;
 
 /// Runs `case` on one side and returns its checkpoints. `module` is the digest of the guest before
 /// metering.
-pub fn trace(program: &Path, module: Digest, case: &Case, side: &Side) -> Result<TraceFile, TraceError> {
-    let (found, _) = run(program, case, side, Window::WHOLE)?;
+pub fn trace(program: &Path, module: Digest, case: &Case, side: &DiffSide) -> Result<TraceFile, TraceError> {
+    let (found, _) = run(program, case, side, TraceWindow::WHOLE)?;
     Ok(TraceFile {
         version: VERSION,
         engine: side.engine.full_name().to_owned(),
@@ -133,7 +133,7 @@ impl TraceFile {
                 let last = self.checkpoints.last().map_or(0, |checkpoint| checkpoint.gas);
                 Some(Difference::within(last..self.gas.max(other.gas), vec!["the end"]))
             }
-            Some(Parted { gas, what }) => Some(Difference::within(gas, what)),
+            Some(Divergence { gas, what }) => Some(Difference::within(gas, what)),
         })
     }
 }
@@ -145,28 +145,28 @@ impl Difference {
 }
 
 /// Finds where the runs of `case` on two sides diverge; `None` if they do not.
-pub fn diff(program: &Path, case: &Case, sides: [&Side; 2]) -> Result<Option<Difference>, TraceError> {
-    let both = |window: Window| -> Result<[Ran; 2], TraceError> {
+pub fn diff(program: &Path, case: &Case, sides: [&DiffSide; 2]) -> Result<Option<Difference>, TraceError> {
+    let both = |window: TraceWindow| -> Result<[DiffRun; 2], TraceError> {
         Ok([run(program, case, sides[0], window)?, run(program, case, sides[1], window)?])
     };
-    let [(left, _), (right, _)] = both(Window::WHOLE)?;
+    let [(left, _), (right, _)] = both(TraceWindow::WHOLE)?;
     let ends = super::matrix::differs(&left, &right);
     let memory_bytes = left.memory_bytes.max(right.memory_bytes);
     let parts = (HASHED_BYTES_MAX / memory_bytes.max(1)).clamp(PARTS_MIN, PARTS);
-    let kept = |found: &Found| (found.kept_every, found.checkpoints.clone());
+    let kept = |found: &EngineRun| (found.kept_every, found.checkpoints.clone());
     let checkpoints = aligned([kept(&left), kept(&right)]);
     let mut parted = match (parted([&checkpoints[0], &checkpoints[1]]), ends) {
         (Some(parted), _) => parted,
         (None, None) => return Ok(None),
         (None, Some(what)) => {
             let last = checkpoints[0].last().map_or(0, |checkpoint| checkpoint.gas);
-            Parted { gas: last..left.gas.max(right.gas).max(last + 1), what: vec![what] }
+            Divergence { gas: last..left.gas.max(right.gas).max(last + 1), what: vec![what] }
         }
     };
     loop {
         let length = parted.gas.end - parted.gas.start;
         let stride = (length / parts).max(1);
-        let window = Window::part(parted.gas.start, parted.gas.end, stride, None);
+        let window = TraceWindow::part(parted.gas.start, parted.gas.end, stride, None);
         let [(left, _), (right, _)] = both(window)?;
         let finer = self::parted([&left.checkpoints, &right.checkpoints]);
         let before = parted.gas.clone();
@@ -186,7 +186,7 @@ pub fn diff(program: &Path, case: &Case, sides: [&Side; 2]) -> Result<Option<Dif
         }
     }
     let Range { start, end } = parted.gas;
-    let window = Window::part(start, end.saturating_add(1), 1, Some(end));
+    let window = TraceWindow::part(start, end.saturating_add(1), 1, Some(end));
     let [(left, left_memory), (right, right_memory)] = both(window)?;
     Ok(Some(Difference {
         call: first_call([&left.calls, &right.calls]),
@@ -196,13 +196,13 @@ pub fn diff(program: &Path, case: &Case, sides: [&Side; 2]) -> Result<Option<Dif
 }
 
 /// The result of a run, and the memory if it was requested.
-type Ran = (Found, Option<Vec<u8>>);
+type DiffRun = (EngineRun, Option<Vec<u8>>);
 
-fn run(program: &Path, case: &Case, side: &Side, window: Window) -> Result<Ran, TraceError> {
-    let order = Order { window: Some(window), tells_trace: true, ..case.order(side.engine, &side.module, 1) };
+fn run(program: &Path, case: &Case, side: &DiffSide, window: TraceWindow) -> Result<DiffRun, TraceError> {
+    let order = EngineJob { window: Some(window), tells_trace: true, ..case.order(side.engine, &side.module, 1) };
     match child::run(program, &order).pop() {
-        Some((Answer::Found(found), memory)) => Ok((*found, memory)),
-        Some((Answer::Failed { message, .. }, _)) => Err(TraceError::Run(format!("{}: {message}", side.engine))),
+        Some((EngineResult::Found(found), memory)) => Ok((*found, memory)),
+        Some((EngineResult::Failed { message, .. }, _)) => Err(TraceError::Run(format!("{}: {message}", side.engine))),
         _ => Err(TraceError::Run(format!("{} did not answer", side.engine))),
     }
 }
@@ -218,12 +218,12 @@ fn aligned(runs: [(u64, Vec<Checkpoint>); 2]) -> [Vec<Checkpoint>; 2] {
 }
 
 /// The two checkpoints between which two runs diverge.
-struct Parted {
+struct Divergence {
     gas: Range<u64>,
     what: Vec<&'static str>,
 }
 
-fn parted([left, right]: [&[Checkpoint]; 2]) -> Option<Parted> {
+fn parted([left, right]: [&[Checkpoint]; 2]) -> Option<Divergence> {
     let unlike = left.iter().zip(right).position(|(left, right)| left != right);
     let at = unlike.or_else(|| (left.len() != right.len()).then(|| left.len().min(right.len())))?;
     let start = at.checked_sub(1).map_or(0, |before| left[before].gas);
@@ -241,10 +241,10 @@ fn parted([left, right]: [&[Checkpoint]; 2]) -> Option<Parted> {
         .collect(),
         _ => vec!["the way"],
     };
-    Some(Parted { gas: start..end, what })
+    Some(Divergence { gas: start..end, what })
 }
 
-fn first_call([left, right]: [&[Call]; 2]) -> Option<[Option<Call>; 2]> {
+fn first_call([left, right]: [&[TracedCall]; 2]) -> Option<[Option<TracedCall>; 2]> {
     (0..left.len().max(right.len())).find_map(|at| {
         let calls = [left.get(at).cloned(), right.get(at).cloned()];
         (calls[0] != calls[1]).then_some(calls)

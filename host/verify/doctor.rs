@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::matrix::{Case, Guest, Matrix, Repeats};
-use super::order::Source;
+use super::job::SliceSource;
+use super::matrix::{Case, Matrix, NamedGuest, RunCount};
 use crate::digest::{Digest, Hasher};
 use crate::limits::Limits;
 use crate::proof::profile;
@@ -59,8 +59,8 @@ pub fn doctor(program: &Path, engines: &[EngineKind], progress: &(dyn Fn() + Syn
         .into_iter()
         .chain(traps)
         .map(|(name, wat)| {
-            let guest = Guest { name: name.to_owned(), module: metered(&wat) };
-            Matrix::of(program, &[guest], engines, &case(), Repeats { runs: 1, jobs: 1 }, progress)
+            let guest = NamedGuest { name: name.to_owned(), module: metered(&wat) };
+            Matrix::of(program, &[guest], engines, &case(), RunCount { runs: 1, jobs: 1 }, progress)
         })
         .collect();
     let mut hasher = Hasher::default();
@@ -77,7 +77,7 @@ pub fn doctor(program: &Path, engines: &[EngineKind], progress: &(dyn Fn() + Syn
     Diagnosis { matrices, fingerprint: hasher.finish() }
 }
 
-fn facts(found: &super::order::Found) -> Digest {
+fn facts(found: &super::job::EngineRun) -> Digest {
     let outcome = found.outcome().map(|outcome| outcome.code());
     let text = format!("{outcome:?} {:?} {} {} {:?}", found.proof, found.output.blake3, found.gas, found.trace);
     Digest::of(text.as_bytes())
@@ -85,7 +85,7 @@ fn facts(found: &super::order::Found) -> Digest {
 
 fn case() -> Case {
     Case {
-        slice: Source::Bytes((*b"the quick brown fox jumps over the lazy dog").into()),
+        slice: SliceSource::Bytes((*b"the quick brown fox jumps over the lazy dog").into()),
         args: Arc::default(),
         assets: Vec::new(),
         limits: Limits { gas: 200_000_000, memory_bytes: 1 << 20, ..Limits::DEFAULT },

@@ -5,13 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::child;
-use super::order::{Answer, Found, Order, Source};
+use super::job::{EngineJob, EngineResult, EngineRun, SliceSource};
 use crate::limits::Limits;
-use crate::sandbox::{EngineKind, Window};
+use crate::sandbox::{EngineKind, TraceWindow};
 
 /// A guest, with the name that its user knows.
 #[derive(Clone)]
-pub struct Guest {
+pub struct NamedGuest {
     pub name: String,
     /// The metered module.
     pub module: Arc<[u8]>,
@@ -20,7 +20,7 @@ pub struct Guest {
 /// The slice, arguments, assets and limits of each run.
 #[derive(Clone)]
 pub struct Case {
-    pub slice: Source,
+    pub slice: SliceSource,
     pub args: Arc<[u8]>,
     pub assets: Vec<Arc<[u8]>>,
     pub limits: Limits,
@@ -28,8 +28,8 @@ pub struct Case {
 }
 
 impl Case {
-    pub(super) fn order(&self, engine: EngineKind, module: &Arc<[u8]>, runs: u32) -> Order {
-        Order {
+    pub(super) fn order(&self, engine: EngineKind, module: &Arc<[u8]>, runs: u32) -> EngineJob {
+        EngineJob {
             engine,
             module: module.clone(),
             slice: self.slice.clone(),
@@ -38,7 +38,7 @@ impl Case {
             limits: self.limits,
             timeout_ms: self.timeout_ms,
             runs,
-            window: Some(Window::WHOLE),
+            window: Some(TraceWindow::WHOLE),
             claimed: None,
             tells_trace: false,
         }
@@ -47,7 +47,7 @@ impl Case {
 
 /// Number of runs of each guest on each engine.
 #[derive(Clone, Copy)]
-pub struct Repeats {
+pub struct RunCount {
     /// Runs one after the other.
     pub runs: u32,
     /// Additional runs at the same time, if more than 1.
@@ -58,19 +58,19 @@ pub struct Repeats {
 pub struct Cell {
     pub guest: usize,
     pub engine: EngineKind,
-    pub answers: Vec<Answer>,
+    pub answers: Vec<EngineResult>,
 }
 
 impl Cell {
-    fn found(&self) -> impl Iterator<Item = &Found> {
+    fn found(&self) -> impl Iterator<Item = &EngineRun> {
         self.answers.iter().filter_map(|answer| match answer {
-            Answer::Found(found) => Some(found.as_ref()),
-            Answer::Beyond(_) | Answer::OtherSlice(_) | Answer::Failed { .. } => None,
+            EngineResult::Found(found) => Some(found.as_ref()),
+            EngineResult::Beyond(_) | EngineResult::OtherSlice(_) | EngineResult::Failed { .. } => None,
         })
     }
 
     /// Returns the first run that has a result.
-    pub fn first(&self) -> Option<&Found> {
+    pub fn first(&self) -> Option<&EngineRun> {
         self.found().next()
     }
 
@@ -96,10 +96,10 @@ impl Matrix {
     /// Runs each guest on each engine, and calls `progress` after each pair.
     pub fn of(
         program: &Path,
-        guests: &[Guest],
+        guests: &[NamedGuest],
         engines: &[EngineKind],
         case: &Case,
-        Repeats { runs, jobs }: Repeats,
+        RunCount { runs, jobs }: RunCount,
         progress: &(dyn Fn() + Sync),
     ) -> Self {
         let mut cells: Vec<Cell> = Vec::new();
@@ -139,7 +139,7 @@ impl Matrix {
     }
 }
 
-fn answers(program: &Path, order: &Order) -> Vec<Answer> {
+fn answers(program: &Path, order: &EngineJob) -> Vec<EngineResult> {
     child::run(program, order).into_iter().map(|(answer, _)| answer).collect()
 }
 
@@ -148,9 +148,9 @@ fn failures(names: &[String], cells: &[Cell]) -> Vec<String> {
     for cell in cells {
         for answer in &cell.answers {
             let message = match answer {
-                Answer::Found(_) => continue,
-                Answer::Failed { message, .. } => message,
-                Answer::Beyond(_) | Answer::OtherSlice(_) => "it answers what was not asked",
+                EngineResult::Found(_) => continue,
+                EngineResult::Failed { message, .. } => message,
+                EngineResult::Beyond(_) | EngineResult::OtherSlice(_) => "it answers what was not asked",
             };
             let failure = format!("{} on {}: {message}", names[cell.guest], cell.engine);
             if !failures.contains(&failure) {
@@ -196,7 +196,7 @@ fn disagreements(names: &[String], cells: &[Cell]) -> Vec<String> {
 }
 
 /// Returns the first property in which two runs of one job differ.
-pub(super) fn differs(one: &Found, other: &Found) -> Option<&'static str> {
+pub(super) fn differs(one: &EngineRun, other: &EngineRun) -> Option<&'static str> {
     match () {
         () if one.input != other.input => Some("the slice that they read"),
         () if one.outcome() != other.outcome() => Some("the outcome"),

@@ -4,12 +4,12 @@
 use std::path::Path;
 
 use super::child;
-use super::matrix::{Case, Guest};
-use super::order::{Answer, Found, Order};
+use super::job::{EngineJob, EngineResult, EngineRun};
+use super::matrix::{Case, NamedGuest};
 use crate::digest::Digest;
 use crate::limits::Limits;
 use crate::proof::{Blob, FORMER_PROFILE, JobLimits, SliceProof, profile};
-use crate::sandbox::{Beyond, Claimed, EngineKind, Outcome, QUANTUM};
+use crate::sandbox::{Claimed, ClaimedAmount, EngineKind, Outcome, QUANTUM};
 use crate::workload::Workload;
 
 /// Result of a re-run, compared with a proof.
@@ -49,7 +49,7 @@ impl Verdict {
 pub fn recheck(
     program: &Path,
     proof: &SliceProof,
-    (module, guest): (Digest, &Guest),
+    (module, guest): (Digest, &NamedGuest),
     case: &Case,
     engines: &[EngineKind],
 ) -> Verdict {
@@ -64,20 +64,22 @@ pub fn recheck(
     for engine in engines {
         let order = checked((named, claimed), case.order(*engine, &guest.module, 1));
         let what = match child::run(program, &order).pop() {
-            Some((Answer::Found(found), _)) => differs(proof, &found),
-            Some((Answer::Beyond(Beyond::Gas), _)) => {
+            Some((EngineResult::Found(found), _)) => differs(proof, &found),
+            Some((EngineResult::Beyond(ClaimedAmount::Gas), _)) => {
                 Some(format!("more than {} gas (claimed: {})", claimed.gas.saturating_add(QUANTUM - 1), claimed.gas))
             }
-            Some((Answer::Beyond(Beyond::Output), _)) => {
+            Some((EngineResult::Beyond(ClaimedAmount::Output), _)) => {
                 Some(format!("an output of more than {} bytes (claimed: {})", output.bytes, output.bytes))
             }
-            Some((Answer::OtherSlice(has), _)) => {
+            Some((EngineResult::OtherSlice(has), _)) => {
                 return Verdict::NotComparable(format!(
                     "the proof is of the slice {} ({} bytes), and this is {} ({} bytes)",
                     named.blake3, named.bytes, has.blake3, has.bytes
                 ));
             }
-            Some((Answer::Failed { message, .. }, _)) => return Verdict::Unverifiable(format!("{engine}: {message}")),
+            Some((EngineResult::Failed { message, .. }, _)) => {
+                return Verdict::Unverifiable(format!("{engine}: {message}"));
+            }
             None => return Verdict::Unverifiable(format!("{engine} did not answer")),
         };
         if let Some(what) = what {
@@ -95,7 +97,13 @@ const START_GAS_MAX: u64 = 1 << 27;
 
 /// Returns the verdict on a claim by rules that are not this node's. It is "not comparable", with
 /// one exception: a claim that a guest without an end came to an end is false by any rules.
-fn by_other_rules(program: &Path, proof: &SliceProof, guest: &Guest, case: &Case, engines: &[EngineKind]) -> Verdict {
+fn by_other_rules(
+    program: &Path,
+    proof: &SliceProof,
+    guest: &NamedGuest,
+    case: &Case,
+    engines: &[EngineKind],
+) -> Verdict {
     let (job, claim) = (proof.job(), proof.claim());
     if job.profile.to_string() != FORMER_PROFILE {
         let (named, own) = (job.profile, profile().digest());
@@ -105,9 +113,9 @@ fn by_other_rules(program: &Path, proof: &SliceProof, guest: &Guest, case: &Case
     if let (Some(engine), true) = (engines.first(), has_returned) {
         let gas = claim.gas().saturating_mul(FORMER_UNIT_GAS_MAX).saturating_add(START_GAS_MAX);
         let order = case.order(*engine, &guest.module, 1);
-        let order = Order { limits: Limits { gas: u64::MAX, ..order.limits }, ..order };
+        let order = EngineJob { limits: Limits { gas: u64::MAX, ..order.limits }, ..order };
         let order = checked((job.input, Claimed { gas, output_bytes: u64::MAX }), order);
-        if let Some((Answer::Beyond(Beyond::Gas), _)) = child::run(program, &order).pop() {
+        if let Some((EngineResult::Beyond(ClaimedAmount::Gas), _)) = child::run(program, &order).pop() {
             let claimed = claim.gas();
             return Verdict::Disagree(format!(
                 "{engine} comes to no end within {gas} gas (claimed: {claimed}, by gas schedule 1)"
@@ -120,8 +128,8 @@ fn by_other_rules(program: &Path, proof: &SliceProof, guest: &Guest, case: &Case
 
 /// Returns the order for a run that is compared with a claim. It takes no checkpoints, because a
 /// claim has none to compare.
-fn checked(claimed: (Blob, Claimed), order: Order) -> Order {
-    Order { window: None, claimed: Some(claimed), ..order }
+fn checked(claimed: (Blob, Claimed), order: EngineJob) -> EngineJob {
+    EngineJob { window: None, claimed: Some(claimed), ..order }
 }
 
 /// Returns the reason why these inputs are not the ones that the proof names.
@@ -155,7 +163,7 @@ fn other_job(proof: &SliceProof, module: Digest, case: &Case) -> Option<String> 
 }
 
 /// Returns the difference between a run and the claim.
-fn differs(proof: &SliceProof, found: &Found) -> Option<String> {
+fn differs(proof: &SliceProof, found: &EngineRun) -> Option<String> {
     let claim = proof.claim();
     let said = |proof: Option<Digest>| proof.map_or_else(|| "none".to_owned(), |proof| proof.to_string());
     let Some(outcome) = found.outcome() else { return Some("what is no outcome".to_owned()) };
@@ -179,14 +187,14 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::verify::Source;
+    use crate::verify::SliceSource;
 
     #[test]
     fn a_lie_costs_what_it_says_and_a_quantum_whatever_its_limits() {
         let blob = Blob { blake3: Digest::of(b""), bytes: 0 };
         for gas_max in [0, 7, 1_000_000_000, 1 << 63, u64::MAX] {
             let case = Case {
-                slice: Source::Bytes(Arc::default()),
+                slice: SliceSource::Bytes(Arc::default()),
                 args: Arc::default(),
                 assets: Vec::new(),
                 limits: Limits { gas: gas_max, ..Limits::DEFAULT },

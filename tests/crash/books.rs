@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 
 use compute_host::courier::Courier;
-use compute_host::receipt::{Acknowledgement, ReceiptId, State};
+use compute_host::receipt::{Acknowledgement, ReceiptId, ReceiptState};
 
 use crate::nodes;
 
@@ -58,7 +58,7 @@ impl Books {
             match (receipt, credit) {
                 (Some(receipt), None) => {
                     found.pending += 1;
-                    assert_eq!(receipt.state, State::Pending, "{receipt:?}");
+                    assert_eq!(receipt.state, ReceiptState::Pending, "{receipt:?}");
                     let mut bytes = Vec::new();
                     let bundle = carrier.store().bundle(&receipt.bundle).unwrap();
                     bundle.expect("a pending bundle is there").read_to_end(&mut bytes).unwrap();

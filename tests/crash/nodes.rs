@@ -8,9 +8,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
-use compute_host::courier::{Courier, Forwarder, HttpForwarder, Mode, Peer, Settings, Summary, system_clock};
+use compute_host::courier::{Courier, FlushMode, Forwarder, HttpForwarder, Peer, Settings, Summary, system_clock};
 use compute_host::digest::Digest;
-use compute_host::http::{Entrance, carrier_routes, serve_network};
+use compute_host::http::{ListenerConfig, carrier_routes, serve_network};
 use compute_host::key::{KeyName, NodeKey, PublicKey, Signer};
 use compute_host::proof::Blob;
 use compute_host::receipt::{ReceiptId, Sender};
@@ -92,7 +92,7 @@ pub fn flush<F: Forwarder>(
     tell: impl FnMut(compute_host::courier::Event),
 ) -> Summary {
     let route = |_: Option<&KeyName>| Ok(Some(to.clone()));
-    let mode = Mode::All { retry_for: Duration::ZERO };
+    let mode = FlushMode::All { retry_for: Duration::ZERO };
     let flush = courier.flush(Arc::new(forwarder), mode, route, tell, std::future::pending());
     runtime.block_on(flush).expect("a flush ends")
 }
@@ -130,7 +130,7 @@ impl Destination {
 }
 
 pub async fn serve(listener: TcpListener, routes: Router) {
-    let entrance = Entrance { tls: None, connections_max: CONNECTIONS_MAX, addresses: None };
+    let entrance = ListenerConfig { tls: None, connections_max: CONNECTIONS_MAX, addresses: None };
     serve_network(vec![listener], entrance, routes, std::future::pending()).await;
 }
 

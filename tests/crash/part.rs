@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use compute_host::courier::{Courier, Event, ForwardError, Forwarder, Handed, HttpForwarder, Parcel};
+use compute_host::courier::{Courier, Event, ForwardError, ForwardOutcome, Forwarder, HttpForwarder, OutboundBundle};
 use compute_host::http::carrier_routes;
 use compute_host::receipt::ReceiptId;
 use rustix::process::{Signal, getpid, kill_process};
@@ -122,7 +122,7 @@ struct Deadly {
 }
 
 impl Forwarder for Deadly {
-    async fn forward(&self, parcel: Parcel) -> Result<Handed, ForwardError> {
+    async fn forward(&self, parcel: OutboundBundle) -> Result<ForwardOutcome, ForwardError> {
         if let Kill::BeforeRequest { after } = self.kill {
             die_at(&self.seen, after);
         }

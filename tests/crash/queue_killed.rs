@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use compute_host::digest::Digest;
 use compute_host::key::Signer;
-use compute_host::modules::{Modules, Quota, Record, StoredModules};
-use compute_host::queue::{Phase, Queue, Settings, TaskRequest};
+use compute_host::modules::{ModuleRecord, Modules, Quota, StoredModules};
+use compute_host::queue::{Queue, Settings, TaskPhase, TaskRequest};
 use compute_host::runner::{Capacity, WorkloadRunner};
 use compute_host::sandbox::{Outcome, Sandbox};
-use compute_host::slice::{Scope, SliceId};
-use compute_host::store::{AcceptedQuota, Ending, Output, ProofStore, TaskId, TaskWorkload};
+use compute_host::slice::{SliceId, Tenant};
+use compute_host::store::{ProofStore, QueueLimits, TaskId, TaskOutcome, TaskOutput, TaskWorkload};
 use compute_host::workload::Workload;
 use serde::{Deserialize, Serialize};
 
@@ -62,9 +62,9 @@ fn slice(number: u64) -> Vec<u8> {
     bytes
 }
 
-fn scope(number: u64) -> Scope {
+fn scope(number: u64) -> Tenant {
     match number % 3 {
-        0 => Scope::OWNER,
+        0 => Tenant::OWNER,
         other => format!("token-{other}").parse().expect("it is a name"),
     }
 }
@@ -73,7 +73,7 @@ fn scope(number: u64) -> Scope {
 fn copy(modules: &Modules) -> TaskWorkload {
     let copy = Workload::from_module(COPY.as_bytes()).expect("it is a module");
     let Workload::Module(module) = copy else { panic!("it comes with its bytes") };
-    let record = Record::new(module.wasm().len() as u64, "compute".to_owned(), 0, "a test".to_owned());
+    let record = ModuleRecord::new(module.wasm().len() as u64, "compute".to_owned(), 0, "a test".to_owned());
     modules.add(&module, None, &record).expect("it can be stored");
     TaskWorkload::Stored(module.digest())
 }
@@ -88,7 +88,7 @@ fn open(directory: &Path) -> (Arc<Queue>, TaskWorkload) {
     let capacity = Capacity { jobs: 2, ..Capacity::of_this_machine() };
     let runner =
         WorkloadRunner::new(sandbox, modules, Arc::new(Signer::new(nodes::key(1))), Some(proofs.store), capacity);
-    let quota = AcceptedQuota { entries_max: 10 * SLICES, ..AcceptedQuota::default() };
+    let quota = QueueLimits { entries_max: 10 * SLICES, ..QueueLimits::default() };
     let settings = Settings { quota, slice_bytes_max: 1 << 20, jobs: 2, spare_jobs: 0, clock: || 0 };
     (Queue::open(&directory.join("accepted"), runner, settings).expect("what a kill leaves can be opened"), copy)
 }
@@ -128,7 +128,7 @@ async fn carry_out(queue: &Arc<Queue>, part: &QueuePart) {
                     while changes.changed().await.is_ok() {}
                 }
                 let Some(status) = queue.status(&scope, &id).expect("it can be read") else { continue };
-                let Phase::Ended(Ending::Done { slice_id, .. }) = status.phase else { panic!("{status:?}") };
+                let TaskPhase::Ended(TaskOutcome::Done { slice_id, .. }) = status.phase else { panic!("{status:?}") };
                 tell(&format!("ended {id} {slice_id}"));
                 let told = told.fetch_add(1, Ordering::Relaxed) + 1;
                 if let Some((after_told, after_us)) = kill.filter(|(after_told, _)| *after_told == told) {
@@ -186,15 +186,15 @@ impl Told {
     }
 }
 
-fn output(queue: &Queue, scope: &Scope, id: &TaskId) -> Vec<u8> {
+fn output(queue: &Queue, scope: &Tenant, id: &TaskId) -> Vec<u8> {
     match queue.output(scope, id).expect("it is not damaged") {
-        Output::Held(bytes) => bytes,
-        Output::File { mut file, .. } => {
+        TaskOutput::Held(bytes) => bytes,
+        TaskOutput::File { mut file, .. } => {
             let mut bytes = Vec::new();
             file.read_to_end(&mut bytes).expect("it can be read");
             bytes
         }
-        Output::Gone => panic!("the output of {id} is not kept"),
+        TaskOutput::Gone => panic!("the output of {id} is not kept"),
     }
 }
 

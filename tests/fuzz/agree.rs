@@ -9,8 +9,8 @@ use std::sync::{Arc, Once};
 use compute_host::digest::{Digest, HashThreads};
 use compute_host::limits::{Limits, Usage};
 use compute_host::sandbox::{
-    Admitted, Call, Checkpoint, EngineKind, Execution, Input, Outcome, ReferenceEngine, Refusal, SandboxError, Window,
-    Work, meter,
+    Admitted, Checkpoint, EngineKind, Execution, Input, Invocation, Outcome, ReferenceEngine, Refusal, SandboxError,
+    TraceWindow, TracedCall, meter,
 };
 use compute_host::slice::Slice;
 
@@ -29,8 +29,8 @@ const LIMITS: Limits = Limits { gas: GAS, memory_bytes: 20 << 16, output_bytes: 
 /// whole grant. The first grants are as small as this, so usage above it is still recognisable.
 pub const LITTLE_GAS: u64 = 1_000;
 
-const WINDOW: Window =
-    Window { from: 0, to: START_GAS_MAX + 6 * LITTLE_GAS, stride: LITTLE_GAS, memory_at: None, is_sparing: true };
+const WINDOW: TraceWindow =
+    TraceWindow { from: 0, to: START_GAS_MAX + 6 * LITTLE_GAS, stride: LITTLE_GAS, memory_at: None, is_sparing: true };
 
 /// Length of the input: more than the offsets and lengths in generated modules add up to.
 const INPUT_BYTES: usize = 4_096;
@@ -50,7 +50,7 @@ pub struct Facts {
     output: Vec<u8>,
     log: Vec<u8>,
     checkpoints: Vec<Checkpoint>,
-    calls: Vec<Call>,
+    calls: Vec<TracedCall>,
     memory: Option<Digest>,
 }
 
@@ -152,15 +152,15 @@ impl Facts {
     }
 }
 
-fn work(gas: u64) -> Work {
+fn work(gas: u64) -> Invocation {
     let bytes: Vec<u8> = (0..INPUT_BYTES).map(|at| (at * at / 7) as u8).collect();
     let input = Slice::from_bytes(bytes.clone()).open(&HashThreads::new(1), &AtomicU64::new(0));
     let input: Box<dyn Input> = Box::new(input.expect("it is in memory"));
-    Work {
+    Invocation {
         args: (*b"arguments").into(),
         assets: Arc::new([bytes.into()]),
         trace: Some(WINDOW),
-        ..Work::new(input, Limits { gas, ..LIMITS })
+        ..Invocation::new(input, Limits { gas, ..LIMITS })
     }
 }
 

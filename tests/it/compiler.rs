@@ -16,10 +16,10 @@ use std::sync::Arc;
 use compute_host::digest::Digest;
 use compute_host::modules::{Modules, ModulesError};
 use compute_host::sandbox::{
-    Admitted, Bounds, COMPILE_COMMAND, Compiler, CompilerError, GateLimits, LIMITS, Purpose, Sandbox, SandboxError,
-    confine,
+    Admitted, Bounds, COMPILE_COMMAND, Compiler, CompilerError, GateLimits, LIMITS, ProcessPurpose, Sandbox,
+    SandboxError, confine,
 };
-use compute_host::workload::{Guest, Workload};
+use compute_host::workload::{Workload, WorkloadGuest};
 
 use crate::common::{NODE, Ran, Workplace, root};
 
@@ -31,7 +31,7 @@ const HELLO_BYTES: usize = 33;
 const CONFINED_BY_ALL: u8 = 3;
 
 fn module() -> Admitted {
-    let Guest::Admitted(module) = Workload::Transcode.module() else { panic!("it is part of this program") };
+    let WorkloadGuest::Admitted(module) = Workload::Transcode.module() else { panic!("it is part of this program") };
     module.clone()
 }
 
@@ -144,7 +144,7 @@ fn attempts_from_inside() {
     if std::env::var_os("ATTEMPT").is_none() {
         return;
     }
-    let purpose = if std::env::var_os("TO_RUN").is_some() { Purpose::Run } else { Purpose::Compile };
+    let purpose = if std::env::var_os("TO_RUN").is_some() { ProcessPurpose::Run } else { ProcessPurpose::Compile };
     let myself = rustix::process::getpid();
     // No other test runs at the same time, but the test harness has a thread, which is not
     // confined.
@@ -300,7 +300,7 @@ fn the_compilers_verdict_is_asked_for_once() {
     let here = Workplace::new();
     let modules = modules(here.compiler_that_replies(&frame(NOT_COMPILABLE, b"never")));
     for _ in 0..3 {
-        let error = modules.program(Guest::Admitted(&module())).err().unwrap();
+        let error = modules.program(WorkloadGuest::Admitted(&module())).err().unwrap();
         assert_eq!(error.to_string(), "the module cannot be compiled: never");
         assert_eq!(error.code(), "not_compilable");
     }
@@ -312,7 +312,7 @@ fn a_failing_compiler_is_left_alone_for_a_while_and_is_no_verdict() {
     let here = Workplace::new();
     let modules = modules(here.compiler_that_replies(b""));
     for _ in 0..3 {
-        let error = modules.program(Guest::Admitted(&module())).err().unwrap();
+        let error = modules.program(WorkloadGuest::Admitted(&module())).err().unwrap();
         assert!(matches!(&*error, ModulesError::Sandbox(SandboxError::Compiler(_))), "{error}");
         assert_eq!(error.code(), "compiler_failed");
     }
@@ -330,8 +330,8 @@ fn what_the_kernel_lacks_is_told() {
         here.file("hello", [settings().as_bytes().as_slice(), &[said]].concat());
         let modules = modules(compiler);
         assert_eq!(modules.confinement(), None, "nobody has said anything");
-        modules.program(Guest::Admitted(&module())).err().unwrap();
-        assert_eq!(modules.confinement().unwrap().lacks(), lacks);
+        modules.program(WorkloadGuest::Admitted(&module())).err().unwrap();
+        assert_eq!(modules.confinement().unwrap().missing(), lacks);
     }
 }
 
@@ -342,7 +342,7 @@ fn callers_that_come_at_once_share_one_compilation() {
     let modules = modules(here.program("compiler", &script));
     std::thread::scope(|scope| {
         for _ in 0..8 {
-            scope.spawn(|| modules.program(Guest::Admitted(&module())).map(drop).unwrap());
+            scope.spawn(|| modules.program(WorkloadGuest::Admitted(&module())).map(drop).unwrap());
         }
     });
     assert_eq!(here.tries(), 1);

@@ -1,6 +1,8 @@
 //! The gate's estimate of compile costs: sums computed by hand, and expensive modules.
 
-use compute_host::sandbox::{Admitted, CompileEngine, GateLimits, LIMITS, LimitName, Price, Refusal, Report, meter};
+use compute_host::sandbox::{
+    Admitted, CompileEngine, CompileEstimate, GateLimits, GateReport, LIMITS, LimitName, Refusal, meter,
+};
 use wasm_encoder::{CustomSection, Encode as _, Section as _};
 
 #[allow(dead_code, reason = "the bench uses more of it")]
@@ -13,13 +15,13 @@ fn module(fields: &str) -> Vec<u8> {
 
 /// Returns the usage of each limit by a module of these fields, with no limit that stops the check.
 fn used(fields: &str) -> GateLimits {
-    Report::of(&module(fields), &GateLimits::DEFAULT).used
+    GateReport::of(&module(fields), &GateLimits::DEFAULT).used
 }
 
 /// Returns the estimate for the most expensive function of a module of these fields, before
 /// metering.
 fn bare_cost(fields: &str) -> u64 {
-    Price::of(&module(fields)).unwrap().dearest.1
+    CompileEstimate::of(&module(fields)).unwrap().dearest.1
 }
 
 /// Returns the estimate for a function of this code, with a parameter and two locals, minus the
@@ -141,7 +143,7 @@ fn constants_fold_however_they_come() {
 fn a_module_costs_the_sum_of_its_functions() {
     // The cost equals that of its functions, one after another.
     let bomb = bombs::BOMBS.iter().find(|bomb| bomb.name == "roots").unwrap();
-    let price = |copies| Price::of(&bomb.module(256, copies)).unwrap();
+    let price = |copies| CompileEstimate::of(&bomb.module(256, copies)).unwrap();
     let (one, many) = (price(1), price(101));
     assert_eq!(one.dearest.1, many.dearest.1);
     let sum = one.milli + 100 * 1_000 * one.dearest.1;
@@ -162,9 +164,9 @@ fn an_estimate_follows_what_the_meter_writes() {
         ("(local.set 0 (i32.add (local.get 0) (local.get 0)))", false),
     ] {
         let of = |n: usize| module(&format!("{run} (func (param i32) (local f64 v128) {})", code.repeat(n)));
-        let (metered, bare) = (meter::metered(&of(500)).unwrap(), Price::of(&of(500)).unwrap());
-        let price = Price::of(&metered).unwrap();
-        let used = Report::of(&of(500), &GateLimits::DEFAULT).used;
+        let (metered, bare) = (meter::metered(&of(500)).unwrap(), CompileEstimate::of(&of(500)).unwrap());
+        let price = CompileEstimate::of(&metered).unwrap();
+        let used = GateReport::of(&of(500), &GateLimits::DEFAULT).used;
         assert_eq!((used.function_cost, used.metered_bytes), (price.dearest.1, metered.len() as u64), "{code}");
         assert_eq!(
             price.dearest.1 > 3 * bare.dearest.1 / 2,
@@ -200,7 +202,7 @@ fn segments_that_are_copied_at_the_start_are_paid_for() {
 fn what_is_not_compiled_pays_for_nothing() {
     let bomb = bombs::BOMBS.iter().find(|bomb| bomb.name == "traps").unwrap();
     let mut wasm = bomb.module(4_096, 1);
-    let cost = |wasm: &[u8]| Report::of(wasm, &GateLimits::DEFAULT).used.compile_cost;
+    let cost = |wasm: &[u8]| GateReport::of(wasm, &GateLimits::DEFAULT).used.compile_cost;
     let bare = cost(&wasm);
     assert!(bare > 100, "{bare}");
     let padding = CustomSection { name: "padding".into(), data: vec![0; 1_000_000].into() };
@@ -277,7 +279,7 @@ fn what_compilers_made_of_ordinary_programs_is_admitted_and_compiles() {
     let modules = ordinary_modules();
     assert!(modules.len() >= 27, "only {} modules", modules.len());
     for (file, wasm) in modules {
-        let used = Report::of(&wasm, &GateLimits::DEFAULT).used;
+        let used = GateReport::of(&wasm, &GateLimits::DEFAULT).used;
         // Leaves a margin for what another version of the compiler or the meter makes of them.
         assert!(used.compile_cost <= 95, "{file} has {} percent of what it may cost", used.compile_cost);
         assert!(used.function_cost <= LimitName::FunctionCost.limit().default / 2, "{file}: {}", used.function_cost);

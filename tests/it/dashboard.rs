@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use compute_host::metrics::{Family, Kind, TABLE};
+use compute_host::metrics::{MetricFamily, MetricKind, TABLE};
 use serde_json::Value;
 
 use crate::common::{Workplace, root};
@@ -40,11 +40,11 @@ fn words(expression: &str) -> Vec<&str> {
     outside.flat_map(|part| part.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '$')).collect()
 }
 
-fn family(name: &str) -> Option<&'static Family> {
+fn family(name: &str) -> Option<&'static MetricFamily> {
     let of = |name: &str| TABLE.iter().find(|family| family.name == name);
     let part = ["_bucket", "_sum", "_count"].into_iter().find_map(|suffix| name.strip_suffix(suffix));
-    let histogram = part.and_then(of).filter(|family| family.kind == Kind::Histogram);
-    histogram.or_else(|| of(name).filter(|family| family.kind != Kind::Histogram))
+    let histogram = part.and_then(of).filter(|family| family.kind == MetricKind::Histogram);
+    histogram.or_else(|| of(name).filter(|family| family.kind != MetricKind::Histogram))
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn each_name_in_the_dashboard_is_scraped_and_each_that_is_scraped_is_shown() {
     assert!(expressions.len() >= 40, "{}", expressions.len());
     let mut shown = BTreeSet::new();
     for expression in expressions.iter().chain(&variables) {
-        let families: Vec<&Family> = words(expression)
+        let families: Vec<&MetricFamily> = words(expression)
             .into_iter()
             .filter(|word| ["node_", "courier_", "price_"].iter().any(|prefix| word.starts_with(prefix)))
             .map(|word| family(word).unwrap_or_else(|| panic!("`{word}` is in no table: {expression}")))

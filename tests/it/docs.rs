@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use compute_host::metrics::{Family, TABLE};
+use compute_host::metrics::{MetricFamily, TABLE};
 use compute_host::prices::LoadResult;
 use compute_host::sandbox::{LIMITS, Limit};
 
@@ -126,7 +126,7 @@ fn each_code_of_an_ending_stands_in_the_documents() {
         "cli/run",
         "cli/proof",
         "proof/codec",
-        "sandbox/check/refusal",
+        "sandbox/gate/refusal",
     ] {
         let text = std::fs::read_to_string(root().join(format!("host/{source}.rs"))).unwrap();
         let codes = text.split("=> \"").chain(text.split("code: \"")).skip(1).filter_map(|rest| rest.split_once('"'));
@@ -190,7 +190,7 @@ fn each_result_of_loading_a_board_stands_in_the_documents() {
 #[test]
 fn each_metric_stands_in_the_documents_as_it_is() {
     let document = std::fs::read_to_string(root().join("docs/metrics.md")).unwrap();
-    for Family { name, kind, labels, meaning } in TABLE {
+    for MetricFamily { name, kind, labels, meaning } in TABLE {
         let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
         let row = format!("| `{name}` | {} | {} | {meaning} |\n", kind.name(), labels.join(", "));
         assert!(document.contains(&row), "docs/metrics.md lacks\n{row}");

@@ -2,7 +2,7 @@
 
 use compute_host::digest::Digest;
 use compute_host::sandbox::{
-    Admitted, Compiler, GateLimits, LIMITS, LimitName, Place, PrepareError, Refusal, Report, Rule,
+    Admitted, Compiler, GateLimits, GateReport, LIMITS, LimitName, ModulePosition, PrepareError, Refusal, Rule,
 };
 
 const MEMORY: &str = "(memory (export \"memory\") 1)";
@@ -50,7 +50,9 @@ fn a_refusal_says_what_where_and_what_to_do() {
     let wat = format!("(module {MEMORY} {RUN} (func $deep {} {}))", "block ".repeat(1_100), "end ".repeat(1_100));
     let refusal = refusal(&wat);
     let limit = LimitName::Nesting.limit();
-    let Place { offset: Some(_), function: Some((1, Some(name))) } = &refusal.place else { panic!("{refusal:?}") };
+    let ModulePosition { offset: Some(_), function: Some((1, Some(name))) } = &refusal.place else {
+        panic!("{refusal:?}")
+    };
     assert_eq!(name, "deep");
     assert_eq!(refusal.rule, Rule::Limit { name: limit.name, max: limit.default, found: 1_100 });
     assert_eq!((refusal.code(), refusal.hint()), ("nesting", limit.hint));
@@ -68,7 +70,7 @@ fn a_report_lists_all_that_stands_against_a_module() {
         "block ".repeat(1_200),
         "end ".repeat(1_200),
     );
-    let report = Report::of(&wat::parse_str(&wat).unwrap(), &GateLimits::DEFAULT);
+    let report = GateReport::of(&wat::parse_str(&wat).unwrap(), &GateLimits::DEFAULT);
     let codes: Vec<_> = report.refusals.iter().map(Refusal::code).collect();
     assert_eq!(codes, ["unknown_import", "unknown_import", "nesting", "invalid", "nesting", "no_run_export"]);
     assert_eq!(report.used.nesting, 1_200);
@@ -77,7 +79,8 @@ fn a_report_lists_all_that_stands_against_a_module() {
 
 #[test]
 fn a_report_says_what_a_module_is() {
-    let of = |fields: &str| Report::of(&wat::parse_str(format!("(module {fields})")).unwrap(), &GateLimits::DEFAULT);
+    let of =
+        |fields: &str| GateReport::of(&wat::parse_str(format!("(module {fields})")).unwrap(), &GateLimits::DEFAULT);
     let plain = of(&format!("{MEMORY} {RUN}"));
     assert_eq!((plain.refusals, plain.kind.name(), plain.memory_pages), (vec![], "compute", Some((1, None))));
     assert_eq!((plain.features, plain.float_free), (Some(vec![]), Some(true)));
@@ -104,7 +107,7 @@ fn each_limit_can_be_lowered_and_then_holds() {
            (@custom \"one\" \"content\") (@custom \"two\" \"content\"))"
     );
     let wasm = wat::parse_str(&wat).unwrap();
-    let used = Report::of(&wasm, &GateLimits::DEFAULT).used;
+    let used = GateReport::of(&wasm, &GateLimits::DEFAULT).used;
     assert!(Admitted::within(&used, wasm.as_slice()).is_ok(), "what it uses is enough");
     for limit in LIMITS {
         let found = used.of(limit.name);
@@ -161,7 +164,7 @@ fn what_is_too_long_is_not_read_to_its_end() {
     let too_long =
         Rule::Limit { name: LimitName::ModuleBytes, max: GateLimits::DEFAULT.module_bytes, found: long.len() as u64 };
 
-    let all = Report::of(&long, &GateLimits::DEFAULT.with(LimitName::ModuleBytes, u64::MAX / 1_000_000));
+    let all = GateReport::of(&long, &GateLimits::DEFAULT.with(LimitName::ModuleBytes, u64::MAX / 1_000_000));
     assert!(all.refusals.iter().any(|refusal| refusal.code() == "unknown_import"), "its last section breaks a rule");
     // There is no such program to be started.
     let compiler = Compiler::child("/nonexistent/compiler", Digest::of(b""));

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use compute_host::digest::Digest;
-use compute_host::runner::{Answer, Capacity, Request, WorkloadRunner};
+use compute_host::runner::{Capacity, RunAnswer, RunRequest, WorkloadRunner};
 use compute_host::sandbox::{Outcome, Trap};
 use compute_host::slice::Slice;
 use compute_host::workload::{Asset, Workload, transcode_streaming};
@@ -45,12 +45,12 @@ fn manifest(folder: &str) -> Manifest {
     toml::from_str(&std::fs::read_to_string(root().join(folder).join("dist/manifest.toml")).unwrap()).unwrap()
 }
 
-async fn answer(workload: &Workload, slice: &[u8]) -> Answer {
+async fn answer(workload: &Workload, slice: &[u8]) -> RunAnswer {
     let runner = WorkloadRunner::in_memory(CAPACITY).unwrap();
-    runner.run(Request::new(workload.clone(), Slice::from_bytes(slice))).await.unwrap()
+    runner.run(RunRequest::new(workload.clone(), Slice::from_bytes(slice))).await.unwrap()
 }
 
-fn proof_of(answer: &Answer) -> Option<Digest> {
+fn proof_of(answer: &RunAnswer) -> Option<Digest> {
     answer.finished.proof.proof()
 }
 
@@ -133,11 +133,11 @@ async fn the_word_count_proves_its_output() {
 
 /// Returns the answer of the SDK tour to one of its commands, on a slice of some kilobytes and with
 /// two assets.
-async fn tour(command: &str) -> Answer {
+async fn tour(command: &str) -> RunAnswer {
     let runner = WorkloadRunner::in_memory(CAPACITY).unwrap();
-    let request = Request::new(guest("sdk-tour-rust.wasm"), Slice::from_bytes(noise(1, 5000)));
+    let request = RunRequest::new(guest("sdk-tour-rust.wasm"), Slice::from_bytes(noise(1, 5000)));
     let assets = vec![Asset::new(*b"weights"), Asset::new(*b"")];
-    runner.run(Request { args: command.as_bytes().into(), assets, ..request }).await.unwrap()
+    runner.run(RunRequest { args: command.as_bytes().into(), assets, ..request }).await.unwrap()
 }
 
 #[tokio::test]

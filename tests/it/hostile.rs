@@ -21,7 +21,7 @@ use compute_host::key::NodeKey;
 use compute_host::limits::Limits;
 use compute_host::proof::{Blob, Claim, Job, Observed, SliceProof, profile};
 use compute_host::sandbox::{
-    Admitted, EngineKind, Execution, Input, Outcome, Reference, Refusal, Sandbox, Work, meter,
+    Admitted, EngineKind, Execution, Input, Invocation, Outcome, Reference, Refusal, Sandbox, meter,
 };
 use compute_host::slice::{OpenSlice, Slice, SliceId};
 
@@ -76,7 +76,7 @@ fn run_module(wat: &str, limits: Limits) -> Execution {
     let module = admitted(wat);
     let work = || {
         let input: Box<dyn Input> = Box::new(open());
-        Work { args: ARGS.into(), assets: Arc::new([ASSET.into()]), ..Work::new(input, limits) }
+        Invocation { args: ARGS.into(), assets: Arc::new([ASSET.into()]), ..Invocation::new(input, limits) }
     };
     let execution = sandbox().run(&sandbox().compile(&module).unwrap(), work()).unwrap();
     let metered = meter::metered(module.wasm()).unwrap();

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use compute_host::digest::{Digest, MacKey};
 use compute_host::limits::Limits;
-use compute_host::modules::{CodeFiles, ModuleKey, Modules, Quota, Record, StoredModules};
-use compute_host::sandbox::{Admitted, Input, InputError, Outcome, Sandbox, Work};
-use compute_host::workload::Guest;
+use compute_host::modules::{CompiledCache, ModuleKey, ModuleRecord, Modules, Quota, StoredModules};
+use compute_host::sandbox::{Admitted, Input, InputError, Invocation, Outcome, Sandbox};
+use compute_host::workload::WorkloadGuest;
 
 use crate::common::{Workplace, blake3};
 
@@ -176,17 +176,22 @@ fn a_module_can_be_removed_while_it_runs() {
     let modules = Modules::in_process(sandbox.clone())
         .unwrap()
         .with_store(StoredModules::new(here.path("modules"), quota))
-        .with_code(CodeFiles::new(code.clone(), MacKey::new([1; 32]), 1 << 20));
-    modules.add(&admitted, None, &Record::new(wasm.len() as u64, "compute".to_owned(), 0, String::new())).unwrap();
+        .with_code(CompiledCache::new(code.clone(), MacKey::new([1; 32]), 1 << 20));
+    modules
+        .add(&admitted, None, &ModuleRecord::new(wasm.len() as u64, "compute".to_owned(), 0, String::new()))
+        .unwrap();
     let digest = admitted.digest();
-    let program = modules.program(Guest::Stored(digest)).unwrap();
+    let program = modules.program(WorkloadGuest::Stored(digest)).unwrap();
 
     let (go_on, held) = mpsc::channel();
     let input = Box::new(Held(Mutex::new(held)));
-    let work = Work::new(input, Limits::DEFAULT);
+    let work = Invocation::new(input, Limits::DEFAULT);
     let running = std::thread::spawn(move || sandbox.run(&program, work).unwrap());
     assert!(modules.stored().unwrap().remove(&ModuleKey::Digest(digest)).unwrap());
-    assert!(modules.program(Guest::Stored(digest)).is_err(), "it is gone for all others, though its code is in memory");
+    assert!(
+        modules.program(WorkloadGuest::Stored(digest)).is_err(),
+        "it is gone for all others, though its code is in memory"
+    );
     fs::remove_dir_all(code).unwrap();
     drop(modules);
     go_on.send(()).unwrap();

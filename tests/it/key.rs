@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
-use compute_host::key::{KeyError, Keyring, NodeKey, Owner, PublicKey, Rotation, Signer};
+use compute_host::key::{KeyError, KeyOwner, Keyring, NodeKey, PublicKey, Rotation, Signer};
 use serde_json::Value;
 
 use crate::common::{Ran, Workplace};
@@ -266,11 +266,11 @@ fn an_interrupted_rotation_loses_no_key() {
     std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
     assert_eq!(public(&keyring), first);
     assert_eq!(keyring.former().unwrap(), [], "what still signs is not retired");
-    assert_eq!(keyring.owners().unwrap().of(&first), Owner::ThisNode);
+    assert_eq!(keyring.owners().unwrap().of(&first), KeyOwner::ThisNode);
     let again = keyring.rotate(now()).unwrap();
     assert_eq!(again, done, "whoever has seen the first statement is not misled");
     assert_eq!(public(&keyring), done.rotation.successor());
-    assert_eq!(keyring.owners().unwrap().of(&first), Owner::ThisNodeFormerly);
+    assert_eq!(keyring.owners().unwrap().of(&first), KeyOwner::ThisNodeFormerly);
 
     // A damaged successor was never used.
     std::fs::write(&next, "half a k").unwrap();

@@ -74,7 +74,7 @@ const EXTRACTORS: [&str; 8] = ["Json<", ": Bytes", "Multipart", "Form<", "RawFor
 /// Files that read a body, and why.
 const READERS: [(&str, &str); 4] = [
     ("http/body.rs", "the one place"),
-    ("http/body/heard.rs", "it is thrown away"),
+    ("http/body/drain.rs", "it is thrown away"),
     ("http/answer.rs", "an answer's body, not a request's"),
     ("http/local.rs", "the same user's command line, over a socket"),
 ];

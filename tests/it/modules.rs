@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 
 use compute_host::digest::Digest;
-use compute_host::modules::{Added, Listed, ModuleKey, Quota, Record, StoredError, StoredModules};
+use compute_host::modules::{AddedModule, Listed, ModuleKey, ModuleRecord, Quota, StoredError, StoredModules};
 use compute_host::sandbox::Admitted;
 
 use crate::common::{NODE, Ran, Workplace};
@@ -173,11 +173,11 @@ fn store(here: &Workplace, quota: Quota) -> StoredModules {
 
 const ROOM: Quota = Quota { modules_max: 100_000, bytes_max: 1 << 30 };
 
-fn record(wasm: &[u8]) -> Record {
-    Record::new(wasm.len() as u64, "compute".to_owned(), 1, "a test".to_owned())
+fn record(wasm: &[u8]) -> ModuleRecord {
+    ModuleRecord::new(wasm.len() as u64, "compute".to_owned(), 1, "a test".to_owned())
 }
 
-fn add(store: &StoredModules, word: &str) -> Result<Added, StoredError> {
+fn add(store: &StoredModules, word: &str) -> Result<AddedModule, StoredError> {
     store.add(&digest(word), &wasm(word), &record(&wasm(word)))
 }
 
@@ -189,8 +189,8 @@ fn damage_is_noticed_named_and_mended_by_adding_again() {
     let paths = [here.path(format!("modules/{one}.wasm")), here.path(format!("modules/{one}.json"))];
     for path in &paths {
         for damaged in [None, Some(&b""[..]), Some(b"{}"), Some(&[0; 1 << 20])] {
-            assert_eq!(add(&store, "one").unwrap(), Added::New, "it was damaged, or not there");
-            assert_eq!(add(&store, "one").unwrap(), Added::Already);
+            assert_eq!(add(&store, "one").unwrap(), AddedModule::New, "it was damaged, or not there");
+            assert_eq!(add(&store, "one").unwrap(), AddedModule::Already);
             assert_eq!(store.read(&one).unwrap(), wasm("one"));
             match damaged {
                 Some(bytes) => fs::write(path, bytes).unwrap(),
@@ -200,7 +200,7 @@ fn damage_is_noticed_named_and_mended_by_adding_again() {
             assert!(error.contains(&one.to_string()), "{error}");
         }
     }
-    assert_eq!(add(&store, "one").unwrap(), Added::New);
+    assert_eq!(add(&store, "one").unwrap(), AddedModule::New);
     let mut changed = wasm("one");
     *changed.last_mut().unwrap() ^= 1;
     fs::write(&paths[0], changed).unwrap();
@@ -215,7 +215,7 @@ fn what_is_damaged_can_be_mended_also_where_there_is_no_room_for_more() {
     for ending in ["wasm", "json"] {
         add(&store, "one").unwrap();
         fs::write(here.path(format!("modules/{}.{ending}", digest("one"))), "damaged").unwrap();
-        assert_eq!(add(&store, "one").unwrap(), Added::New);
+        assert_eq!(add(&store, "one").unwrap(), AddedModule::New);
         assert!(matches!(add(&store, "two"), Err(StoredError::TooMany { count: 1, .. })));
     }
 }
@@ -250,7 +250,7 @@ fn what_a_crash_left_is_removed_and_counts_for_nothing() {
     here.file("modules/notes.txt", "not ours");
     let store = store(&here, Quota { modules_max: 1, bytes_max: wasm("one").len() as u64 });
     assert_eq!(store.page(None, 9).unwrap().modules.len(), 0);
-    assert_eq!(add(&store, "one").unwrap(), Added::New, "there is room for it");
+    assert_eq!(add(&store, "one").unwrap(), AddedModule::New, "there is room for it");
     let mut left: Vec<_> = fs::read_dir(here.path("modules"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -269,7 +269,7 @@ fn quotas_hold_and_removing_makes_room() {
     let two = store(&here, Quota { modules_max: 2, bytes_max: 1 << 20 });
     add(&two, "one").unwrap();
     add(&two, "two").unwrap();
-    assert_eq!(add(&two, "one").unwrap(), Added::Already, "what is there needs no room");
+    assert_eq!(add(&two, "one").unwrap(), AddedModule::Already, "what is there needs no room");
     let error = add(&two, "six").unwrap_err();
     assert!(
         matches!(error, StoredError::TooMany { count: 2, max: 2 }) && error.to_string().contains("modules.modules_max")
@@ -297,13 +297,13 @@ fn ten_thousand_modules_can_be_added_one_after_another_and_thirty_two_at_once() 
         store.add(&admitted.digest(), admitted.wasm(), &record(admitted.wasm())).unwrap()
     };
     for i in 0..10_000 {
-        assert_eq!(add(i), Added::New);
+        assert_eq!(add(i), AddedModule::New);
     }
     std::thread::scope(|scope| {
         for thread in 0..32 {
             scope.spawn(move || {
                 for i in 0..20 {
-                    assert_eq!(add(20_000 + 20 * thread + i), Added::New);
+                    assert_eq!(add(20_000 + 20 * thread + i), AddedModule::New);
                     // Modules that other threads add as well.
                     add(30_000 + i);
                 }

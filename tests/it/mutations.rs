@@ -16,7 +16,7 @@ use std::sync::atomic::AtomicU64;
 use compute_host::digest::HashThreads;
 use compute_host::limits::Limits;
 use compute_host::sandbox::{
-    Admitted, Compiler, Execution, Input, NativeCode, Outcome, Program, Sandbox, SandboxError, Work,
+    Admitted, Compiler, Execution, Input, Invocation, NativeCode, Outcome, Program, Sandbox, SandboxError,
 };
 use compute_host::slice::Slice;
 
@@ -147,8 +147,11 @@ fn attempt(kind: &'static str, wasm: &[u8], compiler: &Compiler, sandbox: &Sandb
 fn run(sandbox: &Sandbox, program: &Program) -> Execution {
     let slice = Slice::from_bytes(&b"abcdefghij"[..]);
     let input: Box<dyn Input> = Box::new(slice.open(&HashThreads::new(1), &AtomicU64::new(0)).unwrap());
-    let work =
-        Work { args: (*b"arguments").into(), assets: Arc::new([(*b"weights").into()]), ..Work::new(input, LIMITS) };
+    let work = Invocation {
+        args: (*b"arguments").into(),
+        assets: Arc::new([(*b"weights").into()]),
+        ..Invocation::new(input, LIMITS)
+    };
     sandbox.run(program, work).expect("what a guest does is an outcome")
 }
 

@@ -10,12 +10,12 @@ use std::time::Duration;
 use compute_host::digest::Digest;
 use compute_host::key::{NodeKey, Signer};
 use compute_host::limits::Limits;
-use compute_host::modules::{Modules, Quota, Record, StoredModules};
-use compute_host::queue::{Phase, Queue, QueueError, Settings, TaskRequest};
+use compute_host::modules::{ModuleRecord, Modules, Quota, StoredModules};
+use compute_host::queue::{Queue, QueueError, Settings, TaskPhase, TaskRequest};
 use compute_host::runner::{Capacity, Reuse, WorkloadRunner};
 use compute_host::sandbox::{Outcome, Sandbox};
-use compute_host::slice::Scope;
-use compute_host::store::{AcceptError, AcceptedQuota, Ending, ProofStore, TaskId, TaskWorkload};
+use compute_host::slice::Tenant;
+use compute_host::store::{AcceptError, ProofStore, QueueLimits, TaskId, TaskOutcome, TaskWorkload};
 use compute_host::workload::{Asset, Workload};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, yield_now};
@@ -23,7 +23,7 @@ use tokio::task::{JoinHandle, yield_now};
 use crate::common::{Workplace, noise};
 
 const SETTINGS: Settings = Settings {
-    quota: AcceptedQuota { entries_max: 100, bytes_max: 64 << 20, finished_max: 1_000, outputs_bytes_max: 64 << 20 },
+    quota: QueueLimits { entries_max: 100, bytes_max: 64 << 20, finished_max: 1_000, outputs_bytes_max: 64 << 20 },
     slice_bytes_max: 8 << 20,
     jobs: 1,
     spare_jobs: 0,
@@ -48,17 +48,17 @@ fn open(here: &Workplace) -> Arc<Queue> {
     Queue::open(&here.path("accepted"), runner(here), SETTINGS).unwrap()
 }
 
-fn scope(name: &str) -> Scope {
+fn scope(name: &str) -> Tenant {
     name.parse().unwrap()
 }
 
-fn hand_in(queue: &Arc<Queue>, scope: &Scope, slice: &[u8], request: TaskRequest) -> Result<TaskId, QueueError> {
+fn hand_in(queue: &Arc<Queue>, scope: &Tenant, slice: &[u8], request: TaskRequest) -> Result<TaskId, QueueError> {
     let mut incoming = queue.begin(scope)?;
     slice.chunks(10_000).try_for_each(|piece| incoming.write(piece))?;
     incoming.finish(request)
 }
 
-fn transcode(queue: &Arc<Queue>, scope: &Scope, slice: &[u8]) -> TaskId {
+fn transcode(queue: &Arc<Queue>, scope: &Tenant, slice: &[u8]) -> TaskId {
     hand_in(queue, scope, slice, TaskRequest::new(TaskWorkload::Transcode)).unwrap()
 }
 
@@ -85,12 +85,12 @@ impl Worker {
 }
 
 /// Waits for the task to end, and returns its ending.
-async fn end(queue: &Queue, scope: &Scope, id: &TaskId) -> Ending {
+async fn end(queue: &Queue, scope: &Tenant, id: &TaskId) -> TaskOutcome {
     if let Some(mut changes) = queue.watch(scope, id) {
         while changes.changed().await.is_ok() {}
     }
     match queue.status(scope, id).unwrap().expect("it is known").phase {
-        Phase::Ended(ending) => ending,
+        TaskPhase::Ended(ending) => ending,
         other => panic!("{other:?}"),
     }
 }
@@ -101,16 +101,16 @@ async fn until(condition: impl Fn() -> bool) {
     }
 }
 
-fn done(ending: &Ending) -> &str {
+fn done(ending: &TaskOutcome) -> &str {
     match ending {
-        Ending::Done { slice_id, outcome: Outcome::Done, .. } => slice_id.as_str(),
+        TaskOutcome::Done { slice_id, outcome: Outcome::Done, .. } => slice_id.as_str(),
         other => panic!("{other:?}"),
     }
 }
 
-fn failed(ending: &Ending) -> &str {
+fn failed(ending: &TaskOutcome) -> &str {
     match ending {
-        Ending::Failed { code, .. } => code,
+        TaskOutcome::Failed { code, .. } => code,
         other => panic!("{other:?}"),
     }
 }
@@ -119,7 +119,7 @@ fn failed(ending: &Ending) -> &str {
 fn endless(runner: &WorkloadRunner) -> TaskRequest {
     let text = r#"(module (memory (export "memory") 1) (func (export "run") (result i32) (loop $again (br $again)) (i32.const 0)))"#;
     let Workload::Module(module) = Workload::from_module(text.as_bytes()).unwrap() else { panic!() };
-    let record = Record::new(module.wasm().len() as u64, "compute".to_owned(), 0, "a test".to_owned());
+    let record = ModuleRecord::new(module.wasm().len() as u64, "compute".to_owned(), 0, "a test".to_owned());
     runner.modules().add(&module, None, &record).unwrap();
     let limits = Limits { gas: u64::MAX, ..Limits::DEFAULT };
     TaskRequest { limits, ..TaskRequest::new(TaskWorkload::Stored(module.digest())) }
@@ -128,7 +128,7 @@ fn endless(runner: &WorkloadRunner) -> TaskRequest {
 #[tokio::test]
 async fn what_is_accepted_is_run_as_it_was_asked_for() {
     let here = Workplace::new();
-    let (queue, owner) = (open(&here), Scope::OWNER);
+    let (queue, owner) = (open(&here), Tenant::OWNER);
     let request = TaskRequest {
         slice_id: "mine".parse().ok(),
         args: Arc::from(*b"args"),
@@ -137,7 +137,7 @@ async fn what_is_accepted_is_run_as_it_was_asked_for() {
     };
     let id = hand_in(&queue, &owner, b"slice", request).unwrap();
     let status = queue.status(&owner, &id).unwrap().unwrap();
-    assert!(matches!(status.phase, Phase::Waiting { ahead: 0, attempts: 0 }), "{status:?}");
+    assert!(matches!(status.phase, TaskPhase::Waiting { ahead: 0, attempts: 0 }), "{status:?}");
     assert_eq!((status.known.task.accepted_ms, status.known.slice_bytes), (1_234, 5));
     let long = transcode(&queue, &owner, &noise(1, 3 << 20));
     assert_eq!((queue.depth().waiting, queue.depth().running), (2, 0));
@@ -145,7 +145,7 @@ async fn what_is_accepted_is_run_as_it_was_asked_for() {
     assert_eq!(done(&end(&queue, &owner, &id).await), "mine");
     let long = end(&queue, &owner, &long).await;
     worker.stop().await;
-    assert_eq!(queue.depth(), compute_host::queue::Depth::default());
+    assert_eq!(queue.depth(), compute_host::queue::QueueStats::default());
     drop(queue);
     let proofs = ProofStore::open(&here.path("proofs"), 10_000).unwrap().store;
     let proof = proofs.proof(&owner, &"mine".parse().unwrap()).unwrap().unwrap();
@@ -162,7 +162,7 @@ async fn a_task_is_shown_to_the_token_that_made_it_and_to_no_other() {
     let (a, b) = (scope("a"), scope("b"));
     let id = transcode(&queue, &a, b"slice");
     let is_hidden = |queue: &Queue| {
-        [&b, &Scope::OWNER]
+        [&b, &Tenant::OWNER]
             .iter()
             .all(|other| queue.status(other, &id).unwrap().is_none() && queue.watch(other, &id).is_none())
     };
@@ -182,7 +182,7 @@ async fn a_token_that_floods_the_queue_keeps_no_other_waiting() {
     let one_more = hand_in(&queue, &greedy, b"x", TaskRequest::new(TaskWorkload::Transcode));
     assert!(matches!(one_more, Err(QueueError::Accept(AcceptError::Full { entries: 90, .. }))), "{one_more:?}");
     let id = transcode(&queue, &modest, b"x");
-    let Phase::Waiting { ahead, .. } = queue.status(&modest, &id).unwrap().unwrap().phase else { panic!() };
+    let TaskPhase::Waiting { ahead, .. } = queue.status(&modest, &id).unwrap().unwrap().phase else { panic!() };
     assert_eq!(ahead, 1);
     let worker = Worker::start(&queue);
     done(&end(&queue, &modest, &id).await);
@@ -203,7 +203,7 @@ async fn what_waits_is_listed_for_its_token_alone() {
     let (count, first) = queue.waiting(&a, 2).unwrap();
     let listed: Vec<TaskId> = first.iter().map(|status| status.known.task.id).collect();
     assert_eq!((count, &listed[..]), (3, &ids[..2]));
-    assert_eq!((queue.waiting(&b, 2).unwrap().0, queue.waiting(&Scope::OWNER, 2).unwrap().0), (0, 0));
+    assert_eq!((queue.waiting(&b, 2).unwrap().0, queue.waiting(&Tenant::OWNER, 2).unwrap().0), (0, 0));
     let worker = Worker::start(&queue);
     for id in &ids {
         done(&end(&queue, &a, id).await);
@@ -215,7 +215,7 @@ async fn what_waits_is_listed_for_its_token_alone() {
 #[tokio::test]
 async fn what_cannot_be_run_ends_with_the_reason() {
     let here = Workplace::new();
-    let (queue, owner) = (open(&here), Scope::OWNER);
+    let (queue, owner) = (open(&here), Tenant::OWNER);
     let runner = runner_of(&here);
     let endless = endless(&runner);
     let named = |workload| TaskRequest { slice_id: "x".parse().ok(), ..TaskRequest::new(workload) };
@@ -230,12 +230,15 @@ async fn what_cannot_be_run_ends_with_the_reason() {
     let worker = Worker::start(&queue);
     let codes = [end(&queue, &owner, &first).await, end(&queue, &owner, &other).await];
     let conflicts =
-        codes.iter().filter(|ending| matches!(ending, Ending::Failed { code, .. } if code == "slice_id_conflict"));
+        codes.iter().filter(|ending| matches!(ending, TaskOutcome::Failed { code, .. } if code == "slice_id_conflict"));
     assert_eq!(conflicts.count(), 1, "{codes:?}");
     assert_eq!(failed(&end(&queue, &owner, &unknown).await), "no_such_module");
     assert_eq!(failed(&end(&queue, &owner, &late).await), "deadline");
     let poor = end(&queue, &owner, &poor).await;
-    assert!(matches!(poor, Ending::Done { outcome: Outcome::OutOfGas, .. }), "a guest's failure is a result: {poor:?}");
+    assert!(
+        matches!(poor, TaskOutcome::Done { outcome: Outcome::OutOfGas, .. }),
+        "a guest's failure is a result: {poor:?}"
+    );
     worker.stop().await;
 }
 
@@ -252,14 +255,14 @@ async fn too_much_is_refused_before_it_is_kept() {
     let here = Workplace::new();
     let queue = open(&here);
     let request = || TaskRequest::new(TaskWorkload::Transcode);
-    let too_long = hand_in(&queue, &Scope::OWNER, &noise(1, (8 << 20) + 1), request()).unwrap_err();
+    let too_long = hand_in(&queue, &Tenant::OWNER, &noise(1, (8 << 20) + 1), request()).unwrap_err();
     let args = TaskRequest { args: noise(1, (1 << 20) + 1).into(), ..request() };
-    let args = hand_in(&queue, &Scope::OWNER, b"x", args).unwrap_err();
+    let args = hand_in(&queue, &Tenant::OWNER, b"x", args).unwrap_err();
     let assets = TaskRequest { assets: vec![Asset::new(*b"a"); 1_001], ..request() };
-    let assets = hand_in(&queue, &Scope::OWNER, b"x", assets).unwrap_err();
+    let assets = hand_in(&queue, &Tenant::OWNER, b"x", assets).unwrap_err();
     let codes = [too_long, args, assets].map(|error| error.code());
     assert_eq!(codes, ["slice_too_large", "arguments_too_long", "too_many_assets"]);
-    assert_eq!(queue.depth(), compute_host::queue::Depth::default());
+    assert_eq!(queue.depth(), compute_host::queue::QueueStats::default());
     assert!(entries(&here.path("accepted/files/staged")).is_empty());
 }
 
@@ -272,7 +275,7 @@ fn entries(directory: &Path) -> Vec<std::path::PathBuf> {
 #[tokio::test]
 async fn what_did_not_end_goes_on_after_a_restart() {
     let here = Workplace::new();
-    let owner = Scope::OWNER;
+    let owner = Tenant::OWNER;
     let (ended, waits, anew) = {
         let queue = open(&here);
         let ended = transcode(&queue, &owner, b"1");
@@ -304,7 +307,7 @@ async fn what_did_not_end_goes_on_after_a_restart() {
 #[tokio::test]
 async fn what_runs_when_the_worker_is_dropped_is_not_lost() {
     let here = Workplace::new();
-    let owner = Scope::OWNER;
+    let owner = Tenant::OWNER;
     let id = {
         let runner = runner(&here);
         let endless = endless(&runner);
@@ -314,7 +317,7 @@ async fn what_runs_when_the_worker_is_dropped_is_not_lost() {
         let mut changes = queue.watch(&owner, &id).unwrap();
         until(|| runner.gas_granted() > 0).await;
         changes.changed().await.unwrap();
-        let Phase::Running { progress } = queue.status(&owner, &id).unwrap().unwrap().phase else { panic!() };
+        let TaskPhase::Running { progress } = queue.status(&owner, &id).unwrap().unwrap().phase else { panic!() };
         assert!(progress.gas_granted() > 0 && progress.bytes_read() == 1);
         // A shutdown aborts the worker when its grace period has passed.
         worker.works.abort();
@@ -323,13 +326,13 @@ async fn what_runs_when_the_worker_is_dropped_is_not_lost() {
     };
     let queue = open(&here);
     let status = queue.status(&owner, &id).unwrap().unwrap();
-    assert!(matches!(status.phase, Phase::Waiting { ahead: 0, .. }), "{status:?}");
+    assert!(matches!(status.phase, TaskPhase::Waiting { ahead: 0, .. }), "{status:?}");
 }
 
 #[tokio::test]
 async fn what_is_cancelled_ends_whether_it_runs_or_waits() {
     let here = Workplace::new();
-    let (owner, runner) = (Scope::OWNER, runner(&here));
+    let (owner, runner) = (Tenant::OWNER, runner(&here));
     let endless = endless(&runner);
     let queue = Queue::open(&here.path("accepted"), runner.clone(), SETTINGS).unwrap();
     let runs = hand_in(&queue, &owner, b"x", endless.clone()).unwrap();
@@ -345,7 +348,7 @@ async fn what_is_cancelled_ends_whether_it_runs_or_waits() {
     let ending = end(&queue, &owner, &after).await;
     assert_eq!(queue.cancel(&owner, &after).await.unwrap(), Some(ending), "too late");
     worker.stop().await;
-    assert_eq!(queue.depth(), compute_host::queue::Depth::default());
+    assert_eq!(queue.depth(), compute_host::queue::QueueStats::default());
 }
 
 /// A file that cannot be opened for a while represents every temporary failure: a full disk, a
@@ -353,7 +356,7 @@ async fn what_is_cancelled_ends_whether_it_runs_or_waits() {
 #[tokio::test]
 async fn what_the_host_fails_at_is_tried_again() {
     let here = Workplace::new();
-    let (queue, owner) = (open(&here), Scope::OWNER);
+    let (queue, owner) = (open(&here), Tenant::OWNER);
     let (id, other) = (transcode(&queue, &owner, &noise(1, 100_000)), transcode(&queue, &owner, b"other"));
     let (file, aside) = (here.path(format!("accepted/files/{id}.slice")), here.path("aside"));
     std::fs::rename(&file, &aside).unwrap();
@@ -361,7 +364,7 @@ async fn what_the_host_fails_at_is_tried_again() {
     let worker = Worker::start(&queue);
     done(&end(&queue, &owner, &other).await);
     loop {
-        if let Phase::Waiting { attempts: 1.., .. } = queue.status(&owner, &id).unwrap().unwrap().phase {
+        if let TaskPhase::Waiting { attempts: 1.., .. } = queue.status(&owner, &id).unwrap().unwrap().phase {
             break;
         }
         changes.changed().await.unwrap();
@@ -375,7 +378,7 @@ async fn what_the_host_fails_at_is_tried_again() {
 #[tokio::test]
 async fn a_slice_that_is_not_what_was_accepted_has_no_proof() {
     let here = Workplace::new();
-    let (queue, owner) = (open(&here), Scope::OWNER);
+    let (queue, owner) = (open(&here), Tenant::OWNER);
     let id = transcode(&queue, &owner, &noise(1, 100_000));
     std::fs::write(here.path(format!("accepted/files/{id}.slice")), noise(2, 100_000)).unwrap();
     let worker = Worker::start(&queue);

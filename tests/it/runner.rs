@@ -8,9 +8,11 @@ use compute_host::digest::Digest;
 use compute_host::key::{NodeKey, Signer};
 use compute_host::limits::Limits;
 use compute_host::modules::Modules;
-use compute_host::runner::{Answer, Capacity, Counts, Request, Reuse, RunError, Source, WorkloadRunner};
+use compute_host::runner::{
+    CacheSource, Capacity, Reuse, RunAnswer, RunError, RunRequest, SourceCounts, WorkloadRunner,
+};
 use compute_host::sandbox::{Outcome, Sandbox};
-use compute_host::slice::{Scope, Slice, SliceId};
+use compute_host::slice::{Slice, SliceId, Tenant};
 use compute_host::store::ProofStore;
 use compute_host::workload::{Asset, Workload, transcode_streaming};
 use proptest::prelude::*;
@@ -41,11 +43,11 @@ fn id(text: &str) -> Option<SliceId> {
     Some(text.parse().unwrap())
 }
 
-fn transcode(bytes: &[u8]) -> Request {
-    Request::new(Workload::Transcode, Slice::from_bytes(bytes))
+fn transcode(bytes: &[u8]) -> RunRequest {
+    RunRequest::new(Workload::Transcode, Slice::from_bytes(bytes))
 }
 
-fn proof_of(answer: &Answer) -> Option<Digest> {
+fn proof_of(answer: &RunAnswer) -> Option<Digest> {
     answer.finished.proof.proof()
 }
 
@@ -67,11 +69,11 @@ async fn all_who_ask_at_once_are_answered_by_one_run() {
         let mut asked = JoinSet::new();
         for _ in 0..100 {
             let (runner, slice) = (runner.clone(), slice.clone());
-            asked.spawn(async move { runner.run(Request::new(Workload::Transcode, slice)).await });
+            asked.spawn(async move { runner.run(RunRequest::new(Workload::Transcode, slice)).await });
         }
-        let answers: Vec<Answer> = asked.join_all().await.into_iter().map(Result::unwrap).collect();
-        assert_eq!(answers.iter().filter(|answer| answer.source == Source::Run).count(), 1);
-        assert_eq!(runner.counts(), Counts { runs: 1, from_memory: 99, from_store: 0 });
+        let answers: Vec<RunAnswer> = asked.join_all().await.into_iter().map(Result::unwrap).collect();
+        assert_eq!(answers.iter().filter(|answer| answer.source == CacheSource::Run).count(), 1);
+        assert_eq!(runner.counts(), SourceCounts { runs: 1, from_memory: 99, from_store: 0 });
     }
 }
 
@@ -93,26 +95,26 @@ async fn no_more_run_at_once_than_may() {
 #[tokio::test]
 async fn an_id_stands_for_all_that_decides_the_result() {
     let runner = runner();
-    let first = Request { id: id("x"), ..transcode(b"bytes") };
+    let first = RunRequest { id: id("x"), ..transcode(b"bytes") };
     runner.run(first.clone()).await.unwrap();
     let limits = Limits::DEFAULT;
     for other in [
-        Request { slice: Slice::from_bytes(*b"other"), ..first.clone() },
-        Request { args: Arc::from(*b"args"), ..first.clone() },
-        Request { workload: Workload::Inference, ..first.clone() },
-        Request { workload: transcode_streaming(), ..first.clone() },
-        Request { assets: vec![Asset::new(*b"asset")], ..first.clone() },
-        Request { limits: Limits { gas: limits.gas - 1, ..limits }, ..first.clone() },
-        Request { limits: Limits { memory_bytes: limits.memory_bytes - 1, ..limits }, ..first.clone() },
-        Request { limits: Limits { output_bytes: limits.output_bytes - 1, ..limits }, ..first.clone() },
+        RunRequest { slice: Slice::from_bytes(*b"other"), ..first.clone() },
+        RunRequest { args: Arc::from(*b"args"), ..first.clone() },
+        RunRequest { workload: Workload::Inference, ..first.clone() },
+        RunRequest { workload: transcode_streaming(), ..first.clone() },
+        RunRequest { assets: vec![Asset::new(*b"asset")], ..first.clone() },
+        RunRequest { limits: Limits { gas: limits.gas - 1, ..limits }, ..first.clone() },
+        RunRequest { limits: Limits { memory_bytes: limits.memory_bytes - 1, ..limits }, ..first.clone() },
+        RunRequest { limits: Limits { output_bytes: limits.output_bytes - 1, ..limits }, ..first.clone() },
     ] {
         for reuse in [Reuse::Allowed, Reuse::Never] {
-            let answer = runner.run(Request { reuse, ..other.clone() }).await;
+            let answer = runner.run(RunRequest { reuse, ..other.clone() }).await;
             assert!(matches!(answer, Err(RunError::SliceIdConflict(_))), "{answer:?}");
         }
     }
-    let longer_log = Request { limits: Limits { log_bytes: 1, ..limits }, ..first };
-    assert_eq!(runner.run(longer_log).await.unwrap().source, Source::Memory, "the log decides nothing");
+    let longer_log = RunRequest { limits: Limits { log_bytes: 1, ..limits }, ..first };
+    assert_eq!(runner.run(longer_log).await.unwrap().source, CacheSource::Memory, "the log decides nothing");
 }
 
 /// A token neither sees nor blocks another token's work under the same id, even while that runs.
@@ -120,15 +122,15 @@ async fn an_id_stands_for_all_that_decides_the_result() {
 async fn an_id_is_its_scopes_own() {
     let here = Workplace::new();
     let runner = durable(&here);
-    let scopes: [Scope; 3] = [Scope::OWNER, "a".parse().unwrap(), "b".parse().unwrap()];
+    let scopes: [Tenant; 3] = [Tenant::OWNER, "a".parse().unwrap(), "b".parse().unwrap()];
     let contents: [&[u8]; 3] = [b"the owner's", b"a's", b"b's"];
     let ask = |at: usize, id| {
-        let request = Request { scope: scopes[at].clone(), id, ..transcode(contents[at]) };
+        let request = RunRequest { scope: scopes[at].clone(), id, ..transcode(contents[at]) };
         let runner = runner.clone();
         tokio::spawn(async move { runner.run(request).await.unwrap() })
     };
     let proofs = contents.map(|content| Some(Digest::of(content)));
-    for expected in [Source::Run, Source::Memory] {
+    for expected in [CacheSource::Run, CacheSource::Memory] {
         for (answer, proof) in [ask(0, id("x")), ask(1, id("x")), ask(2, id("x"))].into_iter().zip(proofs) {
             let answer = answer.await.unwrap();
             assert_eq!((answer.source, proof_of(&answer)), (expected, proof));
@@ -137,18 +139,18 @@ async fn an_id_is_its_scopes_own() {
     // The same job in each scope, under the id derived from it. The response time must not reveal
     // another scope's result.
     for scope in &scopes {
-        for source in [Source::Run, Source::Memory] {
-            let answer = runner.run(Request { scope: scope.clone(), ..transcode(b"one job") }).await.unwrap();
+        for source in [CacheSource::Run, CacheSource::Memory] {
+            let answer = runner.run(RunRequest { scope: scope.clone(), ..transcode(b"one job") }).await.unwrap();
             assert_eq!(answer.source, source, "{scope:?}");
         }
     }
     drop(runner);
     let runner = durable(&here);
     for (scope, content) in scopes.iter().zip(contents) {
-        let request = Request { scope: scope.clone(), id: id("x"), ..transcode(content) };
+        let request = RunRequest { scope: scope.clone(), id: id("x"), ..transcode(content) };
         let answer = runner.run(request.clone()).await.unwrap();
-        assert_eq!((answer.source, proof_of(&answer)), (Source::Store, Some(Digest::of(content))));
-        let other = runner.run(Request { slice: Slice::from_bytes(*b"other"), ..request }).await;
+        assert_eq!((answer.source, proof_of(&answer)), (CacheSource::Store, Some(Digest::of(content))));
+        let other = runner.run(RunRequest { slice: Slice::from_bytes(*b"other"), ..request }).await;
         assert!(matches!(other, Err(RunError::SliceIdConflict(_))), "{other:?}");
     }
 }
@@ -160,7 +162,7 @@ async fn a_long_slice_is_charged_alike_from_a_file_and_from_memory() {
     let file = Slice::from_file(here.file("long.slice", &bytes), u64::MAX).unwrap();
     let mut gas = Vec::new();
     for slice in [file, Slice::from_bytes(bytes)] {
-        let answer = runner().run(Request::new(transcode_streaming(), slice)).await.unwrap();
+        let answer = runner().run(RunRequest::new(transcode_streaming(), slice)).await.unwrap();
         gas.push(answer.finished.proof.claim().gas());
     }
     assert_eq!(gas[0], gas[1]);
@@ -172,7 +174,7 @@ async fn a_long_slice_is_charged_alike_from_a_file_and_from_memory() {
 async fn a_conflict_is_seen_also_while_the_first_is_running() {
     let runner = runner();
     let ask = |bytes: &[u8]| {
-        let (runner, request) = (runner.clone(), Request { id: id("x"), ..transcode(bytes) });
+        let (runner, request) = (runner.clone(), RunRequest { id: id("x"), ..transcode(bytes) });
         async move { runner.run(request).await }
     };
     let (a, b) = tokio::join!(tokio::spawn(ask(b"a")), tokio::spawn(ask(b"b")));
@@ -183,15 +185,15 @@ async fn a_conflict_is_seen_also_while_the_first_is_running() {
 #[tokio::test]
 async fn a_failure_of_the_guest_is_a_result_like_any_other() {
     let here = Workplace::new();
-    let request = || Request::new(guest("(i32.const 7)"), Slice::from_bytes(*b"x"));
+    let request = || RunRequest::new(guest("(i32.const 7)"), Slice::from_bytes(*b"x"));
     let runner = durable(&here);
     let answer = runner.run(request()).await.unwrap();
-    assert_eq!((answer.finished.outcome, answer.source), (Outcome::Failed(7), Source::Run));
+    assert_eq!((answer.finished.outcome, answer.source), (Outcome::Failed(7), CacheSource::Run));
     assert_eq!(proof_of(&answer), None);
-    assert_eq!(runner.run(request()).await.unwrap().source, Source::Memory);
+    assert_eq!(runner.run(request()).await.unwrap().source, CacheSource::Memory);
     drop((runner, answer));
     let stored = durable(&here).run(request()).await.unwrap();
-    assert_eq!((stored.finished.outcome, stored.source), (Outcome::Failed(7), Source::Store));
+    assert_eq!((stored.finished.outcome, stored.source), (Outcome::Failed(7), CacheSource::Store));
 }
 
 /// Out of gas is a result, because every engine counts gas alike.
@@ -199,9 +201,9 @@ async fn a_failure_of_the_guest_is_a_result_like_any_other() {
 async fn a_guest_that_runs_out_of_gas_has_a_proof_of_that() {
     let here = Workplace::new();
     let runner = durable(&here);
-    let mut request = Request::new(guest("(loop $again (br $again)) (i32.const 0)"), Slice::from_bytes(*b"x"));
+    let mut request = RunRequest::new(guest("(loop $again (br $again)) (i32.const 0)"), Slice::from_bytes(*b"x"));
     request.limits.gas = 100_000;
-    for source in [Source::Run, Source::Memory] {
+    for source in [CacheSource::Run, CacheSource::Memory] {
         let answer = runner.run(request.clone()).await.unwrap();
         assert_eq!((answer.finished.outcome, answer.source), (Outcome::OutOfGas, source));
         let claim = answer.finished.proof.claim();
@@ -214,14 +216,14 @@ async fn a_guest_that_runs_out_of_gas_has_a_proof_of_that() {
 async fn a_guest_that_outlives_its_time_is_an_error_and_proves_nothing() {
     let here = Workplace::new();
     let runner = durable(&here);
-    let endless = Request::new(guest("(loop $again (br $again)) (i32.const 0)"), Slice::from_bytes(*b"x"));
+    let endless = RunRequest::new(guest("(loop $again (br $again)) (i32.const 0)"), Slice::from_bytes(*b"x"));
     let limits = Limits { gas: u64::MAX, ..Limits::DEFAULT };
-    let request = Request { timeout: Some(Duration::from_millis(20)), limits, ..endless };
+    let request = RunRequest { timeout: Some(Duration::from_millis(20)), limits, ..endless };
     for runs in 0..2 {
         let error = runner.run(request.clone()).await.unwrap_err();
         assert_eq!(error.code(), "deadline", "{error}, after {runs} more");
     }
-    assert_eq!(runner.counts(), Counts::default());
+    assert_eq!(runner.counts(), SourceCounts::default());
 }
 
 /// A run is cancelled when its caller leaves. Another caller waiting for the same result starts it
@@ -230,8 +232,8 @@ async fn a_guest_that_outlives_its_time_is_an_error_and_proves_nothing() {
 async fn a_guest_that_nobody_waits_for_ends() {
     let runner = WorkloadRunner::in_memory(Capacity { jobs: 1, ..Capacity::of_this_machine() }).unwrap();
     let limits = Limits { gas: u64::MAX, ..Limits::DEFAULT };
-    let endless = Request::new(guest("(loop $again (br $again)) (i32.const 0)"), Slice::from_bytes(*b"x"));
-    let endless = Request { limits, ..endless };
+    let endless = RunRequest::new(guest("(loop $again (br $again)) (i32.const 0)"), Slice::from_bytes(*b"x"));
+    let endless = RunRequest { limits, ..endless };
     let left = tokio::spawn({
         let runner = runner.clone();
         async move { runner.run(endless).await }
@@ -241,7 +243,7 @@ async fn a_guest_that_nobody_waits_for_ends() {
     }
     left.abort();
     // The only thread for guests is free again.
-    let answer = runner.run(Request::new(Workload::Transcode, Slice::from_bytes(*b"y"))).await.unwrap();
+    let answer = runner.run(RunRequest::new(Workload::Transcode, Slice::from_bytes(*b"y"))).await.unwrap();
     assert_eq!(answer.finished.outcome, Outcome::Done);
 }
 
@@ -249,9 +251,9 @@ async fn a_guest_that_nobody_waits_for_ends() {
 async fn the_output_is_there_while_it_is_in_memory() {
     let here = Workplace::new();
     let writes = guest("(call $output_write (i32.const 0) (i32.const 5)) (i32.const 0)");
-    let request = || Request::new(writes.clone(), Slice::from_bytes(*b"x"));
+    let request = || RunRequest::new(writes.clone(), Slice::from_bytes(*b"x"));
     let runner = durable(&here);
-    for source in [Source::Run, Source::Memory] {
+    for source in [CacheSource::Run, CacheSource::Memory] {
         let answer = runner.run(request()).await.unwrap();
         assert_eq!((answer.source, answer.finished.output.as_deref()), (source, Some(&b"hello"[..])));
         assert_eq!(proof_of(&answer), Some(Digest::of(b"hello")));
@@ -259,9 +261,9 @@ async fn the_output_is_there_while_it_is_in_memory() {
     drop(runner);
     let runner = durable(&here);
     let stored = runner.run(request()).await.unwrap();
-    assert_eq!((stored.source, &stored.finished.output), (Source::Store, &None));
-    let anew = runner.run(Request { reuse: Reuse::Never, ..request() }).await.unwrap();
-    assert_eq!((anew.source, anew.finished.output.as_deref()), (Source::Run, Some(&b"hello"[..])));
+    assert_eq!((stored.source, &stored.finished.output), (CacheSource::Store, &None));
+    let anew = runner.run(RunRequest { reuse: Reuse::Never, ..request() }).await.unwrap();
+    assert_eq!((anew.source, anew.finished.output.as_deref()), (CacheSource::Run, Some(&b"hello"[..])));
 }
 
 #[tokio::test]
@@ -270,7 +272,7 @@ async fn results_in_memory_are_bounded_in_number_and_in_bytes() {
         let runner = WorkloadRunner::in_memory(capacity).unwrap();
         for _ in 0..2 {
             for i in 0..2000_u32 {
-                runner.run(Request::new(workload.clone(), Slice::from_bytes(i.to_le_bytes()))).await.unwrap();
+                runner.run(RunRequest::new(workload.clone(), Slice::from_bytes(i.to_le_bytes()))).await.unwrap();
             }
         }
         runner.counts().from_memory
@@ -292,7 +294,7 @@ async fn results_in_memory_are_bounded_in_number_and_in_bytes() {
 async fn a_caller_who_leaves_takes_nothing_along() {
     let here = Workplace::new();
     let slice = here.file("slice", noise(3, 30 << 20));
-    let request = Request::new(Workload::Transcode, Slice::from_file(slice, u64::MAX).unwrap());
+    let request = RunRequest::new(Workload::Transcode, Slice::from_file(slice, u64::MAX).unwrap());
     let runner = runner();
     for _ in 0..20 {
         let asked = tokio::spawn({
@@ -309,7 +311,7 @@ async fn a_caller_who_leaves_takes_nothing_along() {
 
 #[tokio::test]
 async fn too_many_assets_are_refused() {
-    let request = Request { assets: vec![Asset::new(*b"a"); 1001], ..transcode(b"x") };
+    let request = RunRequest { assets: vec![Asset::new(*b"a"); 1001], ..transcode(b"x") };
     assert!(matches!(runner().run(request).await, Err(RunError::TooManyAssets(1001))));
 }
 
@@ -351,7 +353,7 @@ proptest! {
                 Slice::from_file(here.file(i.to_string(), bytes), u64::MAX).unwrap()
             };
             for workload in &workloads {
-                let request = Request { reuse: Reuse::Never, ..Request::new(workload.clone(), slice.clone()) };
+                let request = RunRequest { reuse: Reuse::Never, ..RunRequest::new(workload.clone(), slice.clone()) };
                 requests.push((request, Digest::from(blake3::hash(bytes))));
             }
         }

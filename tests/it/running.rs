@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use compute_host::limits::Limits;
-use compute_host::runner::{Capacity, Progress, Request, Running, WorkloadRunner};
-use compute_host::slice::{Scope, Slice};
+use compute_host::runner::{ActiveRun, Capacity, RunProgress, RunRequest, WorkloadRunner};
+use compute_host::slice::{Slice, Tenant};
 use compute_host::workload::Workload;
 use tokio::task::{JoinHandle, JoinSet, yield_now};
 
@@ -16,14 +16,14 @@ fn runner(jobs: usize) -> WorkloadRunner {
 }
 
 /// Returns a run that ends only when its caller leaves.
-fn endless(slice: &[u8]) -> Request {
+fn endless(slice: &[u8]) -> RunRequest {
     let text = r#"(module (memory (export "memory") 1) (func (export "run") (result i32) (loop $again (br $again)) (i32.const 0)))"#;
     let limits = Limits { gas: u64::MAX, ..Limits::DEFAULT };
-    Request { limits, ..Request::new(Workload::from_module(text.as_bytes()).unwrap(), Slice::from_bytes(slice)) }
+    RunRequest { limits, ..RunRequest::new(Workload::from_module(text.as_bytes()).unwrap(), Slice::from_bytes(slice)) }
 }
 
-fn start(runner: &WorkloadRunner, request: Request) -> (JoinHandle<()>, Progress) {
-    let (runner, progress) = (runner.clone(), Progress::default());
+fn start(runner: &WorkloadRunner, request: RunRequest) -> (JoinHandle<()>, RunProgress) {
+    let (runner, progress) = (runner.clone(), RunProgress::default());
     let watched = progress.clone();
     (tokio::spawn(async move { drop(runner.run_watched(request, &watched).await) }), progress)
 }
@@ -38,8 +38,8 @@ async fn until(condition: impl Fn() -> bool) {
 async fn what_runs_is_shown_and_what_waits_is_counted() {
     let (runner, before) = (runner(1), SystemTime::now());
     assert!(runner.running().is_empty());
-    let scope: Scope = "a".parse().unwrap();
-    let request = Request { scope: scope.clone(), id: "x".parse().ok(), ..endless(b"first") };
+    let scope: Tenant = "a".parse().unwrap();
+    let request = RunRequest { scope: scope.clone(), id: "x".parse().ok(), ..endless(b"first") };
     let module = request.workload.digest();
     let (first, progress) = start(&runner, request);
     until(|| progress.gas_granted() > 0).await;
@@ -47,7 +47,7 @@ async fn what_runs_is_shown_and_what_waits_is_counted() {
     until(|| runner.waiting() == 1).await;
 
     let running = runner.running();
-    let [Running { scope: shown, id, workload, module: of, since, gas_max, gas_granted, input_bytes, bytes_read }] =
+    let [ActiveRun { scope: shown, id, workload, module: of, since, gas_max, gas_granted, input_bytes, bytes_read }] =
         &running[..]
     else {
         panic!("there is one thread: {running:?}");
@@ -78,9 +78,9 @@ async fn the_totals_grow_by_what_each_has_used() {
             0 | 1 => Slice::from_file(here.file(format!("{seed}"), &bytes), u64::MAX).unwrap(),
             _ => Slice::from_bytes(bytes),
         };
-        let (runner, progress) = (runner.clone(), Progress::default());
+        let (runner, progress) = (runner.clone(), RunProgress::default());
         asked.spawn(async move {
-            let request = Request::new(Workload::Transcode, slice);
+            let request = RunRequest::new(Workload::Transcode, slice);
             runner.run_watched(request, &progress).await.unwrap();
             (progress.gas_granted(), progress.bytes_read())
         });
@@ -112,13 +112,15 @@ async fn an_observer_hears_how_each_request_has_ended() {
         notes.lock().unwrap().push(format!("{} {ended}", observation.workload));
     });
     runner.observe(|_| panic!("there is one observer, the first"));
-    let request =
-        |bytes: &[u8]| Request { id: "x".parse().ok(), ..Request::new(Workload::Transcode, Slice::from_bytes(bytes)) };
+    let request = |bytes: &[u8]| RunRequest {
+        id: "x".parse().ok(),
+        ..RunRequest::new(Workload::Transcode, Slice::from_bytes(bytes))
+    };
     runner.run(request(b"one")).await.unwrap();
     runner.clone().run_for_output(request(b"one")).await.unwrap();
     runner.run(request(b"other")).await.unwrap_err();
     let limits = Limits { gas: 100_000, ..Limits::DEFAULT };
-    runner.run(Request { limits, ..endless(b"") }).await.unwrap();
+    runner.run(RunRequest { limits, ..endless(b"") }).await.unwrap();
     let expected =
         ["transcode run done", "transcode memory done", "transcode slice_id_conflict", "module run out_of_gas"];
     assert_eq!(*heard.lock().unwrap(), expected);

@@ -7,7 +7,7 @@ use compute_host::key::NodeKey;
 use compute_host::limits::{Limits, Usage};
 use compute_host::proof::{Blob, Claim, Job, Observed, SliceProof, profile};
 use compute_host::sandbox::{Execution, Outcome};
-use compute_host::slice::{Scope, SliceId};
+use compute_host::slice::{SliceId, Tenant};
 use compute_host::store::ProofStore;
 
 use crate::common::Workplace;
@@ -46,23 +46,23 @@ fn open(here: &Workplace, proofs_max: u64) -> ProofStore {
 
 /// Returns which of the first `count` slices have a proof.
 fn kept(store: &ProofStore, count: u64) -> Vec<u64> {
-    (0..count).filter(|i| store.proof(&Scope::OWNER, &slice_id(*i)).unwrap().is_some()).collect()
+    (0..count).filter(|i| store.proof(&Tenant::OWNER, &slice_id(*i)).unwrap().is_some()).collect()
 }
 
 #[test]
 fn what_was_kept_is_there_after_a_restart() {
     let here = Workplace::new();
     let proof = proof(slice_id(1), b"one");
-    open(&here, 10).keep(&[(&Scope::OWNER, &proof)]).unwrap();
-    assert_eq!(open(&here, 10).proof(&Scope::OWNER, &slice_id(1)).unwrap(), Some(proof));
-    assert_eq!(open(&here, 10).proof(&Scope::OWNER, &slice_id(2)).unwrap(), None);
+    open(&here, 10).keep(&[(&Tenant::OWNER, &proof)]).unwrap();
+    assert_eq!(open(&here, 10).proof(&Tenant::OWNER, &slice_id(1)).unwrap(), Some(proof));
+    assert_eq!(open(&here, 10).proof(&Tenant::OWNER, &slice_id(2)).unwrap(), None);
 }
 
 #[test]
 fn a_store_that_is_open_elsewhere_is_left_where_it_is() {
     let here = Workplace::new();
     let store = open(&here, 10);
-    store.keep(&[(&Scope::OWNER, &proof(slice_id(1), b"one"))]).unwrap();
+    store.keep(&[(&Tenant::OWNER, &proof(slice_id(1), b"one"))]).unwrap();
     let error = ProofStore::open(&here.path("proofs"), 10).err().expect("two cannot have it");
     assert!(error.to_string().contains("could not acquire lock"), "{error}");
     assert_eq!(kept(&store, 3), [1]);
@@ -73,27 +73,27 @@ fn the_oldest_gives_way_to_the_newest() {
     let here = Workplace::new();
     let store = open(&here, 5);
     for i in 0..8 {
-        store.keep(&[(&Scope::OWNER, &proof(slice_id(i), b"x"))]).unwrap();
+        store.keep(&[(&Tenant::OWNER, &proof(slice_id(i), b"x"))]).unwrap();
     }
     assert_eq!(kept(&store, 8), [3, 4, 5, 6, 7]);
-    store.keep(&[(&Scope::OWNER, &proof(slice_id(3), b"again"))]).unwrap();
+    store.keep(&[(&Tenant::OWNER, &proof(slice_id(3), b"again"))]).unwrap();
     assert_eq!(kept(&store, 8), [3, 4, 5, 6, 7], "a proof in the place of another is no sixth");
-    store.keep(&[(&Scope::OWNER, &proof(slice_id(0), b"x"))]).unwrap();
+    store.keep(&[(&Tenant::OWNER, &proof(slice_id(0), b"x"))]).unwrap();
     assert_eq!(kept(&store, 8), [0, 3, 5, 6, 7], "3 is newer than 4 by now");
     drop(store);
     let store = open(&here, 5);
-    store.keep(&[(&Scope::OWNER, &proof(slice_id(1), b"x"))]).unwrap();
+    store.keep(&[(&Tenant::OWNER, &proof(slice_id(1), b"x"))]).unwrap();
     assert_eq!(kept(&store, 8), [0, 1, 3, 6, 7], "after a restart, too");
     drop(store);
     let store = open(&here, 2);
-    store.keep(&[(&Scope::OWNER, &proof(slice_id(2), b"x"))]).unwrap();
+    store.keep(&[(&Tenant::OWNER, &proof(slice_id(2), b"x"))]).unwrap();
     assert_eq!(kept(&store, 8), [1, 2], "a lower limit holds from the next proof on");
 }
 
 #[test]
 fn a_proof_is_found_in_the_scope_that_it_was_made_in_and_in_no_other() {
     let here = Workplace::new();
-    let scopes = [Scope::OWNER, "a".parse().unwrap(), "ab".parse().unwrap(), "slice-1".parse().unwrap()];
+    let scopes = [Tenant::OWNER, "a".parse().unwrap(), "ab".parse().unwrap(), "slice-1".parse().unwrap()];
     let proofs = [b"0", b"1", b"2", b"3"].map(|input| proof(slice_id(1), input));
     for at in 0..scopes.len() {
         let store = open(&here, 4);
@@ -113,7 +113,7 @@ fn many_at_once_are_all_kept() {
         for thread in 0..8 {
             let store = &store;
             scope.spawn(move || {
-                (0..20).for_each(|i| store.keep(&[(&Scope::OWNER, &proof(slice_id(thread * 20 + i), b"x"))]).unwrap())
+                (0..20).for_each(|i| store.keep(&[(&Tenant::OWNER, &proof(slice_id(thread * 20 + i), b"x"))]).unwrap())
             });
         }
     });

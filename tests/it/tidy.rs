@@ -67,37 +67,60 @@ fn names_after(source: &str, prefix: &str) -> Vec<String> {
         .collect()
 }
 
+/// The files of the program that declare modules, with the folder of these modules.
+fn parents() -> Vec<(PathBuf, PathBuf)> {
+    let host = root().join("host");
+    let folder = |file: &PathBuf| if file.ends_with("lib.rs") { host.clone() } else { file.with_extension("") };
+    let files = sources(&host).into_iter().filter(|file| !declared(file).is_empty());
+    files.map(|file| (file.clone(), folder(&file))).collect()
+}
+
+/// Paths by which `source`, below `folder`, can name a module of `folder`.
+fn prefixes(folder: &Path, source: &Path) -> Vec<String> {
+    let host = root().join("host");
+    let path: String = folder.strip_prefix(&host).unwrap().iter().map(|part| format!("{}::", part.display())).collect();
+    let levels = source.strip_prefix(folder).unwrap().components().count();
+    vec![format!("crate::{path}"), format!(" {}", "super::".repeat(levels))]
+}
+
 #[test]
 fn a_module_uses_only_modules_above_it() {
-    let host = root().join("host");
-    for (file, folder, prefix) in [
-        ("lib.rs", "", "crate::"),
-        ("sandbox.rs", "sandbox", "super::"),
-        ("sandbox/check.rs", "sandbox/check", "super::"),
-        ("sandbox/compiler.rs", "sandbox/compiler", "super::"),
-        ("modules.rs", "modules", "super::"),
-        ("cli.rs", "cli", "super::"),
-        ("key.rs", "key", "super::"),
-        ("proof.rs", "proof", "super::"),
-        ("store/accepted.rs", "store/accepted", "super::"),
-        ("runner.rs", "runner", "super::"),
-        ("queue.rs", "queue", "super::"),
-        ("prices.rs", "prices", "super::"),
-        ("courier.rs", "courier", "super::"),
-        ("http.rs", "http", "super::"),
-    ] {
-        let (order, folder) = (declared(&host.join(file)), host.join(folder));
-        assert!(!order.is_empty(), "{file}");
+    let mut wrong = Vec::new();
+    for (file, folder) in parents() {
+        let order = declared(&file);
         for (i, module) in order.iter().enumerate() {
             for source in sources_of(&folder, module) {
-                for used in names_after(&read(&source), prefix) {
-                    if let Some(j) = order.iter().position(|other| *other == used) {
-                        assert!(j <= i, "{} uses `{used}`, which {file} declares below `{module}`", source.display());
+                let text = read(&source);
+                for used in prefixes(&folder, &source).iter().flat_map(|prefix| names_after(&text, prefix)) {
+                    if order.iter().position(|other| *other == used).is_some_and(|j| j > i) {
+                        let (source, file) = (source.display(), file.display());
+                        wrong.push(format!("{source} uses `{used}`, which {file} declares below `{module}`"));
                     }
                 }
             }
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Names that Rust's users expect in several modules.
+const NAMES_OF_SEVERAL_TYPES: [&str; 2] = ["Error", "Settings"];
+
+#[test]
+fn no_two_types_have_one_name() {
+    let mut declared: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for file in sources(&root().join("host")) {
+        for line in read(&file).lines() {
+            let line = line.strip_prefix("pub").map_or(line, |rest| rest.trim_start_matches(|c| c != ' ').trim_start());
+            let kind = ["struct ", "enum ", "trait ", "type ", "union "].iter().find(|kind| line.starts_with(**kind));
+            let Some(rest) = kind.and_then(|kind| line.strip_prefix(kind)) else { continue };
+            let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            declared.entry(name).or_default().push(file.display().to_string());
+        }
+    }
+    assert!(declared.len() > 400, "only {} types are found", declared.len());
+    declared.retain(|name, files| files.len() > 1 && !NAMES_OF_SEVERAL_TYPES.contains(&name.as_str()));
+    assert!(declared.is_empty(), "{declared:#?}");
 }
 
 /// The rows of the table in docs/dependencies.md: a crate, and the modules that it is at home in.

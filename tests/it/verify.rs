@@ -14,9 +14,9 @@ use compute_host::key::NodeKey;
 use compute_host::limits::{Limits, Usage};
 use compute_host::proof::{Claim, Job, Observed, SliceProof};
 use compute_host::sandbox::{
-    EngineKind, Execution, Input, InputError, Outcome, Reference, SandboxError, Watch, Work, meter,
+    EngineKind, Execution, Input, InputError, Invocation, Outcome, Reference, RunControl, SandboxError, meter,
 };
-use compute_host::verify::{Case, Difference, Guest, Matrix, Repeats, Side, Source, diff};
+use compute_host::verify::{Case, DiffSide, Difference, Matrix, NamedGuest, RunCount, SliceSource, diff};
 use serde_json::json;
 
 use crate::common::{NODE, Workplace, root};
@@ -164,7 +164,7 @@ fn a_proof_is_answered_by_one_of_four_words() {
 
 fn case(slice: &[u8]) -> Case {
     Case {
-        slice: Source::Bytes(slice.into()),
+        slice: SliceSource::Bytes(slice.into()),
         args: Arc::default(),
         assets: Vec::new(),
         limits: Limits { gas: 1_000_000_000, memory_bytes: 1 << 20, ..Limits::DEFAULT },
@@ -202,8 +202,8 @@ fn summing(offset: u32) -> Arc<[u8]> {
 #[test]
 fn two_runs_are_told_where_they_part_to_the_byte() {
     let (well, broken) = (summing(0), summing(1));
-    let side = |engine, module: &Arc<[u8]>| Side { engine, module: module.clone() };
-    let compare = |left: &Side, right: &Side| diff(Path::new(NODE), &case(b""), [left, right]).unwrap();
+    let side = |engine, module: &Arc<[u8]>| DiffSide { engine, module: module.clone() };
+    let compare = |left: &DiffSide, right: &DiffSide| diff(Path::new(NODE), &case(b""), [left, right]).unwrap();
     assert!(compare(&side(EngineKind::Cranelift, &well), &side(EngineKind::Winch, &well)).is_none());
 
     let found = compare(&side(EngineKind::Cranelift, &well), &side(EngineKind::Winch, &broken));
@@ -234,7 +234,7 @@ fn a_host_call_that_differs_is_named_with_its_arguments() {
                    (i32.const 0)))"#
         ))
     };
-    let sides = [4, 5].map(|len| Side { engine: EngineKind::Wasmi, module: reading(len) });
+    let sides = [4, 5].map(|len| DiffSide { engine: EngineKind::Wasmi, module: reading(len) });
     let found = diff(Path::new(NODE), &case(b"0123456789"), [&sides[0], &sides[1]]).unwrap().expect("they part");
     let [one, other] = found.call.expect("a call differs").map(|call| call.expect("both call"));
     assert_eq!((&*one.name, &*one.arguments, one.answer), ("input_read", &[100, 2, 4][..], Some(4)));
@@ -314,8 +314,8 @@ fn an_engine_that_answers_nonsense_has_failed() {
         ("killed", "kill -9 $$".to_owned()),
     ] {
         // More than a pipe holds, so that a child that does not read blocks the writer.
-        let guests = [Guest { name: "m".to_owned(), module: vec![0; 1 << 20].into() }];
-        let (engines, repeats) = ([EngineKind::Wasmi], Repeats { runs: 1, jobs: 1 });
+        let guests = [NamedGuest { name: "m".to_owned(), module: vec![0; 1 << 20].into() }];
+        let (engines, repeats) = ([EngineKind::Wasmi], RunCount { runs: 1, jobs: 1 });
         let matrix = Matrix::of(&script(name, &body), &guests, &engines, &case(b""), repeats, &|| ());
         assert!(matrix.disagreements.is_empty() && matrix.failures.len() == 1, "{name}: {:?}", matrix.failures);
         assert!(matrix.failures[0].starts_with("m on wasmi: wasmi broke off: "), "{name}: {:?}", matrix.failures);
@@ -356,14 +356,15 @@ fn a_deadline_or_nobody_waiting_ends_a_run_in_the_middle_of_a_long_host_call_on_
         for engine in EngineKind::ALL {
             let reference = Reference::new(engine, &module).unwrap();
             let deadline = Some(Instant::now() + Duration::from_millis(20));
-            let watch = Watch { deadline, ..Watch::default() };
-            let ended = reference.run(Work { watch, ..Work::new(Box::new(Long), limits) });
+            let watch = RunControl { deadline, ..RunControl::default() };
+            let ended = reference.run(Invocation { watch, ..Invocation::new(Box::new(Long), limits) });
             assert!(matches!(ended, Err(SandboxError::Deadline)), "{engine}: {ended:?}");
 
-            let watch = Watch::default();
+            let watch = RunControl::default();
             std::thread::scope(|scope| {
-                let running =
-                    scope.spawn(|| reference.run(Work { watch: watch.clone(), ..Work::new(Box::new(Long), limits) }));
+                let running = scope.spawn(|| {
+                    reference.run(Invocation { watch: watch.clone(), ..Invocation::new(Box::new(Long), limits) })
+                });
                 while watch.gas_granted.load(Ordering::Relaxed) == 0 {
                     std::thread::yield_now();
                 }

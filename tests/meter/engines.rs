@@ -3,7 +3,7 @@
 mod wasmi;
 mod wasmtime;
 
-use compute_host::sandbox::meter::{self, QUANTUM, STACK_BYTES, State};
+use compute_host::sandbox::meter::{self, MeterState, QUANTUM, STACK_BYTES};
 use wasmparser::{Validator, WasmFeatures};
 
 use crate::scramble;
@@ -178,7 +178,7 @@ impl Machine {
         }
         *self.store.account() = Account { total: gas, ..Account::default() };
         let mut arguments = arguments.to_vec();
-        arguments.push(Value::I64(State::BEGIN.to_i64() as u64));
+        arguments.push(Value::I64(MeterState::BEGIN.to_i64() as u64));
         let ended = self.store.call(instance, export, &arguments);
         let account = self.store.account();
         let Ok(mut values) = ended else { return Ran { ended, gas: account.granted } };

@@ -1,4 +1,4 @@
-//! The `compute` ABI, version 1, as the host declares it in `host/sandbox/check.rs`. On wasm32 a
+//! The `compute` ABI, version 1, as the host declares it in `host/sandbox/gate.rs`. On wasm32 a
 //! pointer and a `usize` are an `i32` of WebAssembly. WebAssembly integers have no sign; guest and
 //! host agree on it.
 

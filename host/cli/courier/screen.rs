@@ -4,10 +4,10 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::super::{End, complain, print};
+use super::super::{ExitStatus, print, print_error};
 use super::{INTERRUPTED, show};
 use crate::courier::Event;
-use crate::courier::answers::Answer;
+use crate::courier::events::CourierEvent;
 
 /// Shows answers.
 pub struct Screen {
@@ -16,17 +16,17 @@ pub struct Screen {
     counts_dead: bool,
     bar: Option<ProgressBar>,
     /// Exit status of the command, from the answers so far.
-    pub end: anyhow::Result<End>,
+    pub end: anyhow::Result<ExitStatus>,
 }
 
 impl Screen {
     pub const fn new(json: bool, counts_dead: bool) -> Self {
-        Self { json, counts_dead, bar: None, end: Ok(End::Done) }
+        Self { json, counts_dead, bar: None, end: Ok(ExitStatus::Done) }
     }
 
-    pub fn show(&mut self, answer: Answer) {
+    pub fn show(&mut self, answer: CourierEvent) {
         let failed = match &answer {
-            Answer::Error { message } => Some(message.clone()),
+            CourierEvent::Error { message } => Some(message.clone()),
             _ => None,
         };
         if let Some(message) = failed {
@@ -34,39 +34,39 @@ impl Screen {
             return;
         }
         match &answer {
-            Answer::Flush(Event::Begun { pending, .. }) if !self.json && io::stderr().is_terminal() => {
+            CourierEvent::Flush(Event::Begun { pending, .. }) if !self.json && io::stderr().is_terminal() => {
                 let style = ProgressStyle::with_template("{bar:30} {pos}/{len} forwarded, {per_sec}, {elapsed}");
                 let bar = ProgressBar::new(*pending).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
                 self.bar = Some(bar);
             }
-            Answer::Flush(Event::Forwarded { .. } | Event::Carried { .. }) => {
+            CourierEvent::Flush(Event::Forwarded { .. } | Event::Carried { .. }) => {
                 self.bar.iter().for_each(|bar| bar.inc(1));
             }
-            Answer::Flushed(summary) if self.end.is_ok() => {
+            CourierEvent::Flushed(summary) if self.end.is_ok() => {
                 self.end = Ok(match summary {
-                    summary if summary.interrupted => End::Interrupted,
+                    summary if summary.interrupted => ExitStatus::Interrupted,
                     // Exported bundles stay pending until their acknowledgement is imported.
-                    summary if summary.pending > summary.carried || summary.died > 0 => End::No,
-                    summary if self.counts_dead && summary.dead > 0 => End::No,
-                    _ => End::Done,
+                    summary if summary.pending > summary.carried || summary.died > 0 => ExitStatus::No,
+                    summary if self.counts_dead && summary.dead > 0 => ExitStatus::No,
+                    _ => ExitStatus::Done,
                 });
             }
-            Answer::Problem { what } if what == INTERRUPTED => self.end = Ok(End::Interrupted),
-            Answer::Problem { .. } if self.end.is_ok() => self.end = Ok(End::No),
+            CourierEvent::Problem { what } if what == INTERRUPTED => self.end = Ok(ExitStatus::Interrupted),
+            CourierEvent::Problem { .. } if self.end.is_ok() => self.end = Ok(ExitStatus::No),
             _ => {}
         }
         let shown = if self.json { show::json(&answer) } else { show::text(&answer) };
         let written = match shown {
-            show::Shown::Line(line) => self.aside(|| print(format!("{line}\n").as_bytes())),
-            show::Shown::Aside(kind, line) => self.aside(|| {
-                complain(kind, &line);
+            show::Table::Line(line) => self.aside(|| print(format!("{line}\n").as_bytes())),
+            show::Table::Aside(kind, line) => self.aside(|| {
+                print_error(kind, &line);
                 Ok(())
             }),
-            show::Shown::Noted(line, note) => self.aside(|| {
-                complain("note", &note);
+            show::Table::Noted(line, note) => self.aside(|| {
+                print_error("note", &note);
                 print(format!("{line}\n").as_bytes())
             }),
-            show::Shown::Nothing => Ok(()),
+            show::Table::Nothing => Ok(()),
         };
         if let Err(error) = written {
             self.end = Err(error);

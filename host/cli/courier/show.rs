@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 
 use super::super::{printable, timestamp};
 use super::count;
-use crate::courier::answers::{Acknowledged, Answer, PeerLine, ReceivedBundle, Rewards, Was};
+use crate::courier::events::{Acknowledged, CourierEvent, PeerLine, ReceivedBundle, Rewards, SendStatus};
 use crate::courier::{Event, Peers, Summary};
-use crate::key::{Owner, Owners, PublicKey};
-use crate::receipt::{Acknowledgement, Receipt, State};
+use crate::key::{KeyOwner, KnownKeys, PublicKey};
+use crate::receipt::{Acknowledgement, Receipt, ReceiptState};
 use crate::store::FsckReport;
 
-pub enum Shown {
+pub enum Table {
     /// A line on standard output.
     Line(String),
     /// A message on standard error: its kind and its text.
@@ -25,59 +25,59 @@ pub enum Shown {
 }
 
 /// Formats an answer for programs: each answer is one line.
-pub fn json(answer: &Answer) -> Shown {
-    serde_json::to_string(answer).map_or(Shown::Nothing, Shown::Line)
+pub fn json(answer: &CourierEvent) -> Table {
+    serde_json::to_string(answer).map_or(Table::Nothing, Table::Line)
 }
 
-pub fn text(answer: &Answer) -> Shown {
+pub fn text(answer: &CourierEvent) -> Table {
     let line = match answer {
-        Answer::Sent { id, was, .. } => {
+        CourierEvent::Sent { id, was, .. } => {
             // Standard output has the id alone, for scripts; the former state of the receipt goes
             // to standard error.
             return match was {
-                Was::New | Was::Pending => Shown::Line(id.to_string()),
-                Was::Dead => Shown::Noted(
+                SendStatus::New | SendStatus::Pending => Table::Line(id.to_string()),
+                SendStatus::Dead => Table::Noted(
                     id.to_string(),
                     format!("it was given up before; `node compute courier retry {id}` tries it again"),
                 ),
-                Was::Acknowledged => Shown::Noted(id.to_string(), "it was acknowledged before".to_owned()),
+                SendStatus::Acknowledged => Table::Noted(id.to_string(), "it was acknowledged before".to_owned()),
             };
         }
-        Answer::Flush(event) => return flush(event),
-        Answer::Flushed(summary) => summed_up(summary),
-        Answer::Receipt(receipt) => receipt_line(receipt),
-        Answer::Acknowledged(acknowledged) => acknowledged_line(acknowledged),
-        Answer::Received(received) => received_line(received),
-        Answer::Revived { id, expires_ms } => format!("{id}  to be tried until {}", timestamp(*expires_ms)),
-        Answer::Dropped { id } => format!("{id}  dropped"),
-        Answer::Imported { id, sender, bytes, is_new } => {
+        CourierEvent::Flush(event) => return flush(event),
+        CourierEvent::Flushed(summary) => summed_up(summary),
+        CourierEvent::Receipt(receipt) => receipt_line(receipt),
+        CourierEvent::Acknowledged(acknowledged) => acknowledged_line(acknowledged),
+        CourierEvent::Received(received) => received_line(received),
+        CourierEvent::Revived { id, expires_ms } => format!("{id}  to be tried until {}", timestamp(*expires_ms)),
+        CourierEvent::Dropped { id } => format!("{id}  dropped"),
+        CourierEvent::Imported { id, sender, bytes, is_new } => {
             let before = if *is_new { "" } else { ", which was here already" };
             format!("{id}  {} from {sender}{before}", HumanBytes(*bytes))
         }
-        Answer::Credited { id, credit } => format!("{id}  acknowledged, {credit} credited"),
-        Answer::Problem { what } => return Shown::Aside("error", what.clone()),
-        Answer::Rewards(rewards) => rewards_lines(rewards),
-        Answer::Checked(report) => fsck_lines(report),
-        Answer::Peer(peer) => peer_line(peer),
-        Answer::PeerRemoved(peer) => format!("removed {}", peer_line(peer)),
-        Answer::AcknowledgementBytes { .. } | Answer::Error { .. } => return Shown::Nothing,
+        CourierEvent::Credited { id, credit } => format!("{id}  acknowledged, {credit} credited"),
+        CourierEvent::Problem { what } => return Table::Aside("error", what.clone()),
+        CourierEvent::Rewards(rewards) => rewards_lines(rewards),
+        CourierEvent::Checked(report) => fsck_lines(report),
+        CourierEvent::Peer(peer) => peer_line(peer),
+        CourierEvent::PeerRemoved(peer) => format!("removed {}", peer_line(peer)),
+        CourierEvent::AcknowledgementBytes { .. } | CourierEvent::Error { .. } => return Table::Nothing,
     };
-    Shown::Line(line)
+    Table::Line(line)
 }
 
-fn flush(event: &Event) -> Shown {
+fn flush(event: &Event) -> Table {
     match event {
-        Event::Begun { .. } => Shown::Nothing,
-        Event::Forwarded { id, to, credit, .. } => Shown::Line(format!("{id}  forwarded to {to}, {credit} credited")),
-        Event::Carried { id, to, bytes } => Shown::Line(format!("{id}  {} for {to}", HumanBytes(*bytes))),
+        Event::Begun { .. } => Table::Nothing,
+        Event::Forwarded { id, to, credit, .. } => Table::Line(format!("{id}  forwarded to {to}, {credit} credited")),
+        Event::Carried { id, to, bytes } => Table::Line(format!("{id}  {} for {to}", HumanBytes(*bytes))),
         Event::Failed { id, error, due_ms, .. } => {
-            Shown::Aside("warning", format!("{id}: {error}; to be tried again {}", from_now(*due_ms)))
+            Table::Aside("warning", format!("{id}: {error}; to be tried again {}", from_now(*due_ms)))
         }
-        Event::Died { id, error, .. } => Shown::Aside(
+        Event::Died { id, error, .. } => Table::Aside(
             "error",
             format!("{id} is given up: {error}; `node compute courier retry {id}` tries it again"),
         ),
-        Event::NoWay { why, .. } => Shown::Aside("error", why.clone()),
+        Event::NoWay { why, .. } => Table::Aside("error", why.clone()),
     }
 }
 
@@ -123,8 +123,8 @@ fn receipt_line(receipt: &Receipt) -> String {
     let Receipt { id, bundle, sender, destination, attempts, due_ms, state, last_error, .. } = receipt;
     let to = destination.as_ref().map_or("the default destination", |name| name.as_str());
     let what = match state {
-        State::Pending => format!("due {}", from_now(*due_ms)),
-        State::Dead => "given up".to_owned(),
+        ReceiptState::Pending => format!("due {}", from_now(*due_ms)),
+        ReceiptState::Dead => "given up".to_owned(),
     };
     let tries = if *attempts == 1 { "1 try".to_owned() } else { format!("{attempts} tries") };
     let error = last_error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
@@ -172,7 +172,7 @@ fn peer_line(peer: &PeerLine) -> String {
 pub fn verified(
     file: &Path,
     found: &Result<Acknowledgement, String>,
-    owners: &Owners,
+    owners: &KnownKeys,
     peers: &Peers,
     json: bool,
 ) -> String {
@@ -184,12 +184,12 @@ pub fn verified(
     };
     let delivery = acknowledgement.delivery();
     let who = |key: &PublicKey| match (peers.of_key(key), owners.of(key)) {
-        (_, Owner::ThisNode) => "this node".to_owned(),
-        (_, Owner::ThisNodeFormerly) => "this node, formerly".to_owned(),
+        (_, KeyOwner::ThisNode) => "this node".to_owned(),
+        (_, KeyOwner::ThisNodeFormerly) => "this node, formerly".to_owned(),
         (Some(peer), _) => peer.name.to_string(),
-        (None, Owner::Trusted(name)) => name.to_string(),
-        (None, Owner::TrustedFormerly(name)) => format!("{name}, formerly"),
-        (None, Owner::Unknown) => "unknown here".to_owned(),
+        (None, KeyOwner::Trusted(name)) => name.to_string(),
+        (None, KeyOwner::TrustedFormerly(name)) => format!("{name}, formerly"),
+        (None, KeyOwner::Unknown) => "unknown here".to_owned(),
     };
     if json {
         let object: Value = json!({

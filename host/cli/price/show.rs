@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::super::timestamp;
-use crate::prices::orders::{PriceAnswer, Recorded};
+use crate::prices::commands::{PriceAnswer, RecordedOffer};
 use crate::prices::{Band, Bands, Quantile};
 
 pub fn text(answer: &PriceAnswer) -> String {
     match answer {
-        PriceAnswer::Recorded(Recorded { offer, samples, providers }) => {
+        PriceAnswer::Recorded(RecordedOffer { offer, samples, providers }) => {
             let by = if *providers == 1 { "1 provider".to_owned() } else { format!("{providers} providers") };
             format!("{} by {} in `{}`; offers there: {samples}, by {by}", offer.price, offer.provider, offer.lane)
         }

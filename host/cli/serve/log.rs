@@ -14,7 +14,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use self::backlog::Backlog;
 use crate::modules::Modules;
-use crate::node::Notice;
+use crate::node::OpenNotice;
 use crate::sandbox::Confinement;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -79,11 +79,11 @@ impl Log {
 pub fn compiler(modules: &Modules) {
     match modules.probe_compiler() {
         Ok(()) => {
-            let lacks = modules.confinement().map(Confinement::lacks).unwrap_or_default();
-            if !lacks.is_empty() {
-                let lacks = lacks.join(" and ");
+            let missing = modules.confinement().map(Confinement::missing).unwrap_or_default();
+            if !missing.is_empty() {
+                let missing = missing.join(" and ");
                 tracing::warn!(
-                    "this kernel confines the compiler without {lacks}: a module that takes it over is held by less than \
+                    "this kernel confines the compiler without {missing}: a module that takes it over is held by less than \
                      SECURITY.md says"
                 );
             }
@@ -101,7 +101,7 @@ where
     W: Write + 'static,
 {
     let layer = tracing_subscriber::fmt::layer().with_target(false).with_ansi(false);
-    let layer = layer.with_writer(move || Plain(sink()));
+    let layer = layer.with_writer(move || LineWriter(sink()));
     match format {
         LogFormat::Human => layer.boxed(),
         LogFormat::Json => layer.json().flatten_event(true).with_span_list(false).boxed(),
@@ -109,9 +109,9 @@ where
 }
 
 /// A writer that receives whole events, and writes each as one line.
-struct Plain<W>(W);
+struct LineWriter<W>(W);
 
-impl<W: Write> Write for Plain<W> {
+impl<W: Write> Write for LineWriter<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
         let text = text.strip_suffix('\n').unwrap_or(&text);
@@ -136,18 +136,18 @@ impl<W: Write> Write for Plain<W> {
 }
 
 /// Logs a message to the owner while the node opens.
-pub fn notice(notice: Notice) {
+pub fn notice(notice: OpenNotice) {
     match notice {
-        Notice::Waiting { directory } => {
+        OpenNotice::Waiting { directory } => {
             tracing::info!("waiting for another node to be done with `{}`", directory.display());
         }
-        Notice::StoreMovedAside { to } => {
+        OpenNotice::StoreMovedAside { to } => {
             tracing::warn!("the proof store was damaged: moved to `{}`, and begun anew", to.display());
         }
-        Notice::ConfigWasEmpty { path } => {
+        OpenNotice::ConfigWasEmpty { path } => {
             tracing::warn!("`{}` was empty, and shows the defaults now", path.display());
         }
-        Notice::PricesLost { result } => tracing::warn!("{result}"),
+        OpenNotice::PricesLost { result } => tracing::warn!("{result}"),
     }
 }
 

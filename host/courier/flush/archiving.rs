@@ -18,14 +18,14 @@ const WAITING_BYTES_MAX: u64 = 256 << 20;
 const BEHIND_MAX: u64 = WAITING_MAX + 4 * ARCHIVED_AT_ONCE as u64;
 
 #[derive(Default)]
-pub struct Archiving {
+pub struct PendingArchive {
     /// The batch in progress, if any.
     batch: Option<JoinHandle<Result<usize, CourierError>>>,
     /// Upper bound on the bytes of the waiting bundles.
     bytes: u64,
 }
 
-impl Archiving {
+impl PendingArchive {
     /// Adds `bytes` of forwarded bundles. Starts the next batch if a threshold is reached and no
     /// batch is in progress.
     pub async fn go_on(&mut self, courier: &Arc<Courier>, bytes: u64) -> Result<(), CourierError> {
@@ -68,7 +68,7 @@ mod tests {
             let acknowledgement = Acknowledgement::sign(delivery, 1, &other);
             assert!(courier.store.acknowledge(&acknowledgement, 1, 1, None).unwrap());
         };
-        let mut archiving = Archiving::default();
+        let mut archiving = PendingArchive::default();
         for (bundle, bytes, begins) in [(b"a", 1, false), (b"b", WAITING_BYTES_MAX - 2, false), (b"c", 1, true)] {
             forwarded(bundle);
             archiving.go_on(&courier, bytes).await.unwrap();

@@ -25,9 +25,9 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-pub use self::label::{CarriedName, NotACarriedName};
-use super::checked::{Checked, Fault};
-use super::{Content, ForwardError, Forwarder, Handed, Message, Parcel};
+pub use self::label::{ExportName, NotACarriedName};
+use super::checked::{CheckedPieces, ReadFault};
+use super::{BundleContent, ForwardError, ForwardOutcome, Forwarder, Message, OutboundBundle};
 use crate::key::Signature;
 use crate::private_file;
 use crate::proof::Blob;
@@ -56,21 +56,21 @@ impl DirectoryForwarder {
 }
 
 impl Forwarder for DirectoryForwarder {
-    async fn forward(&self, parcel: Parcel) -> Result<Handed, ForwardError> {
+    async fn forward(&self, parcel: OutboundBundle) -> Result<ForwardOutcome, ForwardError> {
         let (directory, name) = (self.directory.clone(), parcel.to.name.clone());
         let told = move |what: &str| Message::new(&format!("`{name}` by `{}`: {what}", directory.display()));
         let (directory, receipt) = (self.directory.clone(), parcel.delivery.receipt);
         let handed = tokio::task::spawn_blocking(move || hand_over(&directory, parcel)).await;
-        let handed = handed.unwrap_or_else(|error| Err(Fault::Io(io::Error::other(error))));
+        let handed = handed.unwrap_or_else(|error| Err(ReadFault::Io(io::Error::other(error))));
         handed.map_err(|error| match error {
-            Fault::Damaged => {
+            ReadFault::Damaged => {
                 let what = format!(
                     "the bundle of receipt {receipt} is not carried: its bytes here are not what its digest says; \
                      `node compute courier fsck` looks through all"
                 );
                 ForwardError::Damaged { message: told(&what) }
             }
-            Fault::Io(cause) => {
+            ReadFault::Io(cause) => {
                 let what = format!("the bundle of receipt {receipt} cannot be copied: {cause}");
                 ForwardError::Io { message: told(&what) }
             }
@@ -78,14 +78,14 @@ impl Forwarder for DirectoryForwarder {
     }
 }
 
-fn hand_over(directory: &Path, parcel: Parcel) -> Result<Handed, Fault> {
-    let Parcel { delivery, signature, content, .. } = parcel;
-    let name = CarriedName::of(&delivery);
+fn hand_over(directory: &Path, parcel: OutboundBundle) -> Result<ForwardOutcome, ReadFault> {
+    let OutboundBundle { delivery, signature, content, .. } = parcel;
+    let name = ExportName::of(&delivery);
     // An invalid acknowledgement is ignored, because anybody can write to the directory.
     if let Ok(bytes) = read(&name.path(directory, ACKNOWLEDGEMENT), ACKNOWLEDGEMENT_BYTES_MAX)
         && Acknowledgement::from_bytes(&bytes).is_ok_and(|found| found.answers(&delivery))
     {
-        return Ok(Handed::Acknowledged(bytes));
+        return Ok(ForwardOutcome::Acknowledged(bytes));
     }
     let bundle = name.path(directory, BUNDLE);
     if !is_whole(&bundle, delivery.bundle) {
@@ -93,15 +93,15 @@ fn hand_over(directory: &Path, parcel: Parcel) -> Result<Handed, Fault> {
     }
     let (path, label) = (name.path(directory, DELIVERY), label::to_bytes(&delivery, &signature));
     if read(&path, label::BYTES_MAX).ok().as_ref() != Some(&label) {
-        write(&path, &label).map_err(Fault::Io)?;
+        write(&path, &label).map_err(ReadFault::Io)?;
     }
-    Ok(Handed::Carried)
+    Ok(ForwardOutcome::Carried)
 }
 
 /// Returns whether exactly this bundle exists already.
 fn is_whole(path: &Path, bundle: Blob) -> bool {
     let Ok(file) = open(path) else { return false };
-    let Ok(mut checked) = Checked::new(Content::File(file), bundle) else { return false };
+    let Ok(mut checked) = CheckedPieces::new(BundleContent::File(file), bundle) else { return false };
     loop {
         match checked.next() {
             Ok(Some(_)) => {}
@@ -111,13 +111,13 @@ fn is_whole(path: &Path, bundle: Blob) -> bool {
     }
 }
 
-fn copy(path: &Path, content: Content, bundle: Blob) -> Result<(), Fault> {
-    let mut checked = Checked::new(content, bundle)?;
-    let mut file = temporary(path).map_err(Fault::Io)?;
+fn copy(path: &Path, content: BundleContent, bundle: Blob) -> Result<(), ReadFault> {
+    let mut checked = CheckedPieces::new(content, bundle)?;
+    let mut file = temporary(path).map_err(ReadFault::Io)?;
     while let Some(piece) = checked.next()? {
-        file.write_all(&piece).map_err(Fault::Io)?;
+        file.write_all(&piece).map_err(ReadFault::Io)?;
     }
-    keep(file, path).map_err(Fault::Io)
+    keep(file, path).map_err(ReadFault::Io)
 }
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -186,14 +186,14 @@ fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, DirectoryError> {
 /// A delivery in a directory. The receiving side must check that its carrier is known and has
 /// signed it, and that it is for this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Carried {
-    pub name: CarriedName,
+pub struct ExportedBundle {
+    pub name: ExportName,
     pub delivery: Delivery,
     pub signature: Signature,
     bundle: PathBuf,
 }
 
-impl Carried {
+impl ExportedBundle {
     /// Opens the bundle and checks its length. The caller must check its digest.
     pub fn open_bundle(&self) -> Result<File, DirectoryError> {
         let file = open(&self.bundle)?;
@@ -208,15 +208,17 @@ impl Carried {
 
 /// Iterates over the deliveries in a directory, in no order. An unusable one yields an error, and
 /// the iteration continues. Files with other names are skipped.
-pub fn deliveries(directory: &Path) -> Result<impl Iterator<Item = Result<Carried, DirectoryError>>, DirectoryError> {
-    let carried = |(name, path): (CarriedName, PathBuf)| {
+pub fn deliveries(
+    directory: &Path,
+) -> Result<impl Iterator<Item = Result<ExportedBundle, DirectoryError>>, DirectoryError> {
+    let carried = |(name, path): (ExportName, PathBuf)| {
         let bytes = read(&path, label::BYTES_MAX)?;
         let (delivery, signature) =
             label::from_bytes(&bytes).map_err(|why| DirectoryError::Damaged { path: path.clone(), why })?;
-        if CarriedName::of(&delivery) != name {
+        if ExportName::of(&delivery) != name {
             return Err(DirectoryError::Damaged { path, why: "its name is not that of what it says" });
         }
-        Ok(Carried { bundle: path.with_extension(BUNDLE), name, delivery, signature })
+        Ok(ExportedBundle { bundle: path.with_extension(BUNDLE), name, delivery, signature })
     };
     Ok(named(directory, DELIVERY)?.map(move |found| found.and_then(carried)))
 }
@@ -224,22 +226,22 @@ pub fn deliveries(directory: &Path) -> Result<impl Iterator<Item = Result<Carrie
 /// Iterates over the acknowledgements in a directory, not verified yet, as [`deliveries`] does.
 pub fn acknowledgements(
     directory: &Path,
-) -> Result<impl Iterator<Item = Result<(CarriedName, Vec<u8>), DirectoryError>>, DirectoryError> {
-    let bytes = |(name, path): (CarriedName, PathBuf)| Ok((name, read(&path, ACKNOWLEDGEMENT_BYTES_MAX)?));
+) -> Result<impl Iterator<Item = Result<(ExportName, Vec<u8>), DirectoryError>>, DirectoryError> {
+    let bytes = |(name, path): (ExportName, PathBuf)| Ok((name, read(&path, ACKNOWLEDGEMENT_BYTES_MAX)?));
     Ok(named(directory, ACKNOWLEDGEMENT)?.map(move |found| found.and_then(bytes)))
 }
 
-/// Iterates over the entries that are named by a [`CarriedName`] with this extension, and their
+/// Iterates over the entries that are named by a [`ExportName`] with this extension, and their
 /// paths.
 fn named(
     directory: &Path,
     extension: &'static str,
-) -> Result<impl Iterator<Item = Result<(CarriedName, PathBuf), DirectoryError>>, DirectoryError> {
+) -> Result<impl Iterator<Item = Result<(ExportName, PathBuf), DirectoryError>>, DirectoryError> {
     let entries = std::fs::read_dir(directory).map_err(|cause| io_at(directory, cause))?;
     let directory = directory.to_owned();
     let looked_at = entries.zip(1..).map_while(move |(entry, number)| match (entry, number) {
         (Ok(entry), ..=ENTRIES_MAX) => {
-            Some(CarriedName::of_file(&entry.file_name(), extension).map(|name| Ok((name, entry.path()))))
+            Some(ExportName::of_file(&entry.file_name(), extension).map(|name| Ok((name, entry.path()))))
         }
         (Err(cause), ..=ENTRIES_MAX) => Some(Some(Err(io_at(&directory, cause)))),
         (_, number) => {
@@ -251,7 +253,7 @@ fn named(
 }
 
 /// Writes the destination's acknowledgement beside the delivery, for transport back.
-pub fn write_acknowledgement(directory: &Path, name: &CarriedName, bytes: &[u8]) -> Result<(), DirectoryError> {
+pub fn write_acknowledgement(directory: &Path, name: &ExportName, bytes: &[u8]) -> Result<(), DirectoryError> {
     let path = name.path(directory, ACKNOWLEDGEMENT);
     write(&path, bytes).map_err(|cause| io_at(&path, cause))
 }
@@ -259,7 +261,7 @@ pub fn write_acknowledgement(directory: &Path, name: &CarriedName, bytes: &[u8])
 /// Removes all files of a delivery after its carrier has the acknowledgement. The delivery goes
 /// first, because an import would read it. The acknowledgement goes last, so that the rest is found
 /// again after a crash. Missing files are no error.
-pub fn clear(directory: &Path, name: &CarriedName) -> Result<(), DirectoryError> {
+pub fn clear(directory: &Path, name: &ExportName) -> Result<(), DirectoryError> {
     for extension in [DELIVERY, BUNDLE, ACKNOWLEDGEMENT] {
         let path = name.path(directory, extension);
         match std::fs::remove_file(&path) {

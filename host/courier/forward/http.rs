@@ -22,8 +22,8 @@ use rustls_platform_verifier::BuilderVerifierExt as _;
 
 use self::answer::PROBLEM_BYTES_MAX;
 use super::super::{Address, Peer};
-use super::checked::{Checked, Fault};
-use super::{ForwardError, Forwarder, Handed, Message, Parcel, plain};
+use super::checked::{CheckedPieces, ReadFault};
+use super::{ForwardError, ForwardOutcome, Forwarder, Message, OutboundBundle, plain};
 use crate::key::Signature;
 use crate::receipt::{ACKNOWLEDGEMENT_BYTES_MAX, Delivery};
 
@@ -44,7 +44,7 @@ const ADDRESS_SHOWN_BYTES_MAX: usize = 128;
 /// Failure to set up HTTP.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot set up HTTP to other nodes: {cause}")]
-pub struct NoHttp {
+pub struct HttpSetupError {
     cause: Box<dyn std::error::Error + Send + Sync>,
 }
 
@@ -60,9 +60,9 @@ impl HttpForwarder {
     /// Creates a forwarder. An attempt ends after `timeout` plus the bundle's time at
     /// `RATE_BYTES_PER_SECOND_MIN`. Reads the system's root certificates once; without any, `https`
     /// addresses cannot be reached.
-    pub fn new(timeout: Duration) -> Result<Self, NoHttp> {
+    pub fn new(timeout: Duration) -> Result<Self, HttpSetupError> {
         let client = Client::builder()
-            .tls_backend_preconfigured(tls().map_err(|cause| NoHttp { cause: cause.into() })?)
+            .tls_backend_preconfigured(tls().map_err(|cause| HttpSetupError { cause: cause.into() })?)
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .no_proxy()
@@ -72,7 +72,7 @@ impl HttpForwarder {
             .pool_max_idle_per_host(IDLE_PER_PEER_MAX)
             .pool_idle_timeout(IDLE_TIMEOUT)
             .build()
-            .map_err(|cause| NoHttp { cause: cause.into() })?;
+            .map_err(|cause| HttpSetupError { cause: cause.into() })?;
         Ok(Self { client, timeout })
     }
 
@@ -82,9 +82,14 @@ impl HttpForwarder {
         self.timeout.saturating_add(sending)
     }
 
-    async fn attempt(&self, url: reqwest::Url, parcel: Parcel, other: &Other<'_>) -> Result<Handed, ForwardError> {
-        let Parcel { delivery, signature, content, .. } = parcel;
-        let checked = Checked::new(content, delivery.bundle).map_err(|fault| other.faulty(&fault, &delivery))?;
+    async fn attempt(
+        &self,
+        url: reqwest::Url,
+        parcel: OutboundBundle,
+        other: &PeerName<'_>,
+    ) -> Result<ForwardOutcome, ForwardError> {
+        let OutboundBundle { delivery, signature, content, .. } = parcel;
+        let checked = CheckedPieces::new(content, delivery.bundle).map_err(|fault| other.faulty(&fault, &delivery))?;
         let watch = Arc::default();
         let request = with_headers(self.client.post(url), &delivery, &signature);
         let answer = match request.body(body(checked, Arc::clone(&watch))).send().await {
@@ -102,9 +107,9 @@ impl HttpForwarder {
 }
 
 impl Forwarder for HttpForwarder {
-    async fn forward(&self, mut parcel: Parcel) -> Result<Handed, ForwardError> {
+    async fn forward(&self, mut parcel: OutboundBundle) -> Result<ForwardOutcome, ForwardError> {
         let Some(address) = parcel.to.address.take() else { return Err(no_address(&parcel.to)) };
-        let other = Other { called: parcel.to.name.to_string(), address: &address };
+        let other = PeerName { called: parcel.to.name.to_string(), address: &address };
         let bound = self.bound(&parcel.delivery);
         match tokio::time::timeout(bound, self.attempt(address.bundles_url().clone(), parcel, &other)).await {
             Ok(ended) => ended,
@@ -145,7 +150,7 @@ fn with_headers(request: RequestBuilder, delivery: &Delivery, signature: &Signat
 
 /// Returns the request body. A file becomes a stream, which ends with an error if the file is
 /// damaged or unreadable; `watch` then contains the fault.
-fn body(checked: Checked, watch: Arc<OnceLock<Fault>>) -> Body {
+fn body(checked: CheckedPieces, watch: Arc<OnceLock<ReadFault>>) -> Body {
     if let Some(bytes) = checked.whole() {
         return bytes.into();
     }
@@ -180,28 +185,28 @@ fn no_address(peer: &Peer) -> ForwardError {
 }
 
 /// The peer, for messages.
-struct Other<'a> {
+struct PeerName<'a> {
     called: String,
     address: &'a Address,
 }
 
-impl Other<'_> {
+impl PeerName<'_> {
     fn says(&self, what: &str) -> Message {
         let address = plain(&self.address.to_string(), ADDRESS_SHOWN_BYTES_MAX);
         Message::new(&format!("`{}` at {address} {what}", self.called))
     }
 
-    fn faulty(&self, fault: &Fault, delivery: &Delivery) -> ForwardError {
+    fn faulty(&self, fault: &ReadFault, delivery: &Delivery) -> ForwardError {
         let receipt = delivery.receipt;
         match fault {
-            Fault::Damaged => {
+            ReadFault::Damaged => {
                 let what = format!(
                     "was not given the bundle of receipt {receipt}: its bytes here are not what its digest says; \
                      `node compute courier fsck` looks through all"
                 );
                 ForwardError::Damaged { message: self.says(&what) }
             }
-            Fault::Io(cause) => {
+            ReadFault::Io(cause) => {
                 let what = format!("was not given the bundle of receipt {receipt}, which cannot be read here: {cause}");
                 ForwardError::Io { message: self.says(&what) }
             }
@@ -220,7 +225,7 @@ impl Other<'_> {
         ForwardError::Unreachable { message: self.says(&format!("{what}: {why}")) }
     }
 
-    async fn answer(&self, mut response: Response) -> Result<Handed, ForwardError> {
+    async fn answer(&self, mut response: Response) -> Result<ForwardOutcome, ForwardError> {
         let status = response.status();
         if !status.is_success() {
             return Err(self.refusal(response).await);
@@ -232,7 +237,7 @@ impl Other<'_> {
         let bytes = answer::read(&mut response, ACKNOWLEDGEMENT_BYTES_MAX).await.map_err(|error| self.failed(error))?;
         match bytes.len() {
             0 => Err(useless("without an acknowledgement")),
-            1..=ACKNOWLEDGEMENT_BYTES_MAX => Ok(Handed::Acknowledged(bytes)),
+            1..=ACKNOWLEDGEMENT_BYTES_MAX => Ok(ForwardOutcome::Acknowledged(bytes)),
             _ => Err(useless("and more than an acknowledgement has")),
         }
     }
@@ -246,7 +251,7 @@ impl Other<'_> {
         });
         // The status alone makes it a refusal, even if the reason cannot be read.
         let bytes = answer::read(&mut response, PROBLEM_BYTES_MAX).await.unwrap_or_default();
-        let answer::Told { code, text, signed } = answer::problem(&bytes);
+        let answer::RefusalContent { code, text, signed } = answer::problem(&bytes);
         let elsewhere = elsewhere.filter(|_| status.is_redirection()).unwrap_or_default();
         let in_short = code.as_deref().map(|code| format!(" ({code})")).unwrap_or_default();
         let told = text.map(|text| format!(": {text}")).unwrap_or_default();

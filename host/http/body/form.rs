@@ -5,8 +5,8 @@ use axum::body::{Body, Bytes};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 
-use super::super::problem::Problem;
-use super::Pieces;
+use super::super::problem::HttpProblem;
+use super::BodyPieces;
 
 const FORM: &str = "multipart/form-data";
 
@@ -17,17 +17,17 @@ const BOUNDARY_BYTES_MAX: usize = 70;
 const HEAD_BYTES_MAX: usize = 8 << 10;
 
 /// A form and how far it was read.
-pub struct Form {
-    pieces: Pieces,
+pub struct FormReader {
+    pieces: BodyPieces,
     /// CRLF, two dashes and the boundary.
     delimiter: Vec<u8>,
     /// Bytes that were read but not returned yet.
     held: Vec<u8>,
-    place: Place,
+    place: FormPosition,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum FormPosition {
     /// Before the first delimiter.
     Preamble,
     Part,
@@ -42,52 +42,54 @@ pub fn is_form(headers: &HeaderMap) -> bool {
     media_type.get(..FORM.len()).is_some_and(|start| start.eq_ignore_ascii_case(FORM.as_bytes()))
 }
 
-impl Form {
-    pub fn new(headers: &HeaderMap, body: Body) -> Result<Self, Problem> {
+impl FormReader {
+    pub fn new(headers: &HeaderMap, body: Body) -> Result<Self, HttpProblem> {
         let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let boundary = parameter(media_type, "boundary").filter(|boundary| {
             let is_visible = boundary.bytes().all(|byte| (b' '..=b'~').contains(&byte));
             is_visible && (1..=BOUNDARY_BYTES_MAX).contains(&boundary.len()) && !boundary.ends_with(' ')
         });
         let boundary = boundary.ok_or_else(|| {
-            Problem::malformed(format!("`Content-Type: {FORM}` names no `boundary` of 1 to {BOUNDARY_BYTES_MAX} bytes"))
+            HttpProblem::malformed(format!(
+                "`Content-Type: {FORM}` names no `boundary` of 1 to {BOUNDARY_BYTES_MAX} bytes"
+            ))
         })?;
         Ok(Self {
-            pieces: Pieces::new(body),
+            pieces: BodyPieces::new(body),
             delimiter: format!("\r\n--{boundary}").into_bytes(),
             // The first delimiter may be at the start of the body, without the CRLF before it.
             held: b"\r\n".to_vec(),
-            place: Place::Preamble,
+            place: FormPosition::Preamble,
         })
     }
 
     /// Skips the rest of the current part and returns the name of the next one; `None` at the end
     /// of the form.
-    pub async fn next_part(&mut self) -> Result<Option<String>, Problem> {
+    pub async fn next_part(&mut self) -> Result<Option<String>, HttpProblem> {
         let mut skipped = 0;
         loop {
-            let is_preamble = self.place == Place::Preamble;
+            let is_preamble = self.place == FormPosition::Preamble;
             let Some(piece) = self.next_piece().await? else { break };
             skipped += piece.len();
             if is_preamble && skipped > HEAD_BYTES_MAX {
-                return Err(Problem::malformed("the form does not begin with its boundary"));
+                return Err(HttpProblem::malformed("the form does not begin with its boundary"));
             }
         }
-        if self.place == Place::End || self.is_last().await? {
-            self.place = Place::End;
+        if self.place == FormPosition::End || self.is_last().await? {
+            self.place = FormPosition::End;
             return Ok(None);
         }
         let head = self.head().await?;
-        self.place = Place::Part;
+        self.place = FormPosition::Part;
         let name = name_of(&head);
         name.map(Some)
-            .ok_or_else(|| Problem::malformed("a part of the form has no `Content-Disposition` with a `name`"))
+            .ok_or_else(|| HttpProblem::malformed("a part of the form has no `Content-Disposition` with a `name`"))
     }
 
     /// Returns the next bytes of the part; `None` at its end.
-    pub async fn next_piece(&mut self) -> Result<Option<Bytes>, Problem> {
+    pub async fn next_piece(&mut self) -> Result<Option<Bytes>, HttpProblem> {
         loop {
-            if !matches!(self.place, Place::Preamble | Place::Part) {
+            if !matches!(self.place, FormPosition::Preamble | FormPosition::Part) {
                 return Ok(None);
             }
             let found = find(&self.held, &self.delimiter);
@@ -96,7 +98,7 @@ impl Form {
             let piece: Vec<u8> = self.held.drain(..len).collect();
             if found.is_some() {
                 self.held.drain(..self.delimiter.len());
-                self.place = Place::Delimiter;
+                self.place = FormPosition::Delimiter;
             }
             if !piece.is_empty() {
                 return Ok(Some(piece.into()));
@@ -109,7 +111,7 @@ impl Form {
 
     /// Returns true if the delimiter was the last one of the form; otherwise moves to the next
     /// line.
-    async fn is_last(&mut self) -> Result<bool, Problem> {
+    async fn is_last(&mut self) -> Result<bool, HttpProblem> {
         let line = loop {
             if self.held.starts_with(b"--") {
                 return Ok(true);
@@ -118,19 +120,19 @@ impl Form {
                 break self.held.drain(..end + 2).collect::<Vec<u8>>();
             }
             if self.held.len() > HEAD_BYTES_MAX {
-                return Err(Problem::malformed("a line of the form with its boundary does not end"));
+                return Err(HttpProblem::malformed("a line of the form with its boundary does not end"));
             }
             self.read().await?;
         };
         if line.trim_ascii().is_empty() {
             Ok(false)
         } else {
-            Err(Problem::malformed("a line of the form begins with its boundary and goes on"))
+            Err(HttpProblem::malformed("a line of the form begins with its boundary and goes on"))
         }
     }
 
     /// Returns the lines before the empty line.
-    async fn head(&mut self) -> Result<Vec<u8>, Problem> {
+    async fn head(&mut self) -> Result<Vec<u8>, HttpProblem> {
         loop {
             if self.held.starts_with(b"\r\n") {
                 self.held.drain(..2);
@@ -143,15 +145,15 @@ impl Form {
             }
             if self.held.len() > HEAD_BYTES_MAX {
                 let detail = format!("a part of the form has more than {HEAD_BYTES_MAX} bytes of headers");
-                return Err(Problem::malformed(detail));
+                return Err(HttpProblem::malformed(detail));
             }
             self.read().await?;
         }
     }
 
-    async fn read(&mut self) -> Result<(), Problem> {
+    async fn read(&mut self) -> Result<(), HttpProblem> {
         let piece = self.pieces.next().await?;
-        let piece = piece.ok_or_else(|| Problem::malformed("the form ends before its last boundary"))?;
+        let piece = piece.ok_or_else(|| HttpProblem::malformed("the form ends before its last boundary"))?;
         self.held.extend_from_slice(&piece);
         Ok(())
     }
@@ -227,7 +229,7 @@ mod tests {
         assert!(is_form(&headers));
         let pieces: Vec<_> = body.chunks(piece_bytes).map(|piece| Ok::<_, std::io::Error>(piece.to_vec())).collect();
         let read = async {
-            let mut form = Form::new(&headers, Body::from_stream(stream::iter(pieces)))?;
+            let mut form = FormReader::new(&headers, Body::from_stream(stream::iter(pieces)))?;
             let mut parts = Vec::new();
             while let Some(name) = form.next_part().await? {
                 let mut bytes = Vec::new();
@@ -240,7 +242,7 @@ mod tests {
             Ok(parts)
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(read).map_err(|problem: Problem| problem.code().to_owned())
+        runtime.block_on(read).map_err(|problem: HttpProblem| problem.code().to_owned())
     }
 
     fn of(names: &[(&str, &str)]) -> Result<Vec<(String, Vec<u8>)>, String> {

@@ -12,18 +12,18 @@ use axum::response::{IntoResponse, Response};
 use crate::digest::Digest;
 
 /// A file that is compiled into this program.
-pub struct Asset {
+pub struct PageAsset {
     text: &'static str,
     content_type: HeaderValue,
     digest: String,
     pub address: String,
 }
 
-pub static STYLE: LazyLock<Asset> =
-    LazyLock::new(|| Asset::new("/page/style.css", "text/css; charset=utf-8", include_str!("style.css")));
+pub static STYLE: LazyLock<PageAsset> =
+    LazyLock::new(|| PageAsset::new("/page/style.css", "text/css; charset=utf-8", include_str!("style.css")));
 
-pub static SCRIPT: LazyLock<Asset> =
-    LazyLock::new(|| Asset::new("/page/script.js", "text/javascript; charset=utf-8", include_str!("script.js")));
+pub static SCRIPT: LazyLock<PageAsset> =
+    LazyLock::new(|| PageAsset::new("/page/script.js", "text/javascript; charset=utf-8", include_str!("script.js")));
 
 /// `GET /page/style.css`
 pub async fn style(uri: Uri, headers: HeaderMap) -> Response {
@@ -35,7 +35,7 @@ pub async fn script(uri: Uri, headers: HeaderMap) -> Response {
     SCRIPT.answer(&uri, &headers)
 }
 
-impl Asset {
+impl PageAsset {
     fn new(path: &str, content_type: &'static str, text: &'static str) -> Self {
         let digest = Digest::of(text.as_bytes()).to_string();
         let address = format!("{path}?{digest}");

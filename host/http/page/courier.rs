@@ -5,13 +5,13 @@ use std::time::Duration;
 use maud::{Markup, html};
 
 use super::figures::{bytes, count, span};
-use crate::http::Served;
-use crate::http::problem::Problem;
+use crate::http::AppState;
+use crate::http::problem::HttpProblem;
 
-pub fn render(served: &Served) -> Result<Markup, Problem> {
+pub fn render(served: &AppState) -> Result<Markup, HttpProblem> {
     let courier = &served.courier;
     let tally = courier.tally();
-    let oldest_ms = courier.store().oldest_pending_ms().map_err(|error| Problem::of_host("store", &error))?;
+    let oldest_ms = courier.store().oldest_pending_ms().map_err(|error| HttpProblem::of_host("store", &error))?;
     let age = oldest_ms.map(|oldest_ms| Duration::from_millis(courier.now_ms().saturating_sub(oldest_ms)));
     Ok(html! {
         dl .facts {

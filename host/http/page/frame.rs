@@ -9,9 +9,9 @@ use axum::response::{IntoResponse, Response};
 use maud::{DOCTYPE, Markup, html};
 
 use super::assets::{SCRIPT, STYLE};
-use super::{Part, modules};
-use crate::http::Served;
-use crate::http::caller::Caller;
+use super::{PagePart, modules};
+use crate::http::AppState;
+use crate::http::auth::Caller;
 use crate::slice::SliceId;
 
 /// Content security policy: the page loads scripts, styles and data from this node only, submits no
@@ -28,7 +28,7 @@ const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'
 const RELOAD_SECONDS: u32 = 30;
 
 /// Titles of the documents.
-pub enum Title<'a> {
+pub enum PageTitle<'a> {
     Front,
     Proof(&'a SliceId),
     NoProof,
@@ -48,10 +48,10 @@ pub fn respond(status: StatusCode, content: Markup) -> Response {
 }
 
 /// Returns the page at `/`, with the parts that the caller may see.
-pub fn front(served: &Served, caller: &Caller) -> Markup {
-    let parts = || Part::ALL.into_iter().filter(|part| part.is_for(caller));
+pub fn front(served: &AppState, caller: &Caller) -> Markup {
+    let parts = || PagePart::ALL.into_iter().filter(|part| part.is_for(caller));
     page(
-        &Title::Front,
+        &PageTitle::Front,
         &html! {
             header {
                 h1 { "Node" }
@@ -67,13 +67,13 @@ pub fn front(served: &Served, caller: &Caller) -> Markup {
     )
 }
 
-fn section(part: Part, served: &Served, caller: &Caller) -> Markup {
+fn section(part: PagePart, served: &AppState, caller: &Caller) -> Markup {
     let (name, seconds) = (part.name(), part.seconds());
     let content = part.render(served, caller);
     html! {
         section id=(name) aria-labelledby={ (name) "-title" } {
             h2 id={ (name) "-title" } tabindex="-1" { (part.title()) }
-            @if part == Part::Modules { (modules::upload(caller)) }
+            @if part == PagePart::Modules { (modules::upload(caller)) }
             div .part data-part=(name) data-seconds=(seconds) {
                 @match content {
                     Ok(content) => (content),
@@ -86,7 +86,7 @@ fn section(part: Part, served: &Served, caller: &Caller) -> Markup {
 }
 
 /// Returns a whole document.
-pub fn page(title: &Title<'_>, body: &Markup) -> Markup {
+pub fn page(title: &PageTitle<'_>, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -96,15 +96,15 @@ pub fn page(title: &Title<'_>, body: &Markup) -> Markup {
                 meta name="color-scheme" content="light dark";
                 title {
                     @match title {
-                        Title::Front => "Node",
-                        Title::Proof(id) => { "Proof of " (id) " – Node" }
-                        Title::NoProof => "No such proof – Node",
+                        PageTitle::Front => "Node",
+                        PageTitle::Proof(id) => { "Proof of " (id) " – Node" }
+                        PageTitle::NoProof => "No such proof – Node",
                     }
                 }
                 link rel="icon" href=(ICON);
                 link rel="stylesheet" href=(STYLE.address);
                 script src=(SCRIPT.address) defer {}
-                @if matches!(title, Title::Front) {
+                @if matches!(title, PageTitle::Front) {
                     noscript { meta http-equiv="refresh" content=(RELOAD_SECONDS); }
                 }
             }

@@ -3,18 +3,18 @@
 use maud::{Markup, html};
 
 use super::figures::{ago, bytes, counted, short};
-use crate::access::Right;
-use crate::http::Served;
-use crate::http::caller::Caller;
+use crate::access::Permission;
+use crate::http::AppState;
+use crate::http::auth::Caller;
 use crate::http::modules::of_stored;
-use crate::http::problem::Problem;
-use crate::modules::{Listed, ModuleName, Record};
+use crate::http::problem::HttpProblem;
+use crate::modules::{Listed, ModuleName, ModuleRecord};
 use crate::text::printable;
 
 /// Limit on shown modules. `/v1/modules` lists all of them.
 const MODULES_MAX: usize = 100;
 
-pub fn render(served: &Served, caller: &Caller) -> Result<Markup, Problem> {
+pub fn render(served: &AppState, caller: &Caller) -> Result<Markup, HttpProblem> {
     let look = || {
         let stored = served.node.runner.modules().stored()?;
         Ok((stored.stored()?, stored.newest(MODULES_MAX)?))
@@ -37,7 +37,7 @@ pub fn render(served: &Served, caller: &Caller) -> Result<Markup, Problem> {
                     th scope="col" .number { "Size" }
                     th scope="col" { "Added by" }
                     th scope="col" { "Added" }
-                    @if caller.may(Right::Upload) { th scope="col" { span .unseen { "Actions" } } }
+                    @if caller.may(Permission::Upload) { th scope="col" { span .unseen { "Actions" } } }
                 }
             }
             tbody { @for module in &listed { (row(module, caller, now_ms)) } }
@@ -60,7 +60,7 @@ fn row(module: &Listed, caller: &Caller, now_ms: u64) -> Markup {
                 }
                 Err(_) => td colspan="3" .bad { "its record is damaged; remove it and add it again" }
             }
-            @if caller.may(Right::Upload) {
+            @if caller.may(Permission::Upload) {
                 td .actions {
                     @if module.record.as_ref().is_ok_and(|record| may_remove(caller, record)) {
                         @let name = names.first().copied().unwrap_or(&digest[..16]);
@@ -73,15 +73,15 @@ fn row(module: &Listed, caller: &Caller, now_ms: u64) -> Markup {
     }
 }
 
-fn may_remove(caller: &Caller, record: &Record) -> bool {
-    record.is_added_by(&caller.name()) || caller.may(Right::Admin)
+fn may_remove(caller: &Caller, record: &ModuleRecord) -> bool {
+    record.is_added_by(&caller.name()) || caller.may(Permission::Admin)
 }
 
 /// Returns the upload form, which also shows the gate's verdict. The form is outside the part, so
 /// that a refresh does not reset it.
 pub fn upload(caller: &Caller) -> Markup {
     html! {
-        @if caller.may(Right::Upload) {
+        @if caller.may(Permission::Upload) {
             div #drop .drop.scripted {
                 p {
                     label for="upload-name" { "Name it, if you like " }

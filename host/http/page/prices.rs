@@ -5,9 +5,9 @@ mod plot;
 use maud::{Markup, html};
 
 use super::figures::{ago, count, counted, short};
-use crate::http::Served;
-use crate::http::problem::Problem;
-use crate::prices::orders::{PriceAnswer, PriceOrder};
+use crate::http::AppState;
+use crate::http::problem::HttpProblem;
+use crate::prices::commands::{PriceAnswer, PriceRequest};
 use crate::prices::{Band, Bands, Lane};
 
 /// Limit on shown lanes: the built-in ones, then the first modules.
@@ -17,14 +17,14 @@ const LANES_MAX: usize = 20;
 /// each offer.
 const PLOTTED_MAX: usize = 300;
 
-pub fn render(served: &Served) -> Result<Markup, Problem> {
+pub fn render(served: &AppState) -> Result<Markup, HttpProblem> {
     let (board, now_ms) = (&served.prices, served.now_ms());
     let lanes = board.lanes(now_ms);
     if lanes.is_empty() {
         return Ok(html! { p .none { "No offer has come in the last 60 hours." } });
     }
-    let answers = board.perform(PriceOrder::History { lane: Lane::All, last: PLOTTED_MAX }, |_| false, now_ms);
-    let answers = answers.map_err(|error| Problem::of_host("prices", &error))?;
+    let answers = board.execute(PriceRequest::History { lane: Lane::All, last: PLOTTED_MAX }, |_| false, now_ms);
+    let answers = answers.map_err(|error| HttpProblem::of_host("prices", &error))?;
     let offers = answers.into_iter().filter_map(|answer| match answer {
         PriceAnswer::Offer(offer) => Some((offer.time_ms, offer.price.units())),
         _ => None,

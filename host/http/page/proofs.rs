@@ -5,9 +5,9 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::figures::{ago, bytes, count, duration_us, long, short};
 use crate::digest::Digest;
-use crate::http::Served;
-use crate::http::caller::Caller;
-use crate::http::problem::Problem;
+use crate::http::AppState;
+use crate::http::auth::Caller;
+use crate::http::problem::HttpProblem;
 use crate::proof::{Blob, SliceProof};
 use crate::sandbox::Outcome;
 use crate::slice::SliceId;
@@ -18,9 +18,9 @@ const RECENT_MAX: usize = 20;
 /// Digits of a digest in a file name; enough to distinguish files.
 const FILE_NAME_DIGITS: usize = 16;
 
-pub fn recent(served: &Served, caller: &Caller) -> Result<Markup, Problem> {
+pub fn recent(served: &AppState, caller: &Caller) -> Result<Markup, HttpProblem> {
     let proofs = served.node.runner.recent(&caller.scope, RECENT_MAX);
-    let proofs = proofs.map_err(|error| Problem::of_host("store", &error))?;
+    let proofs = proofs.map_err(|error| HttpProblem::of_host("store", &error))?;
     let now_ms = served.now_ms();
     if proofs.is_empty() {
         return Ok(html! { p .none { "No slice of yours has been proved lately." } });

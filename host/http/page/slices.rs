@@ -5,24 +5,24 @@ use std::time::SystemTime;
 use maud::{Markup, html};
 
 use super::figures::{ago, bar, bytes, count, short};
-use crate::access::Right;
-use crate::http::Served;
-use crate::http::caller::Caller;
-use crate::http::problem::Problem;
+use crate::access::Permission;
+use crate::http::AppState;
+use crate::http::auth::Caller;
+use crate::http::problem::HttpProblem;
 use crate::queue::Status;
-use crate::runner::Running;
+use crate::runner::ActiveRun;
 use crate::store::TaskWorkload;
 
 /// Limit on shown waiting slices.
 const WAITING_MAX: usize = 10;
 
-pub fn render(served: &Served, caller: &Caller) -> Result<Markup, Problem> {
-    let sees_all = caller.may(Right::Admin);
+pub fn render(served: &AppState, caller: &Caller) -> Result<Markup, HttpProblem> {
+    let sees_all = caller.may(Permission::Admin);
     let mut running = served.node.runner.running();
     running.retain(|run| sees_all || run.scope == caller.scope);
     running.sort_by_key(|run| run.since);
     let waiting = served.queue.waiting(&caller.scope, WAITING_MAX);
-    let (waiting, first) = waiting.map_err(|error| Problem::of_host("store", &error))?;
+    let (waiting, first) = waiting.map_err(|error| HttpProblem::of_host("store", &error))?;
     let now_ms = served.now_ms();
     Ok(html! {
         @if running.is_empty() {
@@ -45,7 +45,7 @@ pub fn render(served: &Served, caller: &Caller) -> Result<Markup, Problem> {
     })
 }
 
-fn running_table(running: &[Running], shows_token: bool, now_ms: u64) -> Markup {
+fn running_table(running: &[ActiveRun], shows_token: bool, now_ms: u64) -> Markup {
     html! {
         table .stacks {
             caption { "Running: " (count(running.len() as u64)) }
@@ -92,12 +92,12 @@ fn running_table(running: &[Running], shows_token: bool, now_ms: u64) -> Markup 
 
 /// Returns a key for the row of a run. Two runs with the same start in nanoseconds would have the
 /// same key; the script would then confuse their rows.
-fn key(run: &Running) -> String {
+fn key(run: &ActiveRun) -> String {
     let since = run.since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     format!("{}-{}", run.scope.token().unwrap_or_default(), since.as_nanos())
 }
 
-fn workload(run: &Running) -> Markup {
+fn workload(run: &ActiveRun) -> Markup {
     html! { (run.workload) " " (short(&run.module.to_string())) }
 }
 

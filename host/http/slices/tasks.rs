@@ -16,17 +16,17 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::super::Served;
-use super::super::accept::BYTES;
-use super::super::answer::{Content, Stored};
-use super::super::caller::Caller;
-use super::super::problem::Problem;
-use crate::access::Right;
-use crate::queue::{Phase, QueueError, Status};
-use crate::runner::Finished;
+use super::super::AppState;
+use super::super::answer::{ContentLocation, ImmutableContent};
+use super::super::auth::Caller;
+use super::super::negotiate::BYTES;
+use super::super::problem::HttpProblem;
+use crate::access::Permission;
+use crate::queue::{QueueError, Status, TaskPhase};
+use crate::runner::RunResult;
 use crate::shares::Share;
-use crate::slice::{Scope, SliceId};
-use crate::store::{AcceptError, Ending, Output, StoreError, TaskId, TaskWorkload};
+use crate::slice::{SliceId, Tenant};
+use crate::store::{AcceptError, StoreError, TaskId, TaskOutcome, TaskOutput, TaskWorkload};
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 
@@ -44,9 +44,10 @@ pub fn is_preferred(headers: &HeaderMap) -> bool {
 }
 
 /// Returns the answer to a client whose slice was accepted: the task's status and its path.
-pub async fn accepted(served: &Served, scope: Scope, id: TaskId) -> Result<Response, Problem> {
+pub async fn accepted(served: &AppState, scope: Tenant, id: TaskId) -> Result<Response, HttpProblem> {
     let status = status_of(served, &scope, &id).await?;
-    let location = HeaderValue::try_from(path_of(&id)).map_err(|_| Problem::new(500, "internal", "no such header"))?;
+    let location =
+        HeaderValue::try_from(path_of(&id)).map_err(|_| HttpProblem::new(500, "internal", "no such header"))?;
     let headers = [
         (LOCATION, location),
         (HeaderName::from_static("preference-applied"), "respond-async".parse().expect("it is a header's value")),
@@ -56,96 +57,96 @@ pub async fn accepted(served: &Served, scope: Scope, id: TaskId) -> Result<Respo
 
 /// `GET /v1/slices/{task}`
 pub async fn status(
-    State(served): State<Served>,
+    State(served): State<AppState>,
     caller: Caller,
     Path(task): Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Value>, HttpProblem> {
     let (scope, id) = asked(&caller, &task)?;
     Ok(Json(shown(&id, &status_of(&served, &scope, &id).await?)))
 }
 
 /// `GET /v1/slices/{task}/output`
 pub async fn output(
-    State(served): State<Served>,
+    State(served): State<AppState>,
     caller: Caller,
     Path(task): Path<String>,
     headers: HeaderMap,
-) -> Result<Response, Problem> {
+) -> Result<Response, HttpProblem> {
     let (scope, id) = asked(&caller, &task)?;
     let status = status_of(&served, &scope, &id).await?;
-    let Phase::Ended(Ending::Done { slice_id, output, .. }) = status.phase else {
-        return Err(Problem::new(409, "not_done", "this slice has no output; its status says what became of it"));
+    let TaskPhase::Ended(TaskOutcome::Done { slice_id, output, .. }) = status.phase else {
+        return Err(HttpProblem::new(409, "not_done", "this slice has no output; its status says what became of it"));
     };
     // Once the proof is forgotten, the slice's id may belong to another job.
-    let is_it = |finished: &Arc<Finished>| finished.output.is_some() && finished.proof.output() == output;
+    let is_it = |finished: &Arc<RunResult>| finished.output.is_some() && finished.proof.output() == output;
     if let Some(finished) = served.node.runner.finished(&scope, &slice_id).filter(is_it) {
         return super::content_of(finished).answer(&headers);
     }
     let queue = served.queue.clone();
     let bytes = match served.rooms.on_disk(&caller.scope, move || queue.output(&scope, &id)).await? {
-        Ok(Output::Held(output)) => Stored::Memory(output.into()),
-        Ok(Output::File { file, bytes }) => Stored::File { file, bytes },
-        Ok(Output::Gone) => return Err(gone("the output is not kept any more")),
+        Ok(TaskOutput::Held(output)) => ContentLocation::Memory(output.into()),
+        Ok(TaskOutput::File { file, bytes }) => ContentLocation::File { file, bytes },
+        Ok(TaskOutput::Gone) => return Err(gone("the output is not kept any more")),
         Err(error @ StoreError::OutputDamaged { .. }) => {
             tracing::warn!(task = %id, "{error}");
             return Err(gone("the output was damaged on this node's disk"));
         }
-        Err(error) => return Err(Problem::of_host("store", &error)),
+        Err(error) => return Err(HttpProblem::of_host("store", &error)),
     };
-    Content { media_type: BYTES, digest: output.blake3, bytes }.answer(&headers)
+    ImmutableContent { media_type: BYTES, digest: output.blake3, bytes }.answer(&headers)
 }
 
-fn gone(why: &str) -> Problem {
-    Problem::new(410, "output_gone", format!("{why}, only its proof is there; hand the slice in again to have it"))
+fn gone(why: &str) -> HttpProblem {
+    HttpProblem::new(410, "output_gone", format!("{why}, only its proof is there; hand the slice in again to have it"))
 }
 
 /// `POST /v1/slices/{task}/cancel`
 pub async fn cancel(
-    State(served): State<Served>,
+    State(served): State<AppState>,
     caller: Caller,
     Path(task): Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Value>, HttpProblem> {
     let (scope, id) = asked(&caller, &task)?;
     let turn = served.rooms.disk_turn(&scope).await?;
     let cancelled = served.queue.cancel(&scope, &id).await;
     drop(turn);
-    cancelled.map_err(|error| Problem::of_host("store", &error))?;
+    cancelled.map_err(|error| HttpProblem::of_host("store", &error))?;
     Ok(Json(shown(&id, &status_of(&served, &scope, &id).await?)))
 }
 
 /// `GET /v1/slices/{task}/events`
 pub async fn events(
-    State(served): State<Served>,
+    State(served): State<AppState>,
     caller: Caller,
     Path(task): Path<String>,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, HttpProblem> {
     let (scope, id) = asked(&caller, &task)?;
     let place = served.rooms.event_streams.take(&scope, 1)?;
     // Subscribes before the status is read, so that no change is missed between the two.
     let changes = served.queue.watch(&scope, &id);
     let status = status_of(&served, &scope, &id).await?;
-    let follow = Follow { stopping: served.stopping, id, status, changes, last: None, _place: place };
-    Ok(Sse::new(stream::unfold(Some(follow), Follow::next)).keep_alive(KeepAlive::default()))
+    let follow = TaskSubscription { stopping: served.stopping, id, status, changes, last: None, _place: place };
+    Ok(Sse::new(stream::unfold(Some(follow), TaskSubscription::next)).keep_alive(KeepAlive::default()))
 }
 
 /// Subscription to the changes of a task. It needs no read of the disk.
-struct Follow {
+struct TaskSubscription {
     stopping: watch::Receiver<bool>,
     id: TaskId,
     status: Status,
     /// `None` once it has ended.
-    changes: Option<watch::Receiver<Phase>>,
+    changes: Option<watch::Receiver<TaskPhase>>,
     last: Option<Value>,
-    _place: Share<Scope>,
+    _place: Share<Tenant>,
 }
 
-impl Follow {
+impl TaskSubscription {
     /// Returns the next event. The last event is the task's end.
     async fn next(this: Option<Self>) -> Option<(Result<Event, Infallible>, Option<Self>)> {
         let mut this = this?;
         loop {
             let told = shown(&this.id, &this.status);
-            let has_ended = matches!(this.status.phase, Phase::Ended(_));
+            let has_ended = matches!(this.status.phase, TaskPhase::Ended(_));
             if has_ended || this.last.as_ref() != Some(&told) {
                 let event = Event::default().event("status").data(told.to_string());
                 this.last = Some(told);
@@ -167,7 +168,8 @@ impl Follow {
                 _ = self.stopping.wait_for(|stopping| *stopping) => return None,
             }
             let phase = changes.borrow_and_update().clone();
-            has_progress = matches!((&self.status.phase, &phase), (Phase::Running { .. }, Phase::Running { .. }));
+            has_progress =
+                matches!((&self.status.phase, &phase), (TaskPhase::Running { .. }, TaskPhase::Running { .. }));
             self.status.phase = phase;
             if !has_progress {
                 return Some(());
@@ -176,19 +178,19 @@ impl Follow {
     }
 }
 
-fn asked(caller: &Caller, task: &str) -> Result<(Scope, TaskId), Problem> {
-    caller.needs(Right::Run)?;
+fn asked(caller: &Caller, task: &str) -> Result<(Tenant, TaskId), HttpProblem> {
+    caller.require(Permission::Run)?;
     Ok((caller.scope.clone(), task.parse().map_err(|_| none())?))
 }
 
-async fn status_of(served: &Served, scope: &Scope, id: &TaskId) -> Result<Status, Problem> {
+async fn status_of(served: &AppState, scope: &Tenant, id: &TaskId) -> Result<Status, HttpProblem> {
     let (queue, owner, id) = (served.queue.clone(), scope.clone(), *id);
     let status = served.rooms.on_disk(scope, move || queue.status(&owner, &id)).await?;
-    status.map_err(|error| Problem::of_host("store", &error))?.ok_or_else(none)
+    status.map_err(|error| HttpProblem::of_host("store", &error))?.ok_or_else(none)
 }
 
-fn none() -> Problem {
-    Problem::new(404, "no_such_task", "this node has accepted no slice under this id, or it has ended long ago")
+fn none() -> HttpProblem {
+    HttpProblem::new(404, "no_such_task", "this node has accepted no slice under this id, or it has ended long ago")
 }
 
 fn path_of(id: &TaskId) -> String {
@@ -198,10 +200,10 @@ fn path_of(id: &TaskId) -> String {
 fn shown(id: &TaskId, status: &Status) -> Value {
     let known = &status.known;
     let state = match &status.phase {
-        Phase::Waiting { .. } => "waiting",
-        Phase::Running { .. } => "running",
-        Phase::Ended(Ending::Done { .. }) => "done",
-        Phase::Ended(Ending::Failed { .. }) => "failed",
+        TaskPhase::Waiting { .. } => "waiting",
+        TaskPhase::Running { .. } => "running",
+        TaskPhase::Ended(TaskOutcome::Done { .. }) => "done",
+        TaskPhase::Ended(TaskOutcome::Failed { .. }) => "failed",
     };
     let workload = match known.task.workload {
         TaskWorkload::Transcode => json!("transcode"),
@@ -218,23 +220,23 @@ fn shown(id: &TaskId, status: &Status) -> Value {
         "events": path_of(id) + "/events",
     });
     match &status.phase {
-        Phase::Waiting { ahead, attempts } => {
+        TaskPhase::Waiting { ahead, attempts } => {
             object["ahead"] = json!(ahead);
             object["attempts"] = json!(attempts);
         }
-        Phase::Running { progress } => {
+        TaskPhase::Running { progress } => {
             object["gas"] = json!(progress.gas_granted());
             object["gas_max"] = json!(known.task.limits.gas);
             object["bytes_read"] = json!(progress.bytes_read());
         }
-        Phase::Ended(Ending::Done { slice_id, outcome, output }) => {
+        TaskPhase::Ended(TaskOutcome::Done { slice_id, outcome, output }) => {
             object["slice_id"] = json!(slice_id.as_str());
             object["outcome"] = json!(outcome.code().0);
             object["proof"] = json!(proof_path(slice_id));
             object["output"] = json!(path_of(id) + "/output");
             object["output_bytes"] = json!(output.bytes);
         }
-        Phase::Ended(Ending::Failed { code, message }) => {
+        TaskPhase::Ended(TaskOutcome::Failed { code, message }) => {
             object["error"] = json!({ "code": code, "message": message });
         }
     }
@@ -245,7 +247,7 @@ fn proof_path(id: &SliceId) -> String {
     format!("/v1/proofs/{}", utf8_percent_encode(id.as_str(), NON_ALPHANUMERIC))
 }
 
-impl From<QueueError> for Problem {
+impl From<QueueError> for HttpProblem {
     fn from(error: QueueError) -> Self {
         match &error {
             QueueError::Accept(AcceptError::Full { .. }) => {

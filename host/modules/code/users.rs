@@ -3,26 +3,26 @@
 use std::collections::HashMap;
 
 use crate::digest::Digest;
-use crate::slice::Scope;
-use crate::store::{Kept, What};
+use crate::slice::Tenant;
+use crate::store::{Evicted, Retention};
 
 /// The parts of the files, each with the time of its use for a number.
 #[derive(Default)]
-pub struct Users {
-    parts: Kept<Digest>,
+pub struct CodeUsers {
+    parts: Retention<Digest>,
     /// The numbers of a file's parts.
-    files: HashMap<Digest, HashMap<Scope, u64>>,
+    files: HashMap<Digest, HashMap<Tenant, u64>>,
     next_number: u64,
 }
 
-impl Users {
+impl CodeUsers {
     /// Notes that `scope` uses the file `name`, the last of all that it has used.
-    pub fn note(&mut self, scope: &Scope, name: &Digest, bytes: u64) {
+    pub fn note(&mut self, scope: &Tenant, name: &Digest, bytes: u64) {
         let number = self.next_number;
         self.next_number += 1;
         let former = self.files.entry(*name).or_default().insert(scope.clone(), number);
         if let Some(former) = former {
-            self.parts.remove(scope, former, What::Entry);
+            self.parts.remove(scope, former, Evicted::Entry);
         }
         self.parts.add(scope, number, *name, bytes);
     }
@@ -31,8 +31,8 @@ impl Users {
     /// more than `bytes_max`. Returns a file that no part is left of, and is to be called until
     /// there is none.
     pub fn make_room(&mut self, bytes_max: u64) -> Option<Digest> {
-        while let Some(goes) = self.parts.next_to_go(u64::MAX, bytes_max) {
-            self.parts.remove(&goes.scope, goes.number, What::Entry);
+        while let Some(goes) = self.parts.next_victim(u64::MAX, bytes_max) {
+            self.parts.remove(&goes.scope, goes.number, Evicted::Entry);
             let Some(users) = self.files.get_mut(&goes.entry) else { continue };
             users.remove(&goes.scope);
             if users.is_empty() {

@@ -4,56 +4,56 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use super::super::names::ModuleName;
-use super::record::{Named, Record, scope_of};
-use super::{Quota, StoredError, Totals};
+use super::record::{ModuleRecord, NameRecord, scope_of};
+use super::{Quota, StoredError, StoredTotals};
 use crate::digest::Digest;
 use crate::shares::Shares;
-use crate::slice::Scope;
+use crate::slice::Tenant;
 
 /// All modules and names of a directory. It is read again after a failed write.
-pub struct Index {
+pub struct ModuleIndex {
     quota: Quota,
-    totals: Totals,
+    totals: StoredTotals,
     modules: BTreeMap<Digest, Module>,
-    names: BTreeMap<ModuleName, Owned>,
+    names: BTreeMap<ModuleName, OwnedName>,
     /// Shares in use. Each adder of a module has its own share for it.
-    counts: Shares<Scope>,
-    bytes: Shares<Scope>,
+    counts: Shares<Tenant>,
+    bytes: Shares<Tenant>,
 }
 
 pub struct Module {
     /// Size of the module's file.
     pub bytes: u64,
     /// `None` if the record is damaged.
-    pub record: Option<Record>,
+    pub record: Option<ModuleRecord>,
     pub names: BTreeSet<ModuleName>,
 }
 
 /// A name with an owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owned {
+pub struct OwnedName {
     pub digest: Digest,
-    pub by: Scope,
+    pub by: Tenant,
 }
 
 impl Module {
     /// Returns the scopes that have a share for the module. If the adders are unknown, this is the
     /// owner's scope.
-    pub fn adders(&self) -> Vec<Scope> {
+    pub fn adders(&self) -> Vec<Tenant> {
         self.record
             .as_ref()
-            .map_or_else(|| vec![Scope::OWNER], |record| record.adders().map(|by| scope_of(by)).collect())
+            .map_or_else(|| vec![Tenant::OWNER], |record| record.adders().map(|by| scope_of(by)).collect())
     }
 }
 
-impl Index {
+impl ModuleIndex {
     pub fn new(quota: Quota) -> Self {
         let (counts, bytes) = (Shares::new(quota.modules_max), Shares::new(quota.bytes_max));
         let (modules, names) = (BTreeMap::new(), BTreeMap::new());
-        Self { quota, totals: Totals::default(), modules, names, counts, bytes }
+        Self { quota, totals: StoredTotals::default(), modules, names, counts, bytes }
     }
 
-    pub const fn totals(&self) -> Totals {
+    pub const fn totals(&self) -> StoredTotals {
         self.totals
     }
 
@@ -71,13 +71,13 @@ impl Index {
         self.modules.range((from, Bound::Unbounded))
     }
 
-    pub fn named(&self, name: &ModuleName) -> Option<&Owned> {
+    pub fn named(&self, name: &ModuleName) -> Option<&OwnedName> {
         self.names.get(name)
     }
 
     /// Reserves a share for a module that `by` is about to add.
-    pub fn take(&mut self, by: &Scope, bytes: u64) -> Result<(), StoredError> {
-        let Totals { modules: count, bytes: there } = self.totals;
+    pub fn take(&mut self, by: &Tenant, bytes: u64) -> Result<(), StoredError> {
+        let StoredTotals { modules: count, bytes: there } = self.totals;
         let quota = self.quota;
         self.counts.take(by, 1).map_err(|_| StoredError::TooMany { count, max: quota.modules_max })?;
         self.bytes.take(by, bytes).map_err(|_| {
@@ -88,7 +88,7 @@ impl Index {
 
     /// Inserts a module that is on disk. `taken` is the scope whose share is reserved already. The
     /// other adders' shares are reserved now, even beyond the quota.
-    pub fn insert(&mut self, digest: Digest, bytes: u64, record: Option<Record>, taken: Option<&Scope>) {
+    pub fn insert(&mut self, digest: Digest, bytes: u64, record: Option<ModuleRecord>, taken: Option<&Tenant>) {
         let names = self.remove(&digest, taken).map_or_else(BTreeSet::new, |former| former.names);
         let module = Module { bytes, record, names };
         for adder in module.adders().iter().filter(|adder| taken != Some(adder)) {
@@ -102,7 +102,7 @@ impl Index {
 
     /// Removes a module and releases its shares, except the one of `kept`. The caller must remove
     /// its names.
-    fn remove(&mut self, digest: &Digest, kept: Option<&Scope>) -> Option<Module> {
+    fn remove(&mut self, digest: &Digest, kept: Option<&Tenant>) -> Option<Module> {
         let module = self.modules.remove(digest)?;
         for adder in module.adders().iter().filter(|adder| kept != Some(adder)) {
             self.counts.release(adder, 1);
@@ -121,14 +121,14 @@ impl Index {
 
     /// Inserts a name that is on disk. The owner of a name of version 1 is the module's first
     /// adder.
-    pub fn name(&mut self, name: ModuleName, Named { digest, by }: Named) {
+    pub fn name(&mut self, name: ModuleName, NameRecord { digest, by }: NameRecord) {
         let Some(module) = self.modules.get(&digest) else { return };
-        let first = || module.record.as_ref().map_or(Scope::OWNER, |record| scope_of(&record.added_by));
+        let first = || module.record.as_ref().map_or(Tenant::OWNER, |record| scope_of(&record.added_by));
         let by = by.map_or_else(first, |by| scope_of(&by));
         self.unname(&name);
         if let Some(module) = self.modules.get_mut(&digest) {
             module.names.insert(name.clone());
-            self.names.insert(name, Owned { digest, by });
+            self.names.insert(name, OwnedName { digest, by });
         }
     }
 

@@ -7,7 +7,7 @@ use super::StoredModules;
 use super::error::StoredError;
 use super::files::each_entry;
 use super::index::Module;
-use super::record::Record;
+use super::record::ModuleRecord;
 use crate::digest::Digest;
 use crate::modules::ModuleName;
 
@@ -16,7 +16,7 @@ use crate::modules::ModuleName;
 pub struct Listed {
     pub digest: Digest,
     pub names: Vec<ModuleName>,
-    pub record: Result<Record, StoredError>,
+    pub record: Result<ModuleRecord, StoredError>,
 }
 
 /// Page of a list: modules in the order of their digests.
@@ -110,12 +110,12 @@ mod tests {
         let quota = Quota { modules_max: 100, bytes_max: 1 << 20 };
         let store = StoredModules::new(directory.path().join("modules"), quota);
         for number in 0..10_u8 {
-            let record = Record::new(1, "compute".to_owned(), u64::from(number), "owner".to_owned());
+            let record = ModuleRecord::new(1, "compute".to_owned(), u64::from(number), "owner".to_owned());
             store.add(&Digest::of(&[number]), &[number], &record).unwrap();
         }
         let names: Vec<ModuleName> = ["b", "a", "c"].map(|name| name.parse().unwrap()).into();
         for (name, module) in names.iter().zip([3, 3, 7_u8]) {
-            let record = Record::new(1, "compute".to_owned(), u64::from(module), "owner".to_owned());
+            let record = ModuleRecord::new(1, "compute".to_owned(), u64::from(module), "owner".to_owned());
             let claim = NameClaim { name, takes_over: false };
             store.add_named(&Digest::of(&[module]), &[module], &record, Some(claim)).unwrap();
         }
@@ -153,7 +153,7 @@ mod tests {
         let mut digests: Vec<Digest> = (0..4_u8).map(|number| Digest::of(&[number])).collect();
         digests.sort_unstable();
         for digest in &digests {
-            store.add(digest, b"x", &Record::new(1, "compute".to_owned(), 0, "owner".to_owned())).unwrap();
+            store.add(digest, b"x", &ModuleRecord::new(1, "compute".to_owned(), 0, "owner".to_owned())).unwrap();
         }
         // As another process might, the moment before its record is read.
         std::fs::remove_file(directory.path().join(format!("{}.json", digests[1]))).unwrap();

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::slice::Scope;
+use crate::slice::Tenant;
 
 /// Version that is written. Version 1 had one adder for each module and none for a name.
 const VERSION: u32 = 2;
@@ -18,7 +18,7 @@ pub const RECORD_BYTES_MAX: u64 = 128 << 10;
 /// The stored data of a module.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Record {
+pub struct ModuleRecord {
     /// Version of this format.
     version: u32,
     pub bytes: u64,
@@ -32,7 +32,7 @@ pub struct Record {
     pub also_added_by: Vec<String>,
 }
 
-impl Record {
+impl ModuleRecord {
     pub const fn new(bytes: u64, kind: String, added_unix_ms: u64, added_by: String) -> Self {
         Self { version: VERSION, bytes, kind, added_unix_ms, added_by, also_added_by: Vec::new() }
     }
@@ -62,7 +62,7 @@ impl Record {
     }
 
     /// Returns the record without one adder; `None` if that was the last.
-    pub(super) fn without(mut self, by: &Scope) -> Option<Self> {
+    pub(super) fn without(mut self, by: &Tenant) -> Option<Self> {
         let mut left = self.adders().filter(|adder| scope_of(adder) != *by).cloned().collect::<Vec<_>>().into_iter();
         self.added_by = left.next()?;
         self.also_added_by = left.collect();
@@ -72,13 +72,13 @@ impl Record {
 
 /// A name: its module and its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Named {
+pub struct NameRecord {
     pub digest: Digest,
     /// Owner; `None` in a file of version 1, where the owner is the module's first adder.
     pub by: Option<String>,
 }
 
-impl Named {
+impl NameRecord {
     /// Parses a name file: the digest, and on a second line the owner.
     pub fn parse(text: Vec<u8>) -> Option<Self> {
         let text = String::from_utf8(text).ok()?;
@@ -94,8 +94,8 @@ impl Named {
 
 /// Returns the scope whose share an adder uses: the token's own, or the owner's for everybody else
 /// on this machine.
-pub fn scope_of(by: &str) -> Scope {
-    by.strip_prefix("token ").and_then(|token| token.parse().ok()).unwrap_or(Scope::OWNER)
+pub fn scope_of(by: &str) -> Tenant {
+    by.strip_prefix("token ").and_then(|token| token.parse().ok()).unwrap_or(Tenant::OWNER)
 }
 
 #[cfg(test)]
@@ -105,29 +105,29 @@ mod tests {
     #[test]
     fn a_record_of_version_1_has_one_adder() {
         let text = br#"{"version":1,"bytes":3,"kind":"compute","added_unix_ms":7,"added_by":"token a"}"#;
-        let record = Record::parse(text).unwrap();
-        assert_eq!(record, Record::new(3, "compute".to_owned(), 7, "token a".to_owned()));
+        let record = ModuleRecord::parse(text).unwrap();
+        assert_eq!(record, ModuleRecord::new(3, "compute".to_owned(), 7, "token a".to_owned()));
         assert!(record.is_added_by("token a") && !record.is_added_by("owner"));
         for version in ["0", "3"] {
             let text = String::from_utf8_lossy(text).replace("\"version\":1", &format!("\"version\":{version}"));
-            assert_eq!(Record::parse(text.as_bytes()), None);
+            assert_eq!(ModuleRecord::parse(text.as_bytes()), None);
         }
     }
 
     #[test]
     fn a_record_goes_with_its_last_adder() {
-        let mut record = Record::new(3, "compute".to_owned(), 7, "token a".to_owned());
+        let mut record = ModuleRecord::new(3, "compute".to_owned(), 7, "token a".to_owned());
         ["token b", "token a", "user 7", "owner"].into_iter().for_each(|by| record.add(by));
         assert_eq!(record.adders().collect::<Vec<_>>(), ["token a", "token b", "user 7"], "the owner is one");
         let record = record.without(&scope_of("token a")).unwrap().without(&scope_of("token b")).unwrap();
         assert_eq!(record.added_by, "user 7");
-        assert_eq!(record.without(&Scope::OWNER), None);
+        assert_eq!(record.without(&Tenant::OWNER), None);
     }
 
     #[test]
     fn a_longest_record_can_be_read() {
         let by = |i: usize| format!("token {i:0>64}");
-        let mut record = Record::new(u64::MAX, "compute".to_owned(), u64::MAX, by(0));
+        let mut record = ModuleRecord::new(u64::MAX, "compute".to_owned(), u64::MAX, by(0));
         (1..ADDERS_MAX).for_each(|i| record.also_added_by.push(by(i)));
         assert!((serde_json::to_vec(&record).unwrap().len() as u64) < RECORD_BYTES_MAX);
     }
@@ -135,10 +135,10 @@ mod tests {
     #[test]
     fn a_name_is_read_with_its_owner_and_without() {
         let digest = Digest::of(b"module");
-        let text = |text: &str| Named::parse(text.as_bytes().to_vec());
-        assert_eq!(text(&format!("{digest}\n")), Some(Named { digest, by: None }));
-        let named = Named { digest, by: Some("token a".to_owned()) };
-        assert_eq!(text(&Named::text(&digest, "token a")), Some(named));
+        let text = |text: &str| NameRecord::parse(text.as_bytes().to_vec());
+        assert_eq!(text(&format!("{digest}\n")), Some(NameRecord { digest, by: None }));
+        let named = NameRecord { digest, by: Some("token a".to_owned()) };
+        assert_eq!(text(&NameRecord::text(&digest, "token a")), Some(named));
         assert_eq!(text("nothing\ntoken a\n"), None);
     }
 }

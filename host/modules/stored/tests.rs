@@ -25,11 +25,11 @@ fn open(directory: &Path, quota: Quota) -> StoredModules {
     StoredModules::new(directory.to_owned(), quota)
 }
 
-fn record(by: &str) -> Record {
-    Record::new(10, "compute".to_owned(), 7, by.to_owned())
+fn record(by: &str) -> ModuleRecord {
+    ModuleRecord::new(10, "compute".to_owned(), 7, by.to_owned())
 }
 
-fn add(store: &StoredModules, by: &str, module: u8, named: Option<&str>) -> Result<Addition, StoredError> {
+fn add(store: &StoredModules, by: &str, module: u8, named: Option<&str>) -> Result<AddedParts, StoredError> {
     let named = named.map(name);
     let claim = named.as_ref().map(|name| NameClaim { name, takes_over: by == "owner" });
     store.add_named(&digest(module), &wasm(module), &record(by), claim)
@@ -73,7 +73,7 @@ fn a_module_goes_with_the_last_of_its_adders() {
     assert_eq!(store.record(&digest(1)).unwrap().added_by, "token b");
     assert!(!store.remove_for(&ModuleKey::Name(name("b")), "token b").unwrap(), "it has another name of the adder");
     assert!(store.remove_for(&ModuleKey::Name(name("bb")), "token b").unwrap());
-    assert_eq!((store.page(None, 9).unwrap().modules.len(), store.stored().unwrap()), (0, Totals::default()));
+    assert_eq!((store.page(None, 9).unwrap().modules.len(), store.stored().unwrap()), (0, StoredTotals::default()));
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn modules_and_names_of_version_1_are_read() {
     }
     fs::write(here.path().join("names/dangling"), format!("{}\n", digest(3))).unwrap();
     let store = open(here.path(), ROOM);
-    assert_eq!(store.stored().unwrap(), Totals { modules: 2, bytes: 20 });
+    assert_eq!(store.stored().unwrap(), StoredTotals { modules: 2, bytes: 20 });
     for module in [1, 2] {
         assert_eq!(leads_to(&store, &format!("name-{module}")), Some(digest(module)));
         assert_eq!(store.read(&digest(module)).unwrap(), wasm(module));
@@ -165,13 +165,13 @@ proptest! {
         let here = tempfile::tempdir().unwrap();
         let mut store = open(here.path(), ROOM);
         for step in steps {
-            let owned = |store: &StoredModules| -> BTreeMap<String, (Scope, Digest)> {
+            let owned = |store: &StoredModules| -> BTreeMap<String, (Tenant, Digest)> {
                 let owned = store.look(|index| NAMES.map(|named| index.named(&name(named)).cloned())).unwrap();
                 NAMES.iter().zip(owned).filter_map(|(n, o)| o.map(|o| ((*n).to_owned(), (o.by, o.digest)))).collect()
             };
-            let adders = |store: &StoredModules| -> Vec<(Scope, Digest)> {
+            let adders = |store: &StoredModules| -> Vec<(Tenant, Digest)> {
                 let pairs = |listed: Listed| {
-                    let scopes: Vec<Scope> = listed.record.unwrap().adders().map(|by| scope_of(by)).collect();
+                    let scopes: Vec<Tenant> = listed.record.unwrap().adders().map(|by| scope_of(by)).collect();
                     scopes.into_iter().map(move |scope| (scope, listed.digest))
                 };
                 store.page(None, 99).unwrap().modules.into_iter().flat_map(pairs).collect()
@@ -200,7 +200,7 @@ proptest! {
             if by == Some(0) {
                 continue;
             }
-            let is_others = |scope: &Scope| by.is_none_or(|by| *scope != scope_of(ADDERS[by]));
+            let is_others = |scope: &Tenant| by.is_none_or(|by| *scope != scope_of(ADDERS[by]));
             let (names_now, modules_now) = (owned(&store), adders(&store));
             for (name, owned) in names.iter().filter(|(_, (scope, _))| is_others(scope)) {
                 prop_assert_eq!(names_now.get(name), Some(owned), "{:?}", step);

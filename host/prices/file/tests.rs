@@ -5,16 +5,16 @@ use tempfile::TempDir;
 
 use super::super::{AGE_MAX_MS, Offer, SharedBoard};
 use super::*;
-use crate::prices::orders::{PriceAnswer, PriceOrder};
+use crate::prices::commands::{PriceAnswer, PriceRequest};
 
 const NOW_MS: u64 = 1_700_000_000_000;
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/price-board-v2.bin");
 
 /// A directory with a board's file.
-struct Place(TempDir);
+struct BoardDirectory(TempDir);
 
-impl Place {
+impl BoardDirectory {
     fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
@@ -27,7 +27,7 @@ impl Place {
         BoardFile::new(self.path("price_board.bin"))
     }
 
-    fn load(&self) -> Loaded {
+    fn load(&self) -> LoadedBoard {
         self.file().load(&Settings::default(), NOW_MS)
     }
 
@@ -79,7 +79,7 @@ fn framed(payload: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_board_comes_back_as_it_was_saved() {
-    let place = Place::new();
+    let place = BoardDirectory::new();
     assert_eq!(place.load().result, LoadResult::Fresh);
     let bytes = encode(&sample());
     place.file().save(&bytes).unwrap();
@@ -145,7 +145,7 @@ type Lanes<'a> = Vec<(&'a str, Vec<(u64, u32, u64)>)>;
 #[test]
 fn what_no_board_holds_is_refused_though_it_can_be_decoded() {
     let board = |providers: &[&str], lanes: Lanes<'_>| {
-        let lanes: Vec<_> = lanes.into_iter().map(|(lane, offers)| (lane, Standing::Unknown, offers)).collect();
+        let lanes: Vec<_> = lanes.into_iter().map(|(lane, offers)| (lane, ModuleStanding::Unknown, offers)).collect();
         decoded(&framed(&options().serialize(&(7_u64, providers, lanes)).unwrap()))
     };
     let offers = vec![(1, 0, 5), (2, 0, 5), (3, 0, 6)];
@@ -175,15 +175,17 @@ fn what_no_board_holds_is_refused_though_it_can_be_decoded() {
 
 #[test]
 fn what_is_no_board_is_kept_aside_and_the_board_starts_empty() {
-    let place = Place::new();
+    let place = BoardDirectory::new();
     let path = place.path("price_board.bin");
     let mut expected = Vec::new();
     for n in 1..=KEPT_ASIDE_MAX + 3 {
         std::fs::write(&path, format!("damage {n}")).unwrap();
-        let Loaded { board, result } = place.load();
+        let LoadedBoard { board, result } = place.load();
         assert_eq!((result.name(), board.lanes.len()), ("damaged", 0));
         let name = format!("price_board.damaged-{}", n.min(KEPT_ASIDE_MAX));
-        assert!(matches!(&result, LoadResult::Damaged { aside: Aside::KeptAs(to), .. } if *to == place.path(&name)));
+        assert!(
+            matches!(&result, LoadResult::Damaged { aside: InvalidFilePolicy::KeptAs(to), .. } if *to == place.path(&name))
+        );
         assert_eq!(std::fs::read_to_string(place.path(&name)).unwrap(), format!("damage {n}"));
         expected.push(name);
         expected.dedup();
@@ -216,7 +218,7 @@ fn whatever_is_in_its_place_the_board_starts() {
         (&|path| std::fs::write(path, b""), "damaged", "it does not begin as a price board does"),
     ];
     for (make, name, why) in cases {
-        let place = Place::new();
+        let place = BoardDirectory::new();
         make(&place.path("price_board.bin")).unwrap();
         let (board, result) = SharedBoard::open(place.path("price_board.bin"), &Settings::default(), NOW_MS);
         let told = result.to_string();
@@ -232,14 +234,14 @@ fn whatever_is_in_its_place_the_board_starts() {
 
 #[test]
 fn what_cannot_be_moved_aside_is_said_and_stops_nothing() {
-    let place = Place::new();
+    let place = BoardDirectory::new();
     let path = place.path("price_board.bin");
     (1..KEPT_ASIDE_MAX).for_each(|n| std::fs::write(place.path(&format!("price_board.damaged-{n}")), b"").unwrap());
     // The last name is a directory that is not empty, which no file can replace.
     std::fs::create_dir_all(place.path(&format!("price_board.damaged-{KEPT_ASIDE_MAX}/below"))).unwrap();
     std::fs::write(&path, b"no board").unwrap();
     let (board, result) = SharedBoard::open(path.clone(), &Settings::default(), NOW_MS);
-    assert!(matches!(&result, LoadResult::Damaged { aside: Aside::NotMoved { .. }, .. }), "{result}");
+    assert!(matches!(&result, LoadResult::Damaged { aside: InvalidFilePolicy::NotMoved { .. }, .. }), "{result}");
     board.record(&offer(1, Lane::All, "local", NOW_MS));
     assert!(board.save_if_changed().unwrap());
     // If saving fails, that is an error, and the board goes on in memory.
@@ -257,16 +259,16 @@ fn what_cannot_be_moved_aside_is_said_and_stops_nothing() {
 /// Acknowledged offers survive a kill at any moment: before, during and after a save.
 #[test]
 fn an_offer_that_was_told_outlives_the_process() {
-    let place = Place::new();
+    let place = BoardDirectory::new();
     let open = || SharedBoard::open(place.path("price_board.bin"), &Settings::default(), NOW_MS).0;
     let tell = |board: &SharedBoard, price| {
         let (price, provider) = (Price::new(price).unwrap(), "local".parse().unwrap());
-        let order = PriceOrder::Offer { price, lane: Lane::Module(Digest::of(b"module")), provider };
-        board.perform(order, |digest| *digest == Digest::of(b"module"), NOW_MS).unwrap();
+        let order = PriceRequest::Offer { price, lane: Lane::Module(Digest::of(b"module")), provider };
+        board.execute(order, |digest| *digest == Digest::of(b"module"), NOW_MS).unwrap();
     };
     let told = |board: &SharedBoard| {
-        let order = PriceOrder::History { lane: Lane::All, last: 100 };
-        let answers = board.perform(order, |_| false, NOW_MS).unwrap();
+        let order = PriceRequest::History { lane: Lane::All, last: 100 };
+        let answers = board.execute(order, |_| false, NOW_MS).unwrap();
         let price = |answer| if let PriceAnswer::Offer(offer) = answer { offer.price.units() } else { 0 };
         answers.into_iter().map(price).collect::<Vec<_>>()
     };
@@ -323,7 +325,7 @@ proptest! {
             // One of them makes as many offers as eight others together.
             board.record(&offer(units, lane, &format!("p{}", provider.saturating_sub(4)), now_ms));
         }
-        board.settle(now_ms);
+        board.expire(now_ms);
         let bytes = encode(&board);
         let loaded = decode(&bytes, &settings, now_ms);
         prop_assert!(loaded.is_ok_and(|loaded| encode(&loaded) == bytes));

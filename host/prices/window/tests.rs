@@ -15,21 +15,21 @@ fn provider(number: usize) -> ProviderName {
 }
 
 /// Creates a window of which one provider may hold a tenth.
-fn window(capacity: usize) -> Window {
-    Window::new(capacity, Share::of_percent(10))
+fn window(capacity: usize) -> OfferWindow {
+    OfferWindow::new(capacity, ProviderShare::of_percent(10))
 }
 
-fn prices(window: &Window) -> Vec<u64> {
+fn prices(window: &OfferWindow) -> Vec<u64> {
     window.offers().map(|(price, ..)| price).collect()
 }
 
-fn held(window: &Window) -> BTreeMap<String, usize> {
+fn held(window: &OfferWindow) -> BTreeMap<String, usize> {
     let mut held = BTreeMap::new();
     window.offers().for_each(|(_, provider, _)| *held.entry(provider.to_string()).or_default() += 1);
     held
 }
 
-fn median(window: &Window) -> u64 {
+fn median(window: &OfferWindow) -> u64 {
     window.quantile(Quantile::MEDIAN).unwrap().rounded()
 }
 
@@ -47,11 +47,11 @@ fn an_offer_counts_for_sixty_hours() {
     let mut window = window(10);
     window.push(price(1), &provider(0), 1_000);
     window.push(price(2), &provider(0), 2_000);
-    window.settle(1_000 + 60 * HOUR_MS);
+    window.expire(1_000 + 60 * HOUR_MS);
     assert_eq!(prices(&window), [1, 2], "60 hours old is not older than that");
-    window.settle(1_001 + 60 * HOUR_MS);
+    window.expire(1_001 + 60 * HOUR_MS);
     assert_eq!((prices(&window), window.quantile(Quantile::MEDIAN).map(Rational::rounded)), (vec![2], Some(2)));
-    window.settle(u64::MAX);
+    window.expire(u64::MAX);
     assert_eq!((window.len(), window.providers(), window.quantile(Quantile::MEDIAN)), (0, 0, None));
 }
 
@@ -62,7 +62,7 @@ fn where_the_clock_is_set_back_no_offer_is_from_the_future() {
     window.push(price(1), &provider(0), year_ahead);
     window.push(price(2), &provider(0), before);
     assert_eq!((prices(&window), window.times_ms()), (vec![1, 2], Some((before, before))));
-    window.settle(before + 61 * HOUR_MS);
+    window.expire(before + 61 * HOUR_MS);
     assert!(window.is_empty(), "and it grows old from then on");
 }
 
@@ -132,22 +132,25 @@ fn a_share_is_a_percentage_or_one_nth_whichever_is_more() {
         (34, 2, 50, 51),
         (100, 7, 100, 101),
     ] {
-        let share = Share::of_percent(percent);
+        let share = ProviderShare::of_percent(percent);
         assert_eq!((share.of(100, providers), share.of(101, providers)), (of_100, of_101), "{percent}, {providers}");
     }
-    assert_eq!((Share::of_percent(0), Share::of_percent(101)), (Share::of_percent(1), Share::of_percent(100)));
+    assert_eq!(
+        (ProviderShare::of_percent(0), ProviderShare::of_percent(101)),
+        (ProviderShare::of_percent(1), ProviderShare::of_percent(100))
+    );
 }
 
 /// The specification of a window in its simplest form.
-struct Model {
+struct WindowModel {
     capacity: usize,
     percent: usize,
     offers: Vec<(u64, String, u64)>,
 }
 
-impl Model {
+impl WindowModel {
     fn push(&mut self, price: u64, provider: usize, now_ms: u64) {
-        self.settle(now_ms);
+        self.expire(now_ms);
         self.offers.push((price, format!("p{provider}"), now_ms));
         self.hold_to_shares();
         if self.offers.len() > self.capacity {
@@ -155,7 +158,7 @@ impl Model {
         }
     }
 
-    fn settle(&mut self, now_ms: u64) {
+    fn expire(&mut self, now_ms: u64) {
         self.offers.iter_mut().for_each(|offer| offer.2 = offer.2.min(now_ms));
         self.offers.retain(|offer| offer.2 + AGE_MAX_MS >= now_ms);
         self.hold_to_shares();
@@ -191,8 +194,8 @@ proptest! {
         offers in prop::collection::vec((1_u64..40, 0_usize..26, -3_i64..40), 0..400),
         hour in prop::sample::select(vec![1_000_u64, HOUR_MS]),
     ) {
-        let mut window = Window::new(capacity, Share::of_percent(percent));
-        let mut model = Model { capacity, percent, offers: Vec::new() };
+        let mut window = OfferWindow::new(capacity, ProviderShare::of_percent(percent));
+        let mut model = WindowModel { capacity, percent, offers: Vec::new() };
         let mut now_ms = 100 * HOUR_MS;
         for (units, who, hours) in offers {
             now_ms = now_ms.saturating_add_signed(hours * hour as i64);

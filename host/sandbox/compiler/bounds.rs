@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::sandbox::confine::Bounds;
-use crate::sandbox::text::Form;
+use crate::sandbox::text::TextOrBinary;
 
 /// Bounds of CPU time. Ordinary code costs 0.8 to 1.4 s of CPU per MiB, and the gate admits at most
 /// four times that. The bound is twice the most expensive code, plus a start.
@@ -24,8 +24,8 @@ const MEMORY_A_BYTE_OF_TEXT: u64 = 32;
 
 /// Computes the bounds of a child for `bytes` of one form. The gate admits modules of at most
 /// `module_bytes_max`.
-pub fn bounds(form: Form, bytes: u64, module_bytes_max: u64) -> Bounds {
-    let text_bytes = if form == Form::Text { bytes } else { 0 };
+pub fn bounds(form: TextOrBinary, bytes: u64, module_bytes_max: u64) -> Bounds {
+    let text_bytes = if form == TextOrBinary::Text { bytes } else { 0 };
     let mib = bytes.min(module_bytes_max).div_ceil(1 << 20);
     Bounds {
         cpu_seconds: CPU_SECONDS + CPU_SECONDS_A_MIB * mib + CPU_SECONDS_A_MIB_OF_TEXT * text_bytes.div_ceil(1 << 20),
@@ -47,12 +47,12 @@ mod tests {
             let bounds = bounds(form, bytes, 16 << 20);
             (bounds.cpu_seconds, bounds.memory_bytes >> 20)
         };
-        let binary = |bytes| of(Form::Binary, bytes);
+        let binary = |bytes| of(TextOrBinary::Binary, bytes);
         assert_eq!((binary(1), binary(1 << 20), binary(4 << 20)), ((15, 768), (15, 768), (45, 768)));
         assert_eq!((binary((4 << 20) + 1), binary(16 << 20)), ((55, 1536), (165, 3072)));
-        assert_eq!(of(Form::Text, 4 << 20), (49, 768 + 128), "reading text comes on top");
+        assert_eq!(of(TextOrBinary::Text, 4 << 20), (49, 768 + 128), "reading text comes on top");
         assert_eq!(
-            bounds(Form::Text, 16 << 20, 4 << 20).cpu_seconds,
+            bounds(TextOrBinary::Text, 16 << 20, 4 << 20).cpu_seconds,
             5 + 40 + 16,
             "the module is no longer than admitted"
         );

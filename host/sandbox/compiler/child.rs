@@ -3,9 +3,9 @@
 
 use std::io;
 
-use super::make::make;
-use super::pipe::{self, Hello, Request};
-use crate::sandbox::confine::{self, Bounds, Purpose};
+use super::answer::make;
+use super::pipe::{self, ChildHello, CompileRequest};
+use crate::sandbox::confine::{self, Bounds, ProcessPurpose};
 use crate::sandbox::engine::CompileEngine;
 use crate::sandbox::process;
 
@@ -18,8 +18,8 @@ pub fn serve_one_module(bounds: Bounds) -> io::Result<()> {
     let engine = CompileEngine::new().map_err(io::Error::other)?;
     let settings = engine.settings_digest();
     let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
-    let confinement = confine::confine(bounds, Purpose::Compile)?;
-    pipe::write_hello(&mut output, &Hello { settings, confinement })?;
-    let Request { wanted, limits, bytes } = pipe::read_request(&mut input)?;
+    let confinement = confine::confine(bounds, ProcessPurpose::Compile)?;
+    pipe::write_hello(&mut output, &ChildHello { settings, confinement })?;
+    let CompileRequest { wanted, limits, bytes } = pipe::read_request(&mut input)?;
     make(&engine, wanted, &limits, &bytes, |frame| pipe::write_frame(&mut output, &frame))
 }

@@ -5,11 +5,11 @@
 use std::io::{self, Read, Write};
 
 use crate::digest::Digest;
-use crate::sandbox::check::{GateLimits, LIMITS, LimitName, Report};
 use crate::sandbox::confine::Confinement;
+use crate::sandbox::gate::{GateLimits, GateReport, LIMITS, LimitName};
 use crate::sandbox::text::TEXT_BYTES_MAX;
 
-pub struct Hello {
+pub struct ChildHello {
     /// Settings digest of the engine that the code will be for.
     pub settings: Digest,
     pub confinement: Confinement,
@@ -17,7 +17,7 @@ pub struct Hello {
 
 /// The kind of answer that the node requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub enum PrepareGoal {
     /// Native code, or a report with the reasons against it.
     Code,
     /// A report, whether the module is admitted or not.
@@ -29,8 +29,8 @@ pub enum Wanted {
     Counting,
 }
 
-pub struct Request {
-    pub wanted: Wanted,
+pub struct CompileRequest {
+    pub wanted: PrepareGoal,
     pub limits: GateLimits,
     /// A module in text or binary form.
     pub bytes: Vec<u8>,
@@ -38,21 +38,21 @@ pub struct Request {
 
 /// The stage of a compiler. If it dies, the last stage it reported shows what it died of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum CompileStage {
     Text,
     Gate,
     Compile,
 }
 
 /// One frame from the compiler.
-pub enum Frame {
-    Stage(Stage),
+pub enum ChildFrame {
+    Stage(CompileStage),
     /// The binary form of a text module.
     Binary(Vec<u8>),
     /// The first rule that the module breaks. The full report follows, unless the compiler dies
     /// while writing it.
-    Refused(Box<Report>),
-    Report(Box<Report>),
+    Refused(Box<GateReport>),
+    Report(Box<GateReport>),
     Code(Vec<u8>),
     /// Module with the meter in it.
     Metered(Vec<u8>),
@@ -75,20 +75,20 @@ fn source_bytes_max() -> u64 {
     LimitName::ModuleBytes.limit().highest.max(TEXT_BYTES_MAX)
 }
 
-pub fn write_hello(to: &mut impl Write, hello: &Hello) -> io::Result<()> {
+pub fn write_hello(to: &mut impl Write, hello: &ChildHello) -> io::Result<()> {
     to.write_all(hello.settings.as_bytes())?;
     to.write_all(&[hello.confinement.to_byte()])?;
     to.flush()
 }
 
-pub fn read_hello(from: &mut impl Read) -> io::Result<Hello> {
+pub fn read_hello(from: &mut impl Read) -> io::Result<ChildHello> {
     let (mut settings, mut confinement) = ([0; 32], [0; 1]);
     from.read_exact(&mut settings)?;
     from.read_exact(&mut confinement)?;
-    Ok(Hello { settings: settings.into(), confinement: Confinement::from_byte(confinement[0]) })
+    Ok(ChildHello { settings: settings.into(), confinement: Confinement::from_byte(confinement[0]) })
 }
 
-pub fn write_request(to: &mut impl Write, wanted: Wanted, limits: &GateLimits, bytes: &[u8]) -> io::Result<()> {
+pub fn write_request(to: &mut impl Write, wanted: PrepareGoal, limits: &GateLimits, bytes: &[u8]) -> io::Result<()> {
     to.write_all(&[wanted as u8])?;
     for limit in LIMITS {
         to.write_all(&limits.of(limit.name).to_le_bytes())?;
@@ -97,12 +97,12 @@ pub fn write_request(to: &mut impl Write, wanted: Wanted, limits: &GateLimits, b
     to.write_all(bytes)
 }
 
-pub fn read_request(from: &mut impl Read) -> io::Result<Request> {
+pub fn read_request(from: &mut impl Read) -> io::Result<CompileRequest> {
     let wanted = match read_byte(from)? {
-        0 => Wanted::Code,
-        1 => Wanted::Report,
-        2 => Wanted::Metered,
-        3 => Wanted::Counting,
+        0 => PrepareGoal::Code,
+        1 => PrepareGoal::Report,
+        2 => PrepareGoal::Metered,
+        3 => PrepareGoal::Counting,
         _ => return Err(io::ErrorKind::InvalidData.into()),
     };
     let mut limits = GateLimits::NONE;
@@ -111,26 +111,26 @@ pub fn read_request(from: &mut impl Read) -> io::Result<Request> {
         from.read_exact(&mut value)?;
         limits = limits.with(limit.name, u64::from_le_bytes(value));
     }
-    Ok(Request { wanted, limits, bytes: read_bytes(from, source_bytes_max())? })
+    Ok(CompileRequest { wanted, limits, bytes: read_bytes(from, source_bytes_max())? })
 }
 
-pub fn write_frame(to: &mut impl Write, frame: &Frame) -> io::Result<()> {
+pub fn write_frame(to: &mut impl Write, frame: &ChildFrame) -> io::Result<()> {
     let report;
     let (tag, bytes): (u8, &[u8]) = match frame {
-        Frame::Stage(stage) => (0, &[*stage as u8]),
-        Frame::Binary(bytes) => (1, bytes),
-        Frame::Refused(refused) => {
+        ChildFrame::Stage(stage) => (0, &[*stage as u8]),
+        ChildFrame::Binary(bytes) => (1, bytes),
+        ChildFrame::Refused(refused) => {
             report = serde_json::to_vec(refused)?;
             (2, &report)
         }
-        Frame::Report(whole) => {
+        ChildFrame::Report(whole) => {
             report = serde_json::to_vec(whole)?;
             (3, &report)
         }
-        Frame::Code(code) => (4, code),
-        Frame::NotText(message) => (5, message.as_bytes()),
-        Frame::NotCompilable(message) => (6, message.as_bytes()),
-        Frame::Metered(metered) => (7, metered),
+        ChildFrame::Code(code) => (4, code),
+        ChildFrame::NotText(message) => (5, message.as_bytes()),
+        ChildFrame::NotCompilable(message) => (6, message.as_bytes()),
+        ChildFrame::Metered(metered) => (7, metered),
     };
     to.write_all(&[tag])?;
     to.write_all(&(bytes.len() as u64).to_le_bytes())?;
@@ -138,26 +138,26 @@ pub fn write_frame(to: &mut impl Write, frame: &Frame) -> io::Result<()> {
     to.flush()
 }
 
-pub fn read_frame(from: &mut impl Read, code_bytes_max: u64) -> io::Result<Frame> {
+pub fn read_frame(from: &mut impl Read, code_bytes_max: u64) -> io::Result<ChildFrame> {
     match read_byte(from)? {
         0 => match read_bytes(from, 1)?[..] {
-            [0] => Ok(Frame::Stage(Stage::Text)),
-            [1] => Ok(Frame::Stage(Stage::Gate)),
-            [2] => Ok(Frame::Stage(Stage::Compile)),
+            [0] => Ok(ChildFrame::Stage(CompileStage::Text)),
+            [1] => Ok(ChildFrame::Stage(CompileStage::Gate)),
+            [2] => Ok(ChildFrame::Stage(CompileStage::Compile)),
             _ => Err(io::ErrorKind::InvalidData.into()),
         },
-        1 => Ok(Frame::Binary(read_bytes(from, source_bytes_max())?)),
-        2 => Ok(Frame::Refused(read_report(from)?)),
-        3 => Ok(Frame::Report(read_report(from)?)),
-        4 => Ok(Frame::Code(read_bytes(from, code_bytes_max)?)),
-        5 => Ok(Frame::NotText(read_message(from)?)),
-        6 => Ok(Frame::NotCompilable(read_message(from)?)),
-        7 => Ok(Frame::Metered(read_bytes(from, METERED_BYTES_MAX)?)),
+        1 => Ok(ChildFrame::Binary(read_bytes(from, source_bytes_max())?)),
+        2 => Ok(ChildFrame::Refused(read_report(from)?)),
+        3 => Ok(ChildFrame::Report(read_report(from)?)),
+        4 => Ok(ChildFrame::Code(read_bytes(from, code_bytes_max)?)),
+        5 => Ok(ChildFrame::NotText(read_message(from)?)),
+        6 => Ok(ChildFrame::NotCompilable(read_message(from)?)),
+        7 => Ok(ChildFrame::Metered(read_bytes(from, METERED_BYTES_MAX)?)),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 
-fn read_report(from: &mut impl Read) -> io::Result<Box<Report>> {
+fn read_report(from: &mut impl Read) -> io::Result<Box<GateReport>> {
     Ok(serde_json::from_slice(&read_bytes(from, REPORT_BYTES_MAX)?)?)
 }
 

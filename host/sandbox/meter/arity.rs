@@ -5,9 +5,9 @@ use wasmparser::{BlockType, ContType, FrameKind, FuncType, ModuleArity, RefType,
 
 use super::Meter;
 
-pub struct Arity<'a>(pub &'a Meter);
+pub struct ArityOf<'a>(pub &'a Meter);
 
-impl ModuleArity for Arity<'_> {
+impl ModuleArity for ArityOf<'_> {
     fn sub_type_at(&self, ty: u32) -> Option<&SubType> {
         self.0.types.get(ty as usize)
     }

@@ -59,7 +59,7 @@ pub fn count(sink: &mut InstructionSink<'_>, counter: Option<u32>, price: impl F
 }
 
 /// Emits a poll point: a call of `refill` if the gas is overdrawn.
-pub fn look(sink: &mut InstructionSink<'_>, state: u32, refill: u32) {
+pub fn emit_poll(sink: &mut InstructionSink<'_>, state: u32, refill: u32) {
     sink.local_get(state).i64_const(GAS_OVERDRAWN).i64_and().i64_const(0).i64_ne();
     sink.if_(BlockType::Empty).local_get(state).call(refill).local_set(state).end();
 }
@@ -107,7 +107,7 @@ pub fn mover(bulk: Bulk, refill: u32, counter: Option<u32>) -> Function {
     sink.if_(BlockType::Empty).loop_(BlockType::Empty);
     sink.i32_const(PIECE_BYTES).local_set(piece);
     charge(&mut sink, state, piece, BYTES_SHIFT, counter);
-    look(&mut sink, state, refill);
+    emit_poll(&mut sink, state, refill);
     let advance = |sink: &mut InstructionSink<'_>, at: u32| {
         sink.local_get(at).i32_const(PIECE_BYTES).i32_add().local_set(at);
     };
@@ -137,7 +137,7 @@ pub fn mover(bulk: Bulk, refill: u32, counter: Option<u32>) -> Function {
     sink.local_get(len).i32_const(PIECE_BYTES).i32_sub().local_tee(len);
     sink.i32_const(PIECE_BYTES).i32_gt_u().br_if(0).end().end();
     charge(&mut sink, state, len, BYTES_SHIFT, counter);
-    look(&mut sink, state, refill);
+    emit_poll(&mut sink, state, refill);
     sink.local_get(to).local_get(from).local_get(len);
     act(&mut sink, bulk);
     sink.local_get(state).end();

@@ -26,22 +26,22 @@ const BITS: Shapes = 16;
 
 /// The origin of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum ValueOrigin {
     /// The value has exact bits, which must be preserved.
     Exact,
     /// The value comes from the site with this index.
     Site(u32),
 }
 
-struct Site {
+struct NanSite {
     /// The index of the operator that pushes the value.
     at: usize,
-    made: Made,
+    made: ResultOrigin,
     seen: Shapes,
 }
 
 #[derive(Clone, Copy)]
-enum Made {
+enum ResultOrigin {
     /// Arithmetic in one shape made it.
     Arithmetic(Shapes),
     /// An operator made it that never produces a NaN in these shapes.
@@ -52,43 +52,43 @@ enum Made {
 
 /// Findings about one body.
 #[derive(Default)]
-pub struct Nans {
-    sites: Vec<Site>,
+pub struct NanSites {
+    sites: Vec<NanSite>,
     /// Each write to a local.
-    writes: Vec<(u32, Source)>,
+    writes: Vec<(u32, ValueOrigin)>,
 }
 
-impl Nans {
-    pub fn arithmetic(&mut self, at: usize, shape: Shapes) -> Source {
-        self.site(at, Made::Arithmetic(shape))
+impl NanSites {
+    pub fn arithmetic(&mut self, at: usize, shape: Shapes) -> ValueOrigin {
+        self.site(at, ResultOrigin::Arithmetic(shape))
     }
 
-    pub fn number(&mut self, at: usize, shapes: Shapes) -> Source {
-        self.site(at, Made::Number(shapes))
+    pub fn number(&mut self, at: usize, shapes: Shapes) -> ValueOrigin {
+        self.site(at, ResultOrigin::Number(shapes))
     }
 
-    pub fn local(&mut self, at: usize, local: u32) -> Source {
-        self.site(at, Made::Local(local))
+    pub fn local(&mut self, at: usize, local: u32) -> ValueOrigin {
+        self.site(at, ResultOrigin::Local(local))
     }
 
-    fn site(&mut self, at: usize, made: Made) -> Source {
-        self.sites.push(Site { at, made, seen: 0 });
-        Source::Site(self.sites.len() as u32 - 1)
+    fn site(&mut self, at: usize, made: ResultOrigin) -> ValueOrigin {
+        self.sites.push(NanSite { at, made, seen: 0 });
+        ValueOrigin::Site(self.sites.len() as u32 - 1)
     }
 
     /// Records that arithmetic of `shape` reads the value.
-    pub fn read(&mut self, source: Source, shape: Shapes) {
-        if let Source::Site(site) = source {
+    pub fn read(&mut self, source: ValueOrigin, shape: Shapes) {
+        if let ValueOrigin::Site(site) = source {
             self.sites[site as usize].seen |= shape;
         }
     }
 
     /// Records that the exact bits of the value are observed.
-    pub fn observe(&mut self, source: Source) {
+    pub fn observe(&mut self, source: ValueOrigin) {
         self.read(source, BITS);
     }
 
-    pub fn write(&mut self, local: u32, source: Source) {
+    pub fn write(&mut self, local: u32, source: ValueOrigin) {
         self.writes.push((local, source));
     }
 
@@ -96,13 +96,13 @@ impl Nans {
     /// order of the body.
     pub fn canonical(mut self, params: usize, locals: usize) -> Vec<(usize, Shapes)> {
         let lazy = self.lazy(params, locals);
-        let shape_of = |made: Made| match made {
-            Made::Arithmetic(shape) => shape,
-            Made::Number(_) => 0,
-            Made::Local(local) => lazy[local as usize],
+        let shape_of = |made: ResultOrigin| match made {
+            ResultOrigin::Arithmetic(shape) => shape,
+            ResultOrigin::Number(_) => 0,
+            ResultOrigin::Local(local) => lazy[local as usize],
         };
         for (local, source) in &self.writes {
-            if let Source::Site(site) = source {
+            if let ValueOrigin::Site(site) = source {
                 let site = &mut self.sites[*site as usize];
                 if shape_of(site.made) != lazy[*local as usize] {
                     site.seen |= BITS;
@@ -125,11 +125,11 @@ impl Nans {
         for (local, source) in &self.writes {
             let (agreed, written) = &mut found[*local as usize];
             match source {
-                Source::Exact => *agreed = 0,
-                Source::Site(site) => match self.sites[*site as usize].made {
-                    Made::Arithmetic(shape) => (*agreed, *written) = (*agreed & shape, true),
-                    Made::Number(shapes) => *agreed &= shapes,
-                    Made::Local(from) => copied[from as usize].push(*local),
+                ValueOrigin::Exact => *agreed = 0,
+                ValueOrigin::Site(site) => match self.sites[*site as usize].made {
+                    ResultOrigin::Arithmetic(shape) => (*agreed, *written) = (*agreed & shape, true),
+                    ResultOrigin::Number(shapes) => *agreed &= shapes,
+                    ResultOrigin::Local(from) => copied[from as usize].push(*local),
                 },
             }
         }

@@ -27,13 +27,13 @@ const START_GAS: &str = "compute_start_gas_";
 
 /// Findings about a module's start.
 #[derive(Default)]
-pub struct Start {
+pub struct StartFindings {
     function: Option<u32>,
     gas: u64,
     has_memory: bool,
 }
 
-impl Start {
+impl StartFindings {
     /// Adds the cost of one section.
     pub fn read(&mut self, payload: &Payload<'_>) -> Result<(), MeterError> {
         let more = match payload {

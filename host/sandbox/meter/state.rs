@@ -5,9 +5,9 @@ use super::STACK_BYTES;
 
 /// Gas in the low half, stack bytes in the high half, both signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct State(i64);
+pub struct MeterState(i64);
 
-impl State {
+impl MeterState {
     /// The state at the beginning of a run: the whole stack and no gas, so that the first grant is
     /// drawn at once.
     pub const BEGIN: Self = Self((STACK_BYTES as i64) << 32);
@@ -46,7 +46,7 @@ mod tests {
     fn the_halves_do_not_disturb_each_other() {
         for stack in [0, 1, -1, STACK_BYTES as i64, -(1 << 30)] {
             for gas in [0, 1, -1, i64::from(i32::MAX), i64::from(i32::MIN)] {
-                let state = State(stack << 32).with_gas(gas);
+                let state = MeterState(stack << 32).with_gas(gas);
                 assert_eq!((state.gas(), state.stack_bytes()), (gas, stack));
             }
         }

@@ -2,7 +2,7 @@
 
 use wasm_encoder::{BlockType, CodeSection, Function, FunctionSection, Module, TypeSection, ValType};
 
-use super::added::{KEEPS_MAX, KEPT_TYPES};
+use super::added_functions::{KEEPS_MAX, KEPT_TYPES};
 use super::{Meter, MeterError, Sections};
 
 /// Returns sixteen locals. Their types differ from one `function` to the next.
@@ -53,12 +53,12 @@ fn nothing_to_keep(body: &mut Function) {
 }
 
 /// Writes a body.
-type Shape = fn(&mut Function);
+type BodyShape = fn(&mut Function);
 
-const SHAPES: [(&str, Shape); 4] =
+const SHAPES: [(&str, BodyShape); 4] =
     [("loops", loops), ("calls", calls), ("nested", nested), ("nothing to keep", nothing_to_keep)];
 
-fn module(functions: usize, shape: Shape) -> Vec<u8> {
+fn module(functions: usize, shape: BodyShape) -> Vec<u8> {
     let (mut types, mut declared, mut code) = (TypeSection::new(), FunctionSection::new(), CodeSection::new());
     types.ty().function([], []);
     for at in 0..functions {

@@ -3,13 +3,13 @@
 
 use wasmparser::{BlockType, FrameKind, Operator};
 
-use super::arity::Arity;
+use super::arity::ArityOf;
 use super::gas::{Charge, Charges};
-use super::nan::{self, F32, F64, Nans, Shapes, Source};
+use super::nan::{self, F32, F64, NanSites, Shapes, ValueOrigin};
 use super::{Meter, MeterError, bulk, schedule, stack};
 
 /// Findings about a body before it is written.
-pub struct Walked {
+pub struct BodyFindings {
     pub charges: Vec<Charge>,
     /// The operators after which the value is made canonical, with its shape.
     pub canonical: Vec<(usize, Shapes)>,
@@ -20,7 +20,7 @@ pub struct Walked {
     pub frame_bytes: u64,
 }
 
-struct Frame {
+struct WalkFrame {
     kind: FrameKind,
     ty: BlockType,
     /// Height of the operand stack below the frame's parameters.
@@ -32,12 +32,12 @@ struct Frame {
     unchecked_at_if: u64,
 }
 
-pub struct Walk<'a> {
+pub struct BodyWalk<'a> {
     meter: &'a Meter,
-    frames: Vec<Frame>,
-    operands: Vec<Source>,
+    frames: Vec<WalkFrame>,
+    operands: Vec<ValueOrigin>,
     charges: Charges,
-    nans: Nans,
+    nans: NanSites,
     deepest: usize,
     values: u64,
     calls: bool,
@@ -48,23 +48,23 @@ pub struct Walk<'a> {
     unreached: Option<u32>,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> BodyWalk<'a> {
     /// Walks over the body of a function of type `ty`. `locals` excludes its parameters.
-    pub fn over(meter: &'a Meter, ty: u32, locals: usize, body: &[Operator<'_>]) -> Result<Walked, MeterError> {
+    pub fn over(meter: &'a Meter, ty: u32, locals: usize, body: &[Operator<'_>]) -> Result<BodyFindings, MeterError> {
         let params = meter.signature(ty)?.params().len();
-        let whole = Frame {
+        let whole = WalkFrame {
             kind: FrameKind::Block,
             ty: BlockType::FuncType(ty),
             height: 0,
             branched: None,
             unchecked_at_if: 0,
         };
-        let mut walk = Walk {
+        let mut walk = BodyWalk {
             meter,
             frames: vec![whole],
             operands: Vec::new(),
             charges: Charges::new(),
-            nans: Nans::default(),
+            nans: NanSites::default(),
             deepest: 0,
             values: 0,
             calls: false,
@@ -82,7 +82,7 @@ impl<'a> Walk<'a> {
             }
         }
         let frame = stack::frame_bytes((params + locals) as u64, walk.deepest as u64, walk.values);
-        Ok(Walked {
+        Ok(BodyFindings {
             charges: walk.charges.into_list(walk.calls || walk.loops || walk.moves),
             canonical: walk.nans.canonical(params, params + locals),
             reached,
@@ -221,7 +221,7 @@ impl<'a> Walk<'a> {
                 }
                 for _ in 0..pushes {
                     let source = match (role.makes, role.is_number) {
-                        (None, _) => Source::Exact,
+                        (None, _) => ValueOrigin::Exact,
                         (Some(shape), true) => self.nans.number(at, shape),
                         (Some(shape), false) => self.nans.arithmetic(at, shape),
                     };
@@ -237,25 +237,25 @@ impl<'a> Walk<'a> {
         self.push(source);
     }
 
-    fn push(&mut self, source: Source) {
+    fn push(&mut self, source: ValueOrigin) {
         self.values += 1;
         self.operands.push(source);
         self.deepest = self.deepest.max(self.operands.len());
     }
 
-    fn pop(&mut self) -> Source {
-        self.operands.pop().unwrap_or(Source::Exact)
+    fn pop(&mut self) -> ValueOrigin {
+        self.operands.pop().unwrap_or(ValueOrigin::Exact)
     }
 
     /// Returns how many operands an operator pops and pushes.
     fn arity_of(&self, operator: &Operator<'_>) -> Result<(usize, usize), MeterError> {
         let (pops, pushes) = operator
-            .operator_arity(&Arity(self.meter))
+            .operator_arity(&ArityOf(self.meter))
             .ok_or(MeterError::Unsupported("an operator of unknown arity"))?;
         Ok((pops as usize, pushes as usize))
     }
 
-    fn arity(&self, frame: &Frame) -> Result<(usize, usize), MeterError> {
+    fn arity(&self, frame: &WalkFrame) -> Result<(usize, usize), MeterError> {
         Ok(match frame.ty {
             BlockType::Empty => (0, 0),
             BlockType::Type(_) => (0, 1),
@@ -272,12 +272,12 @@ impl<'a> Walk<'a> {
         let from = self.operands.len().saturating_sub(count);
         for operand in &mut self.operands[from..] {
             self.nans.observe(*operand);
-            *operand = Source::Exact;
+            *operand = ValueOrigin::Exact;
         }
     }
 
     fn enter(&mut self, kind: FrameKind, ty: BlockType, unchecked_at_if: u64) -> Result<(), MeterError> {
-        let mut frame = Frame { kind, ty, height: 0, branched: None, unchecked_at_if };
+        let mut frame = WalkFrame { kind, ty, height: 0, branched: None, unchecked_at_if };
         let (params, _) = self.arity(&frame)?;
         self.charges.add_free(params);
         self.observe_top(params);
@@ -326,7 +326,7 @@ impl<'a> Walk<'a> {
         frame.branched = ended.max(frame.branched);
         let unchecked = frame.unchecked_at_if;
         let (params, _) = self.arity(&self.frames[self.frames.len() - 1])?;
-        self.operands.extend(std::iter::repeat_n(Source::Exact, params));
+        self.operands.extend(std::iter::repeat_n(ValueOrigin::Exact, params));
         self.charges.open(next, unchecked, false);
         Ok(())
     }
@@ -355,7 +355,7 @@ impl<'a> Walk<'a> {
         let skipped = (frame.kind == FrameKind::If).then_some(frame.unchecked_at_if);
         match ended.max(frame.branched).max(skipped) {
             Some(unchecked) => {
-                self.operands.extend(std::iter::repeat_n(Source::Exact, results));
+                self.operands.extend(std::iter::repeat_n(ValueOrigin::Exact, results));
                 self.charges.open(next, unchecked, false);
             }
             // No edge leads here, so the following code is dead too.

@@ -6,12 +6,12 @@ use wasm_encoder::reencode::Reencode as _;
 use wasm_encoder::{BlockType, BranchHint, CodeSection, Encode as _, Function, Instruction, InstructionSink, ValType};
 use wasmparser::{FunctionBody, Operator};
 
-use super::added::Kept;
+use super::added_functions::LocalTypes;
 use super::bulk::{self, Bulk};
 use super::gas::{Charge, GAS_OVERDRAWN};
-use super::kept::Lookahead;
+use super::live_across_call::Lookahead;
 use super::schedule::{BYTES_SHIFT, ELEMENT, ELEMENTS_SHIFT, PAGE};
-use super::walk::{Walk, Walked};
+use super::walk::{BodyFindings, BodyWalk};
 use super::{Meter, MeterError, val_type};
 
 /// Bits of the state that show an overdraft: the sign bit of the stack, and bit 30 of the gas.
@@ -32,11 +32,11 @@ pub fn body(meter: &mut Meter, ty: u32, body: &FunctionBody<'_>, to: &mut CodeSe
         operators.push(reader.read()?);
     }
     starts.push(reader.original_position());
-    let walked = Walk::over(meter, ty, declared, &operators)?;
+    let walked = BodyWalk::over(meter, ty, declared, &operators)?;
     let mut types: Vec<ValType> = meter.signature(ty)?.params().iter().map(|ty| val_type(*ty)).collect();
     let params = types.len() as u32;
     types.extend(locals.iter().flat_map(|(count, ty)| std::iter::repeat_n(*ty, *count as usize)));
-    let mut writer = Writer {
+    let mut writer = BodyWriter {
         refill: meter.refill(),
         counter: meter.counter(meter.bodies - 1),
         meter,
@@ -49,7 +49,7 @@ pub fn body(meter: &mut Meter, ty: u32, body: &FunctionBody<'_>, to: &mut CodeSe
         types,
     };
     writer.all(ty, &walked, &operators, &starts, body)?;
-    let Writer { bytes, added, hints, .. } = writer;
+    let BodyWriter { bytes, added, hints, .. } = writer;
     locals.extend(added.into_iter().map(|ty| (1, ty)));
     let mut function = Function::new(locals);
     let before = function.byte_len();
@@ -60,7 +60,7 @@ pub fn body(meter: &mut Meter, ty: u32, body: &FunctionBody<'_>, to: &mut CodeSe
     Ok(())
 }
 
-struct Writer<'a> {
+struct BodyWriter<'a> {
     meter: &'a mut Meter,
     refill: u32,
     /// The local that holds the state: the last parameter.
@@ -93,11 +93,11 @@ enum Temporary {
     IsNumber,
 }
 
-impl Writer<'_> {
+impl BodyWriter<'_> {
     fn all(
         &mut self,
         ty: u32,
-        walked: &Walked,
+        walked: &BodyFindings,
         operators: &[Operator<'_>],
         starts: &[usize],
         body: &FunctionBody<'_>,
@@ -173,7 +173,7 @@ impl Writer<'_> {
     }
 
     /// Gas: subtracts the cost of the next operators, and of the frame where the function begins.
-    fn charge(&mut self, charge: Charge, frame_bytes: u64, kept: (Kept, Vec<u32>)) {
+    fn charge(&mut self, charge: Charge, frame_bytes: u64, kept: (LocalTypes, Vec<u32>)) {
         let state = self.state;
         let mut sink = self.sink();
         let price = ((frame_bytes as i64) << 32) | charge.cost as i64;
@@ -206,7 +206,7 @@ impl Writer<'_> {
     /// Calls `refill` if the top operand is not 0. A hint tells the compiler that this is rare. The
     /// compiler then places the call after the function's own code. Values that the call would
     /// force it to spill stay in registers on the hot path.
-    fn refill_if(&mut self, (types, mut kept): (Kept, Vec<u32>)) {
+    fn refill_if(&mut self, (types, mut kept): (LocalTypes, Vec<u32>)) {
         let keep = if kept.is_empty() { None } else { self.meter.keep(types) };
         let (state, refill) = (self.state, keep.unwrap_or(self.refill));
         if keep.is_none() {
@@ -335,7 +335,7 @@ impl Writer<'_> {
         bulk::count(&mut sink, counter, |sink| {
             sink.local_get(amount).i64_extend_i32_u().i64_const(price).i64_mul();
         });
-        bulk::look(&mut sink, state, refill);
+        bulk::emit_poll(&mut sink, state, refill);
         sink.end().local_get(result);
     }
 
@@ -346,7 +346,7 @@ impl Writer<'_> {
         let mut sink = self.sink();
         sink.local_set(amount);
         bulk::charge(&mut sink, state, amount, shift, counter);
-        bulk::look(&mut sink, state, refill);
+        bulk::emit_poll(&mut sink, state, refill);
         sink.local_get(amount);
         false
     }

@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use super::content::{self, ASSETS, SLICE, Writer};
+use super::content::{self, ASSETS, BlobWriter, SLICE};
 use super::task::Task;
-use super::{AcceptedStore, Waiting};
-use crate::slice::Scope;
+use super::{TaskStore, WaitingTask};
+use crate::slice::Tenant;
 use crate::store::StoreError;
 use crate::store::database::lock;
-use crate::store::kept::Taken;
+use crate::store::retention::Amount;
 use crate::workload::Asset;
 
 /// Reason why a slice is not accepted. Nothing of it is stored then.
@@ -25,35 +25,35 @@ pub enum AcceptError {
 }
 
 /// An upload in progress. Dropping it discards everything that was staged.
-pub struct Accepting {
+pub struct StagedTask {
     reserved: Reserved,
-    slice: Writer,
+    slice: BlobWriter,
 }
 
-impl AcceptedStore {
+impl TaskStore {
     /// Starts an upload of a slice in `scope`.
-    pub fn begin(self: &Arc<Self>, scope: &Scope) -> Result<Accepting, AcceptError> {
-        let mut reserved = Reserved { store: self.clone(), scope: scope.clone(), taken: Taken::default() };
-        reserved.take(Taken::entry())?;
-        Ok(Accepting { reserved, slice: Writer::default() })
+    pub fn begin(self: &Arc<Self>, scope: &Tenant) -> Result<StagedTask, AcceptError> {
+        let mut reserved = Reserved { store: self.clone(), scope: scope.clone(), taken: Amount::default() };
+        reserved.take(Amount::entry())?;
+        Ok(StagedTask { reserved, slice: BlobWriter::default() })
     }
 }
 
-impl Accepting {
+impl StagedTask {
     /// Appends bytes to the slice. Writes to disk.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), AcceptError> {
-        self.reserved.take(Taken::bytes(bytes.len() as u64))?;
+        self.reserved.take(Amount::bytes(bytes.len() as u64))?;
         Ok(self.slice.write(&self.reserved.store.files, bytes)?)
     }
 
     /// Returns an error if the quota has less than `bytes` left.
     pub fn check_room(&self, bytes: u64) -> Result<(), AcceptError> {
         let mut probe =
-            Reserved { taken: Taken::default(), scope: self.scope().clone(), store: self.reserved.store.clone() };
-        probe.take(Taken::bytes(bytes))
+            Reserved { taken: Amount::default(), scope: self.scope().clone(), store: self.reserved.store.clone() };
+        probe.take(Amount::bytes(bytes))
     }
 
-    pub const fn scope(&self) -> &Scope {
+    pub const fn scope(&self) -> &Tenant {
         &self.reserved.scope
     }
 
@@ -63,15 +63,15 @@ impl Accepting {
     }
 
     /// Returns when the task and all its input are on disk. The task gets the scope of
-    /// [`AcceptedStore::begin`].
-    pub fn finish(self, task: &Task, args: &[u8], assets: &[Asset]) -> Result<Waiting, AcceptError> {
+    /// [`TaskStore::begin`].
+    pub fn finish(self, task: &Task, args: &[u8], assets: &[Asset]) -> Result<WaitingTask, AcceptError> {
         let Self { mut reserved, slice } = self;
         let store = reserved.store.clone();
         let brought = content::brought(args, assets);
-        reserved.take(Taken::bytes(brought.iter().map(|piece| piece.len() as u64).sum()))?;
+        reserved.take(Amount::bytes(brought.iter().map(|piece| piece.len() as u64).sum()))?;
         let task = Task { scope: reserved.scope.clone(), ..task.clone() };
         let keep = || {
-            let mut writer = Writer::default();
+            let mut writer = BlobWriter::default();
             brought.iter().try_for_each(|piece| writer.write(&store.files, piece))?;
             let directory = store.files_directory();
             let brought = writer.finish(&directory, &task.id, ASSETS)?;
@@ -84,23 +84,23 @@ impl Accepting {
         index.unsure.remove(&task.id);
         index.hand_over(&task.scope, std::mem::take(&mut reserved.taken));
         drop(index);
-        Ok(Waiting { number, scope: task.scope, id: task.id })
+        Ok(WaitingTask { number, scope: task.scope, id: task.id })
     }
 }
 
 /// A reservation, released on drop.
 struct Reserved {
-    store: Arc<AcceptedStore>,
-    scope: Scope,
-    taken: Taken,
+    store: Arc<TaskStore>,
+    scope: Tenant,
+    taken: Amount,
 }
 
 impl Reserved {
-    fn take(&mut self, more: Taken) -> Result<(), AcceptError> {
+    fn take(&mut self, more: Amount) -> Result<(), AcceptError> {
         self.store.reserve.get().map_or(Ok(()), |reserve| reserve.check(more.bytes))?;
         let mut index = lock(&self.store.index);
         index.take(&self.scope, more).map_err(|_| {
-            let Taken { entries, bytes } = index.room.all();
+            let Amount { entries, bytes } = index.room.all();
             AcceptError::Full { entries, bytes }
         })?;
         self.taken = self.taken.and(more);

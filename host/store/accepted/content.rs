@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::task::{Output, TaskId};
+use super::task::{TaskId, TaskOutput};
 use crate::digest::Digest;
 use crate::private_file;
 use crate::proof::{ASSETS_MAX, Blob};
 use crate::slice::{Slice, SliceError};
 use crate::store::StoreError;
-use crate::store::bundles::{BundleFiles, Staged, digest_of};
+use crate::store::bundles::{BundleFiles, StagedBundle, digest_of};
 use crate::store::database::Database;
 use crate::workload::Asset;
 
@@ -38,23 +38,23 @@ pub const TAKEN_IN: [u8; 2] = [ASSETS, SLICE];
 
 /// One part of a task's bytes, and its location.
 #[derive(Clone, Copy, Serialize, Deserialize)]
-pub struct Part {
+pub struct StoredBlob {
     blob: Blob,
-    place: Place,
+    place: BlobLocation,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-enum Place {
+enum BlobLocation {
     Database,
     File,
     /// Evicted or not stored: only the digest and the length are known. Used for outputs only.
     Gone,
 }
 
-impl Part {
+impl StoredBlob {
     /// Creates the part of an output that is not stored.
     pub const fn gone(blob: Blob) -> Self {
-        Self { blob, place: Place::Gone }
+        Self { blob, place: BlobLocation::Gone }
     }
 
     pub const fn blob(&self) -> Blob {
@@ -68,18 +68,18 @@ impl Part {
     /// Returns the disk space that the part uses, in bytes.
     pub const fn kept_bytes(&self) -> u64 {
         match self.place {
-            Place::Database | Place::File => self.blob.bytes,
-            Place::Gone => 0,
+            BlobLocation::Database | BlobLocation::File => self.blob.bytes,
+            BlobLocation::Gone => 0,
         }
     }
 
     pub const fn is_gone(&self) -> bool {
-        matches!(self.place, Place::Gone)
+        matches!(self.place, BlobLocation::Gone)
     }
 
     /// Returns the keys of the part's pieces in the database.
     pub fn pieces(&self, prefix: u8, number: u64) -> impl Iterator<Item = Vec<u8>> + use<> {
-        let bytes = if self.place == Place::Database { self.blob.bytes } else { 0 };
+        let bytes = if self.place == BlobLocation::Database { self.blob.bytes } else { 0 };
         let count = u32::try_from(bytes.div_ceil(PIECE_BYTES as u64)).unwrap_or(u32::MAX);
         (0..count).map(move |piece| [&[prefix][..], &number.to_be_bytes(), &piece.to_be_bytes()].concat())
     }
@@ -95,19 +95,19 @@ impl Part {
     ) -> Result<Vec<u8>, StoreError> {
         let mut bytes = Vec::new();
         match self.place {
-            Place::Database => {
+            BlobLocation::Database => {
                 for key in self.pieces(prefix, number) {
                     bytes.extend_from_slice(&database.get(&key)?.ok_or(StoreError::TaskDamaged { id: *id })?);
                 }
             }
-            Place::File => {
+            BlobLocation::File => {
                 let path = path(files, id, prefix);
                 let at = StoreError::at(&path);
                 let file = private_file::open(&path, OpenOptions::new().read(true)).map_err(at)?;
                 // One byte more than expected is enough to detect a longer file.
                 file.take(self.blob.bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(at)?;
             }
-            Place::Gone => return Err(StoreError::TaskDamaged { id: *id }),
+            BlobLocation::Gone => return Err(StoreError::TaskDamaged { id: *id }),
         }
         let is_whole = bytes.len() as u64 == self.blob.bytes && Digest::of(&bytes) == self.blob.blake3;
         if is_whole { Ok(bytes) } else { Err(StoreError::TaskDamaged { id: *id }) }
@@ -115,7 +115,7 @@ impl Part {
 
     /// Returns the bytes as a slice. A file is read and verified when the slice is opened.
     pub fn slice(&self, database: &Database, number: u64, files: &Path, id: &TaskId) -> Result<Slice, StoreError> {
-        if self.place == Place::Database {
+        if self.place == BlobLocation::Database {
             return Ok(Slice::from_bytes(self.read(database, SLICE, number, files, id)?));
         }
         match Slice::from_file(path(files, id, SLICE), self.blob.bytes) {
@@ -131,14 +131,20 @@ impl Part {
 
     /// Returns the bytes as an output. A file is read once for verification, and is not loaded into
     /// memory.
-    pub fn output(&self, database: &Database, number: u64, files: &Path, id: &TaskId) -> Result<Output, StoreError> {
+    pub fn output(
+        &self,
+        database: &Database,
+        number: u64,
+        files: &Path,
+        id: &TaskId,
+    ) -> Result<TaskOutput, StoreError> {
         let damaged = |path: &Path| StoreError::OutputDamaged { path: path.to_owned() };
         match self.place {
-            Place::Database => match self.read(database, OUTPUT, number, files, id) {
+            BlobLocation::Database => match self.read(database, OUTPUT, number, files, id) {
                 Err(StoreError::TaskDamaged { .. }) => Err(damaged(database.path())),
-                bytes => Ok(Output::Held(bytes?)),
+                bytes => Ok(TaskOutput::Held(bytes?)),
             },
-            Place::File => {
+            BlobLocation::File => {
                 let path = path(files, id, OUTPUT);
                 let at = StoreError::at(&path);
                 let mut file = match private_file::open(&path, OpenOptions::new().read(true)) {
@@ -150,21 +156,21 @@ impl Part {
                     return Err(damaged(&path));
                 }
                 file.rewind().map_err(at)?;
-                Ok(Output::File { file, bytes })
+                Ok(TaskOutput::File { file, bytes })
             }
-            Place::Gone => Ok(Output::Gone),
+            BlobLocation::Gone => Ok(TaskOutput::Gone),
         }
     }
 }
 
 /// Writer of bytes that arrive in pieces, with an unknown total length.
 #[derive(Default)]
-pub struct Writer {
+pub struct BlobWriter {
     held: Vec<u8>,
-    file: Option<Staged>,
+    file: Option<StagedBundle>,
 }
 
-impl Writer {
+impl BlobWriter {
     pub const fn bytes(&self) -> u64 {
         match &self.file {
             Some(file) => file.bytes(),
@@ -186,16 +192,16 @@ impl Writer {
 
     /// Returns the part, and the bytes that the caller must write to the database. A file is on
     /// disk under its name when this returns.
-    pub fn finish(self, files: &Path, id: &TaskId, prefix: u8) -> Result<(Part, Vec<u8>), StoreError> {
+    pub fn finish(self, files: &Path, id: &TaskId, prefix: u8) -> Result<(StoredBlob, Vec<u8>), StoreError> {
         let Self { held, file } = self;
         match file {
             Some(file) => {
                 let blob = file.finish()?.name(&path(files, id, prefix))?;
-                Ok((Part { blob, place: Place::File }, Vec::new()))
+                Ok((StoredBlob { blob, place: BlobLocation::File }, Vec::new()))
             }
             None => {
                 let blob = Blob { blake3: Digest::of(&held), bytes: held.len() as u64 };
-                Ok((Part { blob, place: Place::Database }, held))
+                Ok((StoredBlob { blob, place: BlobLocation::Database }, held))
             }
         }
     }

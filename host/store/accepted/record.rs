@@ -2,17 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::content::Part;
-use super::task::{Ending, Task, TaskId, TaskWorkload};
+use super::content::StoredBlob;
+use super::task::{Task, TaskId, TaskOutcome, TaskWorkload};
 use crate::limits::Limits;
 use crate::sandbox::Outcome;
-use crate::slice::Scope;
+use crate::slice::Tenant;
 use crate::store::journal;
-use crate::store::kept::Taken;
+use crate::store::retention::Amount;
 
 /// Counts of records, to detect missing ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tally {
+pub struct TaskCounts {
     /// Total number of accepted tasks; the next task's number.
     pub accepted: u64,
     /// Total number of ended tasks; the order of the next one that ends.
@@ -24,13 +24,13 @@ pub struct Tally {
 
 /// State of the database. The journal contains it, too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct State {
+pub struct TasksState {
     /// Total number of changes.
     pub changes: u64,
-    pub tally: Tally,
+    pub tally: TaskCounts,
 }
 
-impl journal::State for State {
+impl journal::JournalState for TasksState {
     fn changes(&self) -> u64 {
         self.changes
     }
@@ -38,7 +38,7 @@ impl journal::State for State {
 
 /// A task. Names are stored as text.
 #[derive(Serialize, Deserialize)]
-pub struct Record {
+pub struct TaskRecord {
     id: TaskId,
     token: Option<String>,
     slice_id: Option<String>,
@@ -48,25 +48,25 @@ pub struct Record {
     runs_anew: bool,
     accepted_ms: u64,
     /// Arguments and assets.
-    pub brought: Part,
-    pub slice: Part,
-    pub ended: Option<Ended>,
+    pub brought: StoredBlob,
+    pub slice: StoredBlob,
+    pub ended: Option<EndRecord>,
 }
 
 #[derive(Serialize, Deserialize)]
-pub struct Ended {
+pub struct EndRecord {
     pub order: u64,
-    how: How,
+    how: EndKind,
 }
 
 #[derive(Serialize, Deserialize)]
-enum How {
-    Done { slice_id: String, outcome: String, failure: Option<i32>, output: Part },
+enum EndKind {
+    Done { slice_id: String, outcome: String, failure: Option<i32>, output: StoredBlob },
     Failed { code: String, message: String },
 }
 
-impl Record {
-    pub fn new(task: &Task, brought: Part, slice: Part) -> Self {
+impl TaskRecord {
+    pub fn new(task: &Task, brought: StoredBlob, slice: StoredBlob) -> Self {
         Self {
             id: task.id,
             token: task.scope.token().map(str::to_owned),
@@ -86,7 +86,7 @@ impl Record {
     pub fn task(&self) -> Option<Task> {
         Some(Task {
             id: self.id,
-            scope: self.token.as_ref().map_or(Some(Scope::OWNER), |token| token.parse().ok())?,
+            scope: self.token.as_ref().map_or(Some(Tenant::OWNER), |token| token.parse().ok())?,
             slice_id: self.slice_id.as_ref().map(|id| id.parse()).transpose().ok()?,
             workload: self.workload,
             limits: self.limits,
@@ -97,49 +97,49 @@ impl Record {
     }
 
     /// Returns the task's share of the quota until it ends.
-    pub const fn takes(&self) -> Taken {
-        Taken { entries: 1, bytes: self.brought.bytes().saturating_add(self.slice.bytes()) }
+    pub const fn takes(&self) -> Amount {
+        Amount { entries: 1, bytes: self.brought.bytes().saturating_add(self.slice.bytes()) }
     }
 
     /// Returns the guest's output, if the task is done.
-    pub const fn output(&self) -> Option<Part> {
+    pub const fn output(&self) -> Option<StoredBlob> {
         match &self.ended {
-            Some(Ended { how: How::Done { output, .. }, .. }) => Some(*output),
+            Some(EndRecord { how: EndKind::Done { output, .. }, .. }) => Some(*output),
             _ => None,
         }
     }
 
     /// Records the location of the output.
-    pub const fn set_output(&mut self, part: Part) {
-        if let Some(Ended { how: How::Done { output, .. }, .. }) = &mut self.ended {
+    pub const fn set_output(&mut self, part: StoredBlob) {
+        if let Some(EndRecord { how: EndKind::Done { output, .. }, .. }) = &mut self.ended {
             *output = part;
         }
     }
 }
 
-impl Ended {
+impl EndRecord {
     /// Creates the record of an ending. Its output starts as not stored.
-    pub fn new(order: u64, ending: &Ending) -> Self {
+    pub fn new(order: u64, ending: &TaskOutcome) -> Self {
         let how = match ending {
-            Ending::Done { slice_id, outcome, output } => {
+            TaskOutcome::Done { slice_id, outcome, output } => {
                 let (name, failure) = outcome.code();
-                let (slice_id, outcome, output) = (slice_id.to_string(), name.to_owned(), Part::gone(*output));
-                How::Done { slice_id, outcome, failure, output }
+                let (slice_id, outcome, output) = (slice_id.to_string(), name.to_owned(), StoredBlob::gone(*output));
+                EndKind::Done { slice_id, outcome, failure, output }
             }
-            Ending::Failed { code, message } => How::Failed { code: code.clone(), message: message.clone() },
+            TaskOutcome::Failed { code, message } => EndKind::Failed { code: code.clone(), message: message.clone() },
         };
         Self { order, how }
     }
 
     /// Returns `None` if a stored name is invalid.
-    pub fn ending(&self) -> Option<Ending> {
+    pub fn ending(&self) -> Option<TaskOutcome> {
         Some(match &self.how {
-            How::Done { slice_id, outcome, failure, output } => Ending::Done {
+            EndKind::Done { slice_id, outcome, failure, output } => TaskOutcome::Done {
                 slice_id: slice_id.parse().ok()?,
                 outcome: Outcome::from_code(outcome, *failure)?,
                 output: output.blob(),
             },
-            How::Failed { code, message } => Ending::Failed { code: code.clone(), message: message.clone() },
+            EndKind::Failed { code, message } => TaskOutcome::Failed { code: code.clone(), message: message.clone() },
         })
     }
 }

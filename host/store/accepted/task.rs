@@ -11,7 +11,7 @@ use crate::digest::Digest;
 use crate::limits::Limits;
 use crate::proof::Blob;
 use crate::sandbox::Outcome;
-use crate::slice::{Scope, Slice, SliceId};
+use crate::slice::{Slice, SliceId, Tenant};
 use crate::workload::{Asset, Workload};
 
 /// Id by which a client asks for its task later: 16 random bytes, so that nobody can guess the id
@@ -70,7 +70,7 @@ impl From<TaskWorkload> for Workload {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task {
     pub id: TaskId,
-    pub scope: Scope,
+    pub scope: Tenant,
     /// Id of the slice. Without one, the slice is named by the digest of everything that determines
     /// its result.
     pub slice_id: Option<SliceId>,
@@ -85,15 +85,15 @@ pub struct Task {
 
 /// The stored data of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct TaskInfo {
     pub task: Task,
     pub slice_bytes: u64,
     /// `None` while the task has not ended.
-    pub ending: Option<Ending>,
+    pub ending: Option<TaskOutcome>,
 }
 
 /// Input of the guest.
-pub struct Content {
+pub struct TaskInput {
     pub args: Arc<[u8]>,
     pub assets: Vec<Asset>,
     pub slice: Slice,
@@ -101,7 +101,7 @@ pub struct Content {
 
 /// A stored output of a guest.
 #[derive(Debug)]
-pub enum Output {
+pub enum TaskOutput {
     Held(Vec<u8>),
     /// A file that has been verified. Reading starts at its first byte.
     File {
@@ -114,7 +114,7 @@ pub enum Output {
 
 /// Ending of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum TaskOutcome {
     /// Success: a proof exists under this id in the task's scope. The guest's output may or may not
     /// be stored.
     Done { slice_id: SliceId, outcome: Outcome, output: Blob },
@@ -122,7 +122,7 @@ pub enum Ending {
     Failed { code: String, message: String },
 }
 
-impl Ending {
+impl TaskOutcome {
     pub const CODE_BYTES_MAX: usize = 64;
     pub const MESSAGE_BYTES_MAX: usize = 384;
 
@@ -150,9 +150,13 @@ mod tests {
 
     #[test]
     fn a_failure_is_told_in_words_of_bounded_length() {
-        let Ending::Failed { code, message } = Ending::failed(&"c".repeat(100), &"ä".repeat(1000)) else { panic!() };
+        let TaskOutcome::Failed { code, message } = TaskOutcome::failed(&"c".repeat(100), &"ä".repeat(1000)) else {
+            panic!()
+        };
         assert_eq!((code.len(), message.len()), (64, 384));
-        let Ending::Failed { message, .. } = Ending::failed("", &format!("x{}", "ä".repeat(1000))) else { panic!() };
+        let TaskOutcome::Failed { message, .. } = TaskOutcome::failed("", &format!("x{}", "ä".repeat(1000))) else {
+            panic!()
+        };
         assert_eq!(message.len(), 383, "no character is cut in two");
     }
 }

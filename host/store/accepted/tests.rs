@@ -11,15 +11,15 @@ use crate::sandbox::{Input as _, Outcome};
 use crate::slice::{Slice, SliceError};
 use crate::workload::Asset;
 
-const QUOTA: AcceptedQuota =
-    AcceptedQuota { entries_max: 100, bytes_max: 1 << 30, finished_max: 3, outputs_bytes_max: 1 << 30 };
+const QUOTA: QueueLimits =
+    QueueLimits { entries_max: 100, bytes_max: 1 << 30, finished_max: 3, outputs_bytes_max: 1 << 30 };
 
-fn open(directory: &Path) -> OpenedAccepted {
-    AcceptedStore::open(directory, QUOTA).expect("it can be opened")
+fn open(directory: &Path) -> OpenedTasks {
+    TaskStore::open(directory, QUOTA).expect("it can be opened")
 }
 
 fn refused(directory: &Path) -> String {
-    match AcceptedStore::open(directory, QUOTA) {
+    match TaskStore::open(directory, QUOTA) {
         Err(error @ StoreError::AcceptedDamaged { .. }) => error.to_string(),
         Err(error) => panic!("{error}"),
         Ok(_) => panic!("it was opened"),
@@ -29,7 +29,7 @@ fn refused(directory: &Path) -> String {
 fn task(number: u8) -> Task {
     Task {
         id: TaskId::from_bytes([number; 16]),
-        scope: Scope::OWNER,
+        scope: Tenant::OWNER,
         slice_id: None,
         workload: TaskWorkload::Transcode,
         limits: Limits::DEFAULT,
@@ -43,7 +43,7 @@ fn bytes(count: usize) -> Vec<u8> {
     (0..count).map(|at| (at * 7 % 251) as u8).collect()
 }
 
-fn accept(store: &Arc<AcceptedStore>, task: &Task, slice: &[u8]) -> Waiting {
+fn accept(store: &Arc<TaskStore>, task: &Task, slice: &[u8]) -> WaitingTask {
     let mut accepting = store.begin(&task.scope).unwrap();
     slice.chunks(5_000).for_each(|piece| accepting.write(piece).unwrap());
     accepting.finish(task, b"", &[]).unwrap()
@@ -56,9 +56,9 @@ fn read(slice: &Slice) -> Result<Vec<u8>, SliceError> {
     Ok(bytes)
 }
 
-fn done(id: &str) -> Ending {
+fn done(id: &str) -> TaskOutcome {
     let output = Blob { blake3: Digest::of(b""), bytes: 0 };
-    Ending::Done { slice_id: id.parse().unwrap(), outcome: Outcome::Failed(-7), output }
+    TaskOutcome::Done { slice_id: id.parse().unwrap(), outcome: Outcome::Failed(-7), output }
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn what_was_accepted_is_there_after_a_restart_just_as_it_was() {
     let workloads = [TaskWorkload::Transcode, TaskWorkload::Inference, TaskWorkload::Stored(Digest::of(b"module"))];
     let tasks: Vec<Task> = (0..sizes.len() as u8)
         .map(|at| Task {
-            scope: if at % 2 == 0 { Scope::OWNER } else { format!("token-{at}").parse().unwrap() },
+            scope: if at % 2 == 0 { Tenant::OWNER } else { format!("token-{at}").parse().unwrap() },
             slice_id: if at % 3 == 0 { Some(format!("slice-{at}").parse().unwrap()) } else { None },
             workload: workloads[usize::from(at % 3)],
             limits: Limits { gas: u64::from(at), ..Limits::DEFAULT },
@@ -86,10 +86,10 @@ fn what_was_accepted_is_there_after_a_restart_just_as_it_was() {
         assert_eq!(accepting.bytes(), sizes[at] as u64);
         expected.push(accepting.finish(task, &bytes(at * 100), &assets(at)).unwrap());
     }
-    let OpenedAccepted { store, waiting } = open(here.path());
+    let OpenedTasks { store, waiting } = open(here.path());
     assert_eq!(waiting, expected);
     for (at, task) in tasks.iter().enumerate() {
-        let known = Known { task: task.clone(), slice_bytes: sizes[at] as u64, ending: None };
+        let known = TaskInfo { task: task.clone(), slice_bytes: sizes[at] as u64, ending: None };
         assert_eq!(store.task(&task.id).unwrap(), Some(known));
         let content = store.content(&task.id).unwrap();
         assert_eq!((&*content.args, read(&content.slice).unwrap()), (&*bytes(at * 100), bytes(sizes[at])));
@@ -111,18 +111,18 @@ fn an_end_is_told_alike_for_ever_and_takes_the_bytes_with_it() {
         assert_eq!(content::files_in(&here.path().join("files")).unwrap().count(), 1);
         assert_eq!(store.finish(&small.id, &done("a"), None).unwrap(), done("a"));
         assert_eq!(store.finish(&small.id, &done("b"), None).unwrap(), done("a"), "the first counts");
-        let failed = Ending::failed("deadline", "it was late");
+        let failed = TaskOutcome::failed("deadline", "it was late");
         assert_eq!(store.finish(&large.id, &failed, None).unwrap(), failed);
         assert_eq!(store.taken(), (0, 0));
         assert!(matches!(store.content(&small.id), Err(StoreError::TaskDamaged { .. })));
     }
-    let OpenedAccepted { store, waiting } = open(here.path());
+    let OpenedTasks { store, waiting } = open(here.path());
     assert_eq!(waiting, []);
     assert_eq!(
         store.task(&small.id).unwrap(),
-        Some(Known { slice_bytes: 10_000, ending: Some(done("a")), task: small })
+        Some(TaskInfo { slice_bytes: 10_000, ending: Some(done("a")), task: small })
     );
-    assert_eq!(store.task(&large.id).unwrap().unwrap().ending, Some(Ending::failed("deadline", "it was late")));
+    assert_eq!(store.task(&large.id).unwrap().unwrap().ending, Some(TaskOutcome::failed("deadline", "it was late")));
     assert_eq!(store.database.prefixed(&[SLICE]).count(), 0, "no piece of a slice is left");
     assert_eq!(content::files_in(&here.path().join("files")).unwrap().count(), 0, "nor its file");
 }
@@ -150,28 +150,28 @@ fn what_ended_first_is_forgotten_first() {
 #[test]
 fn there_is_an_end_to_what_is_accepted() {
     let here = tempfile::tempdir().unwrap();
-    let quota = AcceptedQuota { entries_max: 3, bytes_max: 50_000, ..QUOTA };
-    let store = AcceptedStore::open(here.path(), quota).unwrap().store;
+    let quota = QueueLimits { entries_max: 3, bytes_max: 50_000, ..QUOTA };
+    let store = TaskStore::open(here.path(), quota).unwrap().store;
     let refused = |result: Result<(), AcceptError>| assert!(matches!(result, Err(AcceptError::Full { .. })));
-    let mut accepting = store.begin(&Scope::OWNER).unwrap();
+    let mut accepting = store.begin(&Tenant::OWNER).unwrap();
     accepting.write(&bytes(50_000)).unwrap();
     refused(accepting.write(b"x"));
-    refused(store.begin(&Scope::OWNER).unwrap().write(b"x"));
-    let others = [store.begin(&Scope::OWNER).unwrap(), store.begin(&Scope::OWNER).unwrap()];
-    refused(store.begin(&Scope::OWNER).map(drop));
+    refused(store.begin(&Tenant::OWNER).unwrap().write(b"x"));
+    let others = [store.begin(&Tenant::OWNER).unwrap(), store.begin(&Tenant::OWNER).unwrap()];
+    refused(store.begin(&Tenant::OWNER).map(drop));
     drop((accepting, others));
     assert_eq!(store.taken(), (0, 0), "what is given up takes nothing");
-    let accepting = store.begin(&Scope::OWNER).unwrap();
+    let accepting = store.begin(&Tenant::OWNER).unwrap();
     refused(accepting.finish(&task(1), &bytes(60_000), &[]).map(drop));
     assert_eq!((store.taken(), store.task(&task(1).id).unwrap()), ((0, 0), None));
     accept(&store, &task(2), &bytes(50_000));
-    refused(store.begin(&Scope::OWNER).unwrap().write(b"x"));
+    refused(store.begin(&Tenant::OWNER).unwrap().write(b"x"));
     drop(store);
-    let store = AcceptedStore::open(here.path(), quota).unwrap().store;
+    let store = TaskStore::open(here.path(), quota).unwrap().store;
     assert_eq!(store.taken(), (1, 50_000));
-    refused(store.begin(&Scope::OWNER).unwrap().write(b"x"));
+    refused(store.begin(&Tenant::OWNER).unwrap().write(b"x"));
     store.finish(&task(2).id, &done("a"), None).unwrap();
-    store.begin(&Scope::OWNER).unwrap().write(b"x").unwrap();
+    store.begin(&Tenant::OWNER).unwrap().write(b"x").unwrap();
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn bytes_that_are_not_those_that_were_accepted_are_not_run_on() {
         let store = open(here.path()).store;
         accept(&store, &task(1), &bytes(2_000));
         accept(&store, &task(2), &bytes(20_000));
-        let accepting = store.begin(&Scope::OWNER).unwrap();
+        let accepting = store.begin(&Tenant::OWNER).unwrap();
         accepting.finish(&task(3), &bytes(20_000), &[]).unwrap();
         accept(&store, &task(4), &bytes(20_000));
     }
@@ -280,7 +280,7 @@ fn no_page_of_the_database_becomes_a_file() {
             });
         }
     });
-    let failed = Ending::failed("x", &"x".repeat(Ending::MESSAGE_BYTES_MAX));
+    let failed = TaskOutcome::failed("x", &"x".repeat(TaskOutcome::MESSAGE_BYTES_MAX));
     (0..50).for_each(|number| drop(store.finish(&task(number).id, &failed, None).unwrap()));
     let output = bytes(16 << 10);
     (50..60)

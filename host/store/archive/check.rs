@@ -4,8 +4,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::index::{Index, Indexed};
-use super::{Archive, HEAD_BYTES, Place, Segment, entries_before};
+use super::index::{ArchiveIndex, IndexEntry};
+use super::{Archive, ArchiveOffset, HEAD_BYTES, Segment, entries_before};
 use crate::receipt::Acknowledgement;
 use crate::store::StoreError;
 
@@ -20,7 +20,7 @@ pub struct Damage {
 
 /// Result of a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Checked {
+pub struct ArchiveCheck {
     /// Number of valid entries, with valid signatures.
     pub entries: u64,
     /// Number of damaged parts.
@@ -31,7 +31,7 @@ pub struct Checked {
     pub rebuilt: Vec<PathBuf>,
 }
 
-impl Checked {
+impl ArchiveCheck {
     /// Maximum length of the list. Further damaged parts are only counted.
     pub const DAMAGES_MAX: usize = 1_000;
 
@@ -44,31 +44,36 @@ impl Checked {
 }
 
 /// The archive's extent at one moment.
-pub struct Extent {
+pub struct ArchiveExtent {
     directory: PathBuf,
-    end: Place,
+    end: ArchiveOffset,
 }
 
 impl Archive {
     /// Returns the current extent, for a check.
-    pub fn extent(&self) -> Extent {
-        Extent { directory: self.directory.clone(), end: self.end }
+    pub fn extent(&self) -> ArchiveExtent {
+        ArchiveExtent { directory: self.directory.clone(), end: self.end }
     }
 }
 
-impl Extent {
+impl ArchiveExtent {
     /// Reads all entries, checks their checksums and signatures (50 us each), and rebuilds missing
     /// or damaged indexes. Memory use is that of one index. A damaged entry does not affect others.
     /// Stops early when `is_over` returns true.
-    pub fn check(&self, is_over: impl Fn() -> bool) -> Result<Checked, StoreError> {
-        let mut checked = Checked::default();
+    pub fn check(&self, is_over: impl Fn() -> bool) -> Result<ArchiveCheck, StoreError> {
+        let mut checked = ArchiveCheck::default();
         for segment in 1..=self.end.segment {
             self.check_segment(segment, &is_over, &mut checked)?;
         }
         Ok(checked)
     }
 
-    fn check_segment(&self, number: u32, is_over: &impl Fn() -> bool, checked: &mut Checked) -> Result<(), StoreError> {
+    fn check_segment(
+        &self,
+        number: u32,
+        is_over: &impl Fn() -> bool,
+        checked: &mut ArchiveCheck,
+    ) -> Result<(), StoreError> {
         let path = Segment::path(&self.directory, number);
         let segment = match Segment::open(&self.directory, number) {
             Err(StoreError::File { path, cause }) if cause.kind() == io::ErrorKind::NotFound => {
@@ -81,7 +86,7 @@ impl Extent {
             Err(StoreError::Damaged(damage)) => checked.add(damage),
             head => head?,
         }
-        let mut indexed: Vec<Indexed> = Vec::new();
+        let mut indexed: Vec<IndexEntry> = Vec::new();
         for found in entries_before(self.end, &self.directory, number, HEAD_BYTES)? {
             if is_over() {
                 return Ok(());
@@ -102,16 +107,16 @@ impl Extent {
             }
         }
         if number < self.end.segment && !self.is_indexed(number, &indexed)? {
-            Index::write(&self.directory, number, indexed)?;
-            checked.rebuilt.push(Index::path(&self.directory, number));
+            ArchiveIndex::write(&self.directory, number, indexed)?;
+            checked.rebuilt.push(ArchiveIndex::path(&self.directory, number));
         }
         Ok(())
     }
 
     /// Returns whether the segment's index is valid. The index may have entries that the segment
     /// has lost.
-    fn is_indexed(&self, number: u32, entries: &[Indexed]) -> Result<bool, StoreError> {
-        match Index::open(&self.directory, number).and_then(|index| index.holds(entries)) {
+    fn is_indexed(&self, number: u32, entries: &[IndexEntry]) -> Result<bool, StoreError> {
+        match ArchiveIndex::open(&self.directory, number).and_then(|index| index.holds(entries)) {
             Err(StoreError::Damaged(_)) => Ok(false),
             held => held,
         }

@@ -1,5 +1,5 @@
 //! Index of a sealed segment, `000001.index`. The header is the magic `COURINDX` and a version
-//! (u16, little-endian). Records follow, framed as `store/frame.rs` defines:
+//! (u16, little-endian). Records follow, framed as `store/record_log.rs` defines:
 //!
 //! | payload                   |                                                                 |
 //! |---------------------------|-----------------------------------------------------------------|
@@ -20,7 +20,7 @@ use super::Damage;
 use crate::private_file;
 use crate::receipt::ReceiptId;
 use crate::store::StoreError;
-use crate::store::frame::Framing;
+use crate::store::record_log::RecordLog;
 
 const MAGIC: &[u8; 8] = b"COURINDX";
 const VERSION: u16 = 1;
@@ -34,32 +34,32 @@ const BLOCK_BYTES: usize = BLOCK_ENTRIES * ENTRY_BYTES;
 const NOT_AN_INDEX: &str = "it is no index of its segment";
 
 const COUNT_AT: u64 = 10;
-const BLOCKS_AT: u64 = COUNT_AT + Framing::bytes(4) as u64;
+const BLOCKS_AT: u64 = COUNT_AT + RecordLog::bytes(4) as u64;
 
-fn framing(segment: u32) -> Framing {
-    Framing::new(DOMAIN, &segment.to_le_bytes(), BLOCK_BYTES)
+fn framing(segment: u32) -> RecordLog {
+    RecordLog::new(DOMAIN, &segment.to_le_bytes(), BLOCK_BYTES)
 }
 
 /// A receipt's id, and the offset of its entry in the segment.
-pub(super) type Indexed = (ReceiptId, u64);
+pub(super) type IndexEntry = (ReceiptId, u64);
 
 /// An open index. Each search opens it again: searches are rare, and the number of segments grows
 /// without limit, but the number of open files is limited.
-pub(super) struct Index {
+pub(super) struct ArchiveIndex {
     path: PathBuf,
     file: File,
-    framing: Framing,
+    framing: RecordLog,
     count: u32,
 }
 
-impl Index {
+impl ArchiveIndex {
     pub fn path(directory: &Path, segment: u32) -> PathBuf {
         directory.join(format!("{segment:06}.index"))
     }
 
     /// Writes the index of a segment, durably, and replaces an existing one. Equal entries give
     /// equal bytes.
-    pub fn write(directory: &Path, segment: u32, entries: Vec<Indexed>) -> Result<(), StoreError> {
+    pub fn write(directory: &Path, segment: u32, entries: Vec<IndexEntry>) -> Result<(), StoreError> {
         let path = Self::path(directory, segment);
         private_file::replace(&path, &to_bytes(segment, entries)).map_err(StoreError::at(&path))
     }
@@ -92,7 +92,7 @@ impl Index {
     }
 
     /// Returns at most `max` indexed entries with ids from `low` to `high`, both inclusive.
-    pub fn between(&self, low: ReceiptId, high: ReceiptId, max: usize) -> Result<Vec<Indexed>, StoreError> {
+    pub fn between(&self, low: ReceiptId, high: ReceiptId, max: usize) -> Result<Vec<IndexEntry>, StoreError> {
         // Binary search for the first block that begins at `low` or after it.
         let (mut from, mut to) = (0, blocks(self.count));
         while from < to {
@@ -116,18 +116,18 @@ impl Index {
     }
 
     /// Returns whether the index contains all of `entries`.
-    pub fn holds(&self, entries: &[Indexed]) -> Result<bool, StoreError> {
+    pub fn holds(&self, entries: &[IndexEntry]) -> Result<bool, StoreError> {
         let mut all = self.between([0; ReceiptId::BYTES].into(), [u8::MAX; ReceiptId::BYTES].into(), usize::MAX)?;
         all.sort_unstable();
         Ok(entries.iter().all(|entry| all.binary_search(entry).is_ok()))
     }
 
     /// Returns the entries of a block: at least one, if `number` is that of an existing block.
-    fn block(&self, number: u64) -> Result<Vec<Indexed>, StoreError> {
+    fn block(&self, number: u64) -> Result<Vec<IndexEntry>, StoreError> {
         let (offset, last) = (block_at(number), number + 1 == blocks(self.count));
         let end = block_at(number + 1) - if last { missing_bytes(self.count) } else { 0 };
         let read = self.framing.read_at(&self.file, offset, end).map_err(StoreError::at(&self.path))?;
-        let payload = read.filter(|payload| offset + Framing::bytes(payload.len()) as u64 == end);
+        let payload = read.filter(|payload| offset + RecordLog::bytes(payload.len()) as u64 == end);
         let payload = payload.ok_or_else(|| damaged(&self.path, offset, NOT_AN_INDEX))?;
         let (entries, _) = payload.as_chunks::<ENTRY_BYTES>();
         let entry = |bytes: &[u8; ENTRY_BYTES]| {
@@ -138,13 +138,13 @@ impl Index {
     }
 }
 
-fn to_bytes(segment: u32, mut entries: Vec<Indexed>) -> Vec<u8> {
+fn to_bytes(segment: u32, mut entries: Vec<IndexEntry>) -> Vec<u8> {
     entries.sort_unstable_by_key(|&(id, offset)| (id, Reverse(offset)));
     let framing = framing(segment);
     let mut bytes = [&MAGIC[..], &VERSION.to_le_bytes()].concat();
     framing.write(COUNT_AT, &(entries.len() as u32).to_le_bytes(), &mut bytes);
     for block in entries.chunks(BLOCK_ENTRIES) {
-        let entry = |(id, offset): &Indexed| [&id.as_bytes()[..], &offset.to_le_bytes()].concat();
+        let entry = |(id, offset): &IndexEntry| [&id.as_bytes()[..], &offset.to_le_bytes()].concat();
         let payload: Vec<u8> = block.iter().flat_map(entry).collect();
         framing.write(bytes.len() as u64, &payload, &mut bytes);
     }
@@ -156,7 +156,7 @@ fn blocks(count: u32) -> u64 {
 }
 
 const fn block_at(number: u64) -> u64 {
-    BLOCKS_AT + number * Framing::bytes(BLOCK_BYTES) as u64
+    BLOCKS_AT + number * RecordLog::bytes(BLOCK_BYTES) as u64
 }
 
 /// Returns by how many bytes the last block is shorter than the others.
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     /// Returns entries with unsorted ids, some of them equal.
-    fn entries(count: u32) -> Vec<Indexed> {
+    fn entries(count: u32) -> Vec<IndexEntry> {
         let id = |n: u32| {
             let n = if n.is_multiple_of(3) { n / 2 } else { n };
             let mut id = [0; 16];
@@ -183,10 +183,10 @@ mod tests {
         (0..count).map(|n| (id(n), 10 + 300 * u64::from(n))).collect()
     }
 
-    fn written(count: u32) -> (tempfile::TempDir, Index) {
+    fn written(count: u32) -> (tempfile::TempDir, ArchiveIndex) {
         let directory = tempfile::tempdir().unwrap();
-        Index::write(directory.path(), 7, entries(count)).unwrap();
-        let index = Index::open(directory.path(), 7).unwrap();
+        ArchiveIndex::write(directory.path(), 7, entries(count)).unwrap();
+        let index = ArchiveIndex::open(directory.path(), 7).unwrap();
         (directory, index)
     }
 
@@ -202,8 +202,8 @@ mod tests {
             assert!(!index.holds(&entries(count + 1)).unwrap());
             for at in (0..sorted.len()).step_by(7) {
                 let (low, high) = (sorted[at].0, sorted[(at + 150).min(sorted.len() - 1)].0);
-                let is_sought = |entry: &&Indexed| (low..=high).contains(&entry.0);
-                let all: Vec<Indexed> = sorted.iter().filter(is_sought).copied().collect();
+                let is_sought = |entry: &&IndexEntry| (low..=high).contains(&entry.0);
+                let all: Vec<IndexEntry> = sorted.iter().filter(is_sought).copied().collect();
                 assert_eq!(index.between(low, high, usize::MAX).unwrap(), all);
                 assert_eq!(index.between(low, high, 3).unwrap(), all[..all.len().min(3)]);
                 assert_eq!(index.between(low, low, 1).unwrap(), all[..1], "of equal ids the last comes first");
@@ -218,9 +218,10 @@ mod tests {
     fn damage_is_an_error_and_never_says_that_something_is_not_there() {
         let (directory, index) = written(300);
         let whole = std::fs::read(&index.path).unwrap();
-        let sought: Vec<Indexed> = entries(300).into_iter().filter(|(_, offset)| *offset >= 10 + 300 * 200).collect();
-        let search = || -> Result<Vec<Option<Indexed>>, StoreError> {
-            let index = Index::open(directory.path(), 7)?;
+        let sought: Vec<IndexEntry> =
+            entries(300).into_iter().filter(|(_, offset)| *offset >= 10 + 300 * 200).collect();
+        let search = || -> Result<Vec<Option<IndexEntry>>, StoreError> {
+            let index = ArchiveIndex::open(directory.path(), 7)?;
             sought.iter().map(|(id, _)| Ok(index.between(*id, *id, 1)?.first().copied())).collect()
         };
         let found = search().unwrap();
@@ -235,8 +236,8 @@ mod tests {
             std::fs::write(&index.path, &whole[..len]).unwrap();
             assert!(search().is_err(), "{len} bytes");
         }
-        std::fs::write(Index::path(directory.path(), 8), &whole).unwrap();
-        assert!(Index::open(directory.path(), 8).is_err(), "it is another segment's");
+        std::fs::write(ArchiveIndex::path(directory.path(), 8), &whole).unwrap();
+        assert!(ArchiveIndex::open(directory.path(), 8).is_err(), "it is another segment's");
         std::fs::write(&index.path, &whole).unwrap();
         assert_eq!(search().unwrap(), found);
     }

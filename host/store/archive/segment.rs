@@ -1,5 +1,5 @@
 //! Segment of the archive, `000001.acks`. The header is the magic `COURARCH` and a version (u16,
-//! little-endian). Records follow, framed as `store/frame.rs` defines, with this payload:
+//! little-endian). Records follow, framed as `store/record_log.rs` defines, with this payload:
 //!
 //! | field           | type |                                                          |
 //! |-----------------|------|----------------------------------------------------------|
@@ -19,7 +19,7 @@ use super::Damage;
 use crate::private_file;
 use crate::receipt::{ACKNOWLEDGEMENT_BYTES_MAX, Acknowledgement, NotAStatement, ReceiptId};
 use crate::store::StoreError;
-use crate::store::frame::{Found, Frames, Framing};
+use crate::store::record_log::{LogRecord, RecordIter, RecordLog};
 
 const MAGIC: &[u8; 8] = b"COURARCH";
 const VERSION: u16 = 1;
@@ -31,11 +31,11 @@ pub(super) const HEAD_BYTES: u64 = 10;
 const PAYLOAD_BYTES_MAX: usize = 16 + ACKNOWLEDGEMENT_BYTES_MAX;
 
 /// Size of the longest record.
-pub(super) const ENTRY_BYTES_MAX: u64 = Framing::bytes(PAYLOAD_BYTES_MAX) as u64;
+pub(super) const ENTRY_BYTES_MAX: u64 = RecordLog::bytes(PAYLOAD_BYTES_MAX) as u64;
 
 /// An acknowledgement, and its credit for the carrier.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct ArchivedAck {
     pub acknowledgement: Acknowledgement,
     pub credit: u64,
     pub credited_ms: u64,
@@ -44,18 +44,18 @@ pub struct Entry {
 /// Position of an existing or future entry. Segments count from 1. The default position is before
 /// every entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Place {
+pub struct ArchiveOffset {
     pub segment: u32,
     /// Offset in bytes from the start of the segment's file.
     pub offset: u64,
 }
 
-impl Entry {
+impl ArchivedAck {
     pub const fn id(&self) -> ReceiptId {
         self.acknowledgement.delivery().receipt
     }
 
-    pub(super) fn write(&self, at: Place, bytes: &mut Vec<u8>) {
+    pub(super) fn write(&self, at: ArchiveOffset, bytes: &mut Vec<u8>) {
         let mut payload = self.credit.to_le_bytes().to_vec();
         payload.extend(self.credited_ms.to_le_bytes());
         payload.extend(self.acknowledgement.to_bytes());
@@ -73,8 +73,8 @@ impl Entry {
     }
 }
 
-fn framing(segment: u32) -> Framing {
-    Framing::new(DOMAIN, &segment.to_le_bytes(), PAYLOAD_BYTES_MAX)
+fn framing(segment: u32) -> RecordLog {
+    RecordLog::new(DOMAIN, &segment.to_le_bytes(), PAYLOAD_BYTES_MAX)
 }
 
 /// The file of a segment.
@@ -126,16 +126,16 @@ impl Segment {
     }
 
     /// Returns the entry at `offset`, in a segment that ends at `end`.
-    pub fn entry(&self, offset: u64, end: u64) -> Result<Entry, StoreError> {
+    pub fn entry(&self, offset: u64, end: u64) -> Result<ArchivedAck, StoreError> {
         let payload = framing(self.number).read_at(&self.file, offset, end).map_err(StoreError::at(&self.path))?;
         let payload = payload.ok_or_else(|| self.damaged(offset, "there is no whole record"))?;
-        Entry::read(&payload).map_err(|cause| self.damaged(offset, cause))
+        ArchivedAck::read(&payload).map_err(|cause| self.damaged(offset, cause))
     }
 
     /// Returns the entries from `offset` (inclusive) to `end` (exclusive).
     pub fn into_entries(self, offset: u64, end: u64) -> Result<Entries, StoreError> {
         let file = self.file.try_clone().map_err(StoreError::at(&self.path))?;
-        let frames = Frames::new(framing(self.number), file, offset, end);
+        let frames = RecordIter::new(framing(self.number), file, offset, end);
         Ok(Entries { segment: self, frames })
     }
 
@@ -148,7 +148,7 @@ impl Segment {
 /// yields an error, and the iteration continues.
 pub(super) struct Entries {
     segment: Segment,
-    frames: Frames,
+    frames: RecordIter,
 }
 
 impl Entries {
@@ -159,17 +159,17 @@ impl Entries {
 }
 
 impl Iterator for Entries {
-    type Item = Result<(Place, Entry), StoreError>;
+    type Item = Result<(ArchiveOffset, ArchivedAck), StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let segment = &self.segment;
         Some(match self.frames.next()? {
-            Ok(Found::Whole { offset, payload }) => {
-                let place = Place { segment: segment.number, offset };
-                let entry = Entry::read(&payload).map_err(|cause| segment.damaged(offset, cause));
+            Ok(LogRecord::Whole { offset, payload }) => {
+                let place = ArchiveOffset { segment: segment.number, offset };
+                let entry = ArchivedAck::read(&payload).map_err(|cause| segment.damaged(offset, cause));
                 entry.map(|entry| (place, entry))
             }
-            Ok(Found::Damaged { offset, bytes }) => {
+            Ok(LogRecord::Damaged { offset, bytes }) => {
                 Err(segment.damaged(offset, format!("{bytes} bytes are no record")))
             }
             Err(cause) => Err(StoreError::at(&segment.path)(cause)),

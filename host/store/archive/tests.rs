@@ -1,6 +1,6 @@
 use std::fs;
 
-use super::check::Checked;
+use super::check::ArchiveCheck;
 use super::*;
 use crate::digest::Digest;
 use crate::key::NodeKey;
@@ -10,7 +10,7 @@ use crate::receipt::{Acknowledgement, Delivery};
 /// Segment size at which a few entries fill a segment.
 const SMALL: u64 = 1_000;
 
-fn entry(n: u32) -> Entry {
+fn entry(n: u32) -> ArchivedAck {
     let (carrier, destination) = (NodeKey::from_secret([1; 32]), NodeKey::from_secret([2; 32]));
     let mut id = [0; 16];
     id[..4].copy_from_slice(&n.wrapping_mul(0x9e37_79b9).to_be_bytes());
@@ -24,10 +24,10 @@ fn entry(n: u32) -> Entry {
         expires_ms: 2_000_000_000_000,
     };
     let acknowledgement = Acknowledgement::sign(delivery, 1_700_000_000_000, &destination);
-    Entry { acknowledgement, credit: u64::from(n), credited_ms: 1_700_000_000_001 }
+    ArchivedAck { acknowledgement, credit: u64::from(n), credited_ms: 1_700_000_000_001 }
 }
 
-fn entries(numbers: std::ops::Range<u32>) -> Vec<Entry> {
+fn entries(numbers: std::ops::Range<u32>) -> Vec<ArchivedAck> {
     numbers.map(entry).collect()
 }
 
@@ -44,15 +44,15 @@ impl Fixture {
         self.directory.path().join("archive")
     }
 
-    fn open(&self, end: Place) -> Result<Archive, StoreError> {
+    fn open(&self, end: ArchiveOffset) -> Result<Archive, StoreError> {
         Archive::open_in_segments_of(self.path(), end, SMALL)
     }
 
     /// Returns an archive with the entries from 0 to `count`, and their positions. Each full
     /// segment is sealed.
-    fn with(count: u32) -> (Self, Archive, Vec<Place>) {
+    fn with(count: u32) -> (Self, Archive, Vec<ArchiveOffset>) {
         let fixture = Self::new();
-        let mut archive = fixture.open(Place::default()).unwrap();
+        let mut archive = fixture.open(ArchiveOffset::default()).unwrap();
         let mut places = Vec::new();
         for n in 0..count {
             if archive.is_full() {
@@ -71,14 +71,14 @@ impl Fixture {
     }
 }
 
-fn read(archive: &Archive) -> Vec<Entry> {
+fn read(archive: &Archive) -> Vec<ArchivedAck> {
     archive.iter().map(|found| found.unwrap().1).collect()
 }
 
 #[test]
 fn what_is_appended_is_read_again_from_its_place_and_in_order() {
     let fixture = Fixture::new();
-    let mut archive = fixture.open(Place::default()).unwrap();
+    let mut archive = fixture.open(ArchiveOffset::default()).unwrap();
     let mut places = archive.append(&entries(0..2)).unwrap();
     places.extend(archive.append(&entries(2..5)).unwrap());
     assert_eq!(archive.append(&[]).unwrap(), []);
@@ -92,7 +92,12 @@ fn what_is_appended_is_read_again_from_its_place_and_in_order() {
     }
     assert_eq!(archive.iter().map(|found| found.unwrap().0).collect::<Vec<_>>(), places);
     assert_eq!(read(&archive), entries(0..5));
-    for place in [end, Place { offset: places[1].offset + 1, ..end }, Place { segment: 2, ..end }, Place::default()] {
+    for place in [
+        end,
+        ArchiveOffset { offset: places[1].offset + 1, ..end },
+        ArchiveOffset { segment: 2, ..end },
+        ArchiveOffset::default(),
+    ] {
         assert!(archive.at(place).is_err(), "{place:?}");
     }
 }
@@ -127,7 +132,12 @@ fn what_the_database_could_not_note_is_taken_back() {
     let later = archive.end();
     archive.take_back(end).unwrap();
     assert_eq!((archive.end(), fixture.files()), (end, files));
-    for wrong in [later, Place { segment: 2, ..end }, Place { segment: 0, ..end }, Place { offset: 0, ..end }] {
+    for wrong in [
+        later,
+        ArchiveOffset { segment: 2, ..end },
+        ArchiveOffset { segment: 0, ..end },
+        ArchiveOffset { offset: 0, ..end },
+    ] {
         assert!(archive.take_back(wrong).is_err(), "{wrong:?}");
     }
     archive.append(&entries(1..2)).unwrap();
@@ -144,11 +154,11 @@ fn an_archive_that_is_shorter_than_the_database_knows_is_an_error_that_names_fil
     drop(archive);
     let files = fixture.files();
     for wrong in [
-        Place { offset: end.offset + 1, ..end },
-        Place { offset: u64::MAX, ..end },
-        Place { offset: HEAD_BYTES - 1, ..end },
-        Place { segment: 0, ..end },
-        Place { segment: u32::MAX, ..end },
+        ArchiveOffset { offset: end.offset + 1, ..end },
+        ArchiveOffset { offset: u64::MAX, ..end },
+        ArchiveOffset { offset: HEAD_BYTES - 1, ..end },
+        ArchiveOffset { segment: 0, ..end },
+        ArchiveOffset { segment: u32::MAX, ..end },
     ] {
         let error = fixture.open(wrong).err().unwrap();
         assert!(matches!(error, StoreError::ArchiveShort { .. }), "{wrong:?}: {error}");
@@ -166,7 +176,7 @@ fn more_than_a_crash_leaves_is_not_cut_off() {
     assert!(archive.end().segment > 2);
     drop(archive);
     let files = fixture.files();
-    for end in [Place::default(), places[1]] {
+    for end in [ArchiveOffset::default(), places[1]] {
         let error = fixture.open(end).err().unwrap();
         assert!(matches!(error, StoreError::ArchiveLong { .. }), "{error}");
     }
@@ -186,7 +196,7 @@ fn a_database_that_knows_of_nothing_destroys_nothing() {
     assert_eq!(Archive::end_of_files(&fixture.path()).unwrap(), archive.end());
     drop(archive);
     for time in 1..3 {
-        let mut archive = fixture.open(Place::default()).unwrap();
+        let mut archive = fixture.open(ArchiveOffset::default()).unwrap();
         assert_eq!(read(&archive), []);
         archive.append(&entries(0..2)).unwrap();
         assert_eq!(fs::read(fixture.path().join(format!("000001.unrecorded-{time}"))).unwrap(), bytes);
@@ -201,7 +211,7 @@ fn where_the_files_end_is_after_the_last_entry_that_is_whole() {
     assert_eq!(Archive::end_of_files(&fixture.path()).unwrap(), archive.end());
     fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
     assert_eq!(Archive::end_of_files(&fixture.path()).unwrap(), places[7]);
-    assert_eq!(Archive::end_of_files(fixture.directory.path()).unwrap(), Place::default());
+    assert_eq!(Archive::end_of_files(fixture.directory.path()).unwrap(), ArchiveOffset::default());
 }
 
 #[test]
@@ -213,7 +223,7 @@ fn each_flipped_bit_of_a_record_is_noticed_and_loses_only_that_record() {
         flipped ^= 1 << (bit % 8);
         archive.segment.file.write_all_at(&[flipped], bit / 8).unwrap();
         assert!(archive.at(places[1]).is_err(), "bit {bit}");
-        let found: Vec<Result<(Place, Entry), StoreError>> = archive.iter().collect();
+        let found: Vec<Result<(ArchiveOffset, ArchivedAck), StoreError>> = archive.iter().collect();
         assert_eq!(found.len(), 3, "bit {bit}");
         assert_eq!(found[0].as_ref().unwrap().1, entry(0));
         let Err(StoreError::Damaged(damage)) = &found[1] else { panic!("bit {bit} is not noticed") };
@@ -242,8 +252,9 @@ fn a_receipt_is_found_in_each_of_three_sealed_segments() {
 
     let prefix: IdPrefix = entry(5).id().to_string()[..1].parse().unwrap();
     let (low, high) = prefix.bounds();
-    let begins_so = |entry: &Entry| (low..=high).contains(entry.id().as_bytes());
-    let mut expected: Vec<ReceiptId> = entries(0..40).iter().filter(|entry| begins_so(entry)).map(Entry::id).collect();
+    let begins_so = |entry: &ArchivedAck| (low..=high).contains(entry.id().as_bytes());
+    let mut expected: Vec<ReceiptId> =
+        entries(0..40).iter().filter(|entry| begins_so(entry)).map(ArchivedAck::id).collect();
     let found = archive.find_prefix(&prefix, 100).unwrap();
     assert!(found.windows(2).all(|pair| pair[0].1.segment >= pair[1].1.segment), "the newest segment first");
     let mut ids: Vec<ReceiptId> = found.iter().map(|(id, _)| *id).collect();
@@ -263,7 +274,7 @@ fn a_crash_between_any_two_steps_of_sealing_changes_nothing() {
     let before = fixture.files();
     archive.seal().unwrap();
     let sealed = fixture.files();
-    assert_eq!(archive.end(), Place { segment: 2, offset: HEAD_BYTES });
+    assert_eq!(archive.end(), ArchiveOffset { segment: 2, offset: HEAD_BYTES });
     archive.append(&entries(4..6)).unwrap();
     let appended = fixture.files();
     drop(archive);
@@ -285,10 +296,10 @@ fn a_crash_between_any_two_steps_of_sealing_changes_nothing() {
 #[test]
 fn a_check_names_what_is_damaged_and_makes_indexes_again() {
     let (fixture, archive, places) = Fixture::with(14);
-    let count = |checked: &Checked| (checked.entries, checked.damages_count, checked.rebuilt.len());
+    let count = |checked: &ArchiveCheck| (checked.entries, checked.damages_count, checked.rebuilt.len());
     assert_eq!(count(&archive.extent().check(|| false).unwrap()), (14, 0, 0));
     let files = fixture.files();
-    let index = |segment| Index::path(&fixture.path(), segment);
+    let index = |segment| ArchiveIndex::path(&fixture.path(), segment);
     fs::remove_file(index(1)).unwrap();
     let mut bytes = fs::read(index(2)).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
@@ -298,7 +309,7 @@ fn a_check_names_what_is_damaged_and_makes_indexes_again() {
     assert_eq!(fixture.files(), files);
 
     // A record with a valid checksum that its destination has not signed.
-    let forged = Entry {
+    let forged = ArchivedAck {
         acknowledgement: Acknowledgement::sign(
             entry(13).acknowledgement.delivery().clone(),
             1,

@@ -9,7 +9,7 @@ fn bundle_files() -> (tempfile::TempDir, BundleFiles) {
     (directory, files)
 }
 
-fn staged(files: &BundleFiles, bytes: &[u8]) -> Staged {
+fn staged(files: &BundleFiles, bytes: &[u8]) -> StagedBundle {
     let mut staged = files.stage().unwrap();
     bytes.chunks(3).for_each(|part| staged.write(part).unwrap());
     staged

@@ -12,12 +12,12 @@ use super::super::StoreError;
 use super::super::bundles::{BundleFiles, Health};
 use super::super::database::lock;
 use super::inbox::Received;
-use super::tally::Look;
-use super::{CourierStore, LaneTag, decode, keys};
+use super::tally::ScrubCursor;
+use super::{CourierStore, DestinationTag, decode, keys};
 use crate::digest::Digest;
 use crate::key::PublicKey;
 use crate::proof::Blob;
-use crate::receipt::{Receipt, ReceiptId, State};
+use crate::receipt::{Receipt, ReceiptId, ReceiptState};
 
 /// Records per group. A scan of one group blocks changes for some 2 ms.
 const RECORDS_AT_ONCE: usize = 256;
@@ -80,7 +80,7 @@ impl CourierStore {
     /// Checks that all live records exist unchanged, and that their index entries exist.
     pub(super) fn check_records(&self, is_over: impl Fn() -> bool) -> Result<(), StoreError> {
         let _one_at_a_time = lock(&self.checking);
-        lock(&self.latest).look = Some(Look::default());
+        lock(&self.latest).look = Some(ScrubCursor::default());
         let checked = loop {
             match self.check_some() {
                 Ok(true) => break Ok(()),
@@ -171,7 +171,7 @@ impl CourierStore {
                 let is_sound = self.is_sound(&self.bundles, &receipt.bundle, ("receipt", &id), is_here, report)?;
                 checked = is_sound.map(|is_sound| (receipt.bundle, is_sound));
             }
-            if checked.is_some_and(|(_, is_sound)| !is_sound) && receipt.state == State::Pending {
+            if checked.is_some_and(|(_, is_sound)| !is_sound) && receipt.state == ReceiptState::Pending {
                 self.give_up(&id, "the bundle's bytes are damaged or gone; drop it and send the bundle again")?;
             }
         }
@@ -221,15 +221,15 @@ impl CourierStore {
 
 /// Returns the index keys that a receipt must have, and its bundle's digest.
 fn receipt_is_found_by(receipt: &Receipt) -> (Vec<Vec<u8>>, Digest) {
-    let lane = LaneTag::of(receipt.destination.as_ref());
+    let lane = DestinationTag::of(receipt.destination.as_ref());
     let mut keys = vec![keys::needs(&receipt.bundle.blake3, &receipt.id)];
     match receipt.state {
-        State::Pending => {
+        ReceiptState::Pending => {
             keys.push(keys::created(keys::PENDING, receipt));
             keys.push(keys::queue(lane, receipt.due_ms, receipt.id.as_bytes()));
             keys.push(keys::lane(lane));
         }
-        State::Dead => keys.push(keys::created(keys::DEAD, receipt)),
+        ReceiptState::Dead => keys.push(keys::created(keys::DEAD, receipt)),
     }
     (keys, receipt.bundle.blake3)
 }

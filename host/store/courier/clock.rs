@@ -2,9 +2,9 @@
 //! come from another clock than the current one. A check that finds nothing wrong reads one page of
 //! an index.
 
-use super::outbox::Lane;
-use super::{CourierStore, LaneTag, StoreError, keys};
-use crate::receipt::{Receipt, ReceiptId, State};
+use super::outbox::CircuitBreaker;
+use super::{CourierStore, DestinationTag, StoreError, keys};
+use crate::receipt::{Receipt, ReceiptId, ReceiptState};
 
 /// Receipts per page.
 const PAGE: usize = 256;
@@ -16,7 +16,7 @@ impl CourierStore {
     ///
     /// Reads the next page while all receipts of a page needed correction. So the receipts that
     /// remain are due soon, or are found by the next check.
-    pub fn put_on_this_clock(&self, tag: LaneTag, now_ms: u64) -> Result<u64, StoreError> {
+    pub fn put_on_this_clock(&self, tag: DestinationTag, now_ms: u64) -> Result<u64, StoreError> {
         let mut count = 0;
         loop {
             let after = Some((now_ms, ReceiptId::from([0xff; ReceiptId::BYTES])));
@@ -31,8 +31,8 @@ impl CourierStore {
             }
         }
         if count > 0 {
-            let lane: Lane = self.get(&keys::lane(tag))?.unwrap_or_default();
-            self.record_lane(&Lane { not_before_ms: lane.not_before_ms.min(now_ms), ..lane })?;
+            let lane: CircuitBreaker = self.get(&keys::lane(tag))?.unwrap_or_default();
+            self.record_lane(&CircuitBreaker { not_before_ms: lane.not_before_ms.min(now_ms), ..lane })?;
         }
         Ok(count)
     }
@@ -50,7 +50,7 @@ impl CourierStore {
     pub fn give_up_expired(&self, id: &ReceiptId, why: &str) -> Result<(), StoreError> {
         self.change(|change| {
             let Some(former) = change.get::<Receipt>(&keys::receipt(id))? else { return Ok(()) };
-            let receipt = Receipt { state: State::Dead, last_error: Some(why.to_owned()), ..former.clone() };
+            let receipt = Receipt { state: ReceiptState::Dead, last_error: Some(why.to_owned()), ..former.clone() };
             change.put_receipt(&receipt, Some(&former));
             change.mark(keys::expired(&receipt));
             Ok(())
@@ -72,7 +72,7 @@ impl CourierStore {
             }
             for id in ids {
                 let revived = self.alter(&id, |receipt| {
-                    (receipt.state, receipt.due_ms, receipt.last_error) = (State::Pending, now_ms, None);
+                    (receipt.state, receipt.due_ms, receipt.last_error) = (ReceiptState::Pending, now_ms, None);
                 })?;
                 count += u64::from(revived.is_some());
             }

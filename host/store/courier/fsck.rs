@@ -8,16 +8,16 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::archive::{Archive, Entry, Place};
+use super::super::archive::{Archive, ArchiveOffset, ArchivedAck};
 use super::super::bundles::BundleFiles;
-use super::super::database::{Batch, Database, free_name, lock};
-use super::super::journal::Journal;
+use super::super::database::{Batch, Database, lock, unused_path};
+use super::super::journal::StoreJournal;
 use super::super::{StoreError, record};
 use super::check::{FsckReport, damaged};
 use super::inbox::Received;
-use super::ledger::{Credit, Totals};
-use super::tally::Tally;
-use super::{Change, CourierStore, VERSION, keys};
+use super::ledger::{Credit, CreditTotals};
+use super::tally::CourierTally;
+use super::{CourierChange, CourierStore, VERSION, keys};
 use crate::key::PublicKey;
 use crate::receipt::{Acknowledgement, Receipt, ReceiptId};
 
@@ -26,7 +26,7 @@ const AT_ONCE: usize = 1_000;
 
 /// Record of a bundle's sidecar. A later record of a receipt overrides an earlier one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Note {
+pub enum SidecarRecord {
     /// A receipt that is to be forwarded.
     Submitted(Receipt),
     /// A receipt that its owner dropped while others needed the bundle.
@@ -64,28 +64,31 @@ impl CourierStore {
     /// Moves the database aside and builds a new one from the files beside it.
     fn rebuild(directory: &Path, report: &mut FsckReport) -> Result<Self, StoreError> {
         let journal = directory.join("journal");
-        let before = Journal::<Tally>::open(&journal)?.1.unwrap_or_default();
+        let before = StoreJournal::<CourierTally>::open(&journal)?.1.unwrap_or_default();
         for name in ["queue", "journal"] {
             let path = directory.join(name);
             if path.exists() {
-                let aside = free_name(&path);
+                let aside = unused_path(&path);
                 std::fs::rename(&path, &aside).map_err(|cause| StoreError::Io { path: path.clone(), cause })?;
                 report.done.push(format!("moved `{}` to `{}`", path.display(), aside.display()));
             }
         }
         let archive_directory = directory.join("archive");
-        let end =
-            if archive_directory.exists() { Archive::end_of_files(&archive_directory)? } else { Place::default() };
+        let end = if archive_directory.exists() {
+            Archive::end_of_files(&archive_directory)?
+        } else {
+            ArchiveOffset::default()
+        };
         let database = Database::open(&directory.join("queue"), VERSION)?;
         // Counts of attempts cannot be rebuilt from the files, so they come from the journal.
-        let tally = Tally {
+        let tally = CourierTally {
             // A count above 0, because this is not a new store.
             changes: 1,
             archive_end: end,
             attempts: before.attempts,
             failures: before.failures,
             invalid_acknowledgements: before.invalid_acknowledgements,
-            ..Tally::default()
+            ..CourierTally::default()
         };
         let mut first = Batch::default();
         first.insert(keys::TALLY, record::encode(&tally));
@@ -112,8 +115,8 @@ impl CourierStore {
                 return Ok(());
             }
             self.change(|change| {
-                let mut totals: HashMap<Vec<u8>, Totals> = HashMap::new();
-                for (place, Entry { acknowledgement, credit, credited_ms }) in some {
+                let mut totals: HashMap<Vec<u8>, CreditTotals> = HashMap::new();
+                for (place, ArchivedAck { acknowledgement, credit, credited_ms }) in some {
                     let delivery = acknowledgement.delivery();
                     if place.segment == current {
                         let credit = Credit { credit, credited_ms, place: Some(place) };
@@ -135,11 +138,11 @@ impl CourierStore {
     fn restore(&self, files: &BundleFiles, report: &mut FsckReport) -> Result<u64, StoreError> {
         let mut restored = 0;
         for digest in files.all() {
-            let mut latest: HashMap<(Vec<u8>, ReceiptId), Note> = HashMap::new();
+            let mut latest: HashMap<(Vec<u8>, ReceiptId), SidecarRecord> = HashMap::new();
             let digest = digest?;
             let mut notes = files.notes(&digest)?;
             for note in notes.by_ref() {
-                if let Ok(note) = record::decode::<Note>(&note?) {
+                if let Ok(note) = record::decode::<SidecarRecord>(&note?) {
                     latest.insert(note.key(), note);
                 }
                 if latest.len() >= AT_ONCE {
@@ -156,12 +159,12 @@ impl CourierStore {
         Ok(restored)
     }
 
-    fn put_back(&self, notes: impl Iterator<Item = Note>) -> Result<u64, StoreError> {
+    fn put_back(&self, notes: impl Iterator<Item = SidecarRecord>) -> Result<u64, StoreError> {
         let mut wanted = Vec::new();
         for note in notes {
             let is_wanted = match &note {
-                Note::Submitted(receipt) => self.credit(&receipt.id)?.is_none(),
-                Note::Received(_) | Note::Forgotten(_) | Note::ReceivedDropped(..) => true,
+                SidecarRecord::Submitted(receipt) => self.credit(&receipt.id)?.is_none(),
+                SidecarRecord::Received(_) | SidecarRecord::Forgotten(_) | SidecarRecord::ReceivedDropped(..) => true,
             };
             wanted.extend(is_wanted.then_some(note));
         }
@@ -175,7 +178,7 @@ impl CourierStore {
     }
 }
 
-impl Note {
+impl SidecarRecord {
     /// Returns the carrier's key and the receipt's id. The key is empty for a receipt of this node.
     fn key(&self) -> (Vec<u8>, ReceiptId) {
         match self {
@@ -193,18 +196,18 @@ impl Note {
     }
 }
 
-impl Change<'_> {
+impl CourierChange<'_> {
     /// Returns whether a record was restored.
-    fn put_back(&mut self, note: Note) -> Result<bool, StoreError> {
+    fn put_back(&mut self, note: SidecarRecord) -> Result<bool, StoreError> {
         match note {
-            Note::Submitted(receipt) => {
+            SidecarRecord::Submitted(receipt) => {
                 let former = self.get::<Receipt>(&keys::receipt(&receipt.id))?;
                 self.put_receipt(&receipt, former.as_ref());
                 self.mark(keys::needs(&receipt.bundle.blake3, &receipt.id));
                 self.put_lane_of(&receipt)?;
                 Ok(former.is_none())
             }
-            Note::Received(received) => {
+            SidecarRecord::Received(received) => {
                 let Ok(acknowledgement) = Acknowledgement::from_kept_bytes(&received.acknowledgement) else {
                     return Ok(false);
                 };
@@ -215,14 +218,14 @@ impl Change<'_> {
                 self.put_received(&carrier, &id, &received);
                 Ok(true)
             }
-            Note::Forgotten(id) => {
+            SidecarRecord::Forgotten(id) => {
                 if let Some(receipt) = self.get::<Receipt>(&keys::receipt(&id))? {
                     self.remove_receipt(&receipt);
                     self.remove(keys::needs(&receipt.bundle.blake3, &id));
                 }
                 Ok(false)
             }
-            Note::ReceivedDropped(carrier, id) => {
+            SidecarRecord::ReceivedDropped(carrier, id) => {
                 let carrier = PublicKey::from_kept_bytes(carrier);
                 if let Some(received) =
                     self.get::<Received>(&keys::received(&carrier, &id))?.filter(|received| received.is_kept)

@@ -7,10 +7,10 @@ use std::sync::PoisonError;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::bundles::{Finished, Staged};
+use super::super::bundles::{StagedBundle, WrittenBundle};
 use super::super::record;
-use super::fsck::Note;
-use super::{Change, CourierStore, StoreError, decode, keys};
+use super::fsck::SidecarRecord;
+use super::{CourierChange, CourierStore, StoreError, decode, keys};
 use crate::key::PublicKey;
 use crate::proof::Blob;
 use crate::receipt::{Acknowledgement, CLOCK_SET_MS, IdPrefix, ReceiptId, Sender};
@@ -45,7 +45,7 @@ impl Received {
 
 impl CourierStore {
     /// Creates a file for the bytes of a bundle that is being received.
-    pub fn stage_received(&self) -> Result<Staged, StoreError> {
+    pub fn stage_received(&self) -> Result<StagedBundle, StoreError> {
         self.received.stage()
     }
 
@@ -55,7 +55,11 @@ impl CourierStore {
 
     /// Stores a received bundle and returns when it is on disk. Returns the stored record, and
     /// whether it is this one: of several concurrent deliveries, the first one wins.
-    pub fn receive(&self, bundle: Finished, acknowledgement: &Acknowledgement) -> Result<(Received, bool), StoreError> {
+    pub fn receive(
+        &self,
+        bundle: WrittenBundle,
+        acknowledgement: &Acknowledgement,
+    ) -> Result<(Received, bool), StoreError> {
         let delivery = acknowledgement.delivery();
         let received = Received {
             bundle: delivery.bundle,
@@ -71,10 +75,10 @@ impl CourierStore {
         let _placing = self.placing.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(first) = self.get(&key)? {
             // The first record may not be on disk yet.
-            self.settle()?;
+            self.flush()?;
             return Ok((first, false));
         }
-        self.received.keep(bundle, &record::encode(&Note::Received(received.clone())))?;
+        self.received.keep(bundle, &record::encode(&SidecarRecord::Received(received.clone())))?;
         self.change(|change| {
             if let Some(first) = change.get(&key)? {
                 return Ok((first, false));
@@ -151,7 +155,7 @@ impl CourierStore {
         let Some((dropped, others)) = dropped else { return Ok(None) };
         let digest = &dropped.bundle.blake3;
         if others {
-            self.received.note(digest, &record::encode(&Note::ReceivedDropped(*carrier.as_bytes(), *id)))?;
+            self.received.note(digest, &record::encode(&SidecarRecord::ReceivedDropped(*carrier.as_bytes(), *id)))?;
         } else {
             self.received.remove(digest)?;
         }
@@ -159,7 +163,7 @@ impl CourierStore {
     }
 }
 
-impl Change<'_> {
+impl CourierChange<'_> {
     /// Writes the record of a stored bundle and its index entries.
     pub(super) fn put_received(&mut self, carrier: &PublicKey, id: &ReceiptId, received: &Received) {
         self.put_live(keys::received(carrier, id), received, None);

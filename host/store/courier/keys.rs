@@ -48,9 +48,9 @@ const LANE_DOMAIN: &str = "compute-host courier lane v1";
 
 /// Fixed-length tag for a destination's name in keys, or for the default destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LaneTag([u8; 8]);
+pub struct DestinationTag([u8; 8]);
 
-impl LaneTag {
+impl DestinationTag {
     pub fn of(destination: Option<&KeyName>) -> Self {
         let name = destination.map(KeyName::as_str).unwrap_or_default();
         let digest = Digest::in_domain(LANE_DOMAIN, name.as_bytes());
@@ -78,12 +78,12 @@ pub fn receipt(id: &ReceiptId) -> Vec<u8> {
     key(RECEIPT, &[id.as_bytes()])
 }
 
-pub fn queue(lane: LaneTag, due_ms: u64, id: &[u8; ReceiptId::BYTES]) -> Vec<u8> {
+pub fn queue(lane: DestinationTag, due_ms: u64, id: &[u8; ReceiptId::BYTES]) -> Vec<u8> {
     key(QUEUE, &[&lane.0, &due_ms.to_be_bytes(), id])
 }
 
 /// Returns the start of a lane's keys.
-pub fn lane_start(lane: LaneTag) -> Vec<u8> {
+pub fn lane_start(lane: DestinationTag) -> Vec<u8> {
     key(QUEUE, &[&lane.0])
 }
 
@@ -109,7 +109,7 @@ pub fn needed(digest: &Digest) -> Vec<u8> {
     key(NEEDS, &[digest.as_bytes()])
 }
 
-pub fn lane(lane: LaneTag) -> Vec<u8> {
+pub fn lane(lane: DestinationTag) -> Vec<u8> {
     key(LANE, &[&lane.0])
 }
 

@@ -6,9 +6,9 @@ use std::sync::PoisonError;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::archive::{Archive, Entry, Place};
+use super::super::archive::{Archive, ArchiveOffset, ArchivedAck};
 use super::super::database::lock;
-use super::{Change, CourierStore, Lane, LaneTag, StoreError, decode, keys};
+use super::{CircuitBreaker, CourierChange, CourierStore, DestinationTag, StoreError, decode, keys};
 use crate::digest::Digest;
 use crate::key::PublicKey;
 use crate::receipt::{Acknowledgement, IdPrefix, Receipt, ReceiptId};
@@ -22,18 +22,18 @@ pub struct Credit {
     pub credit: u64,
     pub credited_ms: u64,
     /// Position of the acknowledgement in the archive; `None` before it is archived.
-    pub place: Option<Place>,
+    pub place: Option<ArchiveOffset>,
 }
 
 /// Credit earned with one destination.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Totals {
+pub struct CreditTotals {
     pub receipts: u64,
     pub bytes: u64,
     pub credit: u64,
 }
 
-impl Totals {
+impl CreditTotals {
     pub(super) fn add(&mut self, bytes: u64, credit: u64) {
         self.receipts += 1;
         self.bytes = self.bytes.saturating_add(bytes);
@@ -43,7 +43,7 @@ impl Totals {
 
 /// An acknowledgement that is not archived yet.
 #[derive(Serialize, Deserialize)]
-struct Unarchived {
+struct UnarchivedAck {
     acknowledgement: Vec<u8>,
     credit: u64,
     credited_ms: u64,
@@ -62,13 +62,13 @@ impl CourierStore {
         acknowledgement: &Acknowledgement,
         credit: u64,
         now_ms: u64,
-        lane: Option<&Lane>,
+        lane: Option<&CircuitBreaker>,
     ) -> Result<bool, StoreError> {
         self.change(|change| {
             if let Some(lane) = lane {
                 change.tally.attempts += 1;
-                let key = keys::lane(LaneTag::of(lane.destination.as_ref()));
-                if change.get::<Lane>(&key)?.as_ref() != Some(lane) {
+                let key = keys::lane(DestinationTag::of(lane.destination.as_ref()));
+                if change.get::<CircuitBreaker>(&key)?.as_ref() != Some(lane) {
                     change.put(key, lane);
                 }
             }
@@ -89,20 +89,20 @@ impl CourierStore {
         let (mut ids, mut entries) = (Vec::new(), Vec::new());
         for pair in self.database.prefixed(&[keys::UNARCHIVED]).take(ARCHIVED_AT_ONCE) {
             let (key, value) = pair?;
-            let unarchived: Unarchived = decode(&self.database, &value)?;
-            let Unarchived { acknowledgement, credit, credited_ms } = unarchived;
+            let unarchived: UnarchivedAck = decode(&self.database, &value)?;
+            let UnarchivedAck { acknowledgement, credit, credited_ms } = unarchived;
             let kept = Acknowledgement::from_kept_bytes(&acknowledgement).map_err(|error| {
                 StoreError::CourierDamaged { path: self.database.path().to_owned(), message: error.to_string() }
             })?;
             ids.extend(keys::id_in(&key));
-            entries.push(Entry { acknowledgement: kept, credit, credited_ms });
+            entries.push(ArchivedAck { acknowledgement: kept, credit, credited_ms });
         }
         if entries.is_empty() {
             return Ok(0);
         }
         // A credit that is not on disk may be lost in a crash, and its bundle is then needed again.
-        self.settle()?;
-        let needs = |entry: &Entry| {
+        self.flush()?;
+        let needs = |entry: &ArchivedAck| {
             let delivery = entry.acknowledgement.delivery();
             keys::needs(&delivery.bundle.blake3, &delivery.receipt)
         };
@@ -110,9 +110,9 @@ impl CourierStore {
         let before = archive.end();
         let places = archive.append(&entries)?;
         let end = archive.end();
-        let record = |change: &mut Change<'_>| {
+        let record = |change: &mut CourierChange<'_>| {
             for ((id, entry), place) in ids.iter().zip(&entries).zip(places) {
-                let Entry { credit, credited_ms, .. } = *entry;
+                let ArchivedAck { credit, credited_ms, .. } = *entry;
                 change.remove(keys::unarchived(id));
                 change.put(keys::ledger(id), &Credit { credit, credited_ms, place: Some(place) });
             }
@@ -142,7 +142,7 @@ impl CourierStore {
 
     /// Removes the bundles of `entries` that only the keys in `needed` refer to. No record can
     /// start to need one meanwhile.
-    fn remove_unneeded(&self, entries: &[Entry], needed: &[Vec<u8>]) -> Result<(), StoreError> {
+    fn remove_unneeded(&self, entries: &[ArchivedAck], needed: &[Vec<u8>]) -> Result<(), StoreError> {
         let mut digests: Vec<Digest> =
             entries.iter().map(|entry| entry.acknowledgement.delivery().bundle.blake3).collect();
         digests.sort_unstable();
@@ -189,11 +189,15 @@ impl CourierStore {
             return Ok(Some(credit));
         }
         let found = lock(&self.archive).find(id)?;
-        Ok(found.map(|(place, Entry { credit, credited_ms, .. })| Credit { credit, credited_ms, place: Some(place) }))
+        Ok(found.map(|(place, ArchivedAck { credit, credited_ms, .. })| Credit {
+            credit,
+            credited_ms,
+            place: Some(place),
+        }))
     }
 
     /// Returns acknowledged receipts with this id prefix, at most `max`.
-    pub fn acknowledged_named(&self, prefix: &IdPrefix, max: usize) -> Result<Vec<Entry>, StoreError> {
+    pub fn acknowledged_named(&self, prefix: &IdPrefix, max: usize) -> Result<Vec<ArchivedAck>, StoreError> {
         let (low, high) = prefix.bounds();
         let (low, high) = (keys::ledger(&low.into()), [&keys::ledger(&high.into())[..], &[0]].concat());
         let mut found = Vec::new();
@@ -213,25 +217,29 @@ impl CourierStore {
         Ok(found)
     }
 
-    fn acknowledged(&self, id: &ReceiptId, credit: &Credit) -> Result<Option<Entry>, StoreError> {
+    fn acknowledged(&self, id: &ReceiptId, credit: &Credit) -> Result<Option<ArchivedAck>, StoreError> {
         if let Some(place) = credit.place {
             return lock(&self.archive).at(place).map(Some);
         }
-        let Some(unarchived) = self.get::<Unarchived>(&keys::unarchived(id))? else { return Ok(None) };
+        let Some(unarchived) = self.get::<UnarchivedAck>(&keys::unarchived(id))? else { return Ok(None) };
         let Ok(acknowledgement) = Acknowledgement::from_kept_bytes(&unarchived.acknowledgement) else {
             return Ok(None);
         };
-        Ok(Some(Entry { acknowledgement, credit: unarchived.credit, credited_ms: unarchived.credited_ms }))
+        Ok(Some(ArchivedAck { acknowledgement, credit: unarchived.credit, credited_ms: unarchived.credited_ms }))
     }
 
     /// Returns archived acknowledgements, oldest first, at most `max`, after the entry at `after`
     /// if one is given.
-    pub fn acknowledged_after(&self, after: Option<Place>, max: usize) -> Result<Vec<(Place, Entry)>, StoreError> {
+    pub fn acknowledged_after(
+        &self,
+        after: Option<ArchiveOffset>,
+        max: usize,
+    ) -> Result<Vec<(ArchiveOffset, ArchivedAck)>, StoreError> {
         lock(&self.archive).after(after, max)
     }
 
     /// Returns the credit earned with each destination.
-    pub fn totals(&self) -> Result<Vec<(PublicKey, Totals)>, StoreError> {
+    pub fn totals(&self) -> Result<Vec<(PublicKey, CreditTotals)>, StoreError> {
         let mut totals = Vec::new();
         for pair in self.database.prefixed(&[keys::TOTALS]) {
             let (key, value) = pair?;
@@ -243,15 +251,15 @@ impl CourierStore {
     }
 }
 
-impl Change<'_> {
+impl CourierChange<'_> {
     fn credit(&mut self, acknowledgement: &Acknowledgement, credit: u64, now_ms: u64) -> Result<(), StoreError> {
         let delivery = acknowledgement.delivery();
         let id = delivery.receipt;
         self.put(keys::ledger(&id), &Credit { credit, credited_ms: now_ms, place: None });
         let acknowledgement = acknowledgement.to_bytes();
-        self.put(keys::unarchived(&id), &Unarchived { acknowledgement, credit, credited_ms: now_ms });
+        self.put(keys::unarchived(&id), &UnarchivedAck { acknowledgement, credit, credited_ms: now_ms });
         let key = keys::totals(&delivery.destination);
-        let mut totals: Totals = self.get(&key)?.unwrap_or_default();
+        let mut totals: CreditTotals = self.get(&key)?.unwrap_or_default();
         totals.add(delivery.bundle.bytes, credit);
         self.put(key, &totals);
         self.tally.add_credit(delivery.bundle.bytes, credit);

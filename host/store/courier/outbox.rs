@@ -5,18 +5,18 @@ use std::sync::PoisonError;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::bundles::Finished;
+use super::super::bundles::WrittenBundle;
 use super::super::record;
-use super::fsck::Note;
-use super::{Change, CourierStore, Credit, LaneTag, StoreError, decode, keys};
+use super::fsck::SidecarRecord;
+use super::{CourierChange, CourierStore, Credit, DestinationTag, StoreError, decode, keys};
 use crate::key::KeyName;
 use crate::proof::Blob;
-use crate::receipt::{IdPrefix, Receipt, ReceiptId, State};
+use crate::receipt::{IdPrefix, Receipt, ReceiptId, ReceiptState};
 
 /// Delivery state of a destination: its circuit breaker. Persisted, so that a destination that
 /// failed does not count as healthy after a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lane {
+pub struct CircuitBreaker {
     /// `None` for the default destination.
     pub destination: Option<KeyName>,
     /// Consecutive failed attempts. While it is not 0, only one receipt at a time is tried.
@@ -27,7 +27,7 @@ pub struct Lane {
 
 /// Result of a submission.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Submitted {
+pub enum SubmitResult {
     New,
     /// The receipt existed already. It is unchanged.
     Known(Box<Receipt>),
@@ -37,7 +37,7 @@ pub enum Submitted {
 
 /// Result of an attempt that did not end in a verified acknowledgement.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tried {
+pub struct FailedAttempt {
     pub at_ms: u64,
     pub error: String,
     /// True if the reply was not a valid acknowledgement of the delivery.
@@ -48,35 +48,35 @@ pub struct Tried {
 
 impl CourierStore {
     /// Adds a receipt and its bundle's bytes. Returns when both are on disk.
-    pub fn submit(&self, bundle: Finished, receipt: &Receipt) -> Result<Submitted, StoreError> {
+    pub fn submit(&self, bundle: WrittenBundle, receipt: &Receipt) -> Result<SubmitResult, StoreError> {
         let _placing = self.placing.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = self.known(&receipt.id)? {
             // The known receipt may not be on disk yet.
-            self.settle()?;
+            self.flush()?;
             return Ok(known);
         }
-        self.bundles.keep(bundle, &record::encode(&Note::Submitted(receipt.clone())))?;
+        self.bundles.keep(bundle, &record::encode(&SidecarRecord::Submitted(receipt.clone())))?;
         self.change(|change| {
             // No segment of the archive is sealed meanwhile, because the lock is held. So a receipt
             // that was credited since is in the ledger.
             if let Some(known) = change.get::<Receipt>(&keys::receipt(&receipt.id))? {
-                return Ok(Submitted::Known(Box::new(known)));
+                return Ok(SubmitResult::Known(Box::new(known)));
             }
             if let Some(credit) = change.get::<Credit>(&keys::ledger(&receipt.id))? {
-                return Ok(Submitted::Credited(credit));
+                return Ok(SubmitResult::Credited(credit));
             }
             change.put_receipt(receipt, None);
             change.mark(keys::needs(&receipt.bundle.blake3, &receipt.id));
             change.put_lane_of(receipt)?;
-            Ok(Submitted::New)
+            Ok(SubmitResult::New)
         })
     }
 
-    fn known(&self, id: &ReceiptId) -> Result<Option<Submitted>, StoreError> {
+    fn known(&self, id: &ReceiptId) -> Result<Option<SubmitResult>, StoreError> {
         if let Some(receipt) = self.receipt(id)? {
-            return Ok(Some(Submitted::Known(Box::new(receipt))));
+            return Ok(Some(SubmitResult::Known(Box::new(receipt))));
         }
-        Ok(self.credit(id)?.map(Submitted::Credited))
+        Ok(self.credit(id)?.map(SubmitResult::Credited))
     }
 
     pub fn receipt(&self, id: &ReceiptId) -> Result<Option<Receipt>, StoreError> {
@@ -96,7 +96,12 @@ impl CourierStore {
     }
 
     /// Returns receipts in this state, oldest first, at most `max`, after `after` if it is given.
-    pub fn receipts_in(&self, state: State, after: Option<&Receipt>, max: usize) -> Result<Vec<Receipt>, StoreError> {
+    pub fn receipts_in(
+        &self,
+        state: ReceiptState,
+        after: Option<&Receipt>,
+        max: usize,
+    ) -> Result<Vec<Receipt>, StoreError> {
         let prefix = in_state(state);
         let from = after.map_or_else(|| vec![prefix], |after| [keys::created(prefix, after), vec![0]].concat());
         let to = [prefix + 1];
@@ -105,13 +110,13 @@ impl CourierStore {
 
     /// Returns the creation time of the oldest pending receipt.
     pub fn oldest_pending_ms(&self) -> Result<Option<u64>, StoreError> {
-        Ok(self.receipts_in(State::Pending, None, 1)?.first().map(|receipt| receipt.created_ms))
+        Ok(self.receipts_in(ReceiptState::Pending, None, 1)?.first().map(|receipt| receipt.created_ms))
     }
 
     /// Returns the receipts whose ids are at the end of the index keys.
     fn indexed(
         &self,
-        index: impl Iterator<Item = Result<super::super::database::Pair, StoreError>>,
+        index: impl Iterator<Item = Result<super::super::database::KeyValue, StoreError>>,
     ) -> Result<Vec<Receipt>, StoreError> {
         let mut found = Vec::new();
         for pair in index {
@@ -123,12 +128,12 @@ impl CourierStore {
     }
 
     /// Returns the destinations with pending receipts. Reads one key for each.
-    pub fn lanes(&self) -> Result<Vec<(LaneTag, Lane)>, StoreError> {
+    pub fn lanes(&self) -> Result<Vec<(DestinationTag, CircuitBreaker)>, StoreError> {
         let mut lanes = Vec::new();
         let mut from = vec![keys::QUEUE];
         loop {
             let first = self.database.between(&from, &[keys::QUEUE + 1]).next().transpose()?;
-            let Some(tag) = first.and_then(|(key, _)| LaneTag::in_key(&key)) else { break };
+            let Some(tag) = first.and_then(|(key, _)| DestinationTag::in_key(&key)) else { break };
             lanes.push((tag, self.get(&keys::lane(tag))?.unwrap_or_default()));
             match tag.next() {
                 Some(next) => from = keys::lane_start(next),
@@ -142,7 +147,7 @@ impl CourierStore {
     /// after the position `after` if it is given, and ends with receipts due at `due_ms`.
     pub fn page(
         &self,
-        lane: LaneTag,
+        lane: DestinationTag,
         after: Option<(u64, ReceiptId)>,
         due_ms: u64,
         max: usize,
@@ -159,11 +164,11 @@ impl CourierStore {
     }
 
     /// Returns the earliest time at which a receipt in one of these lanes is due.
-    pub fn next_due_ms(&self, tags: &[LaneTag]) -> Result<Option<u64>, StoreError> {
+    pub fn next_due_ms(&self, tags: &[DestinationTag]) -> Result<Option<u64>, StoreError> {
         let mut next: Option<u64> = None;
         for tag in tags {
             if let Some(receipt) = self.page(*tag, None, u64::MAX, 1)?.first() {
-                let lane: Lane = self.get(&keys::lane(*tag))?.unwrap_or_default();
+                let lane: CircuitBreaker = self.get(&keys::lane(*tag))?.unwrap_or_default();
                 let due_ms = receipt.due_ms.max(lane.not_before_ms);
                 next = Some(next.map_or(due_ms, |other| other.min(due_ms)));
             }
@@ -182,12 +187,17 @@ impl CourierStore {
     }
 
     /// Records a failed attempt and the destination's delivery state.
-    pub fn record_failure(&self, id: &ReceiptId, tried: &Tried, lane: &Lane) -> Result<(), StoreError> {
+    pub fn record_failure(
+        &self,
+        id: &ReceiptId,
+        tried: &FailedAttempt,
+        lane: &CircuitBreaker,
+    ) -> Result<(), StoreError> {
         self.change(|change| {
             change.tally.attempts += 1;
             change.tally.failures += 1;
             change.tally.invalid_acknowledgements += u64::from(tried.is_invalid_acknowledgement);
-            change.put(keys::lane(LaneTag::of(lane.destination.as_ref())), lane);
+            change.put(keys::lane(DestinationTag::of(lane.destination.as_ref())), lane);
             let Some(former) = change.get::<Receipt>(&keys::receipt(id))? else { return Ok(()) };
             let mut receipt = former.clone();
             receipt.attempts = receipt.attempts.saturating_add(1);
@@ -195,7 +205,7 @@ impl CourierStore {
             receipt.last_error = Some(bounded(&tried.error));
             match tried.due_ms {
                 Some(due_ms) => receipt.due_ms = due_ms,
-                None => receipt.state = State::Dead,
+                None => receipt.state = ReceiptState::Dead,
             }
             change.put_receipt(&receipt, Some(&former));
             Ok(())
@@ -205,7 +215,7 @@ impl CourierStore {
     /// Gives up a receipt without an attempt, for example because its bundle is damaged.
     pub fn give_up(&self, id: &ReceiptId, why: &str) -> Result<(), StoreError> {
         self.alter(id, |receipt| {
-            receipt.state = State::Dead;
+            receipt.state = ReceiptState::Dead;
             receipt.last_error = Some(bounded(why));
         })
         .map(drop)
@@ -215,7 +225,7 @@ impl CourierStore {
     /// `expires_ms` if it would expire earlier. Returns `None` if there is no such receipt.
     pub fn revive(&self, id: &ReceiptId, due_ms: u64, expires_ms: u64) -> Result<Option<Receipt>, StoreError> {
         self.alter(id, |receipt| {
-            receipt.state = State::Pending;
+            receipt.state = ReceiptState::Pending;
             receipt.due_ms = due_ms;
             receipt.expires_ms = receipt.expires_ms.max(expires_ms);
         })
@@ -236,9 +246,9 @@ impl CourierStore {
     }
 
     /// Records a destination's delivery state without an attempt for a receipt.
-    pub fn record_lane(&self, lane: &Lane) -> Result<(), StoreError> {
+    pub fn record_lane(&self, lane: &CircuitBreaker) -> Result<(), StoreError> {
         self.change(|change| {
-            change.put(keys::lane(LaneTag::of(lane.destination.as_ref())), lane);
+            change.put(keys::lane(DestinationTag::of(lane.destination.as_ref())), lane);
             Ok(())
         })
     }
@@ -259,7 +269,7 @@ impl CourierStore {
         let Some((receipt, others)) = forgotten else { return Ok(None) };
         let digest = &receipt.bundle.blake3;
         if others {
-            self.bundles.note(digest, &record::encode(&Note::Forgotten(*id)))?;
+            self.bundles.note(digest, &record::encode(&SidecarRecord::Forgotten(*id)))?;
         } else {
             self.bundles.remove(digest)?;
         }
@@ -267,10 +277,10 @@ impl CourierStore {
     }
 }
 
-const fn in_state(state: State) -> u8 {
+const fn in_state(state: ReceiptState) -> u8 {
     match state {
-        State::Pending => keys::PENDING,
-        State::Dead => keys::DEAD,
+        ReceiptState::Pending => keys::PENDING,
+        ReceiptState::Dead => keys::DEAD,
     }
 }
 
@@ -278,7 +288,7 @@ fn bounded(error: &str) -> String {
     error[..error.floor_char_boundary(Receipt::ERROR_BYTES_MAX)].to_owned()
 }
 
-impl Change<'_> {
+impl CourierChange<'_> {
     /// Writes a receipt and its index entries. `former` is the receipt that it replaces, if any.
     pub(super) fn put_receipt(&mut self, receipt: &Receipt, former: Option<&Receipt>) {
         if let Some(former) = former {
@@ -288,13 +298,13 @@ impl Change<'_> {
         self.mark(keys::created(in_state(receipt.state), receipt));
         let bytes = receipt.bundle.bytes;
         match receipt.state {
-            State::Pending => {
-                let lane = LaneTag::of(receipt.destination.as_ref());
+            ReceiptState::Pending => {
+                let lane = DestinationTag::of(receipt.destination.as_ref());
                 self.mark(keys::queue(lane, receipt.due_ms, receipt.id.as_bytes()));
                 self.tally.pending += 1;
                 self.tally.pending_bytes += bytes;
             }
-            State::Dead => {
+            ReceiptState::Dead => {
                 self.tally.dead += 1;
                 self.tally.dead_bytes += bytes;
             }
@@ -303,9 +313,9 @@ impl Change<'_> {
 
     /// Stores the destination's name in its lane record.
     pub(super) fn put_lane_of(&mut self, receipt: &Receipt) -> Result<(), StoreError> {
-        let key = keys::lane(LaneTag::of(receipt.destination.as_ref()));
-        if self.get::<Lane>(&key)?.is_none() {
-            self.put(key, &Lane { destination: receipt.destination.clone(), ..Lane::default() });
+        let key = keys::lane(DestinationTag::of(receipt.destination.as_ref()));
+        if self.get::<CircuitBreaker>(&key)?.is_none() {
+            self.put(key, &CircuitBreaker { destination: receipt.destination.clone(), ..CircuitBreaker::default() });
         }
         Ok(())
     }
@@ -320,13 +330,13 @@ impl Change<'_> {
         self.remove(keys::created(in_state(receipt.state), receipt));
         let bytes = receipt.bundle.bytes;
         match receipt.state {
-            State::Pending => {
-                let lane = LaneTag::of(receipt.destination.as_ref());
+            ReceiptState::Pending => {
+                let lane = DestinationTag::of(receipt.destination.as_ref());
                 self.remove(keys::queue(lane, receipt.due_ms, receipt.id.as_bytes()));
                 self.tally.pending = self.tally.pending.saturating_sub(1);
                 self.tally.pending_bytes = self.tally.pending_bytes.saturating_sub(bytes);
             }
-            State::Dead => {
+            ReceiptState::Dead => {
                 // The receipt may have no such entry.
                 self.remove(keys::expired(receipt));
                 self.tally.dead = self.tally.dead.saturating_sub(1);

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::archive::Place;
+use super::super::archive::ArchiveOffset;
 use super::super::journal;
 use crate::digest::Digest;
 
@@ -13,7 +13,7 @@ const LIVE_DOMAIN: &str = "compute-host courier live record v1";
 
 /// Counts of the courier's database. A count never decreases unless its comment says "current".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tally {
+pub struct CourierTally {
     /// Number of changes.
     pub changes: u64,
     /// Current number of live records (receipts and received bundles), and the exclusive or of
@@ -42,16 +42,16 @@ pub struct Tally {
     /// Current number of acknowledgements that are not in the archive yet.
     pub unarchived: u64,
     /// End of the archive.
-    pub archive_end: Place,
+    pub archive_end: ArchiveOffset,
 }
 
-impl journal::State for Tally {
+impl journal::JournalState for CourierTally {
     fn changes(&self) -> u64 {
         self.changes
     }
 }
 
-impl Tally {
+impl CourierTally {
     pub(super) fn add_live(&mut self, key: &[u8], value: &[u8]) {
         self.live += 1;
         self.checksum ^= live_hash(key, value);
@@ -71,23 +71,23 @@ impl Tally {
 
 /// The tally, and the state that must change with it.
 #[derive(Default)]
-pub struct Latest {
-    pub tally: Tally,
+pub struct LatestTally {
+    pub tally: CourierTally,
     /// The scan in progress, if any.
-    pub look: Option<Look>,
+    pub look: Option<ScrubCursor>,
 }
 
 /// Position and result of a scan of all live records, while the store is in use.
 #[derive(Clone, Default)]
-pub struct Look {
+pub struct ScrubCursor {
     /// End of the scanned key range. Changes to records with a key below it are counted as they are
     /// made.
     pub before: Vec<u8>,
     /// Number of records, and their checksum.
-    pub found: Tally,
+    pub found: CourierTally,
 }
 
-impl Look {
+impl ScrubCursor {
     /// Counts the next record.
     pub fn add(&mut self, key: &[u8], value: &[u8]) {
         self.found.add_live(key, value);
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn what_is_alive_adds_up_in_any_order() {
-        let (mut one, mut other) = (Tally::default(), Tally::default());
+        let (mut one, mut other) = (CourierTally::default(), CourierTally::default());
         for at in [1_u8, 2, 3] {
             one.add_live(&[at], b"value");
         }

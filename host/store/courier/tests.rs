@@ -10,12 +10,12 @@ use super::*;
 use crate::digest::Digest;
 use crate::key::{KeyName, NodeKey};
 use crate::proof::Blob;
-use crate::receipt::{Acknowledgement, Delivery, Receipt, ReceiptId, State};
-use crate::store::archive::Place;
+use crate::receipt::{Acknowledgement, Delivery, Receipt, ReceiptId, ReceiptState};
+use crate::store::archive::ArchiveOffset;
 
 /// Expected content of the store.
 #[derive(Default)]
-struct Model {
+struct StoreModel {
     receipts: BTreeMap<ReceiptId, Receipt>,
     credited: BTreeMap<ReceiptId, u64>,
     received: BTreeSet<ReceiptId>,
@@ -52,7 +52,7 @@ fn receipt(bundle: &[u8], sender: u64, now_ms: u64) -> Receipt {
         hops: 0,
         created_ms: now_ms,
         expires_ms: u64::MAX,
-        state: State::Pending,
+        state: ReceiptState::Pending,
         attempts: 0,
         attempted_ms: 0,
         due_ms: now_ms,
@@ -60,7 +60,7 @@ fn receipt(bundle: &[u8], sender: u64, now_ms: u64) -> Receipt {
     }
 }
 
-fn staged(store: &CourierStore, bundle: &[u8]) -> crate::store::Finished {
+fn staged(store: &CourierStore, bundle: &[u8]) -> crate::store::WrittenBundle {
     let mut staged = store.stage().unwrap();
     staged.write(bundle).unwrap();
     staged.finish().unwrap()
@@ -71,7 +71,7 @@ fn acknowledgement(receipt: &Receipt) -> Acknowledgement {
     Acknowledgement::sign(delivery, 7, &destination())
 }
 
-impl Model {
+impl StoreModel {
     /// Makes one random change to the model and to the store.
     fn change(&mut self, store: &CourierStore, random: &mut Random, now_ms: u64) {
         let at = random.below(self.receipts.len().max(1) as u64) as usize;
@@ -80,8 +80,10 @@ impl Model {
             (0..=2, _) | (_, None) => self.submit(store, random, now_ms),
             (3, Some(receipt)) => {
                 let due_ms = (random.below(3) > 0).then_some(now_ms + random.below(1_000));
-                let tried = Tried { at_ms: now_ms, error: "no".to_owned(), is_invalid_acknowledgement: false, due_ms };
-                let lane = Lane { destination: receipt.destination.clone(), failures: 1, not_before_ms: now_ms };
+                let tried =
+                    FailedAttempt { at_ms: now_ms, error: "no".to_owned(), is_invalid_acknowledgement: false, due_ms };
+                let lane =
+                    CircuitBreaker { destination: receipt.destination.clone(), failures: 1, not_before_ms: now_ms };
                 store.record_failure(&receipt.id, &tried, &lane).unwrap();
                 (self.attempts, self.failures) = (self.attempts + 1, self.failures + 1);
                 let kept = self.receipts.get_mut(&receipt.id).unwrap();
@@ -90,13 +92,13 @@ impl Model {
                 kept.last_error = Some("no".to_owned());
                 match due_ms {
                     Some(due_ms) => kept.due_ms = due_ms,
-                    None => kept.state = State::Dead,
+                    None => kept.state = ReceiptState::Dead,
                 }
             }
             (4, Some(receipt)) => {
                 store.revive(&receipt.id, now_ms, 0).unwrap().unwrap();
                 let kept = self.receipts.get_mut(&receipt.id).unwrap();
-                (kept.state, kept.due_ms) = (State::Pending, now_ms);
+                (kept.state, kept.due_ms) = (ReceiptState::Pending, now_ms);
             }
             (5, Some(receipt)) => {
                 assert_eq!(store.forget(&receipt.id).unwrap().as_ref(), self.receipts.get(&receipt.id));
@@ -104,7 +106,7 @@ impl Model {
             }
             (6 | 7, Some(receipt)) => {
                 let credit = random.below(100);
-                let lane = Lane { destination: receipt.destination.clone(), ..Lane::default() };
+                let lane = CircuitBreaker { destination: receipt.destination.clone(), ..CircuitBreaker::default() };
                 for expected in [true, false] {
                     let is_credited = store.acknowledge(&acknowledgement(&receipt), credit, now_ms, Some(&lane));
                     assert_eq!(is_credited.unwrap(), expected);
@@ -129,12 +131,12 @@ impl Model {
         let new = receipt(&bundle, random.below(8), now_ms);
         let submitted = store.submit(staged(store, &bundle), &new).unwrap();
         match submitted {
-            Submitted::New => {
+            SubmitResult::New => {
                 assert!(!self.credited.contains_key(&new.id));
                 assert_eq!(self.receipts.insert(new.id, new), None);
             }
-            Submitted::Known(known) => assert_eq!(self.receipts.get(&new.id), Some(&*known)),
-            Submitted::Credited(credit) => assert_eq!(self.credited[&new.id], credit.credit),
+            SubmitResult::Known(known) => assert_eq!(self.receipts.get(&new.id), Some(&*known)),
+            SubmitResult::Credited(credit) => assert_eq!(self.credited[&new.id], credit.credit),
         }
     }
 
@@ -150,7 +152,7 @@ impl Model {
     /// Checks that the store contains exactly what the model contains.
     fn check(&self, store: &CourierStore) {
         store.check_records(|| false).unwrap();
-        for state in [State::Pending, State::Dead] {
+        for state in [ReceiptState::Pending, ReceiptState::Dead] {
             let found = store.receipts_in(state, None, usize::MAX).unwrap();
             let mut expected: Vec<_> =
                 self.receipts.values().filter(|receipt| receipt.state == state).cloned().collect();
@@ -164,7 +166,7 @@ impl Model {
             assert!(page.is_sorted_by_key(|receipt| (receipt.due_ms, receipt.id)));
             pending.extend(page.iter().map(|receipt| receipt.id));
         }
-        let is_pending = |receipt: &&Receipt| receipt.state == State::Pending;
+        let is_pending = |receipt: &&Receipt| receipt.state == ReceiptState::Pending;
         assert_eq!(pending, self.receipts.values().filter(is_pending).map(|receipt| receipt.id).collect());
         for receipt in self.receipts.values() {
             assert!(store.bundle(&receipt.bundle).unwrap().is_some());
@@ -189,7 +191,7 @@ impl Model {
 #[test]
 fn the_store_holds_what_the_changes_made_of_it() {
     for seed in 1..=6 {
-        let (mut random, mut model) = (Random(seed), Model::default());
+        let (mut random, mut model) = (Random(seed), StoreModel::default());
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("courier");
         let mut store = CourierStore::open(&path).unwrap();
@@ -214,7 +216,7 @@ fn the_store_holds_what_the_changes_made_of_it() {
         let report = CourierStore::fsck(&path).unwrap();
         assert!(report.is_sound(), "{report:?}");
         for receipt in model.receipts.values_mut() {
-            (receipt.state, receipt.attempts, receipt.attempted_ms) = (State::Pending, 0, 0);
+            (receipt.state, receipt.attempts, receipt.attempted_ms) = (ReceiptState::Pending, 0, 0);
             (receipt.due_ms, receipt.last_error) = (receipt.created_ms, None);
         }
         model.check(&CourierStore::open(&path).unwrap());
@@ -227,7 +229,7 @@ fn bundles_go_with_the_last_receipt_that_needs_them() {
     let store = CourierStore::open(directory.path()).unwrap();
     let receipts = [1, 2, 3].map(|sender| receipt(b"bundle", sender, 1_000));
     for receipt in &receipts {
-        assert_eq!(store.submit(staged(&store, b"bundle"), receipt).unwrap(), Submitted::New);
+        assert_eq!(store.submit(staged(&store, b"bundle"), receipt).unwrap(), SubmitResult::New);
     }
     let path = store.bundles.path(&receipts[0].bundle.blake3);
     store.forget(&receipts[0].id).unwrap();
@@ -312,7 +314,7 @@ fn a_store_that_is_in_use_is_found_sound_and_one_that_has_lost_something_is_not(
                         return;
                     }
                     let receipt = add(1_000_000 * thread + number);
-                    let model = &mut Model::default();
+                    let model = &mut StoreModel::default();
                     model.receive(store, &receipt);
                     match number % 3 {
                         0 => drop(store.forget(&receipt.id).unwrap()),
@@ -365,7 +367,10 @@ fn credit_is_found_in_sealed_segments_and_given_no_second_time() {
     assert_eq!(store.database.prefixed(&[keys::LEDGER]).count(), 0);
     assert_eq!(store.credit(&of.id).unwrap().map(|credit| credit.credit), Some(5));
     let again = store.submit(staged(&store, b"bundle"), &of).unwrap();
-    assert!(matches!(again, Submitted::Credited(Credit { credit: 5, place: Some(Place { segment: 1, .. }), .. })));
+    assert!(matches!(
+        again,
+        SubmitResult::Credited(Credit { credit: 5, place: Some(ArchiveOffset { segment: 1, .. }), .. })
+    ));
     assert!(!store.acknowledge(&acknowledgement(&of), 5, 2_000, None).unwrap());
     drop(store);
     let store = CourierStore::open(directory.path()).unwrap();

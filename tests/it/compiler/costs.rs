@@ -1,7 +1,7 @@
 //! Compile costs of a module: they fall on the child, and the module is at fault, not the host.
 
 use compute_host::digest::Digest;
-use compute_host::sandbox::{Compiler, GateLimits, PrepareError, Report};
+use compute_host::sandbox::{Compiler, GateLimits, GateReport, PrepareError};
 
 use super::{CONFINED_BY_ALL, Workplace, frame, settings};
 use crate::common::NODE;
@@ -30,7 +30,7 @@ fn what_a_module_costs_is_its_own_fault_at_each_stage() {
             assert!(!error.to_string().contains("another try"), "{error}");
         }
         // A refusal that was reported before the child died is returned.
-        let refused = Report::of(&wat::parse_str("(module)").unwrap(), &GateLimits::DEFAULT);
+        let refused = GateReport::of(&wat::parse_str("(module)").unwrap(), &GateLimits::DEFAULT);
         let told = [frame(0, &[1]), frame(2, &serde_json::to_vec(&refused).unwrap())];
         let error = dying(&here, &told, how).prepare(&GateLimits::DEFAULT, b"(module)".as_slice()).err().unwrap();
         assert!(matches!(error, PrepareError::Refused(report) if *report == refused));
@@ -54,7 +54,7 @@ fn text_is_made_binary_in_the_child_and_nowhere_else() {
     assert!(matches!(of(b"(module (func $f) (func $f))").err(), Some(PrepareError::NotAModule(_))));
     match of(b"(module)").err() {
         Some(PrepareError::Refused(report)) => {
-            assert_eq!(*report, Report::of(&wat::parse_str("(module)").unwrap(), &GateLimits::DEFAULT));
+            assert_eq!(*report, GateReport::of(&wat::parse_str("(module)").unwrap(), &GateLimits::DEFAULT));
         }
         other => panic!("{:?}", other.map(|error| error.to_string())),
     }

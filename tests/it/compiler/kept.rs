@@ -4,10 +4,10 @@ use std::fs;
 use std::sync::Arc;
 
 use compute_host::digest::MacKey;
-use compute_host::modules::{CodeFiles, Modules};
+use compute_host::modules::{CompiledCache, Modules};
 use compute_host::sandbox::{Admitted, Compiler, GateLimits, Sandbox};
-use compute_host::slice::Scope;
-use compute_host::workload::Guest;
+use compute_host::slice::Tenant;
+use compute_host::workload::WorkloadGuest;
 
 use super::lines::distinct;
 use super::{Workplace, settings};
@@ -21,16 +21,16 @@ fn one_token_does_not_have_anothers_module_compiled_anew_each_run() {
     fs::create_dir(here.path("cache")).unwrap();
     let script = format!("echo >> {}\nexec {NODE} \"$@\"", here.path("tried").display());
     let compiler = here.program("compiler", &script);
-    let (mallory, victim): (Scope, Scope) = ("mallory".parse().unwrap(), "victim".parse().unwrap());
+    let (mallory, victim): (Tenant, Tenant) = ("mallory".parse().unwrap(), "victim".parse().unwrap());
     let start = |bytes_max: u64| {
         let sandbox = Arc::new(Sandbox::new(1).unwrap());
         let compiler = Compiler::child(&compiler, settings());
-        let files = CodeFiles::new(here.path("cache"), MacKey::new([7; 32]), bytes_max);
+        let files = CompiledCache::new(here.path("cache"), MacKey::new([7; 32]), bytes_max);
         Modules::new(sandbox, compiler, GateLimits::DEFAULT).with_code(files)
     };
-    let run = |modules: &Modules, module: &Admitted, scope: &Scope| {
+    let run = |modules: &Modules, module: &Admitted, scope: &Tenant| {
         let before = here.tries();
-        modules.program_for(Guest::Admitted(module), scope).map(drop).unwrap();
+        modules.program_for(WorkloadGuest::Admitted(module), scope).map(drop).unwrap();
         here.tries() - before
     };
     let own = distinct(1_000);

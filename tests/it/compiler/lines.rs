@@ -7,9 +7,9 @@ use std::task::Poll;
 
 use compute_host::modules::ModulesError;
 use compute_host::sandbox::{Admitted, COMPILE_COMMAND};
-use compute_host::slice::Scope;
+use compute_host::slice::Tenant;
 use compute_host::verify::VERIFY_COMMAND;
-use compute_host::workload::Guest;
+use compute_host::workload::WorkloadGuest;
 
 use super::{MEMORY_BYTES, Workplace, modules, piped};
 use crate::common::NODE;
@@ -38,11 +38,11 @@ pub fn distinct(number: u32) -> Admitted {
 #[test]
 fn compilers_are_as_many_as_jobs_and_go_by_turns() {
     let here = Workplace::new();
-    let (mallory, victim): (Scope, Scope) = ("mallory".parse().unwrap(), "victim".parse().unwrap());
+    let (mallory, victim): (Tenant, Tenant) = ("mallory".parse().unwrap(), "victim".parse().unwrap());
     let modules = modules(compiler_that_waits(&here)).with_jobs(2);
     let running = || fs::read_dir(here.path("running")).unwrap().count();
-    let compile = |number: u32, scope: &Scope| {
-        modules.program_for(Guest::Admitted(&distinct(number)), scope).map(drop).unwrap();
+    let compile = |number: u32, scope: &Tenant| {
+        modules.program_for(WorkloadGuest::Admitted(&distinct(number)), scope).map(drop).unwrap();
     };
     let (modules, mallory, victim, compile) = (&modules, &mallory, &victim, &compile);
     std::thread::scope(|threads| {

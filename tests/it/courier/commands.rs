@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use compute_host::courier::answers::Answer;
-use compute_host::courier::orders::{Order, Which, perform};
+use compute_host::courier::commands::{CourierRequest, ListFilter, execute};
+use compute_host::courier::events::CourierEvent;
 use compute_host::courier::{Courier, Settings, system_clock};
 use compute_host::key::Signer;
 
@@ -48,10 +48,10 @@ fn a_list_ends_when_nobody_wants_the_rest() {
         told.push(answer);
         unwanted.notify_one();
     };
-    let order = Order::List { which: Which::Pending };
-    let listed = perform(&courier, order, tokio::io::empty(), tell, unwanted.notified());
+    let order = CourierRequest::List { which: ListFilter::Pending };
+    let listed = execute(&courier, order, tokio::io::empty(), tell, unwanted.notified());
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(listed).unwrap();
-    assert_eq!(told.pop(), Some(Answer::Problem { what: "interrupted".to_owned() }));
+    assert_eq!(told.pop(), Some(CourierEvent::Problem { what: "interrupted".to_owned() }));
     assert!((1..1_000).contains(&told.len()), "{}", told.len());
 }
 

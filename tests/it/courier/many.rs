@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use compute_host::courier::{
-    Courier, Event, ForwardError, Forwarder, Handed, Mode, Parcel, Peer, Settings, system_clock,
+    Courier, Event, FlushMode, ForwardError, ForwardOutcome, Forwarder, OutboundBundle, Peer, Settings, system_clock,
 };
 use compute_host::key::{NodeKey, Signer};
 use compute_host::receipt::Acknowledgement;
@@ -143,8 +143,8 @@ fn nor_where_the_running_node_forwards() {
 struct Near(NodeKey);
 
 impl Forwarder for Near {
-    async fn forward(&self, parcel: Parcel) -> Result<Handed, ForwardError> {
-        Ok(Handed::Acknowledged(Acknowledgement::sign(parcel.delivery, 1, &self.0).to_bytes()))
+    async fn forward(&self, parcel: OutboundBundle) -> Result<ForwardOutcome, ForwardError> {
+        Ok(ForwardOutcome::Acknowledged(Acknowledgement::sign(parcel.delivery, 1, &self.0).to_bytes()))
     }
 }
 
@@ -170,7 +170,7 @@ fn what_was_forwarded_is_put_away_when_a_flush_is_done_and_not_where_it_is_inter
                 stop.notify_one();
             }
         };
-        let mode = Mode::All { retry_for: Duration::ZERO };
+        let mode = FlushMode::All { retry_for: Duration::ZERO };
         let flush = courier.flush(Arc::new(Near(near())), mode, |_| Ok(Some(peer.clone())), tell, stop.notified());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         (runtime.block_on(flush).unwrap(), courier.tally())

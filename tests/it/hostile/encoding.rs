@@ -1,6 +1,6 @@
 //! Encodings that lie about lengths, counts, order, and kinds.
 
-use compute_host::sandbox::{Admitted, Outcome, Report, Work};
+use compute_host::sandbox::{Admitted, GateReport, Invocation, Outcome};
 use compute_host::sandbox::{GateLimits, Input};
 
 use super::{LIMITS, open, refusal, sandbox};
@@ -91,7 +91,7 @@ fn body(code: &[u8]) -> Vec<u8> {
 fn refused(attack: &str, wasm: &[u8], code: &str) {
     let refusal = refusal(attack, wasm);
     assert_eq!(refusal.code(), code, "{attack}: {refusal}");
-    assert!(!Report::of(wasm, &GateLimits::DEFAULT).refusals.is_empty(), "{attack}");
+    assert!(!GateReport::of(wasm, &GateLimits::DEFAULT).refusals.is_empty(), "{attack}");
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn runs(attack: &str, wasm: &[u8]) {
     let admitted = Admitted::new(wasm).unwrap_or_else(|refusal| panic!("{attack}: {refusal}"));
     let program = sandbox().compile(&admitted).unwrap();
     let input: Box<dyn Input> = Box::new(open());
-    let work = Work::new(input, LIMITS);
+    let work = Invocation::new(input, LIMITS);
     assert_eq!(sandbox().run(&program, work).unwrap().outcome, Outcome::Done, "{attack}");
 }
 

@@ -1,7 +1,7 @@
 //! Guests that never end, exhaust the stack, or trap.
 
 use compute_host::limits::Limits;
-use compute_host::sandbox::{Input, Outcome, Sandbox, Trap, Work};
+use compute_host::sandbox::{Input, Invocation, Outcome, Sandbox, Trap};
 
 use super::{ARGS, admitted, ends, guest_file, open};
 
@@ -178,7 +178,7 @@ fn no_run_sees_what_another_left() {
     let program = sandbox.compile(&module).unwrap();
     for _ in 0..3 {
         let input: Box<dyn Input> = Box::new(open());
-        let work = Work { args: ARGS.into(), ..Work::new(input, Limits::DEFAULT) };
+        let work = Invocation { args: ARGS.into(), ..Invocation::new(input, Limits::DEFAULT) };
         assert_eq!(sandbox.run(&program, work).unwrap().outcome, Outcome::Done);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicU64;
 
 use compute_host::digest::{Digest, HashThreads};
-use compute_host::sandbox::{Input, Outcome, Work};
+use compute_host::sandbox::{Input, Invocation, Outcome};
 use compute_host::slice::Slice;
 
 use super::{ARGS, LIMITS, PRELUDE, admitted, ends, run, sandbox};
@@ -52,7 +52,7 @@ fn hopping_through_a_long_slice_is_charged_for_what_it_makes_the_host_read() {
         );
         let program = sandbox().compile(&admitted(&wat)).unwrap();
         let input: Box<dyn Input> = Box::new(slice.open(&HashThreads::new(1), &AtomicU64::new(0)).unwrap());
-        let work = Work { args: ARGS.into(), ..Work::new(input, LIMITS) };
+        let work = Invocation { args: ARGS.into(), ..Invocation::new(input, LIMITS) };
         let execution = sandbox().run(&program, work).unwrap();
         assert_eq!(execution.outcome, Outcome::Done);
         execution.usage.gas

@@ -1,6 +1,6 @@
 //! Names that would control a terminal, hide in a log, or fill it.
 
-use compute_host::sandbox::{Admitted, GateLimits, Report};
+use compute_host::sandbox::{Admitted, GateLimits, GateReport};
 
 use super::{MEMORY, RUN, refusal};
 
@@ -67,7 +67,7 @@ fn names_that_mislead_are_written_out() {
         for (place, wasm) in places(name) {
             let said = refusal(attack, &wasm).to_string();
             assert!(!said.contains(is_misleading), "{attack}, as {place}: {said:?}");
-            for refusal in Report::of(&wasm, &GateLimits::DEFAULT).refusals {
+            for refusal in GateReport::of(&wasm, &GateLimits::DEFAULT).refusals {
                 assert!(!refusal.to_string().contains(is_misleading), "{attack}, as {place}: {refusal}");
             }
         }
@@ -81,7 +81,7 @@ fn endless_names_are_cut_off() {
         for (place, wasm) in places(&"n".repeat(bytes)) {
             let refusal = refusal("an endless name", &wasm);
             assert!(refusal.to_string().len() < 400, "{bytes} bytes, as {place}: {refusal}");
-            let report = Report::of(&wasm, &GateLimits::DEFAULT);
+            let report = GateReport::of(&wasm, &GateLimits::DEFAULT);
             assert!(report.refusals.iter().all(|refusal| refusal.to_string().len() < 400), "{bytes} bytes, as {place}");
         }
     }

@@ -1,6 +1,6 @@
 //! For each limit of the gate, a module just above it, in as few bytes as possible.
 
-use compute_host::sandbox::{Admitted, GateLimits, LIMITS, LimitName, Refusal, Report, Rule};
+use compute_host::sandbox::{Admitted, GateLimits, GateReport, LIMITS, LimitName, Refusal, Rule};
 
 use super::{MEMORY, RUN};
 
@@ -53,7 +53,7 @@ fn refusals(name: LimitName, n: u64) -> Option<Vec<Refusal>> {
     let fields = if name == LimitName::MemoryPages { RUN.to_owned() } else { fields(name, n)? };
     let text = format!("(module {fields} {memory})");
     let wasm = wat::parse_str(&text).unwrap_or_else(|error| panic!("{name:?}: {error}"));
-    let refusals = Report::of(&wasm, &GateLimits::DEFAULT).refusals;
+    let refusals = GateReport::of(&wasm, &GateLimits::DEFAULT).refusals;
     assert_eq!(Admitted::new(wasm).is_err(), !refusals.is_empty(), "{name:?}");
     Some(refusals)
 }

@@ -4,7 +4,9 @@
 use std::time::{Duration, Instant};
 
 use compute_host::limits::Limits;
-use compute_host::sandbox::{EngineKind, Execution, Input, Outcome, Reference, SandboxError, Trap, Watch, Work, meter};
+use compute_host::sandbox::{
+    EngineKind, Execution, Input, Invocation, Outcome, Reference, RunControl, SandboxError, Trap, meter,
+};
 
 use super::{LIMITS, MEMORY, PRELUDE, RUN, admitted, open, proves_what_it_may, refused, run_module, sandbox};
 
@@ -137,7 +139,7 @@ fn a_deadline_that_is_over_is_seen_before_the_start() {
     let over = || {
         let input: Box<dyn Input> = Box::new(open());
         let deadline = Some(Instant::now() - Duration::from_secs(1));
-        Work { watch: Watch { deadline, ..Watch::default() }, ..Work::new(input, LIMITS) }
+        Invocation { watch: RunControl { deadline, ..RunControl::default() }, ..Invocation::new(input, LIMITS) }
     };
     let served = sandbox().run(&sandbox().compile(&module).unwrap(), over());
     assert!(matches!(served, Err(SandboxError::Deadline)));

@@ -3,14 +3,14 @@
 use std::io::Read as _;
 
 use compute_host::modules::ModuleKey;
-use compute_host::store::Output;
+use compute_host::store::TaskOutput;
 
 use super::*;
 use crate::common::COPY;
 
 fn copy(runner: &WorkloadRunner) -> TaskRequest {
     let Workload::Module(module) = Workload::from_module(COPY.as_bytes()).unwrap() else { panic!() };
-    let record = Record::new(module.wasm().len() as u64, "compute".to_owned(), 0, "a test".to_owned());
+    let record = ModuleRecord::new(module.wasm().len() as u64, "compute".to_owned(), 0, "a test".to_owned());
     runner.modules().add(&module, None, &record).unwrap();
     TaskRequest::new(TaskWorkload::Stored(module.digest()))
 }
@@ -19,15 +19,15 @@ fn open_with(here: &Workplace, runner: &WorkloadRunner) -> Arc<Queue> {
     Queue::open(&here.path("accepted"), runner.clone(), SETTINGS).unwrap()
 }
 
-fn output(queue: &Queue, scope: &Scope, id: &TaskId) -> Option<Vec<u8>> {
+fn output(queue: &Queue, scope: &Tenant, id: &TaskId) -> Option<Vec<u8>> {
     match queue.output(scope, id).unwrap() {
-        Output::Held(bytes) => Some(bytes),
-        Output::File { mut file, .. } => {
+        TaskOutput::Held(bytes) => Some(bytes),
+        TaskOutput::File { mut file, .. } => {
             let mut bytes = Vec::new();
             file.read_to_end(&mut bytes).unwrap();
             Some(bytes)
         }
-        Output::Gone => None,
+        TaskOutput::Gone => None,
     }
 }
 
@@ -52,8 +52,10 @@ async fn what_a_guest_put_out_is_there_when_the_end_is_told_and_after_a_restart(
     let queue = open(&here);
     for (id, slice) in ids.iter().zip(&slices) {
         assert!(output(&queue, &a, id).as_ref() == Some(slice), "{} bytes", slice.len());
-        assert!(output(&queue, &b, id).is_none() && output(&queue, &Scope::OWNER, id).is_none());
-        let Phase::Ended(Ending::Done { output, .. }) = queue.status(&a, id).unwrap().unwrap().phase else { panic!() };
+        assert!(output(&queue, &b, id).is_none() && output(&queue, &Tenant::OWNER, id).is_none());
+        let TaskPhase::Ended(TaskOutcome::Done { output, .. }) = queue.status(&a, id).unwrap().unwrap().phase else {
+            panic!()
+        };
         assert_eq!((output.blake3, output.bytes), (Digest::of(slice), slice.len() as u64));
     }
     assert_eq!(queue.depth().output_bytes, slices.iter().map(|slice| slice.len() as u64).sum::<u64>());
@@ -63,7 +65,7 @@ async fn what_a_guest_put_out_is_there_when_the_end_is_told_and_after_a_restart(
 #[tokio::test]
 async fn what_was_run_and_has_no_output_here_is_run_once_more_for_it() {
     let here = Workplace::new();
-    let owner = Scope::OWNER;
+    let owner = Tenant::OWNER;
     let (ended, waits, silent) = {
         let runner = runner(&here);
         let (queue, copy) = (open_with(&here, &runner), copy(&runner));
@@ -91,7 +93,7 @@ async fn what_was_run_and_has_no_output_here_is_run_once_more_for_it() {
 #[tokio::test]
 async fn where_only_the_proof_can_be_had_it_is_the_result() {
     let here = Workplace::new();
-    let owner = Scope::OWNER;
+    let owner = Tenant::OWNER;
     let request = {
         let runner = runner(&here);
         let (queue, copy) = (open_with(&here, &runner), copy(&runner));
@@ -104,7 +106,7 @@ async fn where_only_the_proof_can_be_had_it_is_the_result() {
         copy
     };
     let runner = runner(&here);
-    let settings = Settings { quota: AcceptedQuota { outputs_bytes_max: 200, ..SETTINGS.quota }, ..SETTINGS };
+    let settings = Settings { quota: QueueLimits { outputs_bytes_max: 200, ..SETTINGS.quota }, ..SETTINGS };
     let queue = Queue::open(&here.path("accepted"), runner.clone(), settings).unwrap();
     let long = hand_in(&queue, &owner, &noise(2, 300), request.clone()).unwrap();
     let worker = Worker::start(&queue);

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use compute_host::key::NodeKey;
-use compute_host::metrics::{Kind, TABLE};
+use compute_host::metrics::{MetricKind, TABLE};
 
 use super::access::{bearer, token};
 use super::{ECHO, Service};
@@ -128,10 +128,11 @@ fn all_that_is_scraped_stands_in_the_table_and_pleases_prometheus() {
     }
     for series in scrape.series() {
         let (name, labels) = series.split_once('{').unwrap_or((series, ""));
-        let is_of = |kind: Kind, name: &str| TABLE.iter().find(|family| family.kind == kind && family.name == name);
+        let is_of =
+            |kind: MetricKind, name: &str| TABLE.iter().find(|family| family.kind == kind && family.name == name);
         let base = ["_bucket", "_sum", "_count"].into_iter().find_map(|suffix| name.strip_suffix(suffix));
-        let family = base.and_then(|base| is_of(Kind::Histogram, base));
-        let family = family.or_else(|| is_of(Kind::Counter, name)).or_else(|| is_of(Kind::Gauge, name));
+        let family = base.and_then(|base| is_of(MetricKind::Histogram, base));
+        let family = family.or_else(|| is_of(MetricKind::Counter, name)).or_else(|| is_of(MetricKind::Gauge, name));
         let family = family.unwrap_or_else(|| panic!("{name} is not in the table"));
         let mut labels: Vec<&str> = labels.split("\",").filter_map(|label| Some(label.split_once('=')?.0)).collect();
         labels.retain(|label| *label != "le");

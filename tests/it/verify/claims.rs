@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering;
 
 use compute_host::digest::Digest;
 use compute_host::limits::Limits;
-use compute_host::sandbox::{Beyond, Claimed, EngineKind, Outcome, QUANTUM, Reference, SandboxError, Watch, Work};
+use compute_host::sandbox::{
+    Claimed, ClaimedAmount, EngineKind, Invocation, Outcome, QUANTUM, Reference, RunControl, SandboxError,
+};
 
 use super::{Long, lie, metered};
 use crate::common::Workplace;
@@ -45,9 +47,10 @@ fn a_run_ends_where_it_refutes_its_claim_on_every_engine() {
             for (gas, limit) in [(0, u64::MAX), (7, 1_000_000_000), (7, 1 << 63), (QUANTUM + 5, u64::MAX)] {
                 let limits = Limits { gas: limit, output_bytes: u64::MAX, ..Limits::DEFAULT };
                 let claimed = Some(Claimed { gas, output_bytes: 1 << 40 });
-                let watch = Watch { claimed, ..Watch::default() };
-                let ended = reference.run(Work { watch: watch.clone(), ..Work::new(Box::new(Long), limits) });
-                let is_beyond = matches!(ended, Err(SandboxError::BeyondClaim(Beyond::Gas)));
+                let watch = RunControl { claimed, ..RunControl::default() };
+                let ended =
+                    reference.run(Invocation { watch: watch.clone(), ..Invocation::new(Box::new(Long), limits) });
+                let is_beyond = matches!(ended, Err(SandboxError::BeyondClaim(ClaimedAmount::Gas)));
                 assert!(is_beyond, "{name}, {gas} of {limit} gas on {engine}: {ended:?}");
                 let granted = watch.gas_granted.load(Ordering::Relaxed);
                 assert!(granted < gas + QUANTUM, "{name}, {gas} of {limit} gas on {engine}: {granted}");
@@ -56,14 +59,16 @@ fn a_run_ends_where_it_refutes_its_claim_on_every_engine() {
     }
     let module = endless(ENDLESS[5].1);
     for engine in EngineKind::ALL {
-        let watch = Watch { claimed: Some(Claimed { gas: 1 << 40, output_bytes: 1000 }), ..Watch::default() };
-        let work = Work { watch, ..Work::new(Box::new(Long), Limits { gas: u64::MAX, ..Limits::DEFAULT }) };
+        let watch = RunControl { claimed: Some(Claimed { gas: 1 << 40, output_bytes: 1000 }), ..RunControl::default() };
+        let work = Invocation { watch, ..Invocation::new(Box::new(Long), Limits { gas: u64::MAX, ..Limits::DEFAULT }) };
         let ended = Reference::new(engine, &module).unwrap().run(work);
-        assert!(matches!(ended, Err(SandboxError::BeyondClaim(Beyond::Output))), "{engine}: {ended:?}");
+        assert!(matches!(ended, Err(SandboxError::BeyondClaim(ClaimedAmount::Output))), "{engine}: {ended:?}");
         // The job's limits apply before the claim's.
-        let watch = Watch { claimed: Some(Claimed { gas: 1 << 40, output_bytes: 1000 }), ..Watch::default() };
+        let watch = RunControl { claimed: Some(Claimed { gas: 1 << 40, output_bytes: 1000 }), ..RunControl::default() };
         let limits = Limits { gas: u64::MAX, output_bytes: 1000, ..Limits::DEFAULT };
-        let ended = Reference::new(engine, &module).unwrap().run(Work { watch, ..Work::new(Box::new(Long), limits) });
+        let ended = Reference::new(engine, &module)
+            .unwrap()
+            .run(Invocation { watch, ..Invocation::new(Box::new(Long), limits) });
         assert!(ended.is_ok_and(|ended| ended.outcome == Outcome::OutputLimit), "{engine}");
     }
 }
@@ -76,11 +81,11 @@ fn each_true_claim_is_found_within_its_own_bounds_on_every_engine() {
         for gas in [0, 1, QUANTUM - 1, QUANTUM, 2 * QUANTUM + 7] {
             let limits = Limits { gas, output_bytes: 1000, ..Limits::DEFAULT };
             let first = Reference::new(EngineKind::Cranelift, &module).unwrap();
-            let first = first.run(Work::new(Box::new(Long), limits)).unwrap();
+            let first = first.run(Invocation::new(Box::new(Long), limits)).unwrap();
             let claimed = Claimed { gas: first.usage.gas, output_bytes: first.output.len() as u64 };
             for engine in EngineKind::ALL {
-                let watch = Watch { claimed: Some(claimed), ..Watch::default() };
-                let work = Work { watch, ..Work::new(Box::new(Long), limits) };
+                let watch = RunControl { claimed: Some(claimed), ..RunControl::default() };
+                let work = Invocation { watch, ..Invocation::new(Box::new(Long), limits) };
                 let again = Reference::new(engine, &module).unwrap().run(work);
                 let again = again.unwrap_or_else(|error| panic!("{name}, {gas} gas on {engine}: {error}"));
                 assert_eq!((again.outcome, again.usage), (first.outcome, first.usage), "{name}, {gas} gas on {engine}");

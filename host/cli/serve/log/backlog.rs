@@ -11,11 +11,11 @@ const BYTES_MAX: usize = 4 << 20;
 
 /// A log buffer, shared by the writers and the thread that empties it.
 #[derive(Clone, Default)]
-pub struct Backlog(Arc<Shared>);
+pub struct Backlog(Arc<SharedBacklog>);
 
 #[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
+struct SharedBacklog {
+    state: Mutex<BacklogState>,
     /// Signals that there are lines to write.
     filled: Condvar,
     /// Signals that all lines are written.
@@ -24,7 +24,7 @@ struct Shared {
 }
 
 #[derive(Default)]
-struct State {
+struct BacklogState {
     lines: Vec<u8>,
     /// True while the thread writes lines that it removed from the buffer.
     is_writing: bool,
@@ -85,11 +85,11 @@ impl Backlog {
     /// Waits until all lines are written, for `time` at most.
     pub fn finish(&self, time: Duration) {
         let state = self.lock();
-        let is_busy = |state: &mut State| state.is_writing || !state.lines.is_empty();
+        let is_busy = |state: &mut BacklogState| state.is_writing || !state.lines.is_empty();
         drop(self.0.emptied.wait_timeout_while(state, time, is_busy));
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, BacklogState> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

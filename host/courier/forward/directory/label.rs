@@ -29,7 +29,7 @@ const CARRIER_DIGITS: usize = 16;
 
 /// Common file name of one bundle's files, without the extension: `<carrier>-<id>`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct CarriedName(String);
+pub struct ExportName(String);
 
 /// Error of a text that is not such a file name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,7 +38,7 @@ pub struct CarriedName(String);
 )]
 pub struct NotACarriedName;
 
-impl CarriedName {
+impl ExportName {
     pub fn of(delivery: &Delivery) -> Self {
         Self(format!("{}-{}", delivery.carrier.short(), delivery.receipt))
     }
@@ -52,7 +52,7 @@ impl CarriedName {
     }
 }
 
-impl FromStr for CarriedName {
+impl FromStr for ExportName {
     type Err = NotACarriedName;
 
     fn from_str(text: &str) -> Result<Self, NotACarriedName> {
@@ -63,7 +63,7 @@ impl FromStr for CarriedName {
     }
 }
 
-impl fmt::Display for CarriedName {
+impl fmt::Display for ExportName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -130,9 +130,9 @@ mod tests {
 
     #[test]
     fn a_name_has_one_form_and_no_way_out_of_the_directory() {
-        let name = CarriedName::of(&delivery(b"bundle"));
+        let name = ExportName::of(&delivery(b"bundle"));
         assert_eq!(name.to_string().parse(), Ok(name.clone()));
-        let of_file = |file: &str| CarriedName::of_file(OsStr::new(file), "ack");
+        let of_file = |file: &str| ExportName::of_file(OsStr::new(file), "ack");
         assert_eq!(of_file(&format!("{name}.ack")), Some(name.clone()));
         let text = name.to_string();
         for wrong in [

@@ -26,14 +26,14 @@ pub fn delivery(bundle: &[u8]) -> Delivery {
     }
 }
 
-fn parcel(bundle: &[u8], content: &[u8]) -> Parcel {
+fn parcel(bundle: &[u8], content: &[u8]) -> OutboundBundle {
     let delivery = delivery(bundle);
     let to = Peer { name: "bob".parse().unwrap(), address: None, public_key: delivery.destination };
     let signature = delivery.sign(&carrier());
-    Parcel { to, delivery, signature, content: Content::Bytes(content.to_vec().into()) }
+    OutboundBundle { to, delivery, signature, content: BundleContent::Bytes(content.to_vec().into()) }
 }
 
-fn forward(directory: &Path, parcel: Parcel) -> Result<Handed, ForwardError> {
+fn forward(directory: &Path, parcel: OutboundBundle) -> Result<ForwardOutcome, ForwardError> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(DirectoryForwarder::new(directory.to_owned()).forward(parcel))
 }
@@ -45,15 +45,15 @@ fn files(directory: &Path) -> Vec<String> {
     names
 }
 
-fn found(directory: &Path) -> Vec<Result<Carried, String>> {
+fn found(directory: &Path) -> Vec<Result<ExportedBundle, String>> {
     deliveries(directory).unwrap().map(|carried| carried.map_err(|error| error.to_string())).collect()
 }
 
 #[test]
 fn a_bundle_goes_there_and_its_acknowledgement_comes_back() {
     let stick = tempfile::tempdir().unwrap();
-    assert_eq!(forward(stick.path(), parcel(b"bundle", b"bundle")), Ok(Handed::Carried));
-    let name = CarriedName::of(&delivery(b"bundle"));
+    assert_eq!(forward(stick.path(), parcel(b"bundle", b"bundle")), Ok(ForwardOutcome::Carried));
+    let name = ExportName::of(&delivery(b"bundle"));
     assert_eq!(files(stick.path()), [format!("{name}.bundle"), format!("{name}.delivery")]);
 
     let mut there = found(stick.path());
@@ -68,7 +68,7 @@ fn a_bundle_goes_there_and_its_acknowledgement_comes_back() {
     let back: Vec<_> = acknowledgements(stick.path()).unwrap().map(Result::unwrap).collect();
     assert_eq!(back, [(name.clone(), acknowledgement.clone())]);
     let again = forward(stick.path(), parcel(b"bundle", b"bundle"));
-    assert_eq!(again, Ok(Handed::Acknowledged(acknowledgement)));
+    assert_eq!(again, Ok(ForwardOutcome::Acknowledged(acknowledgement)));
     for _ in 0..2 {
         clear(stick.path(), &name).unwrap();
         assert!(files(stick.path()).is_empty());
@@ -79,7 +79,7 @@ fn a_bundle_goes_there_and_its_acknowledgement_comes_back() {
 fn what_is_there_and_whole_is_left_and_what_is_not_is_written_again() {
     let stick = tempfile::tempdir().unwrap();
     forward(stick.path(), parcel(b"bundle", b"bundle")).unwrap();
-    let name = CarriedName::of(&delivery(b"bundle"));
+    let name = ExportName::of(&delivery(b"bundle"));
     let paths = [BUNDLE, DELIVERY].map(|extension| name.path(stick.path(), extension));
     let inodes = || paths.each_ref().map(|path| std::fs::metadata(path).unwrap().ino());
     let before = inodes();
@@ -90,7 +90,7 @@ fn what_is_there_and_whole_is_left_and_what_is_not_is_written_again() {
     for (at, path) in paths.iter().enumerate() {
         for damage in [&b""[..], b"bundl", b"bundlf", b"bundle and more"] {
             std::fs::write(path, damage).unwrap();
-            assert_eq!(forward(stick.path(), parcel(b"bundle", b"bundle")), Ok(Handed::Carried));
+            assert_eq!(forward(stick.path(), parcel(b"bundle", b"bundle")), Ok(ForwardOutcome::Carried));
             assert_eq!(std::fs::read(path).unwrap(), whole[at], "{damage:?}");
         }
     }
@@ -109,7 +109,7 @@ fn a_bundle_that_is_damaged_here_is_not_carried() {
     let bundle = vec![7; 1 << 20];
     file.write_all(&bundle[1..]).unwrap();
     file.write_all(b"x").unwrap();
-    let parcel = Parcel { content: Content::File(file), ..parcel(&bundle, b"") };
+    let parcel = OutboundBundle { content: BundleContent::File(file), ..parcel(&bundle, b"") };
     assert!(matches!(forward(stick.path(), parcel), Err(ForwardError::Damaged { .. })));
     assert!(files(stick.path()).is_empty());
 }
@@ -126,7 +126,7 @@ fn a_stick_that_is_not_there_is_not_made() {
 #[test]
 fn no_link_is_followed_neither_to_read_nor_to_write() {
     let (stick, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let name = CarriedName::of(&delivery(b"bundle"));
+    let name = ExportName::of(&delivery(b"bundle"));
     let at = |extension| name.path(stick.path(), extension);
     forward(elsewhere.path(), parcel(b"bundle", b"bundle")).unwrap();
     let mine = elsewhere.path().join("mine");
@@ -134,7 +134,7 @@ fn no_link_is_followed_neither_to_read_nor_to_write() {
 
     symlink(&mine, at(ACKNOWLEDGEMENT)).unwrap();
     assert!(acknowledgements(stick.path()).unwrap().all(|acknowledgement| acknowledgement.is_err()));
-    assert_eq!(forward(stick.path(), parcel(b"bundle", b"bundle")), Ok(Handed::Carried));
+    assert_eq!(forward(stick.path(), parcel(b"bundle", b"bundle")), Ok(ForwardOutcome::Carried));
     clear(stick.path(), &name).unwrap();
     assert_eq!(std::fs::read(&mine).unwrap(), b"mine");
     write_acknowledgement(stick.path(), &name, b"acknowledged").unwrap();
@@ -165,7 +165,7 @@ fn no_link_is_followed_neither_to_read_nor_to_write() {
 fn what_is_damaged_is_named_and_the_others_are_read() {
     let stick = tempfile::tempdir().unwrap();
     forward(stick.path(), parcel(b"bundle", b"bundle")).unwrap();
-    let name = CarriedName::of(&delivery(b"bundle")).to_string();
+    let name = ExportName::of(&delivery(b"bundle")).to_string();
     let good = std::fs::read(stick.path().join(format!("{name}.delivery"))).unwrap();
     let other = |last: u8| format!("{}{last:02x}.delivery", &name[..name.len() - 2]);
     for (last, bytes) in [(1, &good[..]), (2, &good[..good.len() - 1]), (3, b""), (4, &[0; BYTES_TOO_MANY])] {
@@ -209,11 +209,11 @@ fn a_bundle_of_another_length_than_its_delivery_says_is_not_opened() {
 #[test]
 fn what_is_no_acknowledgement_of_it_is_in_nobodys_way() {
     let stick = tempfile::tempdir().unwrap();
-    let name = CarriedName::of(&delivery(b"bundle"));
+    let name = ExportName::of(&delivery(b"bundle"));
     let other = Acknowledgement::sign(Delivery { hops: 2, ..delivery(b"bundle") }, 5, &destination()).to_bytes();
     for false_one in [&[0; ACKNOWLEDGEMENT_BYTES_MAX + 1][..], &[0; ACKNOWLEDGEMENT_BYTES_MAX], b"", &other] {
         write_acknowledgement(stick.path(), &name, false_one).unwrap();
-        assert_eq!(forward(stick.path(), parcel(b"bundle", b"bundle")), Ok(Handed::Carried));
+        assert_eq!(forward(stick.path(), parcel(b"bundle", b"bundle")), Ok(ForwardOutcome::Carried));
     }
     write_acknowledgement(stick.path(), &name, &[0; ACKNOWLEDGEMENT_BYTES_MAX + 1]).unwrap();
     assert!(acknowledgements(stick.path()).unwrap().all(|acknowledgement| acknowledgement.is_err()));

@@ -44,7 +44,7 @@ pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 /// The relevant fields of RFC 9457, and the extension member of a node.
 #[derive(Default, serde::Deserialize)]
 #[serde(default)]
-struct Problem {
+struct ProblemFields {
     title: Option<String>,
     detail: Option<String>,
     code: Option<String>,
@@ -53,7 +53,7 @@ struct Problem {
 
 /// Content of a refusal.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct RefusalContent {
     /// Reason code, if it has the format of one.
     pub code: Option<String>,
     /// Reason, for people.
@@ -63,10 +63,10 @@ pub struct Told {
 }
 
 /// Parses a problem document. The result is empty if `bytes` are not a problem document.
-pub fn problem(bytes: &[u8]) -> Told {
-    let Problem { title, detail, code, refusal } = serde_json::from_slice(bytes).unwrap_or_default();
+pub fn problem(bytes: &[u8]) -> RefusalContent {
+    let ProblemFields { title, detail, code, refusal } = serde_json::from_slice(bytes).unwrap_or_default();
     let signed = refusal.and_then(|refusal| BASE64.decode(refusal).ok());
-    Told {
+    RefusalContent {
         code: code.filter(|code| is_refusal_code(code)),
         text: detail.or(title),
         signed: signed.filter(|signed| signed.len() <= REFUSAL_BYTES_MAX),
@@ -127,15 +127,15 @@ mod tests {
             ("<html>", None, None),
             ("", None, None),
         ] {
-            let expected = Told { code: owned(code), text: owned(told), signed: None };
+            let expected = RefusalContent { code: owned(code), text: owned(told), signed: None };
             assert_eq!(problem(body.as_bytes()), expected, "{body}");
         }
         let long = format!(r#"{{"code":"{}"}}"#, "x".repeat(65));
-        assert_eq!(problem(long.as_bytes()), Told::default());
-        assert_eq!(problem("[".repeat(PROBLEM_BYTES_MAX).as_bytes()), Told::default());
+        assert_eq!(problem(long.as_bytes()), RefusalContent::default());
+        assert_eq!(problem("[".repeat(PROBLEM_BYTES_MAX).as_bytes()), RefusalContent::default());
         let refused = |bytes: &[u8]| problem(format!(r#"{{"refusal":"{}"}}"#, BASE64.encode(bytes)).as_bytes()).signed;
         assert_eq!(refused(&[7; REFUSAL_BYTES_MAX]), Some(vec![7; REFUSAL_BYTES_MAX]));
         assert_eq!(refused(&[7; REFUSAL_BYTES_MAX + 1]), None);
-        assert_eq!(problem(br#"{"refusal":"~"}"#), Told::default());
+        assert_eq!(problem(br#"{"refusal":"~"}"#), RefusalContent::default());
     }
 }

@@ -2,7 +2,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
 
-use super::super::Content;
+use super::super::BundleContent;
 use super::*;
 use crate::digest::Digest;
 use crate::key::NodeKey;
@@ -10,7 +10,7 @@ use crate::proof::Blob;
 use crate::receipt::Receipt;
 
 /// Request that a server received: the lines of the head without their line ends, and the body.
-struct Request {
+struct ReceivedRequest {
     head: Vec<String>,
     body: Vec<u8>,
 }
@@ -24,7 +24,7 @@ fn server(mut handle: impl FnMut(TcpStream) + Send + 'static) -> SocketAddr {
 }
 
 /// Returns `None` if the connection ends before the request does.
-fn request(stream: &TcpStream) -> Option<Request> {
+fn request(stream: &TcpStream) -> Option<ReceivedRequest> {
     let mut from = BufReader::new(stream);
     let mut head = Vec::new();
     loop {
@@ -38,11 +38,11 @@ fn request(stream: &TcpStream) -> Option<Request> {
     let length = head.iter().find_map(|line| line.strip_prefix("content-length: "))?.parse().unwrap();
     let mut body = vec![0; length];
     from.read_exact(&mut body).ok()?;
-    Some(Request { head, body })
+    Some(ReceivedRequest { head, body })
 }
 
 /// Starts a server that gives one fixed reply, closes the connection, and reports the requests.
-fn answering(answer: impl Into<Vec<u8>>) -> (SocketAddr, mpsc::Receiver<Request>) {
+fn answering(answer: impl Into<Vec<u8>>) -> (SocketAddr, mpsc::Receiver<ReceivedRequest>) {
     let ((asked, requests), answer) = (mpsc::channel(), answer.into());
     let address = server(move |mut stream| {
         if let Some(request) = request(&stream) {
@@ -65,28 +65,28 @@ fn delivery(bundle: &[u8]) -> Delivery {
     }
 }
 
-fn parcel(to: impl std::fmt::Display, delivery: Delivery, content: Content) -> Parcel {
+fn parcel(to: impl std::fmt::Display, delivery: Delivery, content: BundleContent) -> OutboundBundle {
     let address = Some(format!("http://{to}").parse().unwrap());
     let to = Peer { name: "bob".parse().unwrap(), address, public_key: delivery.destination };
     let signature = delivery.sign(&NodeKey::from_secret([1; 32]));
-    Parcel { to, delivery, signature, content }
+    OutboundBundle { to, delivery, signature, content }
 }
 
-fn in_memory(to: impl std::fmt::Display, bundle: &'static [u8]) -> Parcel {
-    parcel(to, delivery(bundle), Content::Bytes(bundle.into()))
+fn in_memory(to: impl std::fmt::Display, bundle: &'static [u8]) -> OutboundBundle {
+    parcel(to, delivery(bundle), BundleContent::Bytes(bundle.into()))
 }
 
-fn file(bytes: &[u8]) -> Content {
+fn file(bytes: &[u8]) -> BundleContent {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(bytes).unwrap();
-    Content::File(file)
+    BundleContent::File(file)
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-fn forward_within(timeout: Duration, parcel: Parcel) -> Result<Handed, ForwardError> {
+fn forward_within(timeout: Duration, parcel: OutboundBundle) -> Result<ForwardOutcome, ForwardError> {
     let ended = block_on(HttpForwarder::new(timeout).unwrap().forward(parcel));
     if let Err(error) = &ended {
         let told = error.to_string();
@@ -96,7 +96,7 @@ fn forward_within(timeout: Duration, parcel: Parcel) -> Result<Handed, ForwardEr
     ended
 }
 
-fn forward(parcel: Parcel) -> Result<Handed, ForwardError> {
+fn forward(parcel: OutboundBundle) -> Result<ForwardOutcome, ForwardError> {
     forward_within(Duration::from_secs(60), parcel)
 }
 
@@ -104,8 +104,8 @@ fn forward(parcel: Parcel) -> Result<Handed, ForwardError> {
 fn a_bundle_is_posted_with_all_headers_each_once() {
     let (address, requests) = answering("HTTP/1.1 201 Created\r\ncontent-length: 3\r\n\r\nack");
     let handed = forward(in_memory(format!("{address}/of/bob/"), b"bundle"));
-    assert_eq!(handed, Ok(Handed::Acknowledged(b"ack".to_vec())));
-    let Request { mut head, body } = requests.recv().unwrap();
+    assert_eq!(handed, Ok(ForwardOutcome::Acknowledged(b"ack".to_vec())));
+    let ReceivedRequest { mut head, body } = requests.recv().unwrap();
     assert_eq!(body, b"bundle");
     assert_eq!(head.remove(0), "POST /of/bob/v1/courier/bundles HTTP/1.1");
     head.sort();
@@ -133,8 +133,8 @@ fn a_bundle_in_a_file_is_streamed_with_its_length() {
         let bundle: Vec<u8> = (0..length).map(|at: u32| (at.wrapping_mul(0x9e37_79b9) >> 24) as u8).collect();
         let (address, requests) = answering("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nack");
         let handed = forward(parcel(address, delivery(&bundle), file(&bundle)));
-        assert_eq!(handed, Ok(Handed::Acknowledged(b"ack".to_vec())), "{length} bytes");
-        let Request { head, body } = requests.recv().unwrap();
+        assert_eq!(handed, Ok(ForwardOutcome::Acknowledged(b"ack".to_vec())), "{length} bytes");
+        let ReceivedRequest { head, body } = requests.recv().unwrap();
         assert!(head.contains(&format!("content-length: {length}")) && body == bundle, "{length} bytes: {head:?}");
     }
 }
@@ -154,7 +154,7 @@ fn what_is_damaged_here_is_never_sent_whole() {
     assert!(matches!(error, ForwardError::Damaged { .. }) && error.to_string().contains("fsck"), "{error}");
     assert!(requests.recv().unwrap() < bundle.len());
 
-    for content in [file(&bundle[1..]), file(b""), Content::Bytes(damaged.into())] {
+    for content in [file(&bundle[1..]), file(b""), BundleContent::Bytes(damaged.into())] {
         let error = forward(parcel(address, delivery(&bundle), content)).unwrap_err();
         assert!(matches!(error, ForwardError::Damaged { .. }), "{error}");
     }
@@ -173,13 +173,13 @@ fn an_answer_that_comes_before_the_end_of_the_bundle_is_heard() {
             let _ = stream.read_to_end(&mut Vec::new());
         });
         let handed = forward(parcel(address, delivery(&bundle), file(&bundle)));
-        assert_eq!(handed == Ok(Handed::Acknowledged(b"ack".to_vec())), !is_refusal, "{handed:?}");
+        assert_eq!(handed == Ok(ForwardOutcome::Acknowledged(b"ack".to_vec())), !is_refusal, "{handed:?}");
         assert_eq!(matches!(handed, Err(ForwardError::Refused { status: 413, .. })), is_refusal, "{handed:?}");
     }
 }
 
 /// Returns the result of a reply with this status line, these headers, and this body.
-fn answered(head: &str, body: &str) -> Result<Handed, ForwardError> {
+fn answered(head: &str, body: &str) -> Result<ForwardOutcome, ForwardError> {
     let (address, _) = answering(format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
     forward(in_memory(address, b"bundle"))
 }
@@ -255,7 +255,7 @@ fn a_success_without_an_acknowledgement_is_none() {
     let (address, _) = answering("HTTP/1.1 204 No Content\r\n\r\n");
     assert!(matches!(forward(in_memory(address, b"bundle")), Err(ForwardError::Answer { .. })));
     let longest = "x".repeat(ACKNOWLEDGEMENT_BYTES_MAX);
-    assert_eq!(answered("200 OK", &longest), Ok(Handed::Acknowledged(longest.clone().into())));
+    assert_eq!(answered("200 OK", &longest), Ok(ForwardOutcome::Acknowledged(longest.clone().into())));
 }
 
 #[test]

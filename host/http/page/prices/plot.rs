@@ -10,7 +10,7 @@ use plotters::prelude::{
 };
 
 use super::super::figures::{count, counted};
-use crate::http::problem::Problem;
+use crate::http::problem::HttpProblem;
 use crate::prices::{Quantile, SAMPLES_MIN};
 
 const WIDTH: u32 = 720;
@@ -42,7 +42,7 @@ const LABEL: RGBColor = RGBColor(6, 0, 0);
 
 /// Quartiles at the time of an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Then {
+struct PastBands {
     time_ms: u64,
     lower: u64,
     median: u64,
@@ -51,8 +51,8 @@ struct Then {
 
 /// Returns the figure. `offers` are pairs of time and price, the oldest first. The table next to
 /// the plot has the same data for readers who do not see the plot.
-pub fn figure(offers: &[(u64, u64)], now_ms: u64) -> Result<Markup, Problem> {
-    let drawn = draw(offers, now_ms).map_err(|error| Problem::of_host("plot", &error))?;
+pub fn figure(offers: &[(u64, u64)], now_ms: u64) -> Result<Markup, HttpProblem> {
+    let drawn = draw(offers, now_ms).map_err(|error| HttpProblem::of_host("plot", &error))?;
     let prices = || offers.iter().map(|(_, price)| *price);
     let (lowest, highest) = (prices().min().unwrap_or_default(), prices().max().unwrap_or_default());
     let number = counted(offers.len() as u64, "offer");
@@ -154,22 +154,22 @@ fn prices(offers: &[(u64, u64)]) -> Range<f64> {
 }
 
 /// Turns quartiles into steps: each lasts until the next offer, and the last one until now.
-fn steps(quartiles: &[Then], now_ms: u64) -> Vec<Then> {
+fn steps(quartiles: &[PastBands], now_ms: u64) -> Vec<PastBands> {
     let ends = quartiles.iter().skip(1).map(|then| then.time_ms).chain([now_ms]);
     quartiles
         .iter()
         .zip(ends)
-        .flat_map(|(then, end)| [*then, Then { time_ms: end.max(then.time_ms), ..*then }])
+        .flat_map(|(then, end)| [*then, PastBands { time_ms: end.max(then.time_ms), ..*then }])
         .collect()
 }
 
 /// Returns the quartiles after each offer, from the first at which there are enough offers.
-fn quartiles(offers: &[(u64, u64)]) -> Vec<Then> {
+fn quartiles(offers: &[(u64, u64)]) -> Vec<PastBands> {
     let then = |end: usize| {
         let at =
             |quantile: Quantile| Some(quantile.of_prices(offers[..end].iter().map(|(_, price)| *price))?.rounded());
         let [lower, median, upper] = [Quantile::P25, Quantile::MEDIAN, Quantile::P75].map(at);
-        Some(Then { time_ms: offers[end - 1].0, lower: lower?, median: median?, upper: upper? })
+        Some(PastBands { time_ms: offers[end - 1].0, lower: lower?, median: median?, upper: upper? })
     };
     (SAMPLES_MIN..=offers.len()).filter_map(then).collect()
 }
@@ -201,15 +201,15 @@ mod tests {
     fn quartiles_are_those_of_what_had_come_by_then() {
         let offers: Vec<(u64, u64)> =
             [10, 50, 20, 40, 30, 1_000].iter().zip(1..).map(|(price, at)| (at, *price)).collect();
-        let fifth = Then { time_ms: 5, lower: 20, median: 30, upper: 40 };
-        let sixth = Then { time_ms: 6, lower: 22, median: 35, upper: 48 };
+        let fifth = PastBands { time_ms: 5, lower: 20, median: 30, upper: 40 };
+        let sixth = PastBands { time_ms: 6, lower: 22, median: 35, upper: 48 };
         assert_eq!(quartiles(&offers), [fifth, sixth]);
         assert_eq!(quartiles(&offers[..4]), []);
     }
 
     #[test]
     fn quartiles_hold_until_the_next_offer_and_until_now() {
-        let then = |time_ms: u64, median: u64| Then { time_ms, lower: 1, median, upper: 99 };
+        let then = |time_ms: u64, median: u64| PastBands { time_ms, lower: 1, median, upper: 99 };
         assert_eq!(steps(&[then(5, 10), then(7, 20)], 9), [then(5, 10), then(7, 10), then(7, 20), then(9, 20)]);
         assert_eq!(steps(&[then(5, 10)], 0), [then(5, 10), then(5, 10)], "a clock may be set back");
         assert_eq!(steps(&[], 9), []);

@@ -2,7 +2,7 @@
 
 use wasm_encoder::{BlockType, Ieee32, Ieee64, InstructionSink};
 
-use super::{Temporary, Writer};
+use super::{BodyWriter, Temporary};
 use crate::sandbox::meter::nan::{F32, F32X4, F64, Shapes};
 
 const CANONICAL_F32: u32 = 0x7fc0_0000;
@@ -13,7 +13,7 @@ const CANONICAL_F64: u64 = 0x7ff8_0000_0000_0000;
 /// compiler's work grows faster than their number.
 const BRANCHES_MAX: usize = 64;
 
-impl Writer<'_> {
+impl BodyWriter<'_> {
     /// Makes the top value canonical, in a body with `places` such places.
     pub fn canonicalise(&mut self, shape: Shapes, places: usize) {
         let is_branch = places <= BRANCHES_MAX;

@@ -51,7 +51,7 @@ fn no_truncated_copy_of_a_queue_is_opened_without_a_word() {
         copy(&directory, &copied);
         let file = std::fs::OpenOptions::new().write(true).open(copied.join("queue/db")).unwrap();
         file.set_len((end * part / 16) as u64).unwrap();
-        assert!(AcceptedStore::open(&copied, QUOTA).is_err(), "{part} of 16");
+        assert!(TaskStore::open(&copied, QUOTA).is_err(), "{part} of 16");
     }
     assert_eq!(open(&directory).waiting.len(), 26, "the whole is sound");
 }
@@ -77,12 +77,12 @@ fn a_store_whose_disk_failed_holds_all_that_was_told_and_nothing_that_was_refuse
     let store = open(here.path()).store;
     accept(&store, &task(1), &bytes(20_000));
     accept(&store, &task(2), &bytes(100));
-    let mut half = store.begin(&Scope::OWNER).unwrap();
+    let mut half = store.begin(&Tenant::OWNER).unwrap();
     half.write(&bytes(30_000)).unwrap();
     let taken = store.taken();
 
     store.database.break_sync();
-    let accepting = store.begin(&Scope::OWNER).unwrap();
+    let accepting = store.begin(&Tenant::OWNER).unwrap();
     assert!(accepting.finish(&task(3), b"", &[]).is_err());
     assert!(store.finish(&task(1).id, &done("a"), None).is_err(), "until it is mended");
     assert!(store.check().is_err());
@@ -95,7 +95,7 @@ fn a_store_whose_disk_failed_holds_all_that_was_told_and_nothing_that_was_refuse
     accept(&store, &task(5), b"slice");
     assert_eq!(store.taken(), (3, 30_105));
     drop(store);
-    let OpenedAccepted { store, waiting } = open(here.path());
+    let OpenedTasks { store, waiting } = open(here.path());
     assert_eq!(waiting.iter().map(|waiting| waiting.id).collect::<Vec<_>>(), [2, 4, 5].map(|number| task(number).id));
     assert_eq!(store.task(&task(1).id).unwrap().unwrap().ending, Some(done("a")));
 }

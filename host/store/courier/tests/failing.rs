@@ -19,7 +19,7 @@ fn a_store_whose_disk_failed_goes_on_with_what_is_on_disk() {
         store.check_records(|| false).unwrap();
         assert!(change(), "and then it is");
     };
-    (0..4).for_each(|sender| assert_eq!(submit(sender).unwrap(), Submitted::New));
+    (0..4).for_each(|sender| assert_eq!(submit(sender).unwrap(), SubmitResult::New));
     failing(&|| submit(4).is_ok());
     failing(&|| store.acknowledge(&acknowledgement(&new(0)), 1, 2_000, None).is_ok());
     failing(&|| store.give_up(&new(1).id, "why").is_ok());
