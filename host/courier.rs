@@ -19,6 +19,7 @@ mod receive;
 mod send;
 pub mod events;
 mod removable_media;
+mod find;
 pub mod commands;
 
 use std::path::Path;

@@ -6,6 +6,7 @@
 //! stands for everything that decides the result. If the same id returns with other content, the
 //! only answer is `RunError::SliceIdConflict`.
 
+mod capacity;
 mod answer;
 mod request;
 mod single_flight;
@@ -24,6 +25,8 @@ pub use self::active_runs::{ActiveRun, RunProgress};
 use self::active_runs::{ActiveRunGuard, ActiveRuns};
 use self::answer::UnsignedResult;
 pub use self::answer::{CacheSource, RunAnswer, RunError, RunResult};
+pub use self::capacity::Capacity;
+use self::capacity::cores;
 use self::observation::AnswerCounts;
 use self::observation::Metered;
 pub use self::observation::{Observation, RequestUsage, SourceCounts};
@@ -38,55 +41,6 @@ use crate::sandbox::{self, ENGINE_NAME, RunControl, Sandbox, SandboxError};
 use crate::slice::{OpenSlice, SliceError, SliceId, Tenant};
 use crate::store::{ProofStore, StoreError};
 use crate::turns::Turns;
-
-/// Limits on the runner's use of the machine.
-#[derive(Clone, Copy, Debug)]
-pub struct Capacity {
-    /// Number of guests at once. Up to the number of cores, also the number of threads that hash
-    /// long slices.
-    pub jobs: usize,
-    /// Additional guests for scopes that run nothing. So one scope's long runs do not delay the
-    /// first run of another.
-    pub spare_jobs: usize,
-    /// Maximum results in memory, by number and by bytes.
-    pub results_max: u64,
-    pub results_bytes_max: u64,
-}
-
-impl Capacity {
-    /// Minimum of spare jobs if several scopes send requests.
-    const SPARE_JOBS_MIN: usize = 4;
-
-    /// Returns this capacity for several scopes, with as many spare jobs as jobs, and at least
-    /// `SPARE_JOBS_MIN`.
-    #[must_use]
-    pub fn for_several(self) -> Self {
-        Self { spare_jobs: self.jobs.max(Self::SPARE_JOBS_MIN), ..self }
-    }
-
-    /// About one KiB each, for results without output.
-    pub const RESULTS_MAX: u64 = 100_000;
-    pub const RESULTS_BYTES_MAX: u64 = 128 << 20;
-
-    /// Returns the number of guests for which the sandbox needs threads and address space.
-    pub fn guests(&self) -> u32 {
-        u32::try_from(self.jobs.max(1).saturating_add(self.spare_jobs)).unwrap_or(u32::MAX)
-    }
-
-    /// Returns as many jobs as the system reports cores.
-    pub fn of_this_machine() -> Self {
-        Self {
-            jobs: cores(),
-            spare_jobs: 0,
-            results_max: Self::RESULTS_MAX,
-            results_bytes_max: Self::RESULTS_BYTES_MAX,
-        }
-    }
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
 
 /// Maximum requests that wait for a thread. In practice each entry point bounds them earlier and by
 /// scope: HTTP by active runs, the queue by active tasks, a batch by slices ahead.
@@ -238,8 +192,8 @@ impl WorkloadRunner {
         self.run_watched(request, &RunProgress::default()).await
     }
 
-    /// Answers like [`WorkloadRunner::run`], and reports to `progress`. Use one `RunProgress` for one
-    /// run at a time.
+    /// Answers like [`WorkloadRunner::run`], and reports to `progress`. Use one `RunProgress` for
+    /// one run at a time.
     pub async fn run_watched(&self, request: RunRequest, progress: &RunProgress) -> Result<RunAnswer, RunError> {
         let (workload, began) = (request.workload.name(), Instant::now());
         let _metered = Metered { tally: &self.0.tally, scope: request.scope.clone(), progress };

@@ -3,8 +3,8 @@
 
 mod args;
 mod mounts;
-mod screen;
 mod show;
+mod screen;
 
 use std::fs::File;
 use std::io;

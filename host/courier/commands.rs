@@ -11,11 +11,12 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::events::{CourierEvent, SendStatus, acknowledged, peer_line, received_bundle, rewards};
+use super::find::{FindError, MatchedItem, find, find_if};
 use super::send::{BundleUpload, SendError};
 use super::{AddedPeer, Address, Courier, CourierError, FlushMode, Peer, PeersFileError, removable_media};
 use crate::key::{KeyName, NotARotation, PublicKey, Rotation};
 use crate::receipt::{IdPrefix, Receipt, ReceiptId, ReceiptState, Sender};
-use crate::store::{ArchivedAck, FsckReport, Received, StoreError, SubmitResult};
+use crate::store::{FsckReport, StoreError, SubmitResult};
 
 /// Bytes of a bundle per write.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -108,10 +109,8 @@ pub enum CourierRequestError {
     Peers(#[from] PeersFileError),
     #[error("cannot read the bundle: {0}")]
     Body(std::io::Error),
-    #[error("no receipt has an id that begins with `{0}`; `node compute courier list` shows those that there are")]
-    NoSuchReceipt(IdPrefix),
-    #[error("several ids begin with `{prefix}`, {one} and {other} among them; give more of its digits")]
-    Ambiguous { prefix: IdPrefix, one: ReceiptId, other: ReceiptId },
+    #[error(transparent)]
+    Find(#[from] FindError),
     #[error("`{0}` is nothing that was received; `node compute courier list --received` shows what was")]
     NotReceived(IdPrefix),
     #[error("the bytes of the received bundle {0} are not here any more")]
@@ -130,27 +129,6 @@ pub enum CourierRequestError {
     Interrupted,
     #[error(transparent)]
     Carry(#[from] removable_media::CarryError),
-}
-
-/// An item that has an id.
-enum MatchedItem {
-    Receipt(Receipt),
-    Acknowledged(ArchivedAck),
-    Received(PublicKey, ReceiptId, Received),
-}
-
-impl MatchedItem {
-    const fn is_received(&self) -> bool {
-        matches!(self, Self::Received(..))
-    }
-
-    fn id(&self) -> ReceiptId {
-        match self {
-            Self::Receipt(receipt) => receipt.id,
-            Self::Acknowledged(entry) => entry.acknowledgement.delivery().receipt,
-            Self::Received(_, id, _) => *id,
-        }
-    }
 }
 
 /// Executes `order`. `body` is the bundle that follows it, if any. Ends early when `interrupted`
@@ -199,7 +177,7 @@ pub async fn execute(
             for id in ids {
                 // Credit is never removed.
                 let is_here = |found: &MatchedItem| !matches!(found, MatchedItem::Acknowledged(_));
-                let found = find_if(courier, &id, is_here)?.ok_or(CourierRequestError::NoSuchReceipt(id))?;
+                let found = find_if(courier, &id, is_here)?.ok_or(FindError::NoSuchReceipt(id))?;
                 let id = found.id();
                 match found {
                     MatchedItem::Received(carrier, ..) => courier.room.release(&carrier, || {
@@ -310,32 +288,6 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(CourierError::task)?
 }
 
-/// Returns the item with this id prefix, of any kind.
-fn find(courier: &Courier, prefix: &IdPrefix) -> Result<MatchedItem, CourierRequestError> {
-    find_if(courier, prefix, |_| true)?.ok_or_else(|| CourierRequestError::NoSuchReceipt(prefix.clone()))
-}
-
-/// Returns the item with this id prefix for which `is_wanted` is true. If this node's receipt and a
-/// received bundle have the same id, the receipt comes first.
-fn find_if(
-    courier: &Courier,
-    prefix: &IdPrefix,
-    is_wanted: impl Fn(&MatchedItem) -> bool,
-) -> Result<Option<MatchedItem>, CourierRequestError> {
-    let mut found: Vec<MatchedItem> = Vec::new();
-    found.extend(courier.store.receipts_named(prefix, 2)?.into_iter().map(MatchedItem::Receipt));
-    found.extend(courier.store.acknowledged_named(prefix, 2)?.into_iter().map(MatchedItem::Acknowledged));
-    let received = courier.store.received_named(prefix, 2)?.into_iter();
-    found.extend(received.map(|(carrier, id, received)| MatchedItem::Received(carrier, id, received)));
-    let mut wanted = found.into_iter().filter(|found| is_wanted(found));
-    let Some(first) = wanted.next() else { return Ok(None) };
-    let one = first.id();
-    match wanted.map(|found| found.id()).find(|other| *other != one) {
-        Some(other) => Err(CourierRequestError::Ambiguous { prefix: prefix.clone(), one, other }),
-        None => Ok(Some(first)),
-    }
-}
-
 async fn list(
     courier: &Arc<Courier>,
     which: ListFilter,
@@ -396,7 +348,7 @@ fn retry(
     for prefix in ids {
         match find_if(courier, prefix, |found| matches!(found, MatchedItem::Receipt(_)))? {
             Some(found) => revive(&found.id())?,
-            None => return Err(CourierRequestError::NoSuchReceipt(prefix.clone())),
+            None => return Err(FindError::NoSuchReceipt(prefix.clone()).into()),
         }
     }
     if all_dead {

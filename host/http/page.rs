@@ -7,7 +7,6 @@
 //! [`printable`]: crate::text::printable
 
 mod assets;
-mod frame;
 mod figures;
 mod overview;
 mod slices;
@@ -15,6 +14,7 @@ mod proofs;
 mod modules;
 mod prices;
 mod courier;
+mod frame;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;

@@ -129,8 +129,8 @@ impl RequestMemory {
         Ok(())
     }
 
-    /// Marks `bytes` as no longer held. They stay reserved for the next call of [`RequestMemory::hold`],
-    /// until [`RequestMemory::trim`].
+    /// Marks `bytes` as no longer held. They stay reserved for the next call of
+    /// [`RequestMemory::hold`], until [`RequestMemory::trim`].
     pub const fn let_go(&mut self, bytes: usize) {
         self.held = self.held.saturating_sub(bytes as u64);
     }

@@ -33,8 +33,7 @@ use crate::digest::Digest;
 /// Native code is about three times the size of its module. Code larger than this multiple is an
 /// attack.
 const CODE_FACTOR: u64 = 16;
-/// Code size that even an empty module may have, plus the image of a memory whose data segments lie
-/// far apart.
+/// Code that even an empty module may have, and the image of a memory with distant segments.
 const CODE_BYTES_BASE: u64 = (1 << 20) + IMAGE_BYTES_ALWAYS;
 pub const CODE_BYTES_MAX: u64 = 64 << 20;
 

@@ -17,6 +17,7 @@
 //! | `calls`    | which calls can be deep                                          |
 //! | `gas`      | where a body is charged, how much, and where its poll points are |
 //! | `stack`    | the stack charge of a frame                                      |
+//! | `role`     | how an operator reads floats, and which floats it makes          |
 //! | `nan`      | where the bits of a NaN can be observed                          |
 //! | `added`    | functions that the meter adds to the module                      |
 //! | `kept`     | locals that are passed through a refill call                     |
@@ -27,9 +28,11 @@ mod schedule;
 mod stack;
 mod state;
 mod calls;
-mod gas;
-mod nan;
 mod bulk;
+mod gas;
+mod schedule_table;
+mod role;
+mod nan;
 mod added_functions;
 mod arity;
 mod walk;
@@ -54,8 +57,9 @@ pub use self::gas::{RETURN_MAX, SMALL_MAX, UNCHECKED_MAX, UNLOOKED_MAX};
 pub use self::nan::NAN_RULE_VERSION;
 pub use self::schedule::{
     BYTES_PER_UNIT, ELEMENTS_PER_UNIT, FREE_PER_UNIT, HASH_END_BYTES, QUANTUM, SCHEDULE_VERSION, TURN, costs, hash_gas,
-    host_call_gas, output_gas, table,
+    host_call_gas, output_gas,
 };
+pub use self::schedule_table::table;
 pub use self::stack::{FRAME_MIN_BYTES, STACK_BYTES, STACK_RULE_VERSION};
 use self::start::StartFindings;
 pub use self::start::{START_RULE_VERSION, STARTS, start_gas};

@@ -50,9 +50,9 @@ pub struct Archive {
 
 impl Archive {
     /// Opens or creates the archive in `directory`, with the end that the database recorded. The
-    /// default `ArchiveOffset` means the start of the archive. Bytes after the end are truncated if they
-    /// are no more than a crash can leave. An archive that ends earlier has lost entries, which is
-    /// an error.
+    /// default `ArchiveOffset` means the start of the archive. Bytes after the end are truncated if
+    /// they are no more than a crash can leave. An archive that ends earlier has lost entries,
+    /// which is an error.
     pub fn open(directory: PathBuf, end: ArchiveOffset) -> Result<Self, StoreError> {
         Self::open_in_segments_of(directory, end, SEGMENT_BYTES)
     }

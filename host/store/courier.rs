@@ -13,6 +13,7 @@
 //! disk before it is reported.
 
 mod keys;
+mod records;
 mod tally;
 mod outbox;
 mod clock;
@@ -29,10 +30,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::check::FsckReport;
-pub use self::inbox::Received;
 pub use self::keys::DestinationTag;
 pub use self::ledger::{ARCHIVED_AT_ONCE, Credit, CreditTotals};
 pub use self::outbox::{CircuitBreaker, FailedAttempt, SubmitResult};
+pub use self::records::Received;
 pub use self::tally::CourierTally;
 use self::tally::{LatestTally, ScrubCursor};
 use super::StoreError;

@@ -5,11 +5,12 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use super::StoreError;
 use super::group_commit::GroupCommit;
+pub use super::group_commit::lock;
 use super::reserve;
 use crate::private_file;
 
@@ -387,11 +388,6 @@ fn is_locked(error: &io::Error) -> bool {
 pub fn unused_path(path: &Path) -> PathBuf {
     let named = |n: u32| path.with_extension(format!("damaged-{n}"));
     (1..).map(named).find(|name| !name.exists()).expect("there are fewer than 2^32 of them")
-}
-
-/// Locks a mutex despite poisoning: its value stays valid after a panic of the lock holder.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

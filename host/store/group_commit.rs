@@ -1,9 +1,7 @@
 //! Group commit: concurrent callers share one flush. A caller that arrives during a flush waits for
 //! the next one.
 
-use std::sync::{Arc, Mutex, OnceLock};
-
-use super::database::lock;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 pub struct GroupCommit<T> {
     /// The group that callers join now. Its first caller computes the value for the whole group.
@@ -33,6 +31,11 @@ impl<T: Clone> GroupCommit<T> {
         });
         done.clone()
     }
+}
+
+/// Locks a mutex despite poisoning: its value stays valid after a panic of the lock holder.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

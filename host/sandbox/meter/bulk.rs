@@ -6,8 +6,8 @@
 use wasm_encoder::{BlockType, Function, InstructionSink, ValType};
 use wasmparser::Operator;
 
-use super::gas::GAS_OVERDRAWN;
 use super::schedule::BYTES_SHIFT;
+use super::state::GAS_OVERDRAWN;
 
 /// Bytes of the largest piece, whose page faults take some milliseconds.
 pub const PIECE_BYTES: i32 = 16 << 20;

@@ -20,6 +20,7 @@ use super::bulk::PRICE_MASK;
 use super::calls::CALL_HEIGHT_MAX;
 use super::schedule::{FREE_PER_UNIT, QUANTUM};
 use super::stack::{FRAME_MIN_BYTES, STACK_BYTES};
+use super::state::GAS_OVERDRAWN;
 
 /// Maximum gas that one frame spends between two poll points.
 pub const UNCHECKED_MAX: u64 = 1_000;
@@ -39,9 +40,6 @@ pub const UNLOOKED_MAX: u64 = {
     let below = CALL_HEIGHT_MAX as u64 + 2;
     frames * RETURN_MAX + below * (2 * UNCHECKED_MAX + 2 * SMALL_MAX)
 };
-
-/// Bit of the state that is set if the gas is overdrawn.
-pub const GAS_OVERDRAWN: i64 = 1 << 30;
 
 /// Maximum gas of one charge. A longer run of operators is charged in parts.
 pub const BLOCK_MAX: u64 = 1 << 16;

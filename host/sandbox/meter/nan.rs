@@ -9,18 +9,13 @@
 //! it is observed. All other values keep their exact bits, because programs do copy memory through
 //! floats.
 
+use super::role::{F32, F32X4, F64, F64X2, Shapes};
+
 /// Version of the NaN rule. An observed NaN is canonical if arithmetic made it, as if each operator
 /// made its result canonical. Otherwise it keeps its exact bits.
 pub const NAN_RULE_VERSION: u16 = 1;
 
-/// A set of shapes in which arithmetic reads values.
-pub type Shapes = u8;
-
-pub const F32: Shapes = 1;
-pub const F64: Shapes = 2;
-pub const F32X4: Shapes = 4;
-pub const F64X2: Shapes = 8;
-const ALL: Shapes = 15;
+const ALL: Shapes = F32 | F64 | F32X4 | F64X2;
 /// Pseudo-shape of a read that observes the exact bits.
 const BITS: Shapes = 16;
 

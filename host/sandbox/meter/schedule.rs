@@ -5,15 +5,7 @@
 //! (docs/gas.md). `benches/calibration.rs` measures the schedule;
 //! `tests/vectors/gas-schedule-v2.txt` pins it.
 
-use std::fmt::Write as _;
-
 use wasmparser::Operator;
-
-use super::bulk::{PIECE_BYTES, SHORT_BYTES};
-use super::calls::CALL_HEIGHT_MAX;
-use super::gas::{BLOCK_MAX, RETURN_MAX, SMALL_MAX, UNCHECKED_MAX};
-use super::nan::{F32, F32X4, F64, F64X2, Shapes};
-use super::stack::{FRAME_MIN_BYTES, SLOT_BYTES, STACK_BYTES};
 
 /// Version of the schedule, which covers everything that decides how much gas a run uses.
 pub const SCHEDULE_VERSION: u16 = 2;
@@ -65,11 +57,11 @@ pub const fn output_gas(bytes: u64) -> u64 {
     HOST_CALL + bytes / OUTPUT_BYTES_PER_UNIT
 }
 
-const HOST_CALL: u64 = 64;
-const HOST_BYTES_PER_UNIT: u64 = 8;
-const HASH_SHORT_BYTES: u64 = 8 << 10;
-const HASH_SHORT_BYTES_PER_UNIT: u64 = 4;
-const OUTPUT_BYTES_PER_UNIT: u64 = 2;
+pub const HOST_CALL: u64 = 64;
+pub const HOST_BYTES_PER_UNIT: u64 = 8;
+pub const HASH_SHORT_BYTES: u64 = 8 << 10;
+pub const HASH_SHORT_BYTES_PER_UNIT: u64 = 4;
+pub const OUTPUT_BYTES_PER_UNIT: u64 = 2;
 
 /// Bytes that are charged for finishing a hash: up to one block for each level of its tree.
 pub const HASH_END_BYTES: u64 = 256;
@@ -92,9 +84,9 @@ macro_rules! operators {
         /// The operators, without their immediates.
         #[allow(dead_code, reason = "some are of proposals that are not admitted")]
         #[derive(Clone, Copy)]
-        enum Op { $($op),* }
+        pub enum Op { $($op),* }
 
-        const fn op(operator: &Operator<'_>) -> Op {
+        pub const fn op(operator: &Operator<'_>) -> Op {
             #[allow(unreachable_patterns, reason = "wasmparser may add operators")]
             match operator {
                 $(Operator::$op { .. } => Op::$op,)*
@@ -243,45 +235,6 @@ pub fn costs() -> impl Iterator<Item = (String, u64)> {
     admitted.map(|(op, _, visit)| (text_name(visit), cost_of(*op)))
 }
 
-/// Returns the whole schedule in canonical form: one line for each of [`costs`], in order, then one
-/// line for each other figure. A line is the name, a space, and the number in decimal. The digest
-/// of this text identifies the schedule that a run was charged by.
-pub fn table() -> String {
-    let beside = [
-        ("quantum", QUANTUM),
-        ("turn-of-loop", TURN),
-        ("free-operators-per-unit", FREE_PER_UNIT),
-        ("bytes-per-unit", BYTES_PER_UNIT),
-        ("elements-per-unit", ELEMENTS_PER_UNIT),
-        ("page", PAGE as u64),
-        ("element", ELEMENT as u64),
-        ("host-call", HOST_CALL),
-        ("host-bytes-per-unit", HOST_BYTES_PER_UNIT),
-        ("hash-short-bytes", HASH_SHORT_BYTES),
-        ("hash-short-bytes-per-unit", HASH_SHORT_BYTES_PER_UNIT),
-        ("hash-end-bytes", HASH_END_BYTES),
-        ("output-bytes-per-unit", OUTPUT_BYTES_PER_UNIT),
-        ("start-segment", START_SEGMENT),
-        ("start-segment-element", START_ELEMENT),
-        ("start-global", START_GLOBAL),
-        ("unchecked-max", UNCHECKED_MAX),
-        ("small-max", SMALL_MAX),
-        ("return-max", RETURN_MAX),
-        ("call-height-max", CALL_HEIGHT_MAX as u64),
-        ("run-of-operators-max", BLOCK_MAX),
-        ("short-bytes-max", SHORT_BYTES as u64),
-        ("piece-bytes", PIECE_BYTES as u64),
-        ("stack-bytes", STACK_BYTES),
-        ("frame-bytes-min", FRAME_MIN_BYTES),
-        ("frame-bytes-per-slot", SLOT_BYTES),
-    ];
-    let mut table = String::new();
-    for (name, figure) in costs().chain(beside.map(|(name, figure)| (name.to_owned(), figure))) {
-        _ = writeln!(table, "{name} {figure}");
-    }
-    table
-}
-
 /// Converts a visitor's name to the name in the text format: `visit_i32_trunc_sat_f32_s` to
 /// `i32.trunc_sat_f32_s`. Names of control operators contain no dot.
 fn text_name(visit: &str) -> String {
@@ -294,69 +247,5 @@ fn text_name(visit: &str) -> String {
         Some((first @ ("br" | "call" | "return"), rest)) => format!("{first}_{rest}"),
         Some((first, rest)) => format!("{first}.{rest}"),
         None => name.to_owned(),
-    }
-}
-
-/// The role of an operator in [`super::nan`]: how it reads floats, and which floats it makes.
-pub struct Role {
-    /// The shape in which the operator reads floats without observing their bits. `None` if it
-    /// observes the bits, as every unlisted operator does.
-    pub reads: Option<Shapes>,
-    pub makes: Option<Shapes>,
-    /// Whether its result is never a NaN.
-    pub is_number: bool,
-}
-
-pub fn role(operator: &Operator<'_>) -> Role {
-    use Op::*;
-    let (reads, makes, is_number) = match op(operator) {
-        F32Add | F32Sub | F32Mul | F32Div | F32Sqrt | F32Min | F32Max | F32Ceil | F32Floor | F32Trunc | F32Nearest => {
-            (Some(F32), Some(F32), false)
-        }
-        F64Add | F64Sub | F64Mul | F64Div | F64Sqrt | F64Min | F64Max | F64Ceil | F64Floor | F64Trunc | F64Nearest => {
-            (Some(F64), Some(F64), false)
-        }
-        F32x4Add | F32x4Sub | F32x4Mul | F32x4Div | F32x4Sqrt | F32x4Min | F32x4Max | F32x4Ceil | F32x4Floor
-        | F32x4Trunc | F32x4Nearest => (Some(F32X4), Some(F32X4), false),
-        F64x2Add | F64x2Sub | F64x2Mul | F64x2Div | F64x2Sqrt | F64x2Min | F64x2Max | F64x2Ceil | F64x2Floor
-        | F64x2Trunc | F64x2Nearest => (Some(F64X2), Some(F64X2), false),
-        F32DemoteF64 => (Some(F64), Some(F32), false),
-        F64PromoteF32 => (Some(F32), Some(F64), false),
-        F32x4DemoteF64x2Zero => (Some(F64X2), Some(F32X4), false),
-        F64x2PromoteLowF32x4 => (Some(F32X4), Some(F64X2), false),
-        F32Eq | F32Ne | F32Lt | F32Gt | F32Le | F32Ge | I32TruncF32S | I32TruncF32U | I64TruncF32S | I64TruncF32U
-        | I32TruncSatF32S | I32TruncSatF32U | I64TruncSatF32S | I64TruncSatF32U => (Some(F32), None, false),
-        F64Eq | F64Ne | F64Lt | F64Gt | F64Le | F64Ge | I32TruncF64S | I32TruncF64U | I64TruncF64S | I64TruncF64U
-        | I32TruncSatF64S | I32TruncSatF64U | I64TruncSatF64S | I64TruncSatF64U => (Some(F64), None, false),
-        F32x4Eq | F32x4Ne | F32x4Lt | F32x4Gt | F32x4Le | F32x4Ge | I32x4TruncSatF32x4S | I32x4TruncSatF32x4U => {
-            (Some(F32X4), None, false)
-        }
-        F64x2Eq
-        | F64x2Ne
-        | F64x2Lt
-        | F64x2Gt
-        | F64x2Le
-        | F64x2Ge
-        | I32x4TruncSatF64x2SZero
-        | I32x4TruncSatF64x2UZero => (Some(F64X2), None, false),
-        F32ConvertI32S | F32ConvertI32U | F32ConvertI64S | F32ConvertI64U => (None, Some(F32), true),
-        F64ConvertI32S | F64ConvertI32U | F64ConvertI64S | F64ConvertI64U => (None, Some(F64), true),
-        F32x4ConvertI32x4S | F32x4ConvertI32x4U => (None, Some(F32X4), true),
-        F64x2ConvertLowI32x4S | F64x2ConvertLowI32x4U => (None, Some(F64X2), true),
-        _ => (None, None, false),
-    };
-    Role { reads, makes, is_number }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_schedule_is_the_one_that_is_pinned() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/gas-schedule-v2.txt");
-        if std::env::var_os("BLESS").is_some() {
-            std::fs::write(path, super::table()).unwrap();
-        }
-        let pinned = std::fs::read_to_string(path).unwrap();
-        assert_eq!(super::table(), pinned, "another schedule is another version; BLESS=1 writes it anew");
     }
 }

@@ -3,6 +3,9 @@
 
 use super::STACK_BYTES;
 
+/// Bit of the state that is set if the gas is overdrawn.
+pub const GAS_OVERDRAWN: i64 = 1 << 30;
+
 /// Gas in the low half, stack bytes in the high half, both signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MeterState(i64);

@@ -5,7 +5,8 @@ use wasmparser::{BlockType, FrameKind, Operator};
 
 use super::arity::ArityOf;
 use super::gas::{Charge, Charges};
-use super::nan::{self, F32, F64, NanSites, Shapes, ValueOrigin};
+use super::nan::{self, NanSites, ValueOrigin};
+use super::role::{F32, F64, Shapes, role};
 use super::{Meter, MeterError, bulk, schedule, stack};
 
 /// Findings about a body before it is written.
@@ -211,7 +212,7 @@ impl<'a> BodyWalk<'a> {
             Operator::V128Const { value } => self.number(at, nan::numbers_in(*value.bytes())),
             _ => {
                 let (pops, pushes) = self.arity_of(operator)?;
-                let role = schedule::role(operator);
+                let role = role(operator);
                 for _ in 0..pops {
                     let source = self.pop();
                     match role.reads {

@@ -8,9 +8,10 @@ use wasmparser::{FunctionBody, Operator};
 
 use super::added_functions::LocalTypes;
 use super::bulk::{self, Bulk};
-use super::gas::{Charge, GAS_OVERDRAWN};
+use super::gas::Charge;
 use super::live_across_call::Lookahead;
 use super::schedule::{BYTES_SHIFT, ELEMENT, ELEMENTS_SHIFT, PAGE};
+use super::state::GAS_OVERDRAWN;
 use super::walk::{BodyFindings, BodyWalk};
 use super::{Meter, MeterError, val_type};
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::super::StoreError;
 use super::super::bundles::{BundleFiles, Health};
 use super::super::database::lock;
-use super::inbox::Received;
+use super::records::Received;
 use super::tally::ScrubCursor;
 use super::{CourierStore, DestinationTag, decode, keys};
 use crate::digest::Digest;

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::fsck::SidecarRecord;
+use super::records::SidecarRecord;
 use super::tally::CourierTally;
 use super::{CircuitBreaker, Credit, CreditTotals, Received, record};
 use crate::digest::Digest;

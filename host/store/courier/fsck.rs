@@ -6,16 +6,14 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
 use super::super::archive::{Archive, ArchiveOffset, ArchivedAck};
 use super::super::bundles::BundleFiles;
 use super::super::database::{Batch, Database, lock, unused_path};
 use super::super::journal::StoreJournal;
 use super::super::{StoreError, record};
 use super::check::{FsckReport, damaged};
-use super::inbox::Received;
 use super::ledger::{Credit, CreditTotals};
+use super::records::{Received, SidecarRecord};
 use super::tally::CourierTally;
 use super::{CourierChange, CourierStore, VERSION, keys};
 use crate::key::PublicKey;
@@ -23,18 +21,6 @@ use crate::receipt::{Acknowledgement, Receipt, ReceiptId};
 
 /// Records per batch during a rebuild.
 const AT_ONCE: usize = 1_000;
-
-/// Record of a bundle's sidecar. A later record of a receipt overrides an earlier one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum SidecarRecord {
-    /// A receipt that is to be forwarded.
-    Submitted(Receipt),
-    /// A receipt that its owner dropped while others needed the bundle.
-    Forgotten(ReceiptId),
-    Received(Received),
-    /// A received bundle that was dropped, by the carrier's key and the receipt's id.
-    ReceivedDropped([u8; 32], ReceiptId),
-}
 
 impl CourierStore {
     /// Checks the store in `directory`: all records, all bundles' bytes, and all acknowledgements'

@@ -5,35 +5,19 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::PoisonError;
 
-use serde::{Deserialize, Serialize};
-
 use super::super::bundles::{StagedBundle, WrittenBundle};
 use super::super::record;
-use super::fsck::SidecarRecord;
+use super::records::{Received, SidecarRecord};
 use super::{CourierChange, CourierStore, StoreError, decode, keys};
 use crate::key::PublicKey;
 use crate::proof::Blob;
-use crate::receipt::{Acknowledgement, CLOCK_SET_MS, IdPrefix, ReceiptId, Sender};
+use crate::receipt::{Acknowledgement, CLOCK_SET_MS, IdPrefix, ReceiptId};
 
 /// Number of expired records that one new bundle removes.
 const FORGOTTEN_AT_ONCE: usize = 4;
 
 /// Time for which a dropped bundle is remembered if its carrier's clock was never set: a year.
 const WITHOUT_CLOCK_MS: u64 = 365 * 24 * 60 * 60 * 1_000;
-
-/// A received bundle.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Received {
-    pub bundle: Blob,
-    pub sender: Sender,
-    pub hops: u8,
-    pub expires_ms: u64,
-    pub stored_ms: u64,
-    /// The acknowledgement's bytes. A carrier that asks again gets exactly these.
-    pub acknowledgement: Vec<u8>,
-    /// True if the bundle is still stored.
-    pub is_kept: bool,
-}
 
 impl Received {
     /// Returns the time until which the carrier may ask again, by the clock that gave `stored_ms`.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::bundles::WrittenBundle;
 use super::super::record;
-use super::fsck::SidecarRecord;
+use super::records::SidecarRecord;
 use super::{CourierChange, CourierStore, Credit, DestinationTag, StoreError, decode, keys};
 use crate::key::KeyName;
 use crate::proof::Blob;

@@ -36,7 +36,8 @@ impl GatePass<'_> {
         Ok(())
     }
 
-    /// Does [`GatePass::count`], for counts that also exist of the module before metering. A limit that
+    /// Does [`GatePass::count`], for counts that also exist of the module before metering. A limit
+    /// that
     /// was already broken then is not listed again.
     fn recount(&mut self, name: LimitName, found: u64, function: Option<u32>) -> Result<(), Abort> {
         let is_listed = |rule: &Rule| matches!(rule, Rule::Limit { name: listed, .. } if *listed == name);

@@ -3,7 +3,7 @@
 use wasm_encoder::{BlockType, Ieee32, Ieee64, InstructionSink};
 
 use super::{BodyWriter, Temporary};
-use crate::sandbox::meter::nan::{F32, F32X4, F64, Shapes};
+use crate::sandbox::meter::role::{F32, F32X4, F64, Shapes};
 
 const CANONICAL_F32: u32 = 0x7fc0_0000;
 const CANONICAL_F64: u64 = 0x7ff8_0000_0000_0000;
