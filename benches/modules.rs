@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use compute_host::digest::{HashThreads, MacKey};
 use compute_host::limits::Limits;
-use compute_host::modules::{CompiledCache, ModuleRecord, Modules, Quota, StoredModules};
+use compute_host::modules::{CompiledCode, ModuleRecord, Modules, Quota, StoredModules};
 use compute_host::sandbox::{Admitted, Compiler, GateLimits, Invocation, Sandbox, with_guest_stack};
 use compute_host::slice::Slice;
 use compute_host::workload::WorkloadGuest;
@@ -28,7 +28,7 @@ fn modules(sandbox: &Arc<Sandbox>, directory: &Path) -> Modules {
     std::fs::create_dir_all(&code).unwrap();
     Modules::new(sandbox.clone(), compiler, GateLimits::DEFAULT)
         .with_store(StoredModules::new(directory.join("modules"), quota))
-        .with_code(CompiledCache::new(code, MacKey::new([1; 32]), 1 << 30))
+        .with_code(CompiledCode::new(code, MacKey::new([1; 32]), 1 << 30))
 }
 
 /// Runs a guest that does nothing, from the request to its end.

@@ -9,7 +9,7 @@ pub mod commands;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-pub use self::code::CompiledCache;
+pub use self::code::CompiledCode;
 pub use self::names::{ModuleKey, ModuleName, NotAName};
 use self::stored::scope_of;
 pub use self::stored::{
@@ -128,7 +128,7 @@ pub struct Modules {
     programs: moka::sync::Cache<Digest, Program>,
     verdicts: moka::sync::Cache<Digest, Arc<ModulesError>>,
     failures: moka::sync::Cache<Digest, Arc<ModulesError>>,
-    code: Option<CompiledCache>,
+    code: Option<CompiledCode>,
     stored: Option<StoredModules>,
     observer: OnceLock<ModuleObserver>,
 }
@@ -175,7 +175,7 @@ impl Modules {
     }
 
     /// Sets the store for native code, which is then available at the next start.
-    pub fn with_code(self, code: CompiledCache) -> Self {
+    pub fn with_code(self, code: CompiledCode) -> Self {
         Self { code: Some(code), ..self }
     }
 

@@ -11,7 +11,7 @@ use crate::config::{COMMENTED, Config, ConfigError};
 use crate::courier::{Courier, CourierError, Peers, PeersFile, system_clock};
 use crate::digest::MacKey;
 use crate::key::{KeyError, Keyring, Signer};
-use crate::modules::{CompiledCache, Modules, StoredModules};
+use crate::modules::{CompiledCode, Modules, StoredModules};
 use crate::prices::{LoadResult, SharedBoard};
 use crate::private_file::{self, CreatedFile};
 use crate::queue::{Queue, Settings};
@@ -148,7 +148,7 @@ impl Node {
         let compiler = Compiler::child("/proc/self/exe", sandbox.settings_digest());
         let reserve = Reserve::new(state.clone(), config.store.reserve_bytes);
         let stored = StoredModules::new(state.join("modules"), config.module_quota()).with_reserve(reserve.clone());
-        let code = CompiledCache::new(cache, key, config.modules.code_bytes_max);
+        let code = CompiledCode::new(cache, key, config.modules.code_bytes_max);
         let modules = Modules::new(sandbox.clone(), compiler, config.gate).with_jobs(capacity.jobs);
         let modules = modules.with_store(stored).with_code(code);
         let runner =

@@ -41,8 +41,7 @@ use self::engine::Engine;
 pub use self::engine::{CompileEngine, NAME as ENGINE_NAME};
 pub use self::gas_meter::{Claimed, RunControl};
 pub use self::gate::{
-    Admitted, CompileEstimate, GateLimits, GateReport, LIMITS, Limit, LimitName, ModulePosition, ProgramKind, Refusal,
-    Rule,
+    Admitted, CompileEstimate, GateLimits, GateReport, LIMITS, Limit, LimitName, Position, ProgramKind, Refusal, Rule,
 };
 use self::interrupt::HostInterrupt;
 pub use self::interrupt::{ClaimedAmount, InputError};

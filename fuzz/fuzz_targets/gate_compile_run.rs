@@ -10,7 +10,7 @@ use arbitrary::Unstructured;
 use compute_host::digest::HashThreads;
 use compute_host::limits::Limits;
 use compute_host::sandbox::{
-    Admitted, Compiler, GateLimits, Input, NativeCode, Outcome, Report, Sandbox, SandboxError, Work,
+    Admitted, Compiler, GateLimits, Input, NativeCode, Outcome, GateReport, Sandbox, SandboxError, Invocation,
 };
 use compute_host::slice::Slice;
 use libfuzzer_sys::{Corpus, fuzz_target};
@@ -30,7 +30,7 @@ fuzz_target!(|bytes: &[u8]| -> Corpus {
         Ok(admitted) => admitted,
         Err(refusal) => {
             assert!(refusal.to_string().len() < 2000, "a refusal is a sentence");
-            let report = Report::of(&wasm, &GateLimits::DEFAULT);
+            let report = GateReport::of(&wasm, &GateLimits::DEFAULT);
             assert!(!report.refusals.is_empty(), "the report knows nothing of {refusal}");
             return Corpus::Keep;
         }
@@ -54,7 +54,7 @@ fn run(admitted: &Admitted) {
         let slice = Slice::from_bytes(&b"abcdefghij"[..]);
         Box::new(slice.open(&HashThreads::new(1), &AtomicU64::new(0)).expect("it is in memory"))
     };
-    let work = Work { args: (*b"arguments").into(), assets: Arc::new([(*b"weights").into()]), ..Work::new(input, LIMITS) };
+    let work = Invocation { args: (*b"arguments").into(), assets: Arc::new([(*b"weights").into()]), ..Invocation::new(input, LIMITS) };
     let execution = SANDBOX.run(&program, work).expect("a guest's fault is an outcome");
     assert_eq!(execution.proof.is_some(), execution.outcome == Outcome::Done);
     assert!(execution.output.len() as u64 <= LIMITS.output_bytes);

@@ -26,7 +26,7 @@ use crate::slice::Tenant;
 
 const MAC_BYTES: usize = 32;
 
-pub struct CompiledCache {
+pub struct CompiledCode {
     directory: PathBuf,
     key: MacKey,
     bytes_max: u64,
@@ -35,7 +35,7 @@ pub struct CompiledCache {
     users: OnceLock<Mutex<CodeUsers>>,
 }
 
-impl CompiledCache {
+impl CompiledCode {
     /// Creates a cache of up to `bytes_max` bytes of code in `directory`. `key` must be secret from
     /// everybody else who can write there.
     pub const fn new(directory: PathBuf, key: MacKey, bytes_max: u64) -> Self {
@@ -151,9 +151,9 @@ mod tests {
             Self { directory: tempfile::tempdir().unwrap(), sandbox: Sandbox::new(1).unwrap(), code }
         }
 
-        fn files(&self, secret: u8, files_max: u64) -> CompiledCache {
+        fn files(&self, secret: u8, files_max: u64) -> CompiledCode {
             let bytes = self.code.len() as u64 + MAC_BYTES as u64;
-            CompiledCache::new(self.directory.path().to_owned(), MacKey::new([secret; 32]), files_max * bytes)
+            CompiledCode::new(self.directory.path().to_owned(), MacKey::new([secret; 32]), files_max * bytes)
         }
 
         /// Returns those of the named files that exist.

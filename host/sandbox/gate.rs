@@ -22,7 +22,7 @@ use wasmparser::WasmFeatures;
 pub use self::limits::{GateLimits, LIMITS, Limit, LimitName};
 use self::pass::{GatePass, PassMode};
 pub use self::price::CompileEstimate;
-pub use self::refusal::{ModulePosition, Refusal, Rule};
+pub use self::refusal::{Position, Refusal, Rule};
 pub use self::report::{GateReport, ProgramKind};
 use super::meter::{self, MeterError};
 use crate::digest::Digest;

@@ -2,7 +2,7 @@
 
 use compute_host::digest::Digest;
 use compute_host::sandbox::{
-    Admitted, Compiler, GateLimits, GateReport, LIMITS, LimitName, ModulePosition, PrepareError, Refusal, Rule,
+    Admitted, Compiler, GateLimits, GateReport, LIMITS, LimitName, Position, PrepareError, Refusal, Rule,
 };
 
 const MEMORY: &str = "(memory (export \"memory\") 1)";
@@ -50,9 +50,7 @@ fn a_refusal_says_what_where_and_what_to_do() {
     let wat = format!("(module {MEMORY} {RUN} (func $deep {} {}))", "block ".repeat(1_100), "end ".repeat(1_100));
     let refusal = refusal(&wat);
     let limit = LimitName::Nesting.limit();
-    let ModulePosition { offset: Some(_), function: Some((1, Some(name))) } = &refusal.place else {
-        panic!("{refusal:?}")
-    };
+    let Position { offset: Some(_), function: Some((1, Some(name))) } = &refusal.place else { panic!("{refusal:?}") };
     assert_eq!(name, "deep");
     assert_eq!(refusal.rule, Rule::Limit { name: limit.name, max: limit.default, found: 1_100 });
     assert_eq!((refusal.code(), refusal.hint()), ("nesting", limit.hint));

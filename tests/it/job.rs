@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use compute_host::digest::{Digest, MacKey};
 use compute_host::limits::Limits;
-use compute_host::modules::{CompiledCache, ModuleKey, ModuleRecord, Modules, Quota, StoredModules};
+use compute_host::modules::{CompiledCode, ModuleKey, ModuleRecord, Modules, Quota, StoredModules};
 use compute_host::sandbox::{Admitted, Input, InputError, Invocation, Outcome, Sandbox};
 use compute_host::workload::WorkloadGuest;
 
@@ -176,7 +176,7 @@ fn a_module_can_be_removed_while_it_runs() {
     let modules = Modules::in_process(sandbox.clone())
         .unwrap()
         .with_store(StoredModules::new(here.path("modules"), quota))
-        .with_code(CompiledCache::new(code.clone(), MacKey::new([1; 32]), 1 << 20));
+        .with_code(CompiledCode::new(code.clone(), MacKey::new([1; 32]), 1 << 20));
     modules
         .add(&admitted, None, &ModuleRecord::new(wasm.len() as u64, "compute".to_owned(), 0, String::new()))
         .unwrap();

@@ -12,7 +12,7 @@ use wasmparser::{
 use super::body::{self, BodyCounters, COUNTED, CodeForm, Declared};
 use super::cost;
 use super::limits::{GateLimits, LimitName};
-use super::refusal::{ModulePosition, Refusal, Rule, shortened};
+use super::refusal::{Position, Refusal, Rule, shortened};
 use crate::sandbox::constant::{Constant, computed};
 use crate::sandbox::interface::{ABI_FUNCTIONS, ABI_MODULE, AbiFunction, is_reserved_export};
 
@@ -27,7 +27,6 @@ pub enum PassMode {
 
 /// Maximum refusals in one report; later ones are dropped.
 const REFUSALS_MAX: usize = 100;
-
 const PAGE_BYTES: u64 = 65_536;
 
 pub struct GatePass<'a> {
@@ -105,7 +104,7 @@ impl<'a> GatePass<'a> {
 
     fn sections(&mut self, wasm: &[u8]) -> Result<(), Abort> {
         self.compiled_bytes = wasm.len() as u64;
-        self.count(LimitName::ModuleBytes, wasm.len() as u64, ModulePosition::default())?;
+        self.count(LimitName::ModuleBytes, wasm.len() as u64, Position::default())?;
         if wasm.len() as u64 > self.limits.module_bytes {
             // A report is for an author's mistakes; an oversized module costs without bound.
             return Err(Abort);
@@ -116,7 +115,7 @@ impl<'a> GatePass<'a> {
         for payload in parser.parse_all(wasm) {
             let payload = self.readable(payload)?;
             if let Payload::Version { encoding: Encoding::Component, .. } = payload {
-                return self.end(Rule::Component, ModulePosition::default());
+                return self.end(Rule::Component, Position::default());
             }
             self.before(&payload)?;
             let valid = validator.payload(&payload);
@@ -211,7 +210,7 @@ impl<'a> GatePass<'a> {
         }
     }
 
-    fn import(&mut self, import: &Import<'_>, at: ModulePosition) -> Result<(), Abort> {
+    fn import(&mut self, import: &Import<'_>, at: Position) -> Result<(), Abort> {
         self.count(LimitName::NameBytes, import.module.len().max(import.name.len()) as u64, at.clone())?;
         self.shape.imports.push((shortened(import.module), shortened(import.name)));
         if let TypeRef::FuncExact(_) = import.ty {
@@ -229,7 +228,7 @@ impl<'a> GatePass<'a> {
     }
 
     fn export(&mut self, export: &Export<'_>, offset: u64) -> Result<(), Abort> {
-        let at = ModulePosition { offset: Some(offset), function: None };
+        let at = Position { offset: Some(offset), function: None };
         self.count(LimitName::NameBytes, export.name.len() as u64, at.clone())?;
         self.shape.exports.push(shortened(export.name));
         if export.kind == ExternalKind::FuncExact {
@@ -250,7 +249,7 @@ impl<'a> GatePass<'a> {
         Ok(())
     }
 
-    fn element(&mut self, element: &Element<'_>, at: ModulePosition) -> Result<(), Abort> {
+    fn element(&mut self, element: &Element<'_>, at: Position) -> Result<(), Abort> {
         let items: u64 = match &element.items {
             ElementItems::Functions(items) => items.count(),
             ElementItems::Expressions(_, items) => items.count(),
@@ -268,7 +267,7 @@ impl<'a> GatePass<'a> {
         }
     }
 
-    fn data(&mut self, data: &Data<'_>, at: ModulePosition) -> Result<(), Abort> {
+    fn data(&mut self, data: &Data<'_>, at: Position) -> Result<(), Abort> {
         self.shape.data_bytes += data.data.len() as u64;
         match &data.kind {
             DataKind::Active { offset_expr, .. } => {
@@ -286,7 +285,7 @@ impl<'a> GatePass<'a> {
         offset: &ConstExpr<'_>,
         len: u64,
         room: u64,
-        at: ModulePosition,
+        at: Position,
     ) -> Result<(), Abort> {
         let offset = match computed(offset) {
             Some(Constant::I32(value)) => Some(u64::from(value.cast_unsigned())),
@@ -300,7 +299,7 @@ impl<'a> GatePass<'a> {
 
     fn function(&mut self, function: FuncToValidate<ValidatorResources>, body: &FunctionBody<'_>) -> Result<(), Abort> {
         let index = function.index;
-        let at = |offset: usize| ModulePosition { offset: Some(offset as u64), function: Some((index, None)) };
+        let at = |offset: usize| Position { offset: Some(offset as u64), function: Some((index, None)) };
         let start = body.range().start;
         self.shape.bodies += 1;
         self.shape.code_bytes += body.range().len() as u64;
@@ -328,7 +327,7 @@ impl<'a> GatePass<'a> {
     }
 
     fn costs(&mut self) -> Result<(), Abort> {
-        self.count(LimitName::CompileCost, cost::percent(self.cost, self.compiled_bytes), ModulePosition::default())
+        self.count(LimitName::CompileCost, cost::percent(self.cost, self.compiled_bytes), Position::default())
     }
 
     /// Checks the rules about the whole module: required exports and their types.
@@ -340,35 +339,32 @@ impl<'a> GatePass<'a> {
             let expected = FuncType::new(params.iter().copied(), results.iter().copied());
             if signature(index) != &expected {
                 let (expected, found) = (expected.to_string(), signature(index).to_string());
-                self.refuse(
-                    Rule::ImportSignature { name: (*name).into(), expected, found },
-                    ModulePosition::default(),
-                )?;
+                self.refuse(Rule::ImportSignature { name: (*name).into(), expected, found }, Position::default())?;
             }
         }
         match self.shape.memory_pages {
-            None => self.refuse(Rule::NoMemory, ModulePosition::default())?,
-            Some(_) if !self.shape.exports_memory => self.refuse(Rule::NoMemoryExport, ModulePosition::default())?,
+            None => self.refuse(Rule::NoMemory, Position::default())?,
+            Some(_) if !self.shape.exports_memory => self.refuse(Rule::NoMemoryExport, Position::default())?,
             Some(_) => {}
         }
         if let Some((function, offset)) = self.shape.initialize
             && signature(function) != &FuncType::new([], [])
         {
             let rule = Rule::InitializeSignature { found: signature(function).to_string() };
-            self.refuse(rule, ModulePosition { offset: Some(offset), function: Some((function, None)) })?;
+            self.refuse(rule, Position { offset: Some(offset), function: Some((function, None)) })?;
         }
         let Some((run, offset)) = self.shape.run else {
-            return self.refuse(Rule::NoRunExport, ModulePosition::default());
+            return self.refuse(Rule::NoRunExport, Position::default());
         };
         if signature(run) == &FuncType::new([], [ValType::I32]) {
             return Ok(());
         }
-        let at = ModulePosition { offset: Some(offset), function: Some((run, None)) };
+        let at = Position { offset: Some(offset), function: Some((run, None)) };
         self.refuse(Rule::RunSignature { found: signature(run).to_string() }, at)
     }
 
     /// Records that one item has `found` of what `name` limits.
-    fn count(&mut self, name: LimitName, found: u64, at: ModulePosition) -> Result<(), Abort> {
+    fn count(&mut self, name: LimitName, found: u64, at: Position) -> Result<(), Abort> {
         let used = self.used.of_mut(name);
         *used = found.max(*used);
         let max = self.limits.of(name);
@@ -376,7 +372,7 @@ impl<'a> GatePass<'a> {
     }
 
     /// Adds `more` to a sum over the module, which is refused once it crosses its limit.
-    fn add(&mut self, name: LimitName, more: u64, at: ModulePosition) -> Result<(), Abort> {
+    fn add(&mut self, name: LimitName, more: u64, at: Position) -> Result<(), Abort> {
         let max = self.limits.of(name);
         let used = self.used.of_mut(name);
         let before = *used;
@@ -385,12 +381,12 @@ impl<'a> GatePass<'a> {
         if found > max && before <= max { self.refuse(Rule::Limit { name, max, found }, at) } else { Ok(()) }
     }
 
-    fn refuse(&mut self, rule: Rule, place: ModulePosition) -> Result<(), Abort> {
+    fn refuse(&mut self, rule: Rule, place: Position) -> Result<(), Abort> {
         self.refusals.push(Refusal { rule, place });
         if self.mode == PassMode::UpToFirst || self.refusals.len() == REFUSALS_MAX { Err(Abort) } else { Ok(()) }
     }
 
-    fn end(&mut self, rule: Rule, place: ModulePosition) -> Result<(), Abort> {
+    fn end(&mut self, rule: Rule, place: Position) -> Result<(), Abort> {
         self.refuse(rule, place).and(Err(Abort))
     }
 
@@ -399,6 +395,6 @@ impl<'a> GatePass<'a> {
     }
 }
 
-const fn place(offset: usize) -> ModulePosition {
-    ModulePosition { offset: Some(offset as u64), function: None }
+const fn place(offset: usize) -> Position {
+    Position { offset: Some(offset as u64), function: None }
 }

@@ -12,12 +12,12 @@ use crate::sandbox::interface::ABI_MODULE;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     pub rule: Rule,
-    pub place: ModulePosition,
+    pub place: Position,
 }
 
 /// A place in the module: its byte offset, and the function by index and by name, if it has one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModulePosition {
+pub struct Position {
     pub offset: Option<u64>,
     pub function: Option<(u32, Option<String>)>,
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use compute_host::digest::MacKey;
-use compute_host::modules::{CompiledCache, Modules};
+use compute_host::modules::{CompiledCode, Modules};
 use compute_host::sandbox::{Admitted, Compiler, GateLimits, Sandbox};
 use compute_host::slice::Tenant;
 use compute_host::workload::WorkloadGuest;
@@ -25,7 +25,7 @@ fn one_token_does_not_have_anothers_module_compiled_anew_each_run() {
     let start = |bytes_max: u64| {
         let sandbox = Arc::new(Sandbox::new(1).unwrap());
         let compiler = Compiler::child(&compiler, settings());
-        let files = CompiledCache::new(here.path("cache"), MacKey::new([7; 32]), bytes_max);
+        let files = CompiledCode::new(here.path("cache"), MacKey::new([7; 32]), bytes_max);
         Modules::new(sandbox, compiler, GateLimits::DEFAULT).with_code(files)
     };
     let run = |modules: &Modules, module: &Admitted, scope: &Tenant| {

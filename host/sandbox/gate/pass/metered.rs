@@ -5,7 +5,7 @@ use crate::sandbox::gate::cost;
 use crate::sandbox::gate::limits::LimitName;
 use crate::sandbox::gate::pass::{Abort, GatePass, PassMode};
 use crate::sandbox::gate::price::CompileEstimate;
-use crate::sandbox::gate::refusal::{ModulePosition, Rule};
+use crate::sandbox::gate::refusal::{Position, Rule};
 use crate::sandbox::meter;
 
 impl GatePass<'_> {
@@ -17,9 +17,9 @@ impl GatePass<'_> {
         }
         let metered = match meter::metered(wasm) {
             Ok(metered) => metered,
-            Err(error) => return self.end(Rule::Invalid { message: error.to_string() }, ModulePosition::default()),
+            Err(error) => return self.end(Rule::Invalid { message: error.to_string() }, Position::default()),
         };
-        self.count(LimitName::MeteredBytes, metered.len() as u64, ModulePosition::default())?;
+        self.count(LimitName::MeteredBytes, metered.len() as u64, Position::default())?;
         if metered.len() as u64 > self.limits.metered_bytes {
             return Ok(());
         }
@@ -46,6 +46,6 @@ impl GatePass<'_> {
             *used = found.max(*used);
             return Ok(());
         }
-        self.count(name, found, ModulePosition { offset: None, function: function.map(|index| (index, None)) })
+        self.count(name, found, Position { offset: None, function: function.map(|index| (index, None)) })
     }
 }
