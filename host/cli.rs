@@ -68,6 +68,7 @@ Examples:
   node serve                                    do all of this for others, over HTTP
   node key show                                 print the key by which others know this node's proofs
   node completions bash                         print a completion script
+  node man man1                                 write the man pages
 
 Exit codes: 0 done, 1 a guest failed, a proof is not valid, bundles remain or offers are too few, 2 an error,
 130 interrupted.";
@@ -99,6 +100,13 @@ enum Command {
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  node completions bash > ~/.local/share/bash-completion/completions/node")]
     Completions { shell: clap_complete::Shell },
+    /// Write a man page for each command
+    #[command(after_help = "Example:\n  node man ~/.local/share/man/man1")]
+    Man {
+        /// Directory for the pages; it is created if it does not exist
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
 }
 
 #[derive(Subcommand)]
@@ -270,6 +278,7 @@ pub fn main() -> ExitCode {
         Command::Token(command) => token::main(command),
         Command::Key(command) => key::main(command, &data_dir),
         Command::Completions { shell } => completions(shell),
+        Command::Man { directory } => man_pages(&directory),
     };
     match end {
         Ok(end) => end.into(),
@@ -325,6 +334,15 @@ fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitStatus> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "node", &mut script);
     print(&script)?;
+    Ok(ExitStatus::Done)
+}
+
+fn man_pages(directory: &Path) -> anyhow::Result<ExitStatus> {
+    let write = || {
+        std::fs::create_dir_all(directory)?;
+        clap_mangen::generate_to(Cli::command(), directory)
+    };
+    write().with_context(|| format!("cannot write the man pages to `{}`", directory.display()))?;
     Ok(ExitStatus::Done)
 }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -143,6 +144,7 @@ fn serve_and_log(args: &ServeArgs, data_dir: &Path, connections_max: u64, log: &
         let keep = tokio::spawn(keep_stores(served.clone(), stopping()));
         let routes = network_routes(served.clone(), keeper);
         let addresses = exposure.tells_by_address().then(|| Addresses::new(connections_max, served.metrics.clone()));
+        tell_manager(&[NotifyState::Ready]);
         let entrance = ListenerConfig { tls: tls.map(|tls| tls.acceptor), connections_max, addresses };
         tokio::join!(
             serve_network(listeners, entrance, routes, stopping()),
@@ -157,6 +159,14 @@ fn serve_and_log(args: &ServeArgs, data_dir: &Path, connections_max: u64, log: &
     });
     runtime.shutdown_timeout(LAST_THREADS);
     end
+}
+
+/// Tells the service manager a new state, if one started this process with `Type=notify`
+/// (`sd_notify(3)`).
+fn tell_manager(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!("cannot tell the service manager the node's state: {error}");
+    }
 }
 
 /// Listens at each address of a family that this machine supports. With port 0, all listeners get
@@ -263,7 +273,10 @@ async fn heed(mut signals: Signals, stop: watch::Sender<bool>, reload: Reload) {
     while let Some(effect) = signals.next().await {
         match effect {
             SignalEffect::End if *stop.borrow() => std::process::exit(ExitStatus::Interrupted as i32),
-            SignalEffect::End => drop(stop.send_replace(true)),
+            SignalEffect::End => {
+                tell_manager(&[NotifyState::Stopping]);
+                stop.send_replace(true);
+            }
             SignalEffect::Reload => {
                 let reload = reload.clone();
                 let performed = tokio::task::spawn_blocking(move || reload.execute()).await;

@@ -84,5 +84,9 @@ fn set_priority(add_nice: i32) {
     };
     // SAFETY: The kernel reads `size` bytes of `attributes`, which lives longer than the call, and
     // writes nothing unless the size is wrong; then it writes within them.
-    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+    let result = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+    if result != 0 {
+        // A service manager may forbid the call. The nice value alone is worth having.
+        let _ = rustix::process::nice(add_nice);
+    }
 }

@@ -194,3 +194,16 @@ fn each_shell_gets_completions() {
         assert!(here.run(&format!("completions {shell}")).output().contains("no-cache"), "{shell}");
     }
 }
+
+#[test]
+fn each_command_has_a_man_page() {
+    let here = Workplace::new();
+    here.run("man pages/man1").is(0, "", "");
+    let page = |name: &str| std::fs::read_to_string(here.path("pages/man1").join(name)).unwrap();
+    assert!(page("node-compute-run.1").contains("no\\-cache"));
+    assert!(page("node.1").contains("node\\-serve(1)"));
+    here.file("file", "");
+    let refused = here.run("man file");
+    assert_eq!(refused.code, 2);
+    assert!(refused.stderr.starts_with("error: cannot write the man pages to `file`: "), "{refused:?}");
+}

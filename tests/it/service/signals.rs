@@ -1,5 +1,6 @@
 //! Effects of signals on a node.
 
+use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 
 use rustix::process::Signal;
@@ -7,7 +8,7 @@ use rustix::process::Signal;
 use super::Service;
 use super::access::{bearer, token};
 use crate::common::{Workplace, noise};
-use crate::serving::{Serving, wait_until};
+use crate::serving::{PATIENCE, Serving, wait_until};
 
 /// Signals that start a graceful shutdown.
 const ENDING: [u32; 5] = [2, 3, 15, 24, 30];
@@ -34,6 +35,26 @@ fn every_signal_that_a_service_meets_ends_it_in_order_or_not_at_all() {
         assert_eq!(service.node.ended(), 0, "{signal}");
         assert!(service.node.logged().iter().any(|line| line.contains("\"stopped\"")), "{signal}");
     }
+}
+
+#[test]
+fn a_service_manager_is_told_when_the_node_is_ready_and_when_it_ends() {
+    let here = Workplace::new();
+    let manager = UnixDatagram::bind(here.path("notify")).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let told = || {
+        let mut text = [0; 256];
+        let bytes = manager.recv(&mut text).unwrap();
+        String::from_utf8_lossy(&text[..bytes]).trim().to_owned()
+    };
+    let mut command = here.command(["serve", "--listen", "127.0.0.1:0"]);
+    command.env("NOTIFY_SOCKET", here.path("notify"));
+    let mut service = Service { node: Serving::start(command), here };
+    assert_eq!(told(), "READY=1");
+    assert_eq!(service.get("/readyz").status(), 200);
+    send(&service.node, 15);
+    assert_eq!(told(), "STOPPING=1");
+    assert_eq!(service.node.ended(), 0);
 }
 
 #[test]
