@@ -163,7 +163,7 @@ impl Queue {
         Ok((count, waiting))
     }
 
-    /// Returns the stored output of a task's guest. Returns [`Output::Gone`] if the task is not
+    /// Returns the stored output of a task's guest. Returns [`TaskOutput::Gone`] if the task is not
     /// done or belongs to another scope. Reads all of the output to check it;
     /// [`StoreError::OutputDamaged`] means that the check failed.
     pub fn output(&self, scope: &Tenant, id: &TaskId) -> Result<TaskOutput, StoreError> {

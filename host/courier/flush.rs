@@ -32,7 +32,8 @@ struct DestinationQueue {
     tag: DestinationTag,
     to: Peer,
     state: Arc<Mutex<BreakerState>>,
-    /// Position of the first pass, in [`Mode::All`] and [`Mode::Once`]; `None` after that pass.
+    /// Position of the first pass, in [`FlushMode::All`] and [`FlushMode::Once`]; `None` after that
+    /// pass.
     cursor: Option<Option<(u64, ReceiptId)>>,
     page: VecDeque<Receipt>,
     in_flight: HashMap<ReceiptId, AttemptKind>,

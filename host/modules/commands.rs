@@ -62,7 +62,7 @@ pub struct ListedModule {
     pub record: Result<ModuleRecord, String>,
 }
 
-/// Returns the answer to [`ModuleOrder::List`].
+/// Returns the answer to [`ModuleRequest::List`].
 pub fn list(stored: &StoredModules, after: Option<&Digest>) -> Result<ModuleAnswer, StoredError> {
     let Page { modules, next } = stored.page(after, LISTED_MAX)?;
     let modules = modules.into_iter().map(|Listed { digest, names, record }| ListedModule {

@@ -317,7 +317,7 @@ impl<'a> GatePass<'a> {
         self.cost(cost)
     }
 
-    /// Adds to the compile cost; [`Mode::UpToFirst`] stops when the cost exceeds its limit.
+    /// Adds to the compile cost; [`PassMode::UpToFirst`] stops when the cost exceeds its limit.
     fn cost(&mut self, milli: u64) -> Result<(), Abort> {
         self.cost = self.cost.saturating_add(milli);
         match self.mode {

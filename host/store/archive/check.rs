@@ -25,7 +25,7 @@ pub struct ArchiveCheck {
     pub entries: u64,
     /// Number of damaged parts.
     pub damages_count: u64,
-    /// The first [`Checked::DAMAGES_MAX`] damaged parts.
+    /// The first [`ArchiveCheck::DAMAGES_MAX`] damaged parts.
     pub damages: Vec<Damage>,
     /// Indexes that were missing or damaged, and were rebuilt.
     pub rebuilt: Vec<PathBuf>,

@@ -12,7 +12,7 @@
 //! | `n` lane                 | `Lane`: recent delivery results of a destination               |
 //! | `l` id                   | `Credit`: the ledger, except entries in an archive index       |
 //! | `a` id                   | an acknowledgement that is not in the archive yet              |
-//! | `m` public key           | `Totals`: credit earned with a destination                     |
+//! | `m` public key           | `CreditTotals`: credit earned with a destination               |
 //! | `i` carrier, id          | `Received`: a bundle that this carrier brought                 |
 //! | `j` stored, carrier, id  | received, oldest first                                         |
 //! | `c` digest, carrier, id  | carriers that brought a bundle which is still stored           |
