@@ -118,9 +118,8 @@ impl GasMeter {
         let rest = self.gas_max - self.granted;
         let quantum = self.window.map_or(QUANTUM, |window| window.quantum(self.granted));
         let grant = need.max(1).div_ceil(quantum).saturating_mul(quantum).min(rest);
-        let was_long = self.granted >= LONG_GAS;
         self.granted += grant;
-        if self.granted >= LONG_GAS && !was_long {
+        if self.granted >= LONG_GAS {
             run_is_long();
         }
         // A run that uses exactly the claimed gas is granted less than one quantum more.

@@ -110,8 +110,9 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc::channel;
 
-    use super::priority::run_is_long;
     use super::*;
+    use crate::sandbox::gas_meter::{GasMeter, RunControl};
+    use crate::sandbox::meter::{MeterState, QUANTUM};
 
     #[test]
     fn no_more_work_is_done_at_once_than_there_are_threads_and_a_panic_ends_none() {
@@ -137,13 +138,15 @@ mod tests {
     #[test]
     fn a_long_run_lowers_its_own_priority_and_not_the_next_runs() {
         let nice = || rustix::process::getpriority_process(None).unwrap();
+        let charge = |quanta: u64| {
+            let mut gas_meter = GasMeter::new(u64::MAX, RunControl::default(), None);
+            (0..quanta).for_each(|_| drop(gas_meter.charge(MeterState::BEGIN, QUANTUM).unwrap()));
+        };
         let threads = GuestThreads::start(1).unwrap();
         let of_a_run = |is_long: bool| {
             let (sender, receiver) = channel();
             threads.submit(move || {
-                if is_long {
-                    (0..3).for_each(|_| run_is_long());
-                }
+                charge(if is_long { 100 } else { 1 });
                 sender.send(nice()).unwrap();
             });
             receiver.recv().unwrap()
@@ -152,7 +155,7 @@ mod tests {
         let [short, long, other_long, next] = [false, true, true, false].map(of_a_run);
         assert!(own < short && short < long, "{own} {short} {long}");
         assert_eq!((other_long, next), (long, short));
-        run_is_long();
+        charge(100);
         assert_eq!(nice(), own, "only threads of a pool lower their priority");
     }
 
