@@ -54,7 +54,11 @@ fn run(admitted: &Admitted) {
         let slice = Slice::from_bytes(&b"abcdefghij"[..]);
         Box::new(slice.open(&HashThreads::new(1), &AtomicU64::new(0)).expect("it is in memory"))
     };
-    let work = Invocation { args: (*b"arguments").into(), assets: Arc::new([(*b"weights").into()]), ..Invocation::new(input, LIMITS) };
+    let work = Invocation {
+        args: (*b"arguments").into(),
+        assets: Arc::new([(*b"weights").into()]),
+        ..Invocation::new(input, LIMITS)
+    };
     let execution = SANDBOX.run(&program, work).expect("a guest's fault is an outcome");
     assert_eq!(execution.proof.is_some(), execution.outcome == Outcome::Done);
     assert!(execution.output.len() as u64 <= LIMITS.output_bytes);

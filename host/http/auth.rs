@@ -79,7 +79,7 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     type Rejection = HttpProblem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, HttpProblem> {
-        let unknown = || HttpProblem::new(500, "internal", "nobody has looked at who asks");
+        let unknown = || HttpProblem::new(500, "internal", "the request was not authenticated");
         parts.extensions.get().cloned().ok_or_else(unknown)
     }
 }

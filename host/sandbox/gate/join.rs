@@ -8,7 +8,7 @@ pub struct Value {
     /// Units that it may take to compute the value.
     pub nodes: u32,
     /// Units that branches take to compute what they carry to the place where the value was made.
-    /// They are spent only if code reads the value.
+    /// These units count only if code reads the value.
     pub owed: u32,
     /// Units of all values before the first value that it is made of.
     pub since: u32,
