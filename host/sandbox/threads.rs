@@ -140,7 +140,9 @@ mod tests {
         let nice = || rustix::process::getpriority_process(None).unwrap();
         let charge = |quanta: u64| {
             let mut gas_meter = GasMeter::new(u64::MAX, RunControl::default(), None);
-            (0..quanta).for_each(|_| drop(gas_meter.charge(MeterState::BEGIN, QUANTUM).unwrap()));
+            for _ in 0..quanta {
+                gas_meter.charge(MeterState::BEGIN, QUANTUM).unwrap();
+            }
         };
         let threads = GuestThreads::start(1).unwrap();
         let of_a_run = |is_long: bool| {
